@@ -1,0 +1,53 @@
+"""Builds mmpose-batch; the settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_namespace_packages, find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Reads the version as text: importing the package needs mmpose, which a build may lack."""
+    text = (ROOT / 'mmpose_batch' / 'version.py').read_text(encoding='utf-8')
+    match = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("mmpose_batch/version.py: expected a line like __version__ = '1.2.3'")
+    return match[1]
+
+
+# configs/ is installed as mmpose_batch/configs: at the top of site-packages it would hide the
+# configs of other OpenMMLab packages from mmengine, which looks for `site-packages/configs` first.
+CONFIGS = 'mmpose_batch.configs'
+packages = find_packages(str(ROOT), include=['mmpose_batch', 'mmpose_batch.*'])
+config_packages = [
+    f'{CONFIGS}.{name}'
+    for name in find_namespace_packages(str(ROOT / 'configs'), exclude=['*__pycache__*'])
+]
+
+setup(
+    name='mmpose-batch',
+    version=read_version(),
+    description='Fast MMPose inference over many images: a batched, registered inferencer',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='computer vision, pose estimation, inference, mmpose',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    packages=[*packages, CONFIGS, *config_packages],
+    package_dir={CONFIGS: 'configs'},
+    python_requires='>=3.11',  # what is tested
+    # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
+    # MMPose environment that works. Importing the package says which of them is missing.
+    install_requires=['orjson', 'rich'],
+    extras_require={
+        'coco': ['xtcocotools'],
+        'dev': ['pytest', 'ruff', 'codespell'],
+    },
+)
