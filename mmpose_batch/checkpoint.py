@@ -1,0 +1,171 @@
+"""Loading weights by an allow-list of types: nothing in a checkpoint file is ever run."""
+
+import os
+import os.path as osp
+import pickle
+import re
+import urllib.error
+from collections import OrderedDict
+from contextlib import AbstractContextManager
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+
+class CheckpointError(RuntimeError):
+    """Weights that cannot be loaded: missing, broken, refused, or of another model."""
+
+
+def load_checkpoint(weights: str) -> dict:
+    """Read a checkpoint without running code from it.
+
+    Args:
+        weights: Path of a ``.pth`` file, or its URL. A URL is downloaded once
+            into the cache that MMEngine uses too (``torch.hub.get_dir()``).
+
+    Returns:
+        The checkpoint; its tensors are on the CPU.
+
+    Raises:
+        CheckpointError: The file is missing, cannot be downloaded, is no
+            checkpoint, or holds objects outside the allow-list.
+    """
+    path = _download(weights) if urlparse(weights).scheme in ('http', 'https') else weights
+    if not osp.isfile(path):
+        raise CheckpointError(f'weights: no such file: {path}')
+    try:
+        with _allowed_types():
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f'weights: {path} was refused, it holds more than tensors and plain data'
+            f'{_refused_name(error)}. Take it from a source you trust, keep only its '
+            "'state_dict' and 'dataset_meta', and save those with torch.save."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f'weights: {path} is no readable PyTorch checkpoint '
+            f'({type(error).__name__}: {_first_line(error)})'
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'weights: expected a dict with a state_dict in {path}, '
+            f'found {type(checkpoint).__name__}'
+        )
+    return checkpoint
+
+
+def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
+    """Copy a checkpoint's weights into ``model``.
+
+    Like stock, extra entries are passed over (training-only branches) and
+    buffers may be missing. Unlike stock, a parameter that would stay random or
+    that differs in shape is an error.
+
+    Args:
+        model: Receives the weights, in its own dtype.
+        checkpoint: As :func:`load_checkpoint` returns it, or a bare state dict.
+        source: Where it came from, for the error message.
+
+    Raises:
+        CheckpointError: The checkpoint belongs to another model.
+    """
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    metadata = getattr(state_dict, '_metadata', None)
+    state_dict = OrderedDict(
+        (name.removeprefix('module.'), value) for name, value in state_dict.items()
+    )
+    if metadata is not None:  # versions, by which mmpose converts old layouts
+        state_dict._metadata = metadata
+    try:
+        missing = model.load_state_dict(state_dict, strict=False).missing_keys
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f'weights: {source} belongs to another model: {_last_line(error)}'
+        ) from error
+    parameters = [name for name, _ in model.named_parameters()]
+    missing = sorted(set(parameters) & set(missing))
+    if missing:
+        raise CheckpointError(
+            f'weights: {source} belongs to another model: {len(missing)} of '
+            f'{len(parameters)} parameters are not in it, first {missing[0]}'
+        )
+
+
+def _download(url: str) -> str:
+    """Fetch ``url`` into the checkpoint cache and return the file's path."""
+    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = osp.join(folder, osp.basename(urlparse(url).path))
+    if osp.isfile(path):
+        return path
+    os.makedirs(folder, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, path, progress=True)
+    except (urllib.error.URLError, OSError) as error:
+        raise CheckpointError(
+            f'weights: cannot download {url} ({_first_line(error)}). Without a network: '
+            f'download it on another machine and put it at {path}, or name a local file '
+            '(--pose2d-weights FILE, --det-weights FILE; weights=FILE, det_weights=FILE in Python)'
+        ) from error
+    return path
+
+
+def _history_buffer_method(owner: type, name: str) -> Any:
+    """Answer ``getattr`` inside a checkpoint: methods of a HistoryBuffer only."""
+    if owner is not HistoryBuffer or name not in ('mean', 'min', 'max', 'current'):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
+    return getattr(HistoryBuffer, name)
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Answer ``_codecs.encode``, by which pickle writes the bytes of numpy scalars."""
+    if encoding != 'latin1':
+        raise pickle.UnpicklingError(f'encoding {encoding!r} is not allowed')
+    return text.encode('latin1')
+
+
+def _allowed_types() -> AbstractContextManager:
+    """The few types beside tensors that MMEngine's runner writes into a checkpoint.
+
+    ``message_hub`` holds history buffers, ``meta`` holds numpy arrays. An entry
+    may be a pair of an object and the name that stands for it in the file.
+    """
+    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
+    dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdSU'}
+    return torch.serialization.safe_globals(
+        [
+            HistoryBuffer,
+            (_history_buffer_method, 'builtins.getattr'),
+            (_latin1, '_codecs.encode'),
+            np.dtype,
+            np.ndarray,
+            *dtypes,
+            *(
+                (getattr(multiarray, name), f'{module}.{name}')
+                for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
+                for name in ('_reconstruct', 'scalar')
+            ),
+        ]
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _refused_name(error: BaseException) -> str:
+    """Name the type that stopped torch's unpickler, out of its page of advice."""
+    pattern = r'(?:Unsupported global: GLOBAL|type) ([\w.]+)|(getattr.* not allowed)'
+    found = re.search(pattern, str(error))
+    return f' ({found.group(1) or found.group(2)})' if found else ''
+
+
+def _last_line(error: BaseException) -> str:
+    """Torch heads its list of mismatches with a general line; the last one tells most."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,127 @@
+"""Finding persons: MMDetection's detector, run on batches of images."""
+
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.apis import DetInferencer
+from mmengine.config import Config, ConfigDict
+from mmpose.apis.inferencers.utils import default_det_models
+from mmpose.evaluation.functional import nms
+from mmpose.registry import DATASETS
+from torch import nn
+
+from .engines.torch_eager import prepare_model
+from .models import build_model, load_config
+
+
+class SafeDetInferencer(DetInferencer):
+    """MMDetection's inferencer, with weights loaded by the allow-list."""
+
+    def _init_model(
+        self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
+    ) -> nn.Module:
+        return build_model(cfg, weights, device, self._load_weights_to_model)
+
+
+def build_detector(
+    pose_cfg: Config,
+    det_model: str | dict | Config | ConfigDict | None,
+    det_weights: str | None,
+    det_cat_ids: int | Sequence[int] | None,
+    device: str | None,
+    precision: str,
+) -> 'PersonDetector | None':
+    """Build the detector of a top-down model by stock's rules.
+
+    Args:
+        pose_cfg: Of the pose model; its dataset tells the default detector.
+        det_model: Config, path or name of an MMDetection model;
+            ``'whole_image'`` for none; None for stock's default.
+        det_weights: Path or URL; None takes those of the name or default.
+        det_cat_ids: Labels to keep; None takes the default's, or 0.
+        device: Where the detector runs.
+        precision: As for the pose model.
+
+    Returns:
+        The detector, or None where every image is one whole instance.
+
+    Raises:
+        ValueError: An unknown model.
+        CheckpointError: Weights that cannot be loaded.
+    """
+    if det_model in ('whole_image', 'whole-image'):
+        return None
+    if det_model is None:
+        module = DATASETS.get(pose_cfg.dataset_type).__module__
+        default = default_det_models.get(module.split('datasets.')[-1].split('.')[0].lower())
+        if default is None:
+            return None
+        det_model, det_weights = default['model'], det_weights or default['weights']
+        det_cat_ids = default['cat_ids'] if det_cat_ids is None else det_cat_ids
+    scope = 'mmdet'
+    if isinstance(det_model, str):
+        named = not osp.isfile(det_model)
+        det_model, own_weights = load_config(det_model, scope)
+        scope = det_model.get('default_scope', scope)
+        if named and det_weights is None:
+            det_weights = own_weights
+    inferencer = SafeDetInferencer(det_model, det_weights, device, scope, show_progress=False)
+    cat_ids = [det_cat_ids or 0] if np.ndim(det_cat_ids or 0) == 0 else det_cat_ids
+    return PersonDetector(inferencer, cat_ids, precision)
+
+
+class PersonDetector:
+    """Boxes of the wanted categories for batches of decoded images.
+
+    Args:
+        inferencer: Holds the detector's model and its test pipeline.
+        cat_ids: Labels to keep, as in the detector's classes.
+        precision: As for the pose model.
+    """
+
+    def __init__(
+        self, inferencer: DetInferencer, cat_ids: Sequence[int], precision: str = 'fp32'
+    ) -> None:
+        self.model = inferencer.model
+        self.pipeline = inferencer.pipeline
+        self.collate_fn = inferencer.collate_fn
+        self.cat_ids = tuple(cat_ids)
+        prepare_model(self.model, precision)
+
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        """Run the detector's test pipeline on a decoded image (H, W, 3), uint8, BGR.
+
+        Returns:
+            ``inputs``, a tensor (3, h, w), and ``data_samples``.
+        """
+        return self.pipeline(image)
+
+    @torch.no_grad()
+    def detect(
+        self, prepared: Sequence[dict[str, Any]], bbox_thr: float, nms_thr: float
+    ) -> list[np.ndarray]:
+        """Detect persons in images of one input shape, as stock does for one image.
+
+        Args:
+            prepared: What :meth:`prepare` returned, inputs of equal shape.
+            bbox_thr: Boxes must score above this.
+            nms_thr: IoU above which the lower scored of two boxes goes.
+
+        Returns:
+            For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
+            the image and a score, in stock's order.
+        """
+        samples = self.model.test_step(self.collate_fn(list(prepared)))
+        return [
+            self._select(sample.pred_instances.cpu().numpy(), bbox_thr, nms_thr)
+            for sample in samples
+        ]
+
+    def _select(self, instances: Any, bbox_thr: float, nms_thr: float) -> np.ndarray:
+        bboxes = np.concatenate((instances.bboxes, instances.scores[:, None]), axis=1)
+        wanted = np.isin(instances.labels, self.cat_ids) & (instances.scores > bbox_thr)
+        bboxes = bboxes[wanted]
+        return bboxes[nms(bboxes, nms_thr)]

@@ -1,0 +1,471 @@
+"""BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
+
+import os.path as osp
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmpose.apis.inferencers import Pose2DInferencer
+from mmpose.datasets.transforms import LoadImage
+from mmpose.registry import INFERENCERS
+from mmpose.structures import PoseDataSample, merge_data_samples
+from rich.progress import track
+from torch import nn
+
+from .batching import BatchRunner, ImageInFlight, one_line
+from .detection import PersonDetector, build_detector
+from .engines.torch_eager import prepare_model
+from .loading import ImageError, WorkerPool, read_ahead, read_image
+from .models import build_model, load_config
+from .options import BatchOptions, CallOptions
+from .results import ImageResult, InputError, empty_sample, select_instances
+from .runtime import StageClock
+from .sources import Frame, Source, open_source
+from .visualization import DrawOptions, draw_result
+from .writers import StockWriter
+
+
+@INFERENCERS.register_module()
+class BatchPose2DInferencer(Pose2DInferencer):
+    """2D pose inference in real batches, a drop-in for MMPose's ``Pose2DInferencer``.
+
+    Instances of many images are collected through the config's own test
+    pipeline into batches of one input shape, and each batch is one
+    ``model.test_step``. Reading and preparing run on threads beside the
+    network. Results come one per image, in input order, with stock's numbers.
+
+    Args:
+        model: Config, path of one, or a model's name: an alias of MMPose
+            (``human``, ``rtmo``) or one of this package (``rtmo-s``).
+        weights: Path or URL of a checkpoint. None takes those that belong to a
+            model's name; with a config it leaves the network random, as stock.
+        device: ``cpu``, ``cuda:0``, ...; None takes the best there is.
+        scope: Registry scope of the model.
+        det_model: For top-down models: config, path or name of an MMDetection
+            model, or ``whole_image``; None takes stock's for the kind of data.
+        det_weights: Path or URL of the detector's checkpoint.
+        det_cat_ids: Labels of the detector to keep.
+        show_progress: Show a progress bar.
+        batch_size, det_batch_size, precision, num_workers, on_error, no_person:
+            See :class:`mmpose_batch.options.BatchOptions`.
+
+    Raises:
+        ValueError: An unknown model, or an option that is out of range or that
+            the device cannot do.
+        CheckpointError: Weights that are missing, refused, or of another model.
+    """
+
+    def __init__(
+        self,
+        model: str | dict | Config | ConfigDict,
+        weights: str | None = None,
+        device: str | None = None,
+        scope: str | None = 'mmpose',
+        det_model: str | dict | Config | ConfigDict | None = None,
+        det_weights: str | None = None,
+        det_cat_ids: int | Sequence[int] | None = None,
+        show_progress: bool = False,
+        *,
+        batch_size: int | None = None,
+        det_batch_size: int | None = None,
+        precision: str = 'fp32',
+        num_workers: int | None = None,
+        on_error: str = 'record',
+        no_person: str = 'empty',
+    ) -> None:
+        options = BatchOptions(
+            batch_size=batch_size,
+            det_batch_size=det_batch_size,
+            precision=precision,
+            num_workers=num_workers,
+            on_error=on_error,
+            no_person=no_person,
+        )
+        device = device or get_device()
+        if isinstance(model, str):
+            known = osp.isfile(model)
+            model, own_weights = load_config(model, scope or 'mmpose')
+            if not known and weights is None:
+                weights = own_weights
+        self.device = device
+        self.detector: PersonDetector | None = None
+        self._lock = threading.RLock()
+        # Stock's constructor builds the detector, which needs the settled options.
+        self.options = options.resolved(device, model.get('data_mode', 'topdown'))
+        super().__init__(
+            model,
+            weights,
+            device,
+            scope,
+            det_model,
+            det_weights,
+            det_cat_ids,
+            show_progress=show_progress,
+        )
+        prepare_model(self.model, self.options.precision)
+
+    # ---------------------------------------------------------------- building
+
+    def _init_model(
+        self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
+    ) -> nn.Module:
+        return build_model(cfg, weights, device, self._load_weights_to_model)
+
+    def _init_detector(
+        self,
+        det_model: str | dict | Config | ConfigDict | None = None,
+        det_weights: str | None = None,
+        det_cat_ids: int | Sequence[int] | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.detector = build_detector(
+            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.precision
+        )
+
+    def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:
+        """Build the config's test pipeline and set its image loader apart."""
+        pipeline = super()._init_pipeline(cfg)
+        first = pipeline.transforms[0]
+        self._loader = first if isinstance(first, LoadImageFromFile) else LoadImage()
+        return pipeline
+
+    # ------------------------------------------------------------ stock's call
+
+    def __call__(
+        self,
+        inputs: Any,
+        return_datasamples: bool = False,
+        batch_size: int | None = None,
+        out_dir: str | None = None,
+        **kwargs: Any,
+    ) -> Iterator[dict]:
+        """Infer poses, one dict per input image in input order.
+
+        Args:
+            inputs: See :func:`mmpose_batch.sources.open_source`.
+            return_datasamples: Yield data samples instead of plain instances.
+            batch_size: Overrides the constructor's for this call.
+            out_dir: Writes ``visualizations/`` and ``predictions/`` below it.
+            **kwargs: Stock's: ``bbox_thr``, ``nms_thr``, ``bboxes``,
+                ``merge_results``, ``pose_based_nms``, ``return_vis``, ``show``,
+                ``wait_time``, ``draw_bbox``, ``radius``, ``thickness``,
+                ``kpt_thr``, ``vis_out_dir``, ``skeleton_style``,
+                ``draw_heatmap``, ``black_background``, ``pred_out_dir``.
+                ``bboxes`` holds for each image an array (N, 4) or (N, 5) of
+                x1, y1, x2, y2 in pixels and a score, which are used as given.
+
+        Returns:
+            Generator of dicts with ``predictions`` and ``visualization`` in
+            stock's form. For an input that cannot be used both are empty, and
+            ``image`` and ``error`` tell which and why.
+
+        Raises:
+            ValueError: An unknown keyword, or options that do not fit.
+            SourceError: Inputs that name nothing.
+            InputError: While iterating, with ``on_error='raise'``.
+        """
+        if out_dir is not None:
+            kwargs.setdefault('vis_out_dir', f'{out_dir}/visualizations')
+            kwargs.setdefault('pred_out_dir', f'{out_dir}/predictions')
+        pre, forward, draw, post = self._dispatch_kwargs(**kwargs)
+        if post.get('return_datasample') is not None:  # stock's old spelling
+            return_datasamples = post['return_datasample']
+        source = open_source(inputs)
+        if source.camera:
+            draw, batch_size = {**draw, 'show': True}, 1
+        drawing = DrawOptions(video=source.video_name is not None, **draw)
+        call = self.call_options(
+            batch_size=batch_size,
+            keep_images=drawing.wanted,
+            select_thr=pre.get('bbox_thr', -1),
+            draw_heatmap=drawing.draw_heatmap,
+            **{key: pre[key] for key in ('bbox_thr', 'nms_thr') if key in pre},
+            **forward,
+        )
+        if pre.get('bboxes') is not None:
+            source.frames = self._with_bboxes(source.frames, pre['bboxes'])
+        writer = StockWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
+        return self._run(source, call, drawing, writer, return_datasamples)
+
+    def _run(
+        self,
+        source: Source,
+        call: CallOptions,
+        drawing: DrawOptions,
+        writer: StockWriter,
+        return_datasamples: bool,
+    ) -> Iterator[dict]:
+        results: Iterable[ImageResult] = self.stream(source, call)
+        if self.show_progress:
+            results = track(results, description='Inference', total=source.length)
+        with writer:
+            for result in results:
+                if result.error is not None:
+                    yield {'visualization': [], 'predictions': [], **result.failure}
+                    continue
+                drawn = self.draw(result, drawing) if drawing.wanted else None
+                writer.write(result, drawn)
+                yield {
+                    'visualization': drawing.returned(drawn),
+                    'predictions': result.data_samples
+                    if return_datasamples
+                    else result.predictions,
+                }
+
+    def draw(self, result: ImageResult, drawing: DrawOptions) -> np.ndarray:
+        """Draw a result on its image with MMPose's visualizer.
+
+        Args:
+            result: From a :meth:`stream` whose call keeps images.
+            drawing: How to draw.
+
+        Returns:
+            uint8 array (H, W, 3), RGB.
+        """
+        with self._lock:
+            return draw_result(self.visualizer, self.model.dataset_meta, result, drawing)
+
+    @staticmethod
+    def _with_bboxes(frames: Iterable[Frame], bboxes: Iterable) -> Iterator[Frame]:
+        try:
+            for frame, boxes in zip(frames, bboxes, strict=True):
+                yield replace(frame, bboxes=np.asarray(boxes, dtype=np.float32))
+        except ValueError as error:
+            if 'zip()' not in str(error):
+                raise
+            raise ValueError('bboxes: expected one array of boxes for every image') from error
+
+    # --------------------------------------------------------------- the stream
+
+    def call_options(
+        self,
+        batch_size: int | None = None,
+        bbox_thr: float = 0.3,
+        nms_thr: float = 0.3,
+        draw_heatmap: bool = False,
+        **options: Any,
+    ) -> CallOptions:
+        """Build the options of one call; see :class:`mmpose_batch.options.CallOptions`.
+
+        Raises:
+            ValueError: An option out of range.
+            TypeError: An unknown option.
+        """
+        if self.cfg.model.type == 'BottomupPoseEstimator':
+            # One-stage heads filter inside predict, by these settings.
+            test_cfg = dict(self.model.head.test_cfg)
+            if 'score_thr' in test_cfg:
+                test_cfg['score_thr'] = bbox_thr
+            if 'nms_thr' in test_cfg:
+                test_cfg['nms_thr'] = nms_thr
+        else:
+            test_cfg = dict(self.model.test_cfg)
+        test_cfg['output_heatmaps'] = draw_heatmap
+        batch_size = BatchOptions(batch_size=batch_size).batch_size or self.options.batch_size
+        return CallOptions(
+            batch_size=batch_size,
+            bbox_thr=bbox_thr,
+            nms_thr=nms_thr,
+            test_cfg=ConfigDict(test_cfg),
+            **options,
+        )
+
+    def stream(
+        self, source: Source, call: CallOptions, clock: StageClock | None = None
+    ) -> Iterator[ImageResult]:
+        """The whole way of an image: read, detect, prepare, batch, network, result.
+
+        At most a fixed number of images is under way at any time, whatever the
+        length of the source, and nothing is kept of a result that was yielded.
+
+        Args:
+            source: Frames, read once.
+            call: As :meth:`call_options` builds them.
+            clock: Collects the seconds of each stage.
+
+        Yields:
+            One result per frame, in order.
+
+        Raises:
+            InputError: A bad input, with ``on_error='raise'``.
+        """
+        clock = clock or StageClock()
+        ahead = 0 if source.camera else 2 * self.options.num_workers
+        det_batch = self.options.det_batch_size
+        poses = BatchRunner(
+            clock.timed('network', partial(self._test_step, call=call)),
+            call.batch_size,
+            call.flush_every,
+        )
+        with WorkerPool(self.options.num_workers) as pool:
+            frames = read_ahead(source.frames, 2) if source.sequential else source.frames
+            images = pool.map(self._read, frames, ahead + det_batch if self.detector else ahead)
+            images = clock.waiting('waiting', images)
+            if self.detector is not None:
+                detect = partial(self._detect, call=call)
+                persons = BatchRunner(
+                    clock.timed('detection', detect), det_batch, call.flush_every, 'detection'
+                )
+                images = persons.stream(images)
+            images = pool.map(partial(self._prepare, call=call), images, ahead)
+            for image in poses.stream(clock.waiting('waiting', images)):
+                yield self._finish(image, call)
+
+    def _read(self, frame: Frame) -> ImageInFlight:
+        """Read and decode one image and prepare it for the detector (worker thread)."""
+        image = ImageInFlight(ImageResult(frame))
+        try:
+            image.pixels = read_image(frame, self._loader)
+            height, width = image.pixels.shape[:2]
+            image.result.size = (width, height)
+            if frame.bboxes is not None:
+                image.bboxes = self._checked_bboxes(frame.bboxes, width, height)
+            elif self.detector is not None:
+                image.inputs = [self.detector.prepare(image.pixels)]
+        except Exception as error:  # whatever a file does to a library is that file's failure
+            image.fail(one_line(error))
+        return image
+
+    def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
+        with self._lock:
+            return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
+
+    def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
+        """Run the config's own pipeline on every instance of one image (worker thread)."""
+        if image.result.error is not None:
+            return image
+        if image.outputs:
+            image.bboxes = image.outputs[0]
+        try:
+            info = {'img_path': image.result.frame.path, **self.model.dataset_meta}
+            info['img'] = image.pixels
+            if self.cfg.data_mode == 'topdown':
+                for bbox in self._persons(image):
+                    person = {**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
+                    image.inputs.append(self.pipeline(person))
+            else:
+                image.inputs.append(self.pipeline(info))
+        except Exception as error:
+            image.fail(one_line(error))
+            return image
+        if call.keep_images:
+            image.result.image = image.pixels
+        image.pixels = None
+        return image
+
+    def _persons(self, image: ImageInFlight) -> np.ndarray:
+        """Boxes (N, 5) of one image: given, detected, or the whole image."""
+        nobody = image.bboxes is not None and len(image.bboxes) == 0
+        if image.bboxes is None or (nobody and self.options.no_person == 'whole_image'):
+            width, height = image.result.size
+            return np.array([[0, 0, width, height, 1]], dtype=np.float32)
+        return image.bboxes
+
+    @torch.no_grad()
+    def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
+        """Put one batch through the network, under this call's settings and no other's."""
+        with self._lock:
+            previous = self.model.test_cfg
+            self.model.test_cfg = call.test_cfg
+            try:
+                return self.model.test_step(self.collate_fn(packed))
+            finally:
+                self.model.test_cfg = previous
+
+    def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
+        """Turn the samples of one image into its result."""
+        result = image.result
+        if result.error is None:
+            samples = image.outputs or [
+                empty_sample(result.frame.path, result.size, self._num_keypoints)
+            ]
+            if self.cfg.data_mode == 'topdown' and call.merge_results:
+                samples = [merge_data_samples(samples)]
+            result.data_samples = [
+                select_instances(sample, call.select_thr, call.pose_based_nms) for sample in samples
+            ]
+        elif self.options.on_error == 'raise':
+            raise InputError(f'{result.frame.path}: {result.error}')
+        return result
+
+    @property
+    def _num_keypoints(self) -> int:
+        indices = self.model.test_cfg.get('output_keypoint_indices')
+        return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
+
+    def _checked_bboxes(self, bboxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Check a user's boxes and give those without a score the score 1.
+
+        Raises:
+            ImageError: A box that is not finite, has no area, or lies outside.
+        """
+        if self.cfg.data_mode != 'topdown':
+            raise ImageError('expected no bboxes: only top-down models take them')
+        bboxes = np.asarray(bboxes, dtype=np.float32)
+        if bboxes.size == 0:
+            return np.zeros((0, 5), np.float32)
+        if bboxes.ndim != 2 or bboxes.shape[1] not in (4, 5):
+            raise ImageError(f'expected bboxes of shape (N, 4) or (N, 5), found {bboxes.shape}')
+        if bboxes.shape[1] == 4:
+            bboxes = np.hstack((bboxes, np.ones((len(bboxes), 1), np.float32)))
+        x1, y1, x2, y2 = bboxes[:, :4].T
+        for bad, what in (
+            (~np.isfinite(bboxes).all(axis=1), 'with a value that is not finite'),
+            ((x2 <= x1) | (y2 <= y1), 'without area'),
+            ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), 'outside the image'),
+        ):
+            if bad.any():
+                number = int(np.argmax(bad))
+                values = ', '.join(f'{value:g}' for value in bboxes[number, :4])
+                raise ImageError(
+                    f'expected boxes inside {width} x {height}, found box {number} {what}: {values}'
+                )
+        return bboxes
+
+
+def build_inferencer(
+    model: str | Config,
+    weights: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    **settings: Any,
+) -> BatchPose2DInferencer:
+    """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
+
+    Args:
+        model: Config, or path or name of one, see
+            :func:`mmpose_batch.models.load_config`.
+        weights: Path or URL; None takes the config's or the name's;
+            ``'none'`` leaves the network random.
+        cfg_options: Changes to the config, by dotted keys.
+        **settings: Arguments of :class:`BatchPose2DInferencer`, which go before
+            the config's where they are not None.
+
+    Raises:
+        ValueError: An unknown model or option.
+        CheckpointError: Weights that cannot be loaded.
+    """
+    own_weights = None
+    if isinstance(model, str):
+        model, own_weights = load_config(model)
+    if cfg_options:
+        model.merge_from_dict(cfg_options)
+    chosen = dict(model.get('inferencer', {'type': 'BatchPose2DInferencer'}))
+    own_weights = chosen.pop('weights', own_weights)
+    chosen.update({key: value for key, value in settings.items() if value is not None})
+    if weights == 'none':
+        torch.manual_seed(0)  # random, but the same at every start
+        weights = None
+    else:
+        weights = weights or own_weights
+    inferencer = INFERENCERS.build({**chosen, 'model': model, 'weights': weights})
+    if not isinstance(inferencer, BatchPose2DInferencer):
+        raise ValueError(f'inferencer: expected type BatchPose2DInferencer, found {chosen["type"]}')
+    return inferencer

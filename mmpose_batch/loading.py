@@ -1,0 +1,200 @@
+"""Reading images and preparing them beside the network: bounded, in order, decoded once."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, TypeVar
+
+import cv2
+import mmcv
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+
+from .sources import Frame
+
+Item = TypeVar('Item')
+Out = TypeVar('Out')
+
+
+class ImageError(ValueError):
+    """An input that cannot be used. Its message is one line: what was expected and found."""
+
+
+class WorkerPool:
+    """Threads that run a function over a stream, a bounded number of items ahead.
+
+    OpenCV, NumPy and torch release the interpreter lock while they work, so
+    threads overlap with the network and hand arrays over without a copy.
+
+    Args:
+        num_workers: Number of threads. 0 runs everything in the caller's thread,
+            when an item is asked for.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._executor = (
+            ThreadPoolExecutor(num_workers, thread_name_prefix='mmpose_batch')
+            if num_workers
+            else None
+        )
+
+    def map(
+        self, function: Callable[[Item], Out], items: Iterable[Item], ahead: int
+    ) -> Iterator[Out]:
+        """Yield ``function(item)`` in the order of ``items``.
+
+        At most ``ahead`` results are finished or under way before they are
+        asked for. What ``function`` raises is raised here, at its item's place.
+        """
+        if self._executor is None:
+            yield from map(function, items)
+            return
+        running: deque[Future[Out]] = deque()
+        for item in items:
+            running.append(self._executor.submit(function, item))
+            if len(running) > ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+    def __enter__(self) -> 'WorkerPool':
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """Iterate ``items`` on a thread of its own, ``ahead`` items before they are asked for.
+
+    For sources that must be read one after the other, such as a video. What the
+    source raises is raised here at its place; closing this generator ends the
+    thread.
+    """
+    queue: Queue[tuple[str, Any]] = Queue(maxsize=ahead)
+    stop = Event()
+
+    def put(kind: str, value: Any) -> bool:
+        while not stop.is_set():
+            try:
+                queue.put((kind, value), timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put('item', item):
+                    return
+            put('end', None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put('error', error)
+
+    thread = Thread(target=read, name='mmpose_batch_reader', daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == 'end':
+                return
+            if kind == 'error':
+                raise value
+            yield value
+    finally:
+        stop.set()
+        while True:  # a reader blocked in put() must see the stop
+            try:
+                queue.get_nowait()
+            except Empty:
+                break
+        thread.join()
+
+
+def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
+    """Read and decode one image as the config's loader would, after checking the file.
+
+    Args:
+        frame: Names a file or URL, or holds an array.
+        loader: The first transform of the config's test pipeline.
+
+    Returns:
+        uint8 array (H, W, 3), BGR, EXIF orientation applied.
+
+    Raises:
+        ImageError: Not readable, not an image, truncated, or no (H, W, 3) array.
+    """
+    if not isinstance(frame.source, str):
+        return _checked_array(frame.source)
+    try:
+        data = fileio.get(frame.source, backend_args=loader.backend_args)
+    except Exception as error:  # each file backend has errors of its own
+        raise ImageError(f'expected a readable file, found {_one_line(error)}') from error
+    if not data:
+        raise ImageError('expected an image, found an empty file')
+    if is_truncated_jpeg(data):
+        raise ImageError(f'expected a whole JPEG, found one cut off after {len(data)} bytes')
+    try:
+        image = mmcv.imfrombytes(data, flag=loader.color_type, backend=loader.imdecode_backend)
+    except cv2.error as error:
+        raise ImageError(f'expected an image, found {_one_line(error)}') from error
+    except Exception as error:  # the other decoding backends have errors of their own
+        raise ImageError(f'expected an image, found {_one_line(error)}') from error
+    if image is None:
+        raise ImageError(f'expected an image, found {_describe(data)}')
+    return image
+
+
+def is_truncated_jpeg(data: bytes) -> bool:
+    """Whether a JPEG ends before its end marker, which OpenCV decodes to a grey rest.
+
+    Follows the marker segments (ITU T.81, B.1.1) to the first scan, past any
+    thumbnail in the EXIF segment; in the scan 0xFFD9 occurs only as end marker.
+    """
+    if not data.startswith(b'\xff\xd8'):
+        return False
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            return False  # not in the form of the standard: left to the decoder
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+        elif marker == 0xDA:
+            return data.find(b'\xff\xd9', position) < 0
+        elif marker == 0xD9:
+            return False
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
+    return True
+
+
+def _checked_array(array: np.ndarray) -> np.ndarray:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ImageError(
+            f'expected a uint8 array (H, W, 3) in BGR, found {array.dtype} {array.shape}'
+        )
+    return array
+
+
+def _describe(data: bytes) -> str:
+    head = data[:8]
+    if head.isascii() and head.decode('ascii').isprintable():
+        return f'{len(data)} bytes that begin with {head.decode("ascii")!r}'
+    return f'{len(data)} bytes in no format that OpenCV can decode, or damaged'
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__

@@ -1,0 +1,104 @@
+"""From a model's name or config to a model with weights."""
+
+import glob
+import os.path as osp
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.infer import BaseInferencer
+from mmengine.registry import MODELS
+from torch import nn
+
+from .checkpoint import CheckpointError, load_checkpoint, load_weights
+
+
+def config_folder() -> str:
+    """The folder of this package's config overrides, installed or in a checkout."""
+    package = osp.dirname(osp.abspath(__file__))
+    installed = osp.join(package, 'configs')
+    return installed if osp.isdir(installed) else osp.join(osp.dirname(package), 'configs')
+
+
+def own_configs() -> dict[str, str]:
+    """Names of this package's config overrides, such as ``rtmo-s``, and their paths."""
+    paths = sorted(glob.glob(osp.join(config_folder(), '**', '[!_]*.py'), recursive=True))
+    return {osp.splitext(osp.basename(path))[0]: path for path in paths}
+
+
+def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
+    """Find the config and the weights that a model's name stands for.
+
+    Args:
+        model: Path of a config, a model name or alias of MMPose's metafiles
+            (``human``, ``rtmo``, ``td-hm_hrnet-w32_8xb64-210e_coco-256x192``),
+            or the name of one of this package's configs (``rtmo-s``).
+        scope: Whose metafiles to search: ``'mmpose'`` or ``'mmdet'``.
+
+    Returns:
+        The config, and the path or URL of the weights it names, if any.
+
+    Raises:
+        ValueError: Nothing goes by that name.
+    """
+    own = own_configs() if scope == 'mmpose' else {}
+    if osp.isfile(model) or model in own:
+        cfg = Config.fromfile(own.get(model, model) if not osp.isfile(model) else model)
+        return cfg, cfg.get('inferencer', {}).get('weights')
+    if model.endswith('.py') or osp.sep in model:
+        raise ValueError(f'model: no such config file: {model}')
+    folder = BaseInferencer._get_repo_or_mim_dir(scope)
+    for entry in BaseInferencer._get_models_from_metafile(folder):
+        aliases = entry.get('Alias', [])
+        names = [entry['Name'], *([aliases] if isinstance(aliases, str) else aliases)]
+        if model.lower() in (name.lower() for name in names):
+            weights = entry['Weights']
+            cfg = Config.fromfile(osp.join(folder, entry['Config']))
+            return cfg, weights[0] if isinstance(weights, list) else weights
+    raise ValueError(
+        f'model: expected a config file or a name of {scope}, found {model!r}'
+        + (f' (this package adds {", ".join(own)})' if own else '')
+    )
+
+
+def default_filters(cfg: Config) -> dict[str, Any]:
+    """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model."""
+    head = cfg.model.get('head', {}).get('type')
+    if head == 'RTMOHead':
+        return {'bbox_thr': 0.1, 'nms_thr': 0.65, 'pose_based_nms': True}
+    if head == 'YOLOXPoseHead':
+        return {'bbox_thr': 0.01, 'nms_thr': 0.65, 'pose_based_nms': True}
+    return {'bbox_thr': 0.3, 'nms_thr': 0.3, 'pose_based_nms': False}
+
+
+def build_model(
+    cfg: Config | ConfigDict, weights: str | None, device: str, finish: Callable
+) -> nn.Module:
+    """Build a model and load its weights, as ``BaseInferencer._init_model`` but safely.
+
+    Args:
+        cfg: The whole config.
+        weights: Path or URL of a checkpoint; None leaves the model random.
+        device: Where the model goes.
+        finish: The inferencer's ``_load_weights_to_model``, which also attaches
+            ``dataset_meta``.
+
+    Raises:
+        CheckpointError: The weights cannot be loaded.
+    """
+    if not cfg:
+        raise CheckpointError(
+            'model: expected a config or a model name; the config inside a checkpoint is '
+            'Python code, which is never run from a weights file'
+        )
+    checkpoint = load_checkpoint(weights) if weights is not None else None
+    if cfg.model.get('pretrained') is not None:
+        del cfg.model.pretrained
+    model = MODELS.build(cfg.model)
+    model.cfg = cfg
+    if checkpoint is not None:
+        load_weights(model, checkpoint, weights)
+        # The weights are in place; stock takes the meta and copies them onto themselves.
+        checkpoint = {'meta': checkpoint.get('meta', {}), 'state_dict': model.state_dict()}
+    finish(model, checkpoint, cfg)
+    return model.to(device).eval()

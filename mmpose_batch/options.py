@@ -1,0 +1,98 @@
+"""What a user can choose, checked when it is built."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .runtime import available_cores, resolve_precision
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchOptions:
+    """How an inferencer batches. None means: chosen for the model and the device.
+
+    Attributes:
+        batch_size: Instances in one pass of the pose network: persons for a
+            top-down model, images for any other.
+        det_batch_size: Images in one pass of the person detector.
+        precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
+            or ``auto``, the fastest that the hardware computes natively.
+        num_workers: Threads that read and prepare images; 0 for none.
+        on_error: ``record`` gives a bad input a failure record in its place,
+            ``raise`` ends the run with an :class:`InputError`.
+        no_person: What a top-down model does where nobody is found: ``empty``
+            gives an empty result, ``whole_image`` takes the whole image for a
+            person, as stock does.
+    """
+
+    batch_size: int | None = None
+    det_batch_size: int | None = None
+    precision: str = 'fp32'
+    num_workers: int | None = None
+    on_error: str = 'record'
+    no_person: str = 'empty'
+
+    def __post_init__(self) -> None:
+        for name, least in (('batch_size', 1), ('det_batch_size', 1), ('num_workers', 0)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
+        _check_choice('on_error', self.on_error, ('record', 'raise'))
+        _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
+        _check_choice('precision', self.precision, ('fp32', 'fp16', 'bf16', 'auto'))
+
+    def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
+        """Fill in every None and settle ``auto`` for one device and kind of model.
+
+        On a CPU a large batch of large inputs leaves the cache: one-stage models
+        are fastest with 2 images, crops with 16. A GPU wants more of both.
+
+        Raises:
+            ValueError: The device cannot do the precision.
+        """
+        on_cpu = torch.device(device).type == 'cpu'
+        crops = data_mode == 'topdown'
+        default_batch = (16 if crops else 2) if on_cpu else (64 if crops else 16)
+        return replace(
+            self,
+            batch_size=self.batch_size or default_batch,
+            det_batch_size=self.det_batch_size or (4 if on_cpu else 16),
+            precision=resolve_precision(self.precision, device),
+            num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallOptions:
+    """What one call of the inferencer asks for, with stock's names and defaults.
+
+    Attributes:
+        batch_size: As in :class:`BatchOptions`, for this call.
+        bbox_thr: Least score of a detected person (top-down) or of an instance
+            (one-stage).
+        nms_thr: IoU for the suppression of detected boxes or instances.
+        select_thr: Instances must score above this to be kept; -1 keeps all.
+        merge_results: One data sample per image instead of one per person.
+        pose_based_nms: Suppress instances whose keypoints nearly coincide.
+        test_cfg: The model's test settings during this call.
+        keep_images: Hand the decoded image on with its result, for drawing.
+        flush_every: No batch spans images on both sides of a multiple of this
+            many, so a run that starts at such a multiple repeats the batches
+            of one that started before it; 0 for no such boundary.
+    """
+
+    batch_size: int
+    bbox_thr: float = 0.3
+    nms_thr: float = 0.3
+    select_thr: float = -1
+    merge_results: bool = True
+    pose_based_nms: bool = False
+    test_cfg: dict[str, Any] = field(default_factory=dict)
+    keep_images: bool = False
+    flush_every: int = 0
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name}: expected one of {", ".join(choices)}, found {value!r}')

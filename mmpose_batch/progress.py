@@ -1,0 +1,79 @@
+"""Showing how far a run is: a bar on a terminal, plain lines in a log, or nothing."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+# In a log, one line this often, in seconds.
+LOG_INTERVAL = 10.0
+
+
+class ProgressReport:
+    """Counts images and shows images/s and the time left.
+
+    Args:
+        total: Images in all.
+        done: Images that an earlier run finished; they do not count as speed.
+        quiet: Show nothing.
+        stream: Where to; stderr by default, so that stdout stays clean.
+    """
+
+    def __init__(
+        self, total: int, done: int = 0, quiet: bool = False, stream: TextIO | None = None
+    ) -> None:
+        self._total = total
+        self._before = self._done = done
+        self._quiet = quiet
+        self._stream = stream or sys.stderr
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> 'ProgressReport':
+        self._start = self._last_line = time.monotonic()
+        if not self._quiet and self._stream.isatty():
+            self._bar = Progress(
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn('{task.fields[rate]}'),
+                console=Console(file=self._stream),
+                transient=True,
+            )
+            self._task = self._bar.add_task('', total=self._total, completed=self._done, rate='')
+            self._bar.start()
+        return self
+
+    def advance(self) -> None:
+        """Count one image more."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=self._rate())
+        elif not self._quiet and time.monotonic() - self._last_line >= LOG_INTERVAL:
+            self._last_line = time.monotonic()
+            print(
+                f'{self._done}/{self._total} images, {self._rate()}', file=self._stream, flush=True
+            )
+
+    def _rate(self) -> str:
+        seconds = time.monotonic() - self._start
+        rate = (self._done - self._before) / max(seconds, 1e-9)
+        left = (self._total - self._done) / rate
+        return f'{rate:.1f} images/s, {format_duration(left)} left'
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'

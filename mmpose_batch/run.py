@@ -1,0 +1,364 @@
+"""A run over many files: everything to disk as it comes, safe to kill and to resume."""
+
+import hashlib
+import json
+import os
+import os.path as osp
+import platform
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import cv2
+import mmcv
+import mmdet
+import mmengine
+import mmpose
+import numpy as np
+import torch
+from torch import nn
+
+from .evaluation import ImageIds, ScoringOptions, evaluate
+from .inferencer import BatchPose2DInferencer
+from .options import CallOptions
+from .progress import ProgressReport, format_duration
+from .results import ImageResult
+from .runtime import StageClock
+from .sources import Frame, Source, number
+from .version import __version__
+from .visualization import DrawOptions
+from .writers.coco import to_coco, write_coco
+from .writers.files import write_atomically
+from .writers.folder import write_drawing, write_prediction
+from .writers.jsonl import JsonLinesWriter, read_records, to_record
+
+FORMATS = ('jsonl', 'json', 'coco')
+# No batch crosses a multiple of this many images, so a resumed run that starts
+# at one repeats the batches, and with them every bit, of an unbroken run.
+CHECKPOINT_EVERY = 256
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """What a run writes and where.
+
+    Attributes:
+        out_dir: Folder for everything.
+        formats: Of predictions: ``jsonl`` (always written, resuming needs it),
+            ``json``, ``coco``.
+        save_vis: Also write drawings.
+        drawing: How to draw.
+        resume: Go on with the run that ``out_dir`` holds.
+        overwrite: Replace the run that ``out_dir`` holds.
+        ann_file: COCO keypoint annotations to evaluate against.
+        quiet: Print nothing but errors.
+    """
+
+    out_dir: str
+    formats: tuple[str, ...] = ('jsonl',)
+    save_vis: bool = False
+    drawing: DrawOptions = field(default_factory=DrawOptions)
+    resume: bool = False
+    overwrite: bool = False
+    ann_file: str | None = None
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = set(self.formats) - set(FORMATS)
+        if unknown:
+            raise ValueError(f'formats: expected some of {", ".join(FORMATS)}, found {unknown}')
+        if self.resume and self.overwrite:
+            raise ValueError('resume and overwrite exclude each other')
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """What came of a run.
+
+    Attributes:
+        images: Inputs in all, those of resumed runs too.
+        resumed: Of these, done by earlier runs.
+        persons: Instances found.
+        failures: Inputs with a failure record.
+        seconds: From the first image to the last.
+        stages: Seconds in each stage.
+        metrics: AP and AR, if there were annotations.
+    """
+
+    images: int = 0
+    resumed: int = 0
+    persons: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def count(self, record: Mapping[str, Any]) -> None:
+        """Count one record."""
+        self.images += 1
+        self.persons += len(record.get('instances', ()))
+        self.failures += 'error' in record
+
+    @property
+    def images_per_second(self) -> float:
+        """Rate of this run alone."""
+        return (self.images - self.resumed) / self.seconds if self.seconds else 0.0
+
+    def lines(self) -> Iterator[str]:
+        """The closing summary, for a person."""
+        resumed = f' ({self.resumed} of them by an earlier run)' if self.resumed else ''
+        yield f'images    {self.images}{resumed}'
+        yield f'persons   {self.persons}'
+        yield f'failures  {self.failures}' + (', see failures.jsonl' if self.failures else '')
+        yield f'speed     {self.images_per_second:.2f} images/s in {format_duration(self.seconds)}'
+        if self.seconds:
+            shares = ', '.join(
+                f'{name} {100 * spent / self.seconds:.0f} %' for name, spent in self.stages.items()
+            )
+            yield f'time      {shares}'
+        for name, value in self.metrics.items():
+            yield f'{name:<9} {value:.4f}'
+
+
+class Run:
+    """One run of an inferencer over a list of image files.
+
+    Args:
+        inferencer: Does the work.
+        paths: Image files, in the order of the results.
+        call: The inferencer's options for this run.
+        options: What to write.
+        bboxes: For each path the persons' boxes (N, 5), or None to detect them.
+        image_ids: COCO numbers of the paths.
+    """
+
+    def __init__(
+        self,
+        inferencer: BatchPose2DInferencer,
+        paths: Sequence[str],
+        call: CallOptions,
+        options: RunOptions,
+        bboxes: Sequence[np.ndarray] | None = None,
+        image_ids: ImageIds | None = None,
+    ) -> None:
+        self._inferencer = inferencer
+        self._frames = list(number(list(paths)))
+        if bboxes is not None:
+            self._frames = [
+                Frame(f.index, f.source, f.name, boxes)
+                for f, boxes in zip(self._frames, bboxes, strict=True)
+            ]
+        self._call = replace(call, keep_images=options.save_vis, flush_every=CHECKPOINT_EVERY)
+        self._options = options
+        self._image_ids = image_ids or ImageIds()
+        self._clock = StageClock()
+        self._summary = RunSummary()
+        self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        self._identity = self._identify()
+
+    def __call__(self) -> RunSummary:
+        """Do it.
+
+        Raises:
+            RunError: The output folder holds another run, or cannot be written.
+            InputError: A bad input, where the inferencer raises them.
+        """
+        try:
+            keep = self._take_up()
+            self._write_info('running')
+            self._stream(*keep)
+            self._finalise()
+        except OSError as error:
+            raise RunError(
+                f'cannot write below {self._options.out_dir}: {error.strerror or error}'
+            ) from error
+        return self._summary
+
+    def _path(self, name: str) -> str:
+        return osp.join(self._options.out_dir, name)
+
+    # ------------------------------------------------------------------ resuming
+
+    def _take_up(self) -> tuple[int, int]:
+        """Decide where to begin; returns the images and bytes to keep."""
+        records = self._path('predictions.jsonl')
+        os.makedirs(self._options.out_dir, exist_ok=True)
+        if not osp.isfile(records) or not osp.getsize(records) or self._options.overwrite:
+            return 0, 0
+        if not self._options.resume:
+            raise RunError(
+                f'{self._options.out_dir} holds a run already: go on with it (--resume), '
+                'replace it (--overwrite), or name another folder'
+            )
+        self._check_identity()
+        ends = [0]
+        for record, end in read_records(records):
+            index = len(ends) - 1
+            if index >= len(self._frames) or record.get('image') != self._frames[index].name:
+                raise RunError(f'cannot resume: {records} line {index + 1} is of another input')
+            ends.append(end)
+        done = len(ends) - 1
+        if done < len(self._frames):
+            done -= done % CHECKPOINT_EVERY
+        for record, end in read_records(records):
+            if end <= ends[done]:
+                self._summary.count(record)
+        self._summary.resumed = done
+        return done, ends[done]
+
+    def _identify(self) -> dict[str, Any]:
+        """Everything that the results depend on; a resumed run must agree in all of it."""
+        inferencer, options = self._inferencer, self._inferencer.options
+        detector = inferencer.detector
+        boxes = (frame.bboxes for frame in self._frames)
+        return {
+            'inputs': _digest(
+                frame.name.encode(errors='surrogateescape') for frame in self._frames
+            ),
+            'bboxes': _digest(b'' if box is None else box.tobytes() for box in boxes),
+            'config': _digest([_to_json(inferencer.cfg.to_dict())]),
+            'model': _digest(_tensors(inferencer.model)),
+            'detector': None if detector is None else _digest(_tensors(detector.model)),
+            'det_cat_ids': None if detector is None else list(detector.cat_ids),
+            'call': _digest([_to_json(asdict(replace(self._call, keep_images=False)))]),
+            'det_batch_size': options.det_batch_size,
+            'precision': options.precision,
+            'no_person': options.no_person,
+            'device': torch.device(inferencer.device).type,
+            'threads': torch.get_num_threads(),
+            'versions': versions(),
+        }
+
+    def _check_identity(self) -> None:
+        try:
+            with open(self._path('run.json'), encoding='utf-8') as file:
+                before = json.load(file)['identity']
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError('cannot resume: run.json of the earlier run is missing') from error
+        now = json.loads(json.dumps(self._identity))
+        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+        if changed:
+            raise RunError(
+                f'cannot resume: changed since the earlier run: {", ".join(changed)} '
+                '(results would be mixed); use the same arguments or another folder'
+            )
+
+    # ------------------------------------------------------------------- the run
+
+    def _stream(self, done: int, keep_bytes: int) -> None:
+        """Infer what is left and write it as it comes."""
+        options, total = self._options, len(self._frames)
+        source = Source(iter(self._frames[done:]), total - done)
+        with ExitStack() as stack:
+            records = JsonLinesWriter(self._path('predictions.jsonl'), keep_bytes)
+            stack.enter_context(records)
+            failures = JsonLinesWriter(self._path('failures.jsonl'))
+            stack.enter_context(failures)
+            for record, _ in read_records(records.path):
+                if 'error' in record:
+                    failures.append(record)
+            progress = stack.enter_context(ProgressReport(total, done, options.quiet))
+            start = time.perf_counter()
+            for result in self._inferencer.stream(source, self._call, self._clock):
+                with self._clock.stage('writing'):
+                    self._write(result, records, failures)
+                    if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
+                        records.sync()
+                progress.advance()
+            self._summary.seconds = time.perf_counter() - start
+        stages = ('waiting', 'detection', 'network', 'writing')
+        self._summary.stages = {name: self._clock.seconds.get(name, 0.0) for name in stages}
+        rest = self._summary.seconds - sum(self._summary.stages.values())
+        self._summary.stages['other'] = max(rest, 0.0)
+
+    def _write(
+        self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
+    ) -> None:
+        """Write one result; its line in predictions.jsonl comes last and marks it done."""
+        record = to_record(result)
+        if result.error is None:
+            if 'json' in self._options.formats:
+                write_prediction(self._path('predictions'), result)
+            if self._options.save_vis:
+                drawn = self._inferencer.draw(result, self._options.drawing)
+                write_drawing(self._path('vis'), result, drawn)
+        else:
+            failures.append(record)
+        records.append(record)
+        self._summary.count(record)
+
+    def _finalise(self) -> None:
+        """Write what needs all results: COCO, AP, and last the mark that the run is whole."""
+        scoring = ScoringOptions.from_config(self._inferencer.cfg)
+        if 'coco' in self._options.formats:
+            write_coco(self._path('predictions.coco.json'), self._coco_results(scoring))
+        if self._options.ann_file is not None:
+            ids = [self._image_ids.find(frame.path) for frame in self._frames]
+            self._summary.metrics = evaluate(
+                self._options.ann_file,
+                (r for r in self._coco_results(scoring) if r['image_id'] is not None),
+                [image_id for image_id in ids if image_id is not None],
+                self._inferencer.model.dataset_meta['sigmas'],
+                scoring,
+            )
+        self._write_info('finished')
+
+    def _coco_results(self, scoring: ScoringOptions) -> Iterator[dict[str, Any]]:
+        records = read_records(self._path('predictions.jsonl'))
+        for frame, (record, _) in zip(self._frames, records, strict=True):
+            image_id = self._image_ids.find(frame.path)
+            yield from to_coco(record, image_id, scoring.score_mode, scoring.keypoint_score_thr)
+
+    def _write_info(self, status: str) -> None:
+        info = {
+            'status': status,
+            'started': self._started,
+            'identity': self._identity,
+            'device': str(self._inferencer.device),
+            'options': {
+                **asdict(self._inferencer.options),
+                'batch_size': self._call.batch_size,
+                'torch_threads': torch.get_num_threads(),
+            },
+            'counts': {
+                key: getattr(self._summary, key)
+                for key in ('images', 'resumed', 'persons', 'failures')
+            },
+            'seconds': {'total': self._summary.seconds, **self._summary.stages},
+            'images_per_second': self._summary.images_per_second,
+            'metrics': self._summary.metrics,
+        }
+        write_atomically(self._path('run.json'), json.dumps(info, indent=2).encode() + b'\n')
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that results depend on."""
+    return {
+        'mmpose_batch': __version__,
+        'python': platform.python_version(),
+        **{m.__name__: m.__version__ for m in (mmpose, mmdet, mmengine, mmcv, torch, np, cv2)},
+    }
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, 'big') + part)
+    return digest.hexdigest()
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, default=str, sort_keys=True).encode()
+
+
+def _tensors(model: nn.Module) -> Iterator[bytes]:
+    for name, tensor in model.state_dict().items():
+        yield name.encode()
+        yield tensor.cpu().numpy().tobytes()

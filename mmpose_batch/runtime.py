@@ -1,0 +1,92 @@
+"""Device, precision and threads: what a run may use, and where its time goes."""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+Item = TypeVar('Item')
+
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'auto')
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def resolve_precision(precision: str, device: str | torch.device) -> str:
+    """Check a precision against the device and settle ``auto``.
+
+    ``auto`` is the fastest one that the hardware computes natively: fp16 on CUDA,
+    bf16 on a CPU with bf16 instructions, fp32 elsewhere.
+
+    Raises:
+        ValueError: An unknown precision, or one that the device cannot do.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}')
+    kind = torch.device(device).type
+    if precision == 'auto':
+        if kind == 'cuda':
+            return 'fp16'
+        return 'bf16' if kind == 'cpu' and cpu_has_bf16() else 'fp32'
+    if precision == 'fp16' and kind == 'cpu':
+        raise ValueError('precision: fp16 is not for a CPU; use bf16 there')
+    return precision
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 natively (AVX512_BF16 or AMX).
+
+    Without it oneDNN emulates bf16 through fp32, which is slower than fp32.
+    """
+    checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+class StageClock:
+    """Seconds that the calling thread spent in each stage of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside the ``with`` block to stage ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def timed(self, name: str, function: Callable) -> Callable:
+        """Wrap ``function`` so that its time adds to stage ``name``."""
+
+        def call(*args: Any) -> Any:
+            with self.stage(name):
+                return function(*args)
+
+        return call
+
+    def waiting(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
+        """Iterate ``items``; the time until each comes adds to stage ``name``.
+
+        Stages nest when a stream feeds on another: what an inner stage took
+        meanwhile is counted there and not here.
+        """
+        while True:
+            inner = sum(self.seconds.values())
+            start = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                spent = time.perf_counter() - start
+                self.seconds[name] += spent - (sum(self.seconds.values()) - inner)
+            yield item

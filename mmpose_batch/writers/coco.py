@@ -1,0 +1,67 @@
+"""COCO keypoint results, made from the JSON lines of a run."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+
+def to_coco(record: Mapping[str, Any], image_id: int, score_mode: str, kpt_thr: float) -> Iterator:
+    """Yield one COCO result per instance of a record.
+
+    Args:
+        record: A line of ``predictions.jsonl``.
+        image_id: COCO's number of the image.
+        score_mode: How MMPose's ``CocoMetric`` scores an instance: ``bbox``,
+            ``keypoint``, ``bbox_keypoint`` (box score times the mean score of
+            the keypoints above ``kpt_thr``) or ``bbox_rle``.
+        kpt_thr: ``CocoMetric``'s ``keypoint_score_thr``.
+    """
+    for instance in record.get('instances', ()):
+        scores = np.asarray(instance['keypoint_scores'])
+        points = np.column_stack((np.asarray(instance['keypoints'])[:, :2], scores))
+        result = {
+            'image_id': image_id,
+            'category_id': 1,
+            'keypoints': points.ravel().tolist(),
+            'score': _instance_score(instance.get('bbox_score', 1.0), scores, score_mode, kpt_thr),
+            'file_name': record['image'],
+        }
+        if 'bbox' in instance:
+            x1, y1, x2, y2 = instance['bbox']
+            result['bbox'] = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
+        yield result
+
+
+def _instance_score(bbox_score: float, scores: np.ndarray, mode: str, kpt_thr: float) -> float:
+    if mode == 'bbox':
+        return float(bbox_score)
+    if mode == 'keypoint':
+        return float(scores.mean())
+    if mode == 'bbox_rle':
+        return float(bbox_score + scores.mean() + scores.max())
+    valid = scores[scores > kpt_thr]
+    return float((valid.mean() if len(valid) else 0.0) * bbox_score)
+
+
+def write_coco(path: str, results: Iterable[Mapping[str, Any]]) -> None:
+    """Write results as one JSON array, one at a time; the file appears when it is whole.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    partial = f'{path}.{os.getpid()}.partial'
+    try:
+        with open(partial, 'wb') as file:
+            separator = b'[\n'
+            for result in results:
+                file.write(separator + orjson.dumps(result))
+                separator = b',\n'
+            file.write(b'[]\n' if separator == b'[\n' else b'\n]\n')
+        os.replace(partial, path)
+    except BaseException:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+        raise
