@@ -1,0 +1,255 @@
+#!/usr/bin/env python
+r"""Poses for a folder of images, in batches.
+
+  tools/batch_infer.py photos/ --out-dir poses --pose2d rtmo-s
+  tools/batch_infer.py photos/ --out-dir poses --pose2d human --save-vis --format json coco
+  tools/batch_infer.py @list.txt --out-dir poses --pose2d my_config.py --pose2d-weights my.pth \
+      --det-model my_det_config.py --det-weights det.pth --resume
+
+Written below --out-dir: predictions.jsonl (one line an image, in input order), predictions/ and
+predictions.coco.json where --format asks for them, vis/ with --save-vis, failures.jsonl, run.json.
+
+Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 finished with failures.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmpose_batch.run import RunSummary
+
+INFERENCER = (
+    *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
+    *('precision', 'num_workers', 'on_error', 'no_person'),
+)
+DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help='folder, image file, glob (quoted), or @FILE with one path a line',
+    )
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder for all results')
+
+    model = parser.add_argument_group('model')
+    model.add_argument(
+        '--pose2d',
+        default='rtmo-s',
+        metavar='MODEL',
+        help='config file, or name or alias of a pose model (default: %(default)s)',
+    )
+    model.add_argument(
+        '--pose2d-weights',
+        metavar='FILE',
+        help='checkpoint, file or URL (default: that of the name; none: random weights)',
+    )
+    model.add_argument(
+        '--det-model',
+        metavar='MODEL',
+        help='for top-down models: config file or name of an MMDetection model, or whole_image '
+        "(default: MMPose's detector for the kind of data)",
+    )
+    model.add_argument('--det-weights', metavar='FILE', help="the detector's checkpoint")
+    model.add_argument(
+        '--det-cat-ids',
+        type=int,
+        nargs='+',
+        metavar='ID',
+        help="labels of the detector to keep (default: the default detector's, else 0)",
+    )
+    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    model.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='changes to the pose config, e.g. model.test_cfg.flip_test=False',
+    )
+
+    found = parser.add_argument_group('what counts as found')
+    found.add_argument(
+        '--bbox-thr', type=float, help='least score of a person (default: 0.3; RTMO 0.1)'
+    )
+    found.add_argument(
+        '--nms-thr', type=float, help='IoU of duplicate persons (default: 0.3; RTMO 0.65)'
+    )
+    found.add_argument(
+        '--pose-based-nms',
+        action=argparse.BooleanOptionalAction,
+        help='also drop persons whose keypoints coincide, and all after the 30 best '
+        '(default: RTMO and YOLOX-Pose only)',
+    )
+    found.add_argument(
+        '--bboxes',
+        metavar='FILE',
+        help='persons from elsewhere instead of a detector: COCO detection results, by image_id '
+        '(of --ann-file, or the number that a file name is) or file_name',
+    )
+    found.add_argument(
+        '--no-person',
+        choices=('empty', 'whole_image'),
+        help='top-down, nobody found: an empty result (default) or the whole image as a person',
+    )
+
+    speed = parser.add_argument_group('speed')
+    speed.add_argument(
+        '--batch-size', type=int, metavar='N', help='persons (top-down) or images a pass'
+    )
+    speed.add_argument('--det-batch-size', type=int, metavar='N', help='images a detector pass')
+    speed.add_argument(
+        '--precision',
+        choices=('fp32', 'fp16', 'bf16', 'auto'),
+        help='of the networks (default: fp32); auto takes the fastest that is native',
+    )
+    speed.add_argument(
+        '--num-workers',
+        type=int,
+        metavar='N',
+        help='threads that read and prepare (default: cores)',
+    )
+
+    output = parser.add_argument_group('output')
+    output.add_argument(
+        '--format',
+        nargs='+',
+        choices=('jsonl', 'json', 'coco'),
+        default=['jsonl'],
+        help='of predictions, several allowed; jsonl is always written (default: jsonl)',
+    )
+    output.add_argument('--save-vis', action='store_true', help='write drawings to vis/')
+    output.add_argument(
+        '--kpt-thr', type=float, default=0.3, help='draw keypoints above this score'
+    )
+    output.add_argument('--draw-bbox', action='store_true', help='draw boxes too')
+    output.add_argument('--radius', type=int, default=3, help='of a drawn keypoint, in pixels')
+    output.add_argument('--thickness', type=int, default=1, help='of a drawn link, in pixels')
+    output.add_argument('--skeleton-style', choices=('mmpose', 'openpose'), default='mmpose')
+    output.add_argument(
+        '--ann-file', metavar='FILE', help='COCO keypoint annotations: print AP and AR at the end'
+    )
+    output.add_argument('--quiet', action='store_true', help='print errors only')
+
+    run = parser.add_argument_group('run')
+    again = run.add_mutually_exclusive_group()
+    again.add_argument('--resume', action='store_true', help='go on with the run in --out-dir')
+    again.add_argument('--overwrite', action='store_true', help='replace the run in --out-dir')
+    run.add_argument(
+        '--on-error',
+        choices=('record', 'raise'),
+        help='a bad input gets a failure record (default), or ends the run',
+    )
+    run.add_argument(
+        '--recursive',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='also read the folders in a folder (default: yes)',
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    args = parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    quieten_libraries()
+    # Loading torch and mmpose takes seconds: --help and wrong options answer before.
+    from mmpose_batch import CheckpointError, InputError
+    from mmpose_batch.run import RunError
+
+    try:
+        summary = infer(args)
+    except (CheckpointError, InputError, RunError) as error:
+        return fail(1, error)
+    except ValueError as error:  # wrong inputs, files or options: all name what they expected
+        return fail(2, error)
+    except KeyboardInterrupt:
+        return fail(130, 'interrupted; what is written is whole, go on with --resume')
+    if not args.quiet:
+        print('\n'.join(summary.lines()))
+    return 3 if summary.failures else 0
+
+
+def infer(args: argparse.Namespace) -> 'RunSummary':
+    """Check the arguments, cheap checks first, build the inferencer, and run it."""
+    from mmpose_batch.evaluation import ImageIds, assign_bboxes, read_annotations, read_bboxes
+    from mmpose_batch.inferencer import build_inferencer
+    from mmpose_batch.models import default_filters
+    from mmpose_batch.run import Run, RunError, RunOptions
+    from mmpose_batch.sources import list_inputs
+    from mmpose_batch.visualization import DrawOptions
+
+    options = RunOptions(
+        drawing=DrawOptions(**take(args, DRAWING)),
+        formats=tuple(args.format),
+        **take(args, ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'quiet')),
+    )
+    paths = list_inputs(args.inputs, args.recursive)
+    if not paths:
+        raise RunError(f'no images in {", ".join(args.inputs)}')
+    image_ids = ImageIds(read_annotations(args.ann_file)['images'] if args.ann_file else None)
+    inferencer = build_inferencer(
+        args.pose2d,
+        args.pose2d_weights,
+        parse_cfg_options(args.cfg_options),
+        det_model='whole_image' if args.bboxes else args.det_model,
+        **take(args, INFERENCER),
+    )
+    filters = default_filters(inferencer.cfg)
+    filters.update({k: v for k, v in take(args, filters).items() if v is not None})
+    bboxes = None
+    if args.bboxes:
+        if inferencer.cfg.data_mode != 'topdown':
+            raise ValueError('--bboxes: only top-down models take boxes')
+        found = read_bboxes(args.bboxes, filters['bbox_thr'])
+        bboxes = assign_bboxes(paths, found, image_ids)
+    call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
+    if not args.quiet:
+        print(f'{len(paths)} images, {args.pose2d} on {inferencer.device}', file=sys.stderr)
+    return Run(inferencer, paths, call, options, bboxes, image_ids)()
+
+
+def take(args: argparse.Namespace, names: Sequence[str]) -> dict:
+    """The named options as keywords."""
+    return {name: getattr(args, name) for name in names}
+
+
+def parse_cfg_options(pairs: Sequence[str] | None) -> dict:
+    """Read ``KEY=VALUE`` pairs as MMEngine's tools do."""
+    from mmengine.config import DictAction
+
+    for pair in pairs or ():
+        if '=' not in pair:
+            raise ValueError(f'--cfg-options: expected KEY=VALUE, found {pair!r}')
+    split = (pair.split('=', maxsplit=1) for pair in pairs or ())
+    return {key: DictAction._parse_iterable(value) for key, value in split}
+
+
+def quieten_libraries() -> None:
+    """Keep what the libraries say about themselves off the screen."""
+    warnings.filterwarnings('ignore')
+    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a record of ours
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+
+
+def fail(status: int, error: object) -> int:
+    """Print one line that says what went wrong."""
+    print(f'batch_infer: {error}', file=sys.stderr)
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())
