@@ -26,7 +26,7 @@ help: ## show this list
 	@echo 'and remembers it; TORCH_INDEX= goes back. PYTHON=... names another Python 3.11, MAX_JOBS=...'
 	@echo 'the number of compilers at a time (each takes about 1.5 GB).'
 
-setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: 7 minutes on 2 cores)
+setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: 8 minutes on 2 cores)
 
 demo: setup ## estimate the poses of a sample photo; the result goes to demo_output/
 	$(PY) tools/batch_infer.py \
@@ -74,7 +74,6 @@ export CHECK_PYTHON CHECK_COMPILED
 PCH := $(CURDIR)/$(VENV)/torch_types.h
 CXXFLAGS_MMCV := -O3 -fwrapv -DNDEBUG -fPIC -g0
 define precompile
-printf '#ifdef TORCH_EXTENSION_NAME\n#include <torch/types.h>\n#endif\n' >$(PCH); \
 "$${CXX:-c++}" $(CXXFLAGS_MMCV) -w -std=c++17 -DTORCH_API_INCLUDE_EXTENSION_H -DTORCH_EXTENSION_NAME=_ext \
   $$($(PY) -c 'from torch.utils.cpp_extension import include_paths as f; print(*("-I" + p for p in f()))') \
   -x c++-header $(PCH) -o $(PCH).gch || true
@@ -111,7 +110,8 @@ $(STAMP): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	@$(PIP) install -r requirements/runtime.txt -r requirements/dev.txt
 	@$(PIP) install --no-deps -r requirements/openmmlab.txt
 	@echo '== mmcv and xtcocotools: compiled for this torch and numpy (the whole log: $(BUILD_LOG))'
-	@$(PIP) cache list mmcv 2>/dev/null | grep ' mmcv-' >/dev/null || { $(precompile); }
+	@printf '#ifdef TORCH_EXTENSION_NAME\n#include <torch/types.h>\n#endif\n' >$(PCH)
+	@$(PIP) cache list mmcv 2>/dev/null | grep ' mmcv-.*-cp311-' >/dev/null || { $(precompile); }
 	@$(call compile)
 	@$(PY) -W ignore -c "$$CHECK_COMPILED" 2>&1 | tail -n 1 || { \
 	  echo "== pip's wheels were built for another torch or numpy: once more, without its cache"; \

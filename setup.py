@@ -30,6 +30,8 @@ setup(
     name='mmpose-batch',
     version=read_version(),
     description='Fast MMPose inference over many images: a batched, registered inferencer',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],
     keywords='computer vision, pose estimation, inference, mmpose',
