@@ -140,7 +140,9 @@ class BatchRunner:
 def one_line(error: BaseException) -> str:
     """An error as one line that says something even if its text is empty."""
     text = ' '.join(str(error).split())
-    return text if isinstance(error, ValueError) and text else f'{type(error).__name__}: {text}'
+    if not text:
+        return type(error).__name__
+    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
 
 
 def _input_shape(inputs: Any) -> Hashable:

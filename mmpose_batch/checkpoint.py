@@ -38,19 +38,21 @@ def load_checkpoint(weights: str) -> dict:
     if not osp.isfile(path):
         raise CheckpointError(f'weights: no such file: {path}')
     try:
-        with _allowed_types():
+        with open(path, 'rb') as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f'weights: {path} cannot be read: {error.strerror}') from error
+    try:
+        with allowed_types():
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f'weights: {path} was refused, it holds more than tensors and plain data'
-            f'{_refused_name(error)}. Take it from a source you trust, keep only its '
-            "'state_dict' and 'dataset_meta', and save those with torch.save."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f'weights: {path} is no readable PyTorch checkpoint '
-            f'({type(error).__name__}: {_first_line(error)})'
-        ) from error
+    except Exception as error:  # a damaged file makes torch raise nearly anything
+        reason = _refusal(error)
+        if reason is None:
+            reason = f'is no readable PyTorch checkpoint ({_describe(head, error)}).'
+            if path != weights:
+                reason += ' Delete it to download it again.'
+        # Not `from error`: torch's own text advises to run what is in the file.
+        raise CheckpointError(f'weights: {path} {reason}') from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
             f'weights: expected a dict with a state_dict in {path}, '
@@ -75,6 +77,8 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str) -> None:
         CheckpointError: The checkpoint belongs to another model.
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
+        raise CheckpointError(f'weights: {source} has no state_dict of names and tensors')
     metadata = getattr(state_dict, '_metadata', None)
     state_dict = OrderedDict(
         (name.removeprefix('module.'), value) for name, value in state_dict.items()
@@ -121,14 +125,7 @@ def _history_buffer_method(owner: type, name: str) -> Any:
     return getattr(HistoryBuffer, name)
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    """Answer ``_codecs.encode``, by which pickle writes the bytes of numpy scalars."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'encoding {encoding!r} is not allowed')
-    return text.encode('latin1')
-
-
-def _allowed_types() -> AbstractContextManager:
+def allowed_types() -> AbstractContextManager:
     """The few types beside tensors that MMEngine's runner writes into a checkpoint.
 
     ``message_hub`` holds history buffers, ``meta`` holds numpy arrays. An entry
@@ -140,7 +137,6 @@ def _allowed_types() -> AbstractContextManager:
         [
             HistoryBuffer,
             (_history_buffer_method, 'builtins.getattr'),
-            (_latin1, '_codecs.encode'),
             np.dtype,
             np.ndarray,
             *dtypes,
@@ -158,14 +154,37 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _refused_name(error: BaseException) -> str:
-    """Name the type that stopped torch's unpickler, out of its page of advice."""
-    pattern = r'(?:Unsupported global: GLOBAL|type) ([\w.]+)|(getattr.* not allowed)'
-    found = re.search(pattern, str(error))
-    return f' ({found.group(1) or found.group(2)})' if found else ''
+def _refusal(error: BaseException) -> str | None:
+    """What to say if the file was refused for what it holds, out of torch's page of advice."""
+    patterns = (
+        r'GLOBAL ([\w.]+)',
+        r"Can only (?:build|create new object).* but got (?:<class )?'?([\w.]+)",
+        r'(getattr.* not allowed)',
+        r'(reduce for unrecognized function .*)',
+    )
+    found = next(filter(None, (re.search(pattern, str(error)) for pattern in patterns)), None)
+    if not isinstance(error, pickle.UnpicklingError) or found is None:
+        return None
+    return (
+        f'was refused, it holds more than tensors and plain data ({found.group(1)}). Take it from '
+        "a source you trust, keep only its 'state_dict' and 'dataset_meta', and save those with "
+        'torch.save.'
+    )
+
+
+def _describe(head: bytes, error: BaseException) -> str:
+    """What a file is that is no checkpoint: an error page, a pointer of Git LFS, a rest."""
+    if not head:
+        return 'it is empty'
+    if head.isascii() and head.decode('ascii').isprintable():
+        return f'it begins with {head.decode("ascii")!r}'
+    return f'it is damaged or of another kind: {type(error).__name__}'
 
 
 def _last_line(error: BaseException) -> str:
     """Torch heads its list of mismatches with a general line; the last one tells most."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
+
+
+_allowed_types = allowed_types

@@ -38,10 +38,11 @@ def provide_torchvision() -> None:
     try:
         importlib.import_module('torchvision')
         return
-    except (ImportError, RuntimeError, OSError):
+    except Exception:
         # A torchvision of another torch build raises RuntimeError (operator
         # torchvision::nms does not exist) or OSError (missing library) and
-        # leaves half-imported modules behind.
+        # leaves half-imported modules behind; where another library tried it
+        # before, these make it an AttributeError.
         for name in [n for n in sys.modules if n.split('.')[0] == 'torchvision']:
             del sys.modules[name]
 

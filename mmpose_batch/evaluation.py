@@ -13,6 +13,13 @@ import numpy as np
 from mmengine.config import Config
 from mmpose.evaluation.functional import oks_nms, soft_oks_nms
 
+# What COCO's evaluation reads of every entry.
+_NEEDED = {
+    'images': ('id', 'file_name'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'keypoints'),
+    'categories': ('id',),
+}
+
 
 class AnnotationError(ValueError):
     """An annotation or box file that cannot be used."""
@@ -61,7 +68,7 @@ class ImageIds:
         """The number of the image at ``path``, None if it has none."""
         if self._by_name is None:
             stem = osp.splitext(osp.basename(path))[0]
-            return int(stem) if stem.isdigit() else None
+            return int(stem) if stem.isdecimal() else None
         path = osp.normpath(path)
         candidates = self._by_name.get(osp.basename(path), [])
         if len(candidates) == 1:
@@ -74,14 +81,57 @@ def read_annotations(path: str) -> dict[str, Any]:
     """Read a COCO keypoint annotation file.
 
     Raises:
-        AnnotationError: It is missing, no JSON, or has no keypoint annotations.
+        AnnotationError: It is missing, no JSON, or lacks what the evaluation needs.
     """
     content = _read_json(path)
-    if not isinstance(content, dict) or not {'images', 'annotations'} <= content.keys():
-        raise AnnotationError(f'{path}: expected COCO annotations with images and annotations')
-    if not any('keypoints' in annotation for annotation in content['annotations']):
-        raise AnnotationError(f'{path}: expected keypoint annotations, found none')
+    if not isinstance(content, dict) or not _NEEDED.keys() <= content.keys():
+        raise AnnotationError(f'{path}: expected COCO annotations with {", ".join(_NEEDED)}')
+    for kind, fields in _NEEDED.items():
+        for number, entry in enumerate(content[kind]):
+            missing = [field for field in fields if field not in entry]
+            if missing:
+                raise AnnotationError(f'{path}: {kind}[{number}] has no {", ".join(missing)}')
     return content
+
+
+def check_annotations(
+    content: Mapping[str, Any], paths: Sequence[str], image_ids: ImageIds, num_keypoints: int
+) -> None:
+    """Find out before a run whether annotations can judge it.
+
+    Args:
+        content: As :func:`read_annotations` returns it.
+        paths: Of the images.
+        image_ids: Made from the annotations.
+        num_keypoints: Of the model.
+
+    Raises:
+        AnnotationError: xtcocotools is missing, keypoints differ in number, persons
+            are of several categories, or images are not annotated or annotated twice.
+    """
+    _xtcocotools()
+    counts = {len(entry['keypoints']) // 3 for entry in content['annotations']}
+    if counts != {num_keypoints}:
+        raise AnnotationError(
+            f'annotations: expected {num_keypoints} keypoints as the model has, '
+            f'found {sorted(counts)}'
+        )
+    categories = {entry['category_id'] for entry in content['annotations']}
+    if len(categories) > 1:
+        raise AnnotationError(f'annotations: expected one category, found {sorted(categories)}')
+    known: dict[int, str] = {}
+    for path in paths:
+        image_id = image_ids.find(path)
+        if image_id is None:
+            continue
+        if image_id in known:
+            raise AnnotationError(
+                f'annotations: expected one input for image {image_id}, found {known[image_id]} '
+                f'and {path}'
+            )
+        known[image_id] = path
+    if not known:
+        raise AnnotationError('annotations: none of the images is in them, by file_name')
 
 
 def read_bboxes(path: str, bbox_thr: float) -> dict[int | str, np.ndarray]:
@@ -106,14 +156,16 @@ def read_bboxes(path: str, bbox_thr: float) -> dict[int | str, np.ndarray]:
     for number, entry in enumerate(content):
         try:
             key = entry['image_id'] if 'image_id' in entry else osp.normpath(entry['file_name'])
+            boxes = found[key]  # an image whose boxes all score low has been looked at
             x, y, width, height = (float(value) for value in entry['bbox'])
             score = float(entry.get('score', 1.0))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise AnnotationError(
-                f'{path}: entry {number} is no detection with image_id and bbox ({error!r})'
+                f'{path}: expected image_id or file_name, bbox (x, y, width, height) and score '
+                f'in entry {number}, found {entry!s:.200}'
             ) from error
-        boxes = found[key]  # an image whose boxes all score low has been looked at
-        if entry.get('category_id', 1) == 1 and score > bbox_thr:
+        # A score of NaN stays, for the record that says so.
+        if entry.get('category_id', 1) == 1 and not score <= bbox_thr:
             boxes.append([x, y, x + width, y + height, score])
     return {key: np.array(boxes, np.float32).reshape(-1, 5) for key, boxes in found.items()}
 
@@ -151,7 +203,7 @@ def evaluate(
     """Average precision and recall by object keypoint similarity.
 
     Args:
-        annotations: Path of a COCO keypoint annotation file.
+        annotations: Path of a file that :func:`check_annotations` passed.
         results: COCO keypoint results.
         image_ids: Images that were run; others of the file do not count.
         sigmas: Per-keypoint constants, (K,), of the model's dataset.
@@ -161,28 +213,22 @@ def evaluate(
         ``AP``, ``AP50``, ``AP75``, ``AP(M)``, ``AP(L)`` and the same of ``AR``.
 
     Raises:
-        AnnotationError: xtcocotools is missing, or keypoints differ in number.
+        AnnotationError: xtcocotools is missing.
     """
-    try:
-        from xtcocotools.coco import COCO
-        from xtcocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise AnnotationError(
-            "evaluation needs xtcocotools: pip install 'mmpose-batch[coco]'"
-        ) from error
-    by_image: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    COCO, COCOeval = _xtcocotools()
+    by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
-        by_image[result['image_id']].append(dict(result))
+        by_image[result['image_id']].append(result)
     kept = [r for group in by_image.values() for r in _suppress(group, sigmas, scoring)]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
         truth = COCO(annotations)
-        counts = {len(a['keypoints']) // 3 for a in truth.anns.values() if 'keypoints' in a}
-        if counts != {len(sigmas)}:
-            raise AnnotationError(
-                f'{annotations}: expected {len(sigmas)} keypoints as the model has, found '
-                f'{sorted(counts)}'
-            )
-        detected = truth.loadRes(kept) if kept else COCO()
+        category = truth.dataset['annotations'][0]['category_id']
+        if kept:
+            detected = truth.loadRes([{**result, 'category_id': category} for result in kept])
+        else:  # which loadRes cannot do
+            detected = COCO()
+            detected.dataset = {**truth.dataset, 'annotations': []}
+            detected.createIndex()
         evaluator = COCOeval(truth, detected, 'keypoints', np.asarray(sigmas), use_area=True)
         evaluator.params.imgIds = sorted(image_ids)
         evaluator.evaluate()
@@ -194,9 +240,21 @@ def evaluate(
     return {name: float(value) for name, value in zip(names, evaluator.stats, strict=True)}
 
 
+def _xtcocotools() -> tuple[type, type]:
+    """COCO's classes, from a package that an inference without annotations does not need."""
+    try:
+        from xtcocotools.coco import COCO
+        from xtcocotools.cocoeval import COCOeval
+    except (ImportError, ValueError) as error:  # ValueError: compiled for another numpy
+        raise AnnotationError(
+            f"evaluation needs xtcocotools ({error}): pip install 'mmpose-batch[coco]'"
+        ) from error
+    return COCO, COCOeval
+
+
 def _suppress(
-    group: list[dict[str, Any]], sigmas: Sequence[float], scoring: ScoringOptions
-) -> list[dict[str, Any]]:
+    group: list[Mapping[str, Any]], sigmas: Sequence[float], scoring: ScoringOptions
+) -> list[Mapping[str, Any]]:
     if scoring.nms_mode == 'none':
         return group
     instances = []

@@ -191,6 +191,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             **forward,
         )
         if pre.get('bboxes') is not None:
+            if self.cfg.data_mode != 'topdown':
+                raise ValueError('bboxes: only top-down models take them')
             source.frames = self._with_bboxes(source.frames, pre['bboxes'])
         writer = StockWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         return self._run(source, call, drawing, writer, return_datasamples)
@@ -407,8 +409,6 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Raises:
             ImageError: A box that is not finite, has no area, or lies outside.
         """
-        if self.cfg.data_mode != 'topdown':
-            raise ImageError('expected no bboxes: only top-down models take them')
         bboxes = np.asarray(bboxes, dtype=np.float32)
         if bboxes.size == 0:
             return np.zeros((0, 5), np.float32)

@@ -1,5 +1,8 @@
 """Reading images and preparing them beside the network: bounded, in order, decoded once."""
 
+import os
+import re
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,7 +11,6 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Any, TypeVar
 
-import cv2
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
@@ -18,6 +20,9 @@ from .sources import Frame
 
 Item = TypeVar('Item')
 Out = TypeVar('Out')
+
+# OpenCV counts the bytes of an encoded image in a signed 32-bit integer.
+MAX_FILE_BYTES = 2**31 - 1
 
 
 class ImageError(ValueError):
@@ -138,6 +143,7 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
     """
     if not isinstance(frame.source, str):
         return _checked_array(frame.source)
+    _check_file(frame.source)
     try:
         data = fileio.get(frame.source, backend_args=loader.backend_args)
     except Exception as error:  # each file backend has errors of its own
@@ -148,17 +154,35 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
         raise ImageError(f'expected a whole JPEG, found one cut off after {len(data)} bytes')
     try:
         image = mmcv.imfrombytes(data, flag=loader.color_type, backend=loader.imdecode_backend)
-    except cv2.error as error:
-        raise ImageError(f'expected an image, found {_one_line(error)}') from error
-    except Exception as error:  # the other decoding backends have errors of their own
-        raise ImageError(f'expected an image, found {_one_line(error)}') from error
+    except Exception as error:  # each decoding backend has errors of its own
+        limit = re.search(r'CV_(IO_MAX_IMAGE_\w+)', str(error))
+        found = f'one over OPENCV_{limit[1]}' if limit else _one_line(error)
+        raise ImageError(f'expected an image, found {found}') from error
     if image is None:
         raise ImageError(f'expected an image, found {_describe(data)}')
     return image
 
 
+def _check_file(path: str) -> None:
+    """Refuse what reading would block on, would not end, or would fill the memory with.
+
+    Raises:
+        ImageError: ``path`` is a folder, pipe, socket or device, or longer than OpenCV reads.
+    """
+    try:
+        info = os.stat(path)
+    except (OSError, ValueError):
+        return  # left to the file backend, which need not be of this machine's files
+    if stat.S_ISDIR(info.st_mode):
+        raise ImageError('expected a file, found a folder, which cannot be listed or is linked')
+    if not stat.S_ISREG(info.st_mode):
+        raise ImageError('expected a file, found a pipe, socket or device')
+    if info.st_size > MAX_FILE_BYTES:
+        raise ImageError(f'expected an image, found a file of {info.st_size} bytes')
+
+
 def is_truncated_jpeg(data: bytes) -> bool:
-    """Whether a JPEG ends before its end marker, which OpenCV decodes to a grey rest.
+    """Whether a JPEG ends before its end marker; some decoders make the rest grey.
 
     Follows the marker segments (ITU T.81, B.1.1) to the first scan, past any
     thumbnail in the EXIF segment; in the scan 0xFFD9 occurs only as end marker.
@@ -197,4 +221,6 @@ def _describe(data: bytes) -> str:
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which the record names
     return ' '.join(str(error).split()) or type(error).__name__

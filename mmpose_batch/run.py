@@ -1,5 +1,6 @@
 """A run over many files: everything to disk as it comes, safe to kill and to resume."""
 
+import errno
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import os.path as osp
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -21,17 +22,18 @@ import numpy as np
 import torch
 from torch import nn
 
+from .batching import one_line
 from .evaluation import ImageIds, ScoringOptions, evaluate
 from .inferencer import BatchPose2DInferencer
 from .options import CallOptions
 from .progress import ProgressReport, format_duration
-from .results import ImageResult
+from .results import ImageResult, InputError
 from .runtime import StageClock
 from .sources import Frame, Source, number
 from .version import __version__
 from .visualization import DrawOptions
 from .writers.coco import to_coco, write_coco
-from .writers.files import write_atomically
+from .writers.files import open_atomically, sync_all
 from .writers.folder import write_drawing, write_prediction
 from .writers.jsonl import JsonLinesWriter, read_records, to_record
 
@@ -39,6 +41,8 @@ FORMATS = ('jsonl', 'json', 'coco')
 # No batch crosses a multiple of this many images, so a resumed run that starts
 # at one repeats the batches, and with them every bit, of an unbroken run.
 CHECKPOINT_EVERY = 256
+# How file systems refuse a name; other errors of theirs mean the whole folder.
+_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 class RunError(RuntimeError):
@@ -190,7 +194,13 @@ class Run:
         """Decide where to begin; returns the images and bytes to keep."""
         records = self._path('predictions.jsonl')
         os.makedirs(self._options.out_dir, exist_ok=True)
-        if not osp.isfile(records) or not osp.getsize(records) or self._options.overwrite:
+        if not osp.isfile(records) or not osp.getsize(records):
+            return 0, 0
+        if self._options.overwrite:
+            # Before run.json tells what the new run is: a kill must not leave a mixture.
+            os.truncate(records, 0)
+            with suppress(FileNotFoundError):
+                os.unlink(self._path('predictions.coco.json'))
             return 0, 0
         if not self._options.resume:
             raise RunError(
@@ -214,20 +224,24 @@ class Run:
         return done, ends[done]
 
     def _identify(self) -> dict[str, Any]:
-        """Everything that the results depend on; a resumed run must agree in all of it."""
+        """Everything that the output depends on; a resumed run must agree in all of it."""
         inferencer, options = self._inferencer, self._inferencer.options
         detector = inferencer.detector
-        boxes = (frame.bboxes for frame in self._frames)
+        boxes = (frame.bboxes for frame in self._frames if frame.bboxes is not None)
+        config = inferencer.cfg.to_dict()
+        config.pop('visualizer', None)  # MMEngine names it, by the time of day if need be
+        call = asdict(replace(self._call, keep_images=False))
         return {
-            'inputs': _digest(
-                frame.name.encode(errors='surrogateescape') for frame in self._frames
-            ),
-            'bboxes': _digest(b'' if box is None else box.tobytes() for box in boxes),
-            'config': _digest([_to_json(inferencer.cfg.to_dict())]),
+            'inputs': _digest(frame.name.encode() for frame in self._frames),
+            'bboxes': _digest(box.tobytes() for box in boxes),
+            'config': _digest([_to_json(config)]),
             'model': _digest(_tensors(inferencer.model)),
             'detector': None if detector is None else _digest(_tensors(detector.model)),
             'det_cat_ids': None if detector is None else list(detector.cat_ids),
-            'call': _digest([_to_json(asdict(replace(self._call, keep_images=False)))]),
+            **call,
+            'test_cfg': _digest([_to_json(call['test_cfg'])]),
+            'json': 'json' in self._options.formats,
+            'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
             'det_batch_size': options.det_batch_size,
             'precision': options.precision,
             'no_person': options.no_person,
@@ -240,8 +254,11 @@ class Run:
         try:
             with open(self._path('run.json'), encoding='utf-8') as file:
                 before = json.load(file)['identity']
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError('cannot resume: run.json of the earlier run is missing') from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                'cannot resume: run.json, which tells what the earlier run was, is missing '
+                'or damaged'
+            ) from error
         now = json.loads(json.dumps(self._identity))
         changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
         if changed:
@@ -261,16 +278,15 @@ class Run:
             stack.enter_context(records)
             failures = JsonLinesWriter(self._path('failures.jsonl'))
             stack.enter_context(failures)
-            for record, _ in read_records(records.path):
-                if 'error' in record:
-                    failures.append(record)
+            if done:
+                for record, _ in read_records(records.path):
+                    if 'error' in record:
+                        failures.append(record)
             progress = stack.enter_context(ProgressReport(total, done, options.quiet))
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, self._clock):
                 with self._clock.stage('writing'):
                     self._write(result, records, failures)
-                    if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
-                        records.sync()
                 progress.advance()
             self._summary.seconds = time.perf_counter() - start
         stages = ('waiting', 'detection', 'network', 'writing')
@@ -282,17 +298,33 @@ class Run:
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
     ) -> None:
         """Write one result; its line in predictions.jsonl comes last and marks it done."""
-        record = to_record(result)
         if result.error is None:
-            if 'json' in self._options.formats:
-                write_prediction(self._path('predictions'), result)
-            if self._options.save_vis:
-                drawn = self._inferencer.draw(result, self._options.drawing)
-                write_drawing(self._path('vis'), result, drawn)
-        else:
+            try:
+                self._write_files(result)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
+                    raise  # the disk, not this image
+                result.error = f'cannot be written: {one_line(error)}'
+                if self._inferencer.options.on_error == 'raise':
+                    raise InputError(f'{result.frame.path}: {result.error}') from error
+        record = to_record(result)
+        if result.error is not None:
             failures.append(record)
+        done = result.frame.index + 1
+        ends_block = done % CHECKPOINT_EVERY == 0 or done == len(self._frames)
+        if ends_block:
+            sync_all()  # the line must not reach the disk before the files that it stands for
         records.append(record)
+        if ends_block:
+            records.sync()
         self._summary.count(record)
+
+    def _write_files(self, result: ImageResult) -> None:
+        if self._options.save_vis:
+            drawn = self._inferencer.draw(result, self._options.drawing)
+            write_drawing(self._path('vis'), result, drawn)
+        if 'json' in self._options.formats:
+            write_prediction(self._path('predictions'), result)
 
     def _finalise(self) -> None:
         """Write what needs all results: COCO, AP, and last the mark that the run is whole."""
@@ -335,7 +367,8 @@ class Run:
             'images_per_second': self._summary.images_per_second,
             'metrics': self._summary.metrics,
         }
-        write_atomically(self._path('run.json'), json.dumps(info, indent=2).encode() + b'\n')
+        with open_atomically(self._path('run.json')) as file:
+            file.write(json.dumps(info, indent=2).encode() + b'\n')
 
 
 def versions() -> dict[str, str]:

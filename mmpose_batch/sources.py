@@ -4,7 +4,6 @@ import glob
 import mimetypes
 import os
 import os.path as osp
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlparse
@@ -34,7 +33,8 @@ class Frame:
     Attributes:
         index: Position in the input, from 0.
         source: Path or URL of an image file, or a uint8 array (H, W, 3) in BGR.
-        name: Relative path that outputs get; differs for every frame.
+        name: Relative path that outputs get; differs for every frame. Bytes of
+            a file name that are no text are spelt out, as JSON has no other way.
         bboxes: Persons given by the user, (N, 4) or (N, 5): x1, y1, x2, y2 in
             pixels and a score; None leaves them to the detector.
     """
@@ -120,7 +120,7 @@ def list_inputs(inputs: Sequence[str], recursive: bool = True) -> list[str]:
     Raises:
         SourceError: A path or glob that matches nothing.
     """
-    paths: dict[str, None] = {}
+    paths: dict[str, str] = {}
     for text in inputs:
         if osp.isdir(text):
             found = list_images(text, recursive)
@@ -132,49 +132,50 @@ def list_inputs(inputs: Sequence[str], recursive: bool = True) -> list[str]:
             found = sorted(p for p in glob.iglob(text, recursive=True) if not osp.isdir(p))
             if not found:
                 raise SourceError(f'inputs: no such file or folder: {text}')
-        paths.update(dict.fromkeys(map(osp.normpath, found)))
-    return list(paths)
+        for path in found:
+            paths.setdefault(osp.abspath(path), osp.normpath(path))
+    return list(paths.values())
 
 
 def _read_list(path: str) -> list[str]:
     try:
-        with open(path, encoding='utf-8') as file:
+        # File names need not be text, and a list may come from Windows.
+        with open(path, encoding='utf-8-sig', errors='surrogateescape') as file:
             lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f'inputs: the list {path} cannot be read: {error}') from error
+    except OSError as error:
+        raise SourceError(f'inputs: the list {path} cannot be read: {error.strerror}') from error
     return [line for line in lines if line and not line.startswith('#')]
 
 
 def list_images(folder: str, recursive: bool = True) -> Iterator[str]:
     """Yield the image files below ``folder`` in sorted order, by suffix.
 
-    A symbolic link to a folder is not followed, so no file comes twice.
+    A symbolic link to a folder is not followed, so no file comes twice. A folder
+    below that cannot be listed is yielded itself, an input that will fail.
 
     Raises:
-        OSError: The folder cannot be listed.
+        SourceError: ``folder`` cannot be listed.
     """
-    with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise SourceError(f'inputs: {folder} cannot be listed: {error.strerror}') from error
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            if recursive:
+            if not recursive:
+                continue
+            try:
                 yield from list_images(entry.path)
-        elif is_image_name(entry.name) and not _is_special(entry.path):
+            except SourceError:
+                yield entry.path
+        elif is_image_name(entry.name):
             yield entry.path
 
 
 def is_image_name(path: str) -> bool:
     """Whether a file's name has the suffix of an image that OpenCV decodes."""
     return osp.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def _is_special(path: str) -> bool:
-    """Whether reading the path could block or never end (pipe, device), or is a folder."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False  # a dangling link: an input that fails, not one to pass over
-    return not stat.S_ISREG(mode)
 
 
 def number(items: Iterable) -> Iterator[Frame]:
@@ -208,7 +209,8 @@ def _relative_name(path: str, root: str | None) -> str:
     absolute = osp.abspath(path)
     if root is None:  # a stream: what all paths share is not known yet
         root = os.getcwd() if absolute.startswith(os.getcwd() + os.sep) else os.sep
-    return osp.relpath(absolute, root)
+    name = osp.relpath(absolute, root)
+    return name.encode(errors='backslashreplace').decode()
 
 
 def _open_video(path: str) -> Source:

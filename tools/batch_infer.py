@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mmpose_batch import BatchPose2DInferencer
     from mmpose_batch.run import RunSummary
 
 INFERENCER = (
@@ -42,7 +43,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='INPUT',
         help='folder, image file, glob (quoted), or @FILE with one path a line',
     )
-    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder for all results')
+    parser.add_argument(
+        '--out-dir',
+        required=True,
+        metavar='DIR',
+        help='folder for all results; images in DIR/vis are not read',
+    )
 
     model = parser.add_argument_group('model')
     model.add_argument(
@@ -161,8 +167,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
-    args = parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        return run(parse_args(arguments))
+    except KeyboardInterrupt:
+        return fail(130, 'interrupted; what is written is whole, go on with --resume')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Infer, print the summary or what went wrong, and give the exit status."""
     quieten_libraries()
     # Loading torch and mmpose takes seconds: --help and wrong options answer before.
     from mmpose_batch import CheckpointError, InputError
@@ -174,8 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
         return fail(2, error)
-    except KeyboardInterrupt:
-        return fail(130, 'interrupted; what is written is whole, go on with --resume')
     if not args.quiet:
         print('\n'.join(summary.lines()))
     return 3 if summary.failures else 0
@@ -183,8 +194,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def infer(args: argparse.Namespace) -> 'RunSummary':
     """Check the arguments, cheap checks first, build the inferencer, and run it."""
-    from mmpose_batch.evaluation import ImageIds, assign_bboxes, read_annotations, read_bboxes
-    from mmpose_batch.inferencer import build_inferencer
+    from mmpose_batch.evaluation import (
+        ImageIds,
+        assign_bboxes,
+        check_annotations,
+        read_annotations,
+        read_bboxes,
+    )
     from mmpose_batch.models import default_filters
     from mmpose_batch.run import Run, RunError, RunOptions
     from mmpose_batch.sources import list_inputs
@@ -195,17 +211,22 @@ def infer(args: argparse.Namespace) -> 'RunSummary':
         formats=tuple(args.format),
         **take(args, ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'quiet')),
     )
-    paths = list_inputs(args.inputs, args.recursive)
+    # The drawings of an earlier run, where DIR lies in the input folder, are no inputs.
+    drawings = os.path.join(os.path.abspath(args.out_dir), 'vis', '')
+    paths = [
+        path
+        for path in list_inputs(args.inputs, args.recursive)
+        if not os.path.abspath(path).startswith(drawings)
+    ]
     if not paths:
         raise RunError(f'no images in {", ".join(args.inputs)}')
-    image_ids = ImageIds(read_annotations(args.ann_file)['images'] if args.ann_file else None)
-    inferencer = build_inferencer(
-        args.pose2d,
-        args.pose2d_weights,
-        parse_cfg_options(args.cfg_options),
-        det_model='whole_image' if args.bboxes else args.det_model,
-        **take(args, INFERENCER),
-    )
+    annotations = read_annotations(args.ann_file) if args.ann_file else None
+    image_ids = ImageIds(annotations and annotations['images'])
+    inferencer = build(args)
+    if annotations:
+        num_keypoints = inferencer.model.dataset_meta['num_keypoints']
+        check_annotations(annotations, paths, image_ids, num_keypoints)
+        del annotations  # those of a large dataset fill a gigabyte
     filters = default_filters(inferencer.cfg)
     filters.update({k: v for k, v in take(args, filters).items() if v is not None})
     bboxes = None
@@ -218,6 +239,30 @@ def infer(args: argparse.Namespace) -> 'RunSummary':
     if not args.quiet:
         print(f'{len(paths)} images, {args.pose2d} on {inferencer.device}', file=sys.stderr)
     return Run(inferencer, paths, call, options, bboxes, image_ids)()
+
+
+def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':
+    """Build the inferencer; whatever is wrong with a config or a device becomes one line."""
+    from mmpose_batch import CheckpointError
+    from mmpose_batch.inferencer import build_inferencer
+    from mmpose_batch.run import RunError
+
+    cfg_options = parse_cfg_options(args.cfg_options)
+    try:
+        return build_inferencer(
+            args.pose2d,
+            args.pose2d_weights,
+            cfg_options,
+            det_model='whole_image' if args.bboxes else args.det_model,
+            **take(args, INFERENCER),
+        )
+    except (CheckpointError, ValueError):
+        raise
+    except Exception as error:  # a config is code, and MMEngine passes on all that it raises
+        text = (str(error).splitlines() or [''])[0]
+        raise RunError(
+            f'the model cannot be built as asked for: {type(error).__name__}: {text}'
+        ) from error
 
 
 def take(args: argparse.Namespace, names: Sequence[str]) -> dict:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import nn
 
 from .fusion import fuse_layers
@@ -17,7 +18,8 @@ def prepare_model(model: nn.Module, precision: str) -> None:
     Batch norms and RepVGG branches are folded into their convolutions, weights
     and inputs become channels_last where that helps, and a lower precision is
     wrapped around the network alone: ``extract_feat`` and ``head.forward``
-    compute under autocast and hand out fp32, so all decoding stays in fp32.
+    compute under autocast and hand out fp32, so all decoding stays in fp32. What
+    the head hands out is contiguous again, since decoding takes views of it.
 
     Only this instance changes, no class does. Its state dict is no longer that
     of its config.
@@ -30,15 +32,19 @@ def prepare_model(model: nn.Module, precision: str) -> None:
     fuse_layers(model)
     device = next(model.parameters()).device
     # On CUDA, tensor cores of half precision want channels_last; fp32 does not gain.
-    channels_last = device.type == 'cpu' or precision != 'fp32'
+    # Deformable convolutions of mmcv refuse it.
+    channels_last = (device.type == 'cpu' or precision != 'fp32') and not any(
+        isinstance(module, DeformConv2d | ModulatedDeformConv2d) for module in model.modules()
+    )
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if hasattr(model, 'extract_feat'):
         model.extract_feat = _network_call(model.extract_feat, device, precision, channels_last)
     for name in ('head', 'bbox_head'):
         head = getattr(model, name, None)
-        if head is not None and precision != 'fp32':
-            head.forward = _network_call(head.forward, device, precision, channels_last=False)
+        if head is not None:
+            forward = _network_call(head.forward, device, precision, channels_last=False)
+            head.forward = _contiguous_call(forward) if channels_last else forward
 
 
 def _network_call(
@@ -59,11 +65,22 @@ def _network_call(
     return call
 
 
+def _contiguous_call(function: Callable) -> Callable:
+    """Wrap a head so that its outputs are laid out as stock's."""
+    return lambda *args, **kwargs: _map_tensors(torch.Tensor.contiguous, function(*args, **kwargs))
+
+
 def _to_fp32(outputs: Any) -> Any:
+    return _map_tensors(
+        lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, outputs
+    )
+
+
+def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) -> Any:
     if isinstance(outputs, torch.Tensor):
-        return outputs.float() if outputs.is_floating_point() else outputs
+        return function(outputs)
     if isinstance(outputs, list | tuple):
-        return type(outputs)(_to_fp32(item) for item in outputs)
+        return type(outputs)(_map_tensors(function, item) for item in outputs)
     if isinstance(outputs, dict):
-        return {key: _to_fp32(value) for key, value in outputs.items()}
+        return {key: _map_tensors(function, value) for key, value in outputs.items()}
     return outputs

@@ -1,11 +1,12 @@
 """COCO keypoint results, made from the JSON lines of a run."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import orjson
+
+from .files import open_atomically
 
 
 def to_coco(record: Mapping[str, Any], image_id: int, score_mode: str, kpt_thr: float) -> Iterator:
@@ -52,16 +53,9 @@ def write_coco(path: str, results: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         OSError: The disk is full.
     """
-    partial = f'{path}.{os.getpid()}.partial'
-    try:
-        with open(partial, 'wb') as file:
-            separator = b'[\n'
-            for result in results:
-                file.write(separator + orjson.dumps(result))
-                separator = b',\n'
-            file.write(b'[]\n' if separator == b'[\n' else b'\n]\n')
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.lexists(partial):
-            os.unlink(partial)
-        raise
+    with open_atomically(path) as file:
+        separator = b'[\n'
+        for result in results:
+            file.write(separator + orjson.dumps(result))
+            separator = b',\n'
+        file.write(b'[]\n' if separator == b'[\n' else b'\n]\n')

@@ -7,7 +7,7 @@ import mmengine
 import numpy as np
 
 from ..results import ImageResult
-from .files import write_atomically
+from .files import open_atomically
 
 # What OpenCV writes as well as reads; a drawing of any other kind becomes a PNG.
 _DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
@@ -16,16 +16,24 @@ _DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', 
 def write_prediction(folder: str, result: ImageResult) -> None:
     """Write ``folder/<relative path>.json``: the instances as MMPose's inferencer dumps them."""
     text = mmengine.dump(result.predictions[0], file_format='json', indent='  ')
-    write_atomically(osp.join(folder, f'{result.frame.name}.json'), text.encode())
+    with open_atomically(osp.join(folder, f'{result.frame.name}.json')) as file:
+        file.write(text.encode())
 
 
 def write_drawing(folder: str, result: ImageResult, drawn: np.ndarray) -> None:
-    """Write ``folder/<relative path>``: a drawing (H, W, 3), uint8, RGB."""
+    """Write ``folder/<relative path>``: a drawing (H, W, 3), uint8, RGB.
+
+    Raises:
+        OSError: The disk is full, or the file system cannot have the name.
+        ValueError, cv2.error: The format has no images of that size.
+    """
     name = result.frame.name
     suffix = osp.splitext(name)[1].lower()
     if suffix not in _DRAWING_SUFFIXES:
         name, suffix = f'{name}.png', '.png'
     good, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not good:
-        raise OSError(f'{name}: OpenCV cannot write a drawing of {drawn.shape} as {suffix}')
-    write_atomically(osp.join(folder, name), data.tobytes())
+        height, width = drawn.shape[:2]
+        raise ValueError(f'OpenCV writes no {suffix} of {width} x {height}')
+    with open_atomically(osp.join(folder, name)) as file:
+        file.write(data.tobytes())

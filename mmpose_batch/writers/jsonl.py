@@ -26,7 +26,9 @@ def to_record(result: ImageResult) -> dict[str, Any]:
         the image; or ``image`` and ``error``.
     """
     if result.error is not None:
-        return {'image': result.frame.name, 'error': result.error}
+        # A library may quote a file name that is no text.
+        error = result.error.encode(errors='backslashreplace').decode()
+        return {'image': result.frame.name, 'error': error}
     width, height = result.size
     instances = []
     for sample in result.data_samples:
