@@ -28,11 +28,16 @@ help: ## show this list
 
 setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: 8 minutes on 2 cores)
 
-demo: setup ## estimate the poses of a sample photo; the result goes to demo_output/
+# Random weights want inputs near zero, and call everything a person: four are drawn.
+demo: setup ## run the main job on a sample photo, with random weights; the result goes to demo_output/
+	@echo 'This demo runs RTMO-s with random weights: it shows that all works, not poses.'
 	$(PY) tools/batch_infer.py \
 	  "$$($(PY) -c 'from matplotlib.cbook import get_sample_data as f; print(f("grace_hopper.jpg", asfileobj=False))')" \
-	  --pose2d configs/rtmo/rtmo-s.py --pose2d-weights none --bbox-thr 0.0 \
-	  --save-vis --out-dir demo_output
+	  --pose2d rtmo-s --pose2d-weights none --no-pose-based-nms --save-vis --out-dir demo_output --overwrite \
+	  --cfg-options model.data_preprocessor.mean=[114,114,114] model.data_preprocessor.std=[57,57,57] \
+	  model.test_cfg.nms_pre=4
+	@echo 'Look at demo_output/vis/grace_hopper.jpg. For real poses: --pose2d rtmo-s without --pose2d-weights none'
+	@echo 'fetches the weights of MMPose, see the README.'
 
 test: setup ## run all tests, the slow ones too
 	$(PY) -m pytest -m ""

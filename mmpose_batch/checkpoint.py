@@ -125,6 +125,11 @@ def _history_buffer_method(owner: type, name: str) -> Any:
     return getattr(HistoryBuffer, name)
 
 
+def _empty_bytes() -> bytes:
+    """Answer ``bytes()``, by which pickle writes the data of an empty numpy array."""
+    return b''
+
+
 def allowed_types() -> AbstractContextManager:
     """The few types beside tensors that MMEngine's runner writes into a checkpoint.
 
@@ -137,6 +142,7 @@ def allowed_types() -> AbstractContextManager:
         [
             HistoryBuffer,
             (_history_buffer_method, 'builtins.getattr'),
+            (_empty_bytes, 'builtins.bytes'),
             np.dtype,
             np.ndarray,
             *dtypes,

@@ -5,7 +5,7 @@ import io
 import json
 import os.path as osp
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,19 +119,27 @@ def check_annotations(
     categories = {entry['category_id'] for entry in content['annotations']}
     if len(categories) > 1:
         raise AnnotationError(f'annotations: expected one category, found {sorted(categories)}')
-    known: dict[int, str] = {}
-    for path in paths:
-        image_id = image_ids.find(path)
-        if image_id is None:
-            continue
-        if image_id in known:
-            raise AnnotationError(
-                f'annotations: expected one input for image {image_id}, found {known[image_id]} '
-                f'and {path}'
-            )
-        known[image_id] = path
-    if not known:
+    if not _owners(paths, image_ids.find):
         raise AnnotationError('annotations: none of the images is in them, by file_name')
+
+
+def _owners(paths: Sequence[str], find: Callable[[str], int | str | None]) -> dict[int | str, str]:
+    """The path that each number or name belongs to, of those that belong to any.
+
+    Raises:
+        AnnotationError: Two paths share one, so one of them would get what is another's.
+    """
+    owners: dict[int | str, str] = {}
+    for path in paths:
+        key = find(path)
+        if key is None:
+            continue
+        if key in owners:
+            raise AnnotationError(
+                f'expected one input for image {key} of the file, found {owners[key]} and {path}'
+            )
+        owners[key] = path
+    return owners
 
 
 def read_bboxes(path: str, bbox_thr: float) -> dict[int | str, np.ndarray]:
@@ -176,21 +184,23 @@ def assign_bboxes(
     """Give every path its boxes; one that the file does not name has none.
 
     Raises:
-        AnnotationError: The file names none of the paths.
+        AnnotationError: The file names none of the paths, or one name fits two.
     """
     by_name = ImageIds([{'file_name': key, 'id': key} for key in found if isinstance(key, str)])
-    assigned, known = [], 0
-    for path in paths:
+
+    def find(path: str) -> int | str | None:
         key = by_name.find(path)
         key = image_ids.find(path) if key is None else key
-        known += key in found
-        assigned.append(found.get(key, np.zeros((0, 5), np.float32)))
-    if not known:
+        return key if key in found else None
+
+    owners = _owners(paths, find)
+    if not owners:
         raise AnnotationError(
             'the box file names none of the images; it does so by file_name, or by the image_id '
             'that the annotation file gives or that a file name is'
         )
-    return assigned
+    by_path = {path: found[key] for key, path in owners.items()}
+    return [by_path.get(path, np.zeros((0, 5), np.float32)) for path in paths]
 
 
 def evaluate(

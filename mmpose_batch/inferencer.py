@@ -3,6 +3,7 @@
 import os.path as osp
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -205,11 +206,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         writer: StockWriter,
         return_datasamples: bool,
     ) -> Iterator[dict]:
-        results: Iterable[ImageResult] = self.stream(source, call)
-        if self.show_progress:
-            results = track(results, description='Inference', total=source.length)
-        with writer:
-            for result in results:
+        # Closed at the end, since whoever holds an exception holds this frame and all in it.
+        with closing(self.stream(source, call)) as stream, writer:
+            for result in self._tracked(stream, source.length):
                 if result.error is not None:
                     yield {'visualization': [], 'predictions': [], **result.failure}
                     continue
@@ -235,11 +234,16 @@ class BatchPose2DInferencer(Pose2DInferencer):
         with self._lock:
             return draw_result(self.visualizer, self.model.dataset_meta, result, drawing)
 
+    def _tracked(self, results: Iterator[ImageResult], total: int | None) -> Iterable[ImageResult]:
+        if self.show_progress:
+            return track(results, description='Inference', total=total)
+        return results
+
     @staticmethod
     def _with_bboxes(frames: Iterable[Frame], bboxes: Iterable) -> Iterator[Frame]:
         try:
             for frame, boxes in zip(frames, bboxes, strict=True):
-                yield replace(frame, bboxes=np.asarray(boxes, dtype=np.float32))
+                yield replace(frame, bboxes=boxes)
         except ValueError as error:
             if 'zip()' not in str(error):
                 raise
@@ -307,8 +311,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
             call.batch_size,
             call.flush_every,
         )
-        with WorkerPool(self.options.num_workers) as pool:
-            frames = read_ahead(source.frames, 2) if source.sequential else source.frames
+        with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
+            frames = source.frames
+            if source.sequential:
+                frames = stack.enter_context(closing(read_ahead(frames, 2)))
             images = pool.map(self._read, frames, ahead + det_batch if self.detector else ahead)
             images = clock.waiting('waiting', images)
             if self.detector is not None:
@@ -383,20 +389,28 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 self.model.test_cfg = previous
 
     def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
-        """Turn the samples of one image into its result."""
+        """Turn the outputs for one image into its result."""
         result = image.result
         if result.error is None:
-            samples = image.outputs or [
-                empty_sample(result.frame.path, result.size, self._num_keypoints)
-            ]
-            if self.cfg.data_mode == 'topdown' and call.merge_results:
-                samples = [merge_data_samples(samples)]
-            result.data_samples = [
-                select_instances(sample, call.select_thr, call.pose_based_nms) for sample in samples
-            ]
-        elif self.options.on_error == 'raise':
+            try:
+                result.data_samples = self._select(image, call)
+            except Exception as error:  # mmpose's NMS fails on a pose without extent, say
+                image.fail(f'selection of instances: {one_line(error)}')
+        if result.error is not None and self.options.on_error == 'raise':
             raise InputError(f'{result.frame.path}: {result.error}')
         return result
+
+    def _select(self, image: ImageInFlight, call: CallOptions) -> list[PoseDataSample]:
+        """Merge the persons of one image and drop instances by stock's rules."""
+        path, size = image.result.frame.path, image.result.size
+        samples = image.outputs or [empty_sample(path, size, self._num_keypoints)]
+        if not all(np.isfinite(sample.pred_instances.keypoints).all() for sample in samples):
+            raise ValueError('expected finite keypoints, found NaN: broken or random weights?')
+        if self.cfg.data_mode == 'topdown' and call.merge_results:
+            samples = [merge_data_samples(samples)]
+        return [
+            select_instances(sample, call.select_thr, call.pose_based_nms) for sample in samples
+        ]
 
     @property
     def _num_keypoints(self) -> int:

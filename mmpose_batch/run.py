@@ -33,7 +33,7 @@ from .sources import Frame, Source, number
 from .version import __version__
 from .visualization import DrawOptions
 from .writers.coco import to_coco, write_coco
-from .writers.files import open_atomically, sync_all
+from .writers.files import open_atomically
 from .writers.folder import write_drawing, write_prediction
 from .writers.jsonl import JsonLinesWriter, read_records, to_record
 
@@ -310,12 +310,8 @@ class Run:
         record = to_record(result)
         if result.error is not None:
             failures.append(record)
-        done = result.frame.index + 1
-        ends_block = done % CHECKPOINT_EVERY == 0 or done == len(self._frames)
-        if ends_block:
-            sync_all()  # the line must not reach the disk before the files that it stands for
         records.append(record)
-        if ends_block:
+        if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
             records.sync()
         self._summary.count(record)
 

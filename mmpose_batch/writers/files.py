@@ -11,8 +11,8 @@ from typing import BinaryIO
 def open_atomically(path: str) -> Iterator[BinaryIO]:
     """Open a file that appears at ``path`` when the ``with`` block ends well.
 
-    What a killed process leaves of it lies in the same folder as ``.partial``, and
-    goes when the next file there is written.
+    It survives a power cut from then on. What a killed process leaves of it lies in
+    the same folder as ``.partial``, and goes when the next file there is written.
 
     Raises:
         OSError: The folder cannot be made or the disk is full.
@@ -22,17 +22,10 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
     try:
         with open(partial, 'wb') as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         if osp.lexists(partial):
             os.unlink(partial)
         raise
-
-
-def sync_all() -> None:
-    """Wait until everything written survives a power cut, where the system can tell.
-
-    One wait for hundreds of small files takes a fraction of one for each of them.
-    """
-    if hasattr(os, 'sync'):
-        os.sync()
