@@ -100,18 +100,25 @@ class BatchRunner:
         waiting: deque[ImageInFlight] = deque()
         for image in images:
             waiting.append(image)
-            image.outputs = [None] * len(image.inputs)
-            for slot, packed in enumerate(image.inputs):
-                batch = self._collector.add(Instance(image, slot, packed))
-                if batch:
-                    self._run_batch(batch)
-            image.inputs = []
-            if len(waiting) >= 2 * self._collector.batch_size or self._at_boundary(image):
+            self._collect(image)
+            full = len(waiting) >= 2 * self._collector.batch_size or self._at_boundary(image)
+            del image  # nothing may keep what is yielded, not even until the next one comes
+            if full:
                 self._run_rest()
             while waiting and all(output is not None for output in waiting[0].outputs):
                 yield waiting.popleft()
         self._run_rest()
-        yield from waiting
+        while waiting:
+            yield waiting.popleft()
+
+    def _collect(self, image: ImageInFlight) -> None:
+        """Hand out the inputs of one image and run the batches that they fill."""
+        image.outputs = [None] * len(image.inputs)
+        inputs, image.inputs = image.inputs, []
+        for slot, packed in enumerate(inputs):
+            batch = self._collector.add(Instance(image, slot, packed))
+            if batch:
+                self._run_batch(batch)
 
     def _at_boundary(self, image: ImageInFlight) -> bool:
         return bool(self._flush_every) and (image.result.frame.index + 1) % self._flush_every == 0

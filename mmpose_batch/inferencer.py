@@ -324,8 +324,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 )
                 images = persons.stream(images)
             images = pool.map(partial(self._prepare, call=call), images, ahead)
-            for image in poses.stream(clock.waiting('waiting', images)):
-                yield self._finish(image, call)
+            images = poses.stream(clock.waiting('waiting', images))
+            # Not a loop, whose variable would keep what was yielded until the next one comes.
+            yield from map(partial(self._finish, call=call), images)
 
     def _read(self, frame: Frame) -> ImageInFlight:
         """Read and decode one image and prepare it for the detector (worker thread)."""

@@ -1,0 +1,145 @@
+"""A model made ready computes the network, and only the network, in the precision asked for."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mmpose_batch.engines.torch_eager import prepare_model
+
+
+class Head(nn.Module):
+    """Hands out tensors in every kind of nest that heads use, and remembers how it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 2, 1)
+
+    def forward(self, feats: tuple[torch.Tensor, ...], scale: float = 1.0) -> Any:
+        self.autocast = torch.is_autocast_enabled('cpu')
+        self.given = feats[0].dtype
+        maps = self.conv(feats[0]) * scale
+        self.computed = self.conv(feats[0]).dtype
+        return {'maps': (maps, [maps, None]), 'counts': torch.arange(3), 'name': 'head'}
+
+
+class Model(nn.Module):
+    """As much of a pose estimator as the engine touches, and a decoding step after it."""
+
+    def __init__(self, head: str = 'head') -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        setattr(self, head, Head())
+
+    def extract_feat(self, inputs: torch.Tensor, level: int = 0) -> tuple[torch.Tensor, ...]:
+        self.layout = inputs.is_contiguous(memory_format=torch.channels_last)
+        feats = self.backbone(inputs)
+        self.computed = feats.dtype
+        return (feats + level,)
+
+    def predict(self, inputs: torch.Tensor, **options: Any) -> Any:
+        outputs = self.head.forward(self.extract_feat(inputs), **options)
+        self.decoding_in_autocast = torch.is_autocast_enabled('cpu')
+        return outputs
+
+
+def built(**options: Any) -> Model:
+    torch.manual_seed(0)
+    return Model(**options).eval()
+
+
+INPUTS = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+LOWER = {'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+@torch.no_grad()
+def run(model: Model, **options: Any) -> Any:
+    return model.predict(INPUTS, **options)
+
+
+def test_single_precision_stays_what_it_was():
+    model = built()
+    expected = run(model)['maps'][0]
+    prepare_model(model, 'fp32')
+    torch.testing.assert_close(run(model)['maps'][0], expected, rtol=1e-6, atol=1e-6)
+    assert (model.computed, model.head.computed) == (torch.float32, torch.float32)
+    assert not model.head.autocast
+
+
+@pytest.mark.parametrize('precision', LOWER)
+def test_a_lower_precision_is_for_the_network_alone(precision):
+    model = built()
+    expected = run(model)['maps'][0]
+    prepare_model(model, precision)
+    outputs = run(model)
+    assert (model.computed, model.head.computed) == (LOWER[precision], LOWER[precision])
+    assert model.head.given == torch.float32
+    assert not model.decoding_in_autocast
+    maps, (again, nothing) = outputs['maps']
+    assert (maps.dtype, again.dtype, nothing) == (torch.float32, torch.float32, None)
+    assert outputs['counts'].dtype == torch.int64
+    assert outputs['name'] == 'head'
+    difference = (maps - expected).abs().max()
+    assert 0 < difference < 0.05
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_images_and_weights_are_channels_last_and_outputs_are_not(precision):
+    model = built()
+    prepare_model(model, precision)
+    maps = run(model)['maps'][0]
+    assert model.layout
+    assert model.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
+    # Decoding takes views, which want stock's layout.
+    assert maps.is_contiguous()
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_arguments_reach_the_network(precision):
+    model = built()
+    prepare_model(model, precision)
+    torch.testing.assert_close(run(model, scale=2.0)['maps'][0], 2 * run(model)['maps'][0])
+    with torch.no_grad():
+        (lifted,), (plain,) = model.extract_feat(INPUTS, level=3), model.extract_feat(INPUTS)
+    torch.testing.assert_close(lifted, plain + 3, rtol=0, atol=0.05)
+
+
+def test_inputs_that_are_no_batch_of_images_pass_through():
+    class Scales(Model):
+        def extract_feat(self, inputs: list[torch.Tensor]) -> list[torch.Size]:
+            return [scale.shape for scale in inputs]
+
+    model = Scales().eval()
+    prepare_model(model, 'fp32')
+    assert model.extract_feat([INPUTS, INPUTS[..., :4]]) == [(2, 3, 8, 8), (2, 3, 8, 4)]
+
+
+def test_only_this_model_changes():
+    extract_feat, forward = Model.extract_feat, Head.forward
+    model, other = built(), built()
+    prepare_model(model, 'bf16')
+    assert (Model.extract_feat, Head.forward) == (extract_feat, forward)
+    run(other)
+    assert (other.computed, other.head.computed) == (torch.float32, torch.float32)
+
+
+def test_the_head_of_a_detector_is_found():
+    model = built(head='bbox_head')
+    prepare_model(model, 'bf16')
+    with torch.no_grad():
+        model.bbox_head.forward(model.extract_feat(INPUTS))
+    assert model.bbox_head.autocast
+
+
+def test_a_model_without_these_parts_is_left_as_it_is():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+    expected = model(INPUTS)
+    prepare_model(model, 'bf16')
+    torch.testing.assert_close(model(INPUTS), expected)
+
+
+def test_norms_are_folded():
+    model = built()
+    prepare_model(model, 'fp32')
+    assert isinstance(model.backbone[1], nn.Identity)

@@ -1,0 +1,400 @@
+"""The tool: what it writes, what it prints, and how it ends."""
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from factories import TOOL, Models, Outcome, files_below, read_lines, run_tool, write_photos
+from mmpose.apis.inferencers import Pose2DInferencer
+from tiny import picture, save
+
+import mmpose_batch
+from mmpose_batch.checkpoint import load_checkpoint
+from mmpose_batch.models import default_filters
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos, and two more in folders below."""
+    folder = tmp_path_factory.mktemp('photos')
+    write_photos(folder, 3)
+    save(folder / 'a' / 'same.jpg', picture(100, 80, 7))
+    save(folder / 'b' / 'same.png', picture(80, 100, 8))
+    return folder
+
+
+ALL = [*(f'{number:012}.jpg' for number in range(3)), 'a/same.jpg', 'b/same.png']
+
+
+@pytest.fixture(scope='module', params=['one_stage', 'whole_image', 'top_down'])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def run(
+    kind: str,
+    photos: Path,
+    models: Models,
+    one_thread: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Outcome, Path]:
+    """A run that writes all there is to write."""
+    out_dir = tmp_path_factory.mktemp('run') / 'made' / 'by the tool'
+    outcome = run_tool(
+        *(photos, '--out-dir', out_dir, *getattr(models, kind)),
+        *('--format', 'json', 'coco', '--save-vis', '--draw-bbox', '--batch-size', '3'),
+    )
+    return outcome, out_dir
+
+
+# --------------------------------------------------------------------------- what it writes
+
+
+def test_all_files_are_there(run):
+    outcome, out_dir = run
+    assert outcome.status == 0
+    assert set(files_below(out_dir)) == {
+        *('predictions.jsonl', 'predictions.coco.json', 'failures.jsonl'),
+        *(f'predictions/{name}.json' for name in ALL),
+        *(f'vis/{name}' for name in ALL),
+    }
+    assert (out_dir / 'failures.jsonl').read_bytes() == b''
+
+
+def test_a_record_tells_all_of_an_image_in_input_order(run, photos):
+    _, out_dir = run
+    records = read_lines(out_dir / 'predictions.jsonl')
+    assert [record['image'] for record in records] == ALL
+    for record in records:
+        assert list(record) == ['image', 'width', 'height', 'instances']
+        height, width = cv2.imread(str(photos / record['image'])).shape[:2]
+        assert (record['width'], record['height']) == (width, height)
+        assert record['instances']
+        for instance in record['instances']:
+            assert list(instance) == ['keypoints', 'keypoint_scores', 'bbox', 'bbox_score']
+            assert np.shape(instance['keypoints']) == (17, 2)
+            assert np.shape(instance['keypoint_scores']) == (17,)
+            x1, y1, x2, y2 = instance['bbox']
+            assert x1 < x2
+            assert y1 < y2
+
+
+def test_json_is_what_stock_writes(run, kind, photos, models, tmp_path):
+    _, out_dir = run
+    stock = stock_inferencer(kind, models)
+    filters = default_filters(stock.cfg)
+    if kind == 'top_down':
+        filters['bbox_thr'] = 0.0
+    for name in ALL:
+        list(stock(str(photos / name), pred_out_dir=str(tmp_path), **filters))
+        theirs = json.loads((tmp_path / f'{Path(name).stem}.json').read_text())
+        ours = json.loads((out_dir / 'predictions' / f'{name}.json').read_text())
+        assert_close(ours, theirs)
+
+
+def stock_inferencer(kind: str, models: Models) -> Pose2DInferencer:
+    """The untouched class on the same files; the weights are given to it by hand, as in all tests."""
+    name = 'rtmo' if kind == 'one_stage' else 'rtmpose'
+    detector = models.file('rtmdet.py') if kind == 'top_down' else 'whole_image'
+    stock = Pose2DInferencer(
+        models.file(f'{name}.py'), device='cpu', det_model=detector, det_cat_ids=[0]
+    )
+    stock.model.load_state_dict(load_checkpoint(models.file(f'{name}.pth'))['state_dict'])
+    if stock.detector is not None:
+        state = load_checkpoint(models.file('rtmdet.pth'))['state_dict']
+        stock.detector.model.load_state_dict(state)
+    return stock
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    """The same form, and numbers within the project's promise."""
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, dict):
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            assert_close(ours[key], theirs[key])
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_close(one, other)
+    else:
+        assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_records_and_json_and_coco_say_the_same(run):
+    _, out_dir = run
+    coco = iter(json.loads((out_dir / 'predictions.coco.json').read_text()))
+    for record in read_lines(out_dir / 'predictions.jsonl'):
+        stock = json.loads((out_dir / 'predictions' / f'{record["image"]}.json').read_text())
+        for instance, person in zip(record['instances'], stock, strict=True):
+            for key in ('keypoints', 'keypoint_scores', 'bbox_score'):
+                np.testing.assert_allclose(instance[key], person[key], atol=0.001)
+            np.testing.assert_allclose(instance['bbox'], person['bbox'][0], atol=0.001)
+            result = next(coco)
+            points = np.reshape(result['keypoints'], (17, 3))
+            np.testing.assert_allclose(points[:, :2], instance['keypoints'])
+            np.testing.assert_allclose(points[:, 2], instance['keypoint_scores'])
+            x, y, width, height = result['bbox']
+            np.testing.assert_allclose([x, y, x + width, y + height], instance['bbox'], atol=0.002)
+            assert result['file_name'] == record['image']
+            stem = Path(record['image']).stem
+            assert result['image_id'] == (int(stem) if stem.isdecimal() else None)
+    assert next(coco, None) is None
+
+
+def test_drawings_are_the_photos_with_something_drawn(run, photos):
+    _, out_dir = run
+    for name in ALL:
+        photo = mmcv.imread(photos / name).astype(float)
+        drawing = mmcv.imread(out_dir / 'vis' / name).astype(float)
+        assert drawing.shape == photo.shape
+        changed = np.abs(drawing - photo).max(axis=2) > 60
+        assert 0 < changed.mean() < 0.7
+
+
+def test_run_json_tells_what_ran_and_where_the_time_went(run, kind):
+    _, out_dir = run
+    info = json.loads((out_dir / 'run.json').read_text())
+    records = read_lines(out_dir / 'predictions.jsonl')
+    assert info['status'] == 'finished'
+    assert info['counts'] == {
+        'images': 5,
+        'resumed': 0,
+        'persons': sum(len(record['instances']) for record in records),
+        'failures': 0,
+    }
+    assert info['device'] == 'cpu'
+    assert info['options']['batch_size'] == 3
+    assert info['options']['precision'] == 'fp32'
+    assert info['options']['torch_threads'] == 1
+    seconds = info['seconds']
+    stages = {'waiting', 'detection', 'network', 'writing', 'other'}
+    assert set(seconds) == {'total', *stages}
+    assert sum(seconds[stage] for stage in stages) == pytest.approx(seconds['total'], abs=0.01)
+    assert seconds['network'] > 0
+    assert (seconds['detection'] > 0) == (kind == 'top_down')
+    assert info['images_per_second'] == pytest.approx(5 / seconds['total'])
+    versions = info['identity']['versions']
+    assert versions['mmpose_batch'] == mmpose_batch.__version__
+    names = ('python', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'torch', 'numpy', 'cv2')
+    assert all(re.match(r'\d+\.\d+', versions[name]) for name in names)
+
+
+def test_jsonl_alone_is_the_default(photos, models, tmp_path):
+    run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
+    assert set(files_below(tmp_path)) == {'predictions.jsonl', 'failures.jsonl'}
+
+
+# --------------------------------------------------------------------------------- inputs
+
+
+def images(photos: Path, folder: Path, models: Models, *inputs: object) -> list[str]:
+    """The images of the records, as the tool names them."""
+    outcome = run_tool(*inputs, '--out-dir', folder / 'out', *models.whole_image)
+    assert outcome.status == 0
+    return [record['image'] for record in read_lines(folder / 'out' / 'predictions.jsonl')]
+
+
+INPUTS = {
+    'a file': (['b/same.png'], ['same.png']),
+    'files': (['b/same.png', 'a/same.jpg'], ['b/same.png', 'a/same.jpg']),
+    'a glob': (['*2.jpg', '*/same.*'], [ALL[2], 'a/same.jpg', 'b/same.png']),
+    'a folder and a file of it': (['a', 'a/same.jpg'], ['same.jpg']),
+    'folders': (['b', 'a'], ['b/same.png', 'a/same.jpg']),
+    'not the folders below': (['.', '--no-recursive'], ALL[:3]),
+}
+
+
+@pytest.mark.parametrize(('inputs', 'expected'), INPUTS.values(), ids=INPUTS)
+def test_inputs(photos, models, tmp_path, monkeypatch, inputs, expected):
+    monkeypatch.chdir(photos)
+    assert images(photos, tmp_path, models, *inputs) == expected
+
+
+def test_a_list_of_inputs(photos, models, tmp_path):
+    (tmp_path / 'list.txt').write_text(f'{photos}/b/same.png\n# no image\n\n{photos}/{ALL[1]}\n')
+    listed = images(photos, tmp_path, models, f'@{tmp_path}/list.txt', photos / ALL[0])
+    assert listed == ['b/same.png', ALL[1], ALL[0]]
+
+
+def test_a_list_of_names_that_are_no_text(models, tmp_path):
+    name = os.fsencode(tmp_path) + b'/caf\xe9.jpg'
+    data = cv2.imencode('.jpg', picture(40, 30))[1].tobytes()
+    Path(os.fsdecode(name)).write_bytes(data)
+    (tmp_path / 'list.txt').write_bytes(b'\xef\xbb\xbf' + name + b'\r\n')  # as Windows writes
+    assert images(tmp_path, tmp_path, models, f'@{tmp_path}/list.txt') == ['caf\\udce9.jpg']
+
+
+def test_the_same_file_in_two_ways_is_one_input(photos, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert images(photos, tmp_path, models, ALL[0], photos / ALL[0], f'a/../{ALL[0]}') == [ALL[0]]
+
+
+def test_drawings_of_an_earlier_run_are_no_inputs(models, tmp_path):
+    write_photos(tmp_path, 2)
+    arguments = [tmp_path, '--out-dir', tmp_path / 'out', *models.one_stage, '--save-vis']
+    assert run_tool(*arguments).status == 0
+    outcome = run_tool(*arguments, '--resume')
+    assert outcome.status == 0
+    assert 'images    2 (2 of them by an earlier run)' in outcome.out
+
+
+def test_boxes_of_a_file_are_used(photos, models, tmp_path):
+    boxes = [
+        {'image_id': 0, 'category_id': 1, 'bbox': [10, 20, 50, 60], 'score': 0.9},
+        {'file_name': 'b/same.png', 'category_id': 1, 'bbox': [5, 5, 30, 40], 'score': 0.8},
+        {'file_name': 'b/same.png', 'category_id': 1, 'bbox': [5, 5, 30, 40], 'score': 0.2},
+    ]
+    (tmp_path / 'boxes.json').write_text(json.dumps(boxes))
+    outcome = run_tool(
+        *(photos, '--out-dir', tmp_path / 'out', *models.crops),
+        *('--bboxes', tmp_path / 'boxes.json'),
+    )
+    assert outcome.status == 0
+    records = read_lines(tmp_path / 'out' / 'predictions.jsonl')
+    found = {record['image']: record['instances'] for record in records}
+    assert {name: len(persons) for name, persons in found.items()} == dict(
+        zip(ALL, [1, 0, 0, 0, 1], strict=True)
+    )
+    assert found[ALL[0]][0]['bbox'] == [10, 20, 60, 80]
+    assert found['b/same.png'][0]['bbox_score'] == 0.8
+
+
+# ----------------------------------------------------------------------------- annotations
+
+
+def person(image: int, number: int) -> dict[str, Any]:
+    return {
+        'id': number + 1,
+        'image_id': image,
+        'category_id': 1,
+        'bbox': [0, 0, 100, 100],
+        'area': 10_000,
+        'iscrowd': 0,
+        'keypoints': [10 + number, 10, 2] * 17,
+    }
+
+
+def annotated(folder: Path, **changes: Any) -> Path:
+    content = {
+        'images': [{'id': number, 'file_name': name} for number, name in enumerate(ALL)],
+        'annotations': [person(number, number) for number in range(5)],
+        'categories': [{'id': 1, 'name': 'person'}],
+    }
+    path = folder / 'annotations.json'
+    path.write_text(json.dumps({**content, **changes}))
+    return path
+
+
+def test_ap_and_ar_are_printed_and_kept(photos, models, tmp_path):
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
+    outcome = run_tool(*arguments, '--ann-file', annotated(tmp_path))
+    assert outcome.status == 0
+    metrics = json.loads((tmp_path / 'out' / 'run.json').read_text())['metrics']
+    assert list(metrics)[:2] == ['AP', 'AP50']
+    assert all(0 <= metrics[name] <= 1 for name in ('AP', 'AP50', 'AR'))
+    for name, value in metrics.items():
+        assert re.search(rf'^{re.escape(name)} +{value:.4f}$', outcome.out, re.MULTILINE)
+    # The annotations number the images, whatever they are called.
+    coco = json.loads((tmp_path / 'out' / 'predictions.coco.json').read_text())
+    assert [result['image_id'] for result in coco] == [0, 1, 2, 3, 4]
+
+
+def test_ap_of_its_own_predictions_is_1(photos, models, tmp_path):
+    run_tool(photos, '--out-dir', tmp_path / 'out', *models.whole_image)
+    people = []
+    for number, record in enumerate(read_lines(tmp_path / 'out' / 'predictions.jsonl')):
+        points = [value for x, y in record['instances'][0]['keypoints'] for value in (x, y, 2)]
+        people.append({**person(number, number), 'keypoints': points})
+    outcome = run_tool(
+        *(photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--resume'),
+        *('--ann-file', annotated(tmp_path, annotations=people)),
+    )
+    assert re.search(r'^AP +1\.0000$', outcome.out, re.MULTILINE)
+    assert re.search(r'^AR +1\.0000$', outcome.out, re.MULTILINE)
+
+
+# ------------------------------------------------------------------------- what it prints
+
+
+def test_the_summary(run):
+    outcome, out_dir = run
+    counts = json.loads((out_dir / 'run.json').read_text())['counts']
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [f'images    5', f'persons   {counts["persons"]}', 'failures  0']
+    assert re.fullmatch(r'speed     \d+\.\d\d images/s in 0:\d\d', lines[3])
+    stages = ('waiting', 'detection', 'network', 'writing', 'other')
+    assert re.fullmatch('time      ' + ', '.join(rf'{stage} \d+ %' for stage in stages), lines[4])
+    shares = [int(share) for share in re.findall(r'(\d+) %', lines[4])]
+    assert 97 <= sum(shares) <= 103
+
+
+def test_a_log_gets_plain_lines(photos, models, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmpose_batch.progress.LOG_INTERVAL', 0.0)
+    outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
+    first, *lines = outcome.err.splitlines()
+    assert first == f'5 images, {models.one_stage[1]} on cpu'
+    assert len(lines) == 5
+    for number, line in enumerate(lines, 1):
+        assert re.fullmatch(rf'{number}/5 images, \d+\.\d images/s, 0:\d\d left', line)
+
+
+def test_quiet_prints_nothing(photos, models, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmpose_batch.progress.LOG_INTERVAL', 0.0)
+    outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage, '--quiet')
+    assert (outcome.status, outcome.out, outcome.err) == (0, '', '')
+
+
+def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], text=True, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('bad', [False, True], ids=['all good', 'with a failure'])
+def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_path, bad):
+    write_photos(tmp_path / 'in', 2)
+    if bad:
+        (tmp_path / 'in' / 'zero.jpg').touch()
+    # The model with most to say: a detector, drawings.
+    arguments = [tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down, '--save-vis']
+    ended = process(*arguments, '--quiet', capture_output=True)
+    assert (ended.stdout, ended.stderr) == ('', '')
+    assert ended.returncode == (3 if bad else 0)
+
+
+@pytest.mark.slow
+def test_a_terminal_gets_a_bar(models, tmp_path):
+    write_photos(tmp_path / 'in', 30)
+    controller, terminal = pty.openpty()
+    ended = process(
+        *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage),
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, 'TERM': 'xterm', 'COLUMNS': '100'},
+    )
+    os.close(terminal)
+    shown = b''
+    with os.fdopen(controller, 'rb', buffering=0) as stream:
+        try:
+            while data := stream.read(4096):
+                shown += data
+        except OSError:  # what Linux answers once the other side is closed
+            pass
+    assert ended.returncode == 0
+    text = shown.decode()
+    assert '/30' in text
+    assert 'images/s' in text
+    assert 'left' in text
+    assert ended.stdout.startswith('images    30\n')

@@ -1,0 +1,292 @@
+"""Buckets, order, boundaries and the isolation of failures, with a function for a network."""
+
+import random
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, Instance, one_line
+from mmpose_batch.results import ImageResult
+from mmpose_batch.sources import Frame
+
+SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
+
+
+class Packed(dict):
+    """What a test pipeline packs, as a type that weak references can point to."""
+
+
+def image(index: int, *shapes: tuple[int, ...], error: str | None = None) -> ImageInFlight:
+    """An image with one network input of each shape; each says whose it is."""
+    inputs = [
+        Packed(inputs=torch.empty(shape), place=(index, slot)) for slot, shape in enumerate(shapes)
+    ]
+    result = ImageResult(Frame(index, f'{index}.jpg', f'{index}.jpg'), error=error)
+    return ImageInFlight(result, inputs=inputs)
+
+
+class Network:
+    """Answers each input with its place and remembers every batch.
+
+    Args:
+        bad: Places whose batch fails.
+    """
+
+    def __init__(self, bad: Sequence[tuple[int, int]] = ()) -> None:
+        self.bad = frozenset(bad)
+        self.batches: list[list[tuple[int, int]]] = []
+        self.shapes: list[list[tuple[int, ...]]] = []
+
+    def __call__(self, packed: list[dict[str, Any]]) -> list[Any]:
+        places = [item['place'] for item in packed]
+        if self.bad.intersection(places):
+            raise RuntimeError(f'cannot run {sorted(self.bad.intersection(places))[0]}')
+        self.batches.append(places)
+        self.shapes.append([tuple(item['inputs'].shape) for item in packed])
+        return [('output of', place) for place in places]
+
+
+def outcome(images: Iterator[ImageInFlight]) -> list[tuple[int, list[Any], str | None]]:
+    return [(i.result.frame.index, i.outputs, i.result.error) for i in images]
+
+
+def naive(images: Sequence[ImageInFlight]) -> list[tuple[int, list[Any], str | None]]:
+    """One input at a time, one image after the other."""
+    return [
+        (i.result.frame.index, [('output of', item['place']) for item in i.inputs], i.result.error)
+        for i in images
+    ]
+
+
+def random_images(rng: random.Random, count: int) -> list[ImageInFlight]:
+    images = []
+    for index in range(count):
+        persons = rng.choice((0, 0, 1, 1, 1, 2, 5, 40))
+        failed = rng.random() < 0.1
+        shapes = [rng.choice(SHAPES) for _ in range(0 if failed else persons)]
+        images.append(image(index, *shapes, error='cannot be read' if failed else None))
+    return images
+
+
+class Watched:
+    """Iterates images and knows how many were taken and have not come out again."""
+
+    def __init__(self, images: Sequence[ImageInFlight]) -> None:
+        self._images = images
+        self.inside = 0
+
+    def __iter__(self) -> Iterator[ImageInFlight]:
+        for item in self._images:
+            self.inside += 1
+            yield item
+
+    def through(
+        self, stage: Callable[[Iterator[ImageInFlight]], Iterator[ImageInFlight]], most: int
+    ) -> Iterator[ImageInFlight]:
+        for item in stage(iter(self)):
+            assert self.inside <= most
+            yield item
+            self.inside -= 1
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_any_mix_gives_what_one_at_a_time_gives(seed):
+    rng = random.Random(seed)
+    batch_size = rng.choice((1, 2, 3, 4, 8, 16, 64))
+    images = random_images(rng, rng.randrange(40))
+    expected = naive(images)
+    network = Network()
+    runner = BatchRunner(network, batch_size, flush_every=rng.choice((0, 0, 1, 3, 7)))
+    assert outcome(Watched(images).through(runner.stream, 2 * batch_size)) == expected
+    assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # never mixed, never padded
+    assert all(len(batch) <= batch_size for batch in network.batches)
+    run = Counter(place for batch in network.batches for place in batch)
+    assert run == Counter(place for _, outputs, _ in expected for _, place in outputs)
+
+
+def test_batches_are_filled_across_images():
+    network = Network()
+    images = [image(i, *[SHAPES[0]] * count) for i, count in enumerate((3, 0, 4, 1, 2))]
+    list(BatchRunner(network, 4).stream(iter(images)))
+    assert [len(batch) for batch in network.batches] == [4, 4, 2]
+    assert network.batches[0] == [(0, 0), (0, 1), (0, 2), (2, 0)]
+
+
+def test_a_full_batch_runs_at_once():
+    taken = []
+
+    def source() -> Iterator[ImageInFlight]:
+        for index in range(8):
+            taken.append(index)
+            yield image(index, SHAPES[0])
+
+    stream = BatchRunner(Network(), 2).stream(source())
+    next(stream)
+    assert taken == [0, 1]
+
+
+def test_an_image_never_waits_for_ever_for_others_of_its_shape():
+    # Every input has a shape of its own, so no batch is ever full.
+    taken = []
+
+    def source() -> Iterator[ImageInFlight]:
+        for index in range(20):
+            taken.append(index)
+            yield image(index, (3, 1, index + 1))
+
+    stream = BatchRunner(Network(), 4).stream(source())
+    next(stream)
+    assert len(taken) == 2 * 4
+
+
+def test_a_pyramid_of_scales_is_bucketed_by_all_its_levels():
+    collector = BatchCollector(2)
+
+    def add(*levels: tuple[int, ...]) -> list[Instance] | None:
+        packed = {'inputs': [torch.empty(level) for level in levels]}
+        return collector.add(Instance(image(0), 0, packed))
+
+    assert add((3, 4, 4), (3, 8, 8)) is None
+    assert add((3, 4, 4), (3, 8, 6)) is None
+    assert len(add((3, 4, 4), (3, 8, 8))) == 2
+    assert [len(batch) for batch in collector.flush()] == [1]
+    assert list(collector.flush()) == []
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_a_run_from_a_boundary_repeats_the_batches_of_the_whole_run(seed):
+    every = random.Random(seed).choice((1, 4, 6))
+    batch_size = random.Random(seed).choice((1, 2, 5, 16))
+
+    def batches_from(start: int) -> list[list[tuple[int, int]]]:
+        images = random_images(random.Random(seed), 24)[start:]
+        network = Network()
+        list(BatchRunner(network, batch_size, every).stream(iter(images)))
+        return network.batches
+
+    whole = batches_from(0)
+    for start in range(0, 24, every):
+        assert batches_from(start) == [batch for batch in whole if batch[0][0] >= start]
+    crossing = [batch for batch in whole if batch[0][0] // every != batch[-1][0] // every]
+    assert not crossing
+
+
+# One bad instance at each place of batches of each size, with a rest at the end.
+@pytest.mark.parametrize('batch_size', [1, 2, 3, 4, 8])
+@pytest.mark.parametrize('bad', [(0, 0), (2, 1), (3, 0), (5, 2), (6, 0)])
+def test_a_bad_instance_fails_its_own_image_only(batch_size, bad):
+    images = [image(i, *[SHAPES[0]] * count) for i, count in enumerate((1, 0, 2, 1, 3, 3, 1))]
+    expected = naive(images)
+    expected[bad[0]] = (bad[0], [], f'network: RuntimeError: cannot run {bad}')
+    runner = BatchRunner(Network([bad]), batch_size)
+    assert outcome(runner.stream(iter(images))) == expected
+
+
+def test_where_all_fail_each_image_gets_its_record():
+    images = [image(i, SHAPES[i % 2], SHAPES[0]) for i in range(7)]
+    bad = [(i, slot) for i in range(7) for slot in (0, 1)]
+    result = outcome(BatchRunner(Network(bad), 4, stage='detection').stream(iter(images)))
+    assert [index for index, _, _ in result] == list(range(7))
+    assert all(outputs == [] for _, outputs, _ in result)
+    assert all(error.startswith('detection: RuntimeError: cannot run') for _, _, error in result)
+
+
+def test_instances_of_an_image_that_failed_earlier_are_ignored():
+    # The image's first instance fails in the first batch; its others run in later ones.
+    images = [image(0, *[SHAPES[0]] * 5), image(1, SHAPES[0])]
+    result = outcome(BatchRunner(Network([(0, 0)]), 2).stream(iter(images)))
+    assert result == [
+        (0, [], 'network: RuntimeError: cannot run (0, 0)'),
+        (1, [('output of', (1, 0))], None),
+    ]
+
+
+def test_images_that_failed_before_pass_through_in_their_place():
+    images = [
+        image(0, error='cannot be read'),
+        image(1, SHAPES[0]),
+        image(2, error='is no image'),
+        image(3),
+        image(4, error='too small'),
+    ]
+    network = Network()
+    assert outcome(BatchRunner(network, 8).stream(iter(images))) == [
+        (0, [], 'cannot be read'),
+        (1, [('output of', (1, 0))], None),
+        (2, [], 'is no image'),
+        (3, [], None),
+        (4, [], 'too small'),
+    ]
+    assert network.batches == [[(1, 0)]]
+
+
+def test_an_interruption_is_no_failure_of_an_image():
+    def interrupted(packed: list[dict[str, Any]]) -> list[Any]:
+        raise KeyboardInterrupt
+
+    stream = BatchRunner(interrupted, 2).stream(iter([image(0, SHAPES[0], SHAPES[0])]))
+    with pytest.raises(KeyboardInterrupt):
+        next(stream)
+
+
+def test_outputs_that_do_not_match_the_batch_are_never_given_to_the_wrong_image():
+    stream = BatchRunner(lambda packed: packed[1:], 2).stream(
+        iter([image(0, SHAPES[0]), image(1, SHAPES[0])])
+    )
+    with pytest.raises(ValueError, match='zip'):
+        next(stream)
+
+
+class Output:
+    """A network's output, as a type that weak references can point to."""
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
+    inputs: list[weakref.ref] = []
+    outputs: list[weakref.ref] = []
+
+    def source() -> Iterator[ImageInFlight]:
+        for index in range(30):
+            item = image(index, SHAPES[0], SHAPES[1])
+            inputs.extend(weakref.ref(packed) for packed in item.inputs)
+            yield item
+            del item
+
+    def network(packed: list[dict[str, Any]]) -> list[Output]:
+        batch = [Output() for _ in packed]
+        outputs.extend(map(weakref.ref, batch))
+        return batch
+
+    def alive(references: list[weakref.ref]) -> int:
+        return sum(reference() is not None for reference in references)
+
+    most, done = 0, 0
+    for item in BatchRunner(network, batch_size).stream(source()):
+        most = max(most, alive(inputs))
+        own = {id(output) for output in item.outputs}
+        done += len(own)
+        del item
+        assert own.isdisjoint(id(output()) for output in outputs)
+        assert alive(outputs) <= len(outputs) - done
+    assert most <= 2 * 2 * batch_size  # two inputs for each image that may wait
+    assert (alive(inputs), alive(outputs)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ('error', 'text'),
+    [
+        pytest.param(ValueError('expected a, found b'), 'expected a, found b', id='made for users'),
+        pytest.param(ValueError('a\n   b\n'), 'a b', id='several lines'),
+        pytest.param(ValueError(), 'ValueError', id='no text'),
+        pytest.param(RuntimeError('shape'), 'RuntimeError: shape', id='with its type'),
+        pytest.param(KeyError('bbox'), "KeyError: 'bbox'", id='a name for text'),
+        pytest.param(MemoryError(), 'MemoryError', id='only a type'),
+    ],
+)
+def test_an_error_becomes_one_line_that_says_something(error, text):
+    assert one_line(error) == text

@@ -1,0 +1,1031 @@
+"""The inferencer: stock's interface, many images under way at once, none of it to be seen."""
+
+import copy
+import gc
+import inspect
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmpose.apis.inferencers import Pose2DInferencer
+from mmpose.registry import INFERENCERS
+from tiny import OurDetector, TinyModel, picture, save
+
+from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
+from mmpose_batch.inferencer import build_inferencer
+from mmpose_batch.writers import StockWriter
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+# With these, the tiny one-stage model finds from none to five persons in an image.
+SIZES = ((60, 90), (70, 83), (80, 76), (90, 69), (100, 62), (110, 55), (120, 48))
+ONE_STAGE_THR = 0.7
+PERSONS = (1, 0, 5, 2, 0, 12, 3)
+PICTURES = [
+    picture(width, height, seed, persons)
+    for seed, ((width, height), persons) in enumerate(zip(SIZES, PERSONS, strict=True))
+]
+KINDS = ('one_stage', 'top_down')
+
+
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert our_threads() == []
+
+
+@pytest.fixture(scope='module')
+def ours(one_stage: TinyModel, top_down: TinyModel) -> dict[str, BatchPose2DInferencer]:
+    """One inferencer of each kind for nearly all tests: calls leave no trace in it."""
+    return {
+        'one_stage': one_stage.ours(batch_size=3),
+        'top_down': top_down.ours(batch_size=4, det_batch_size=2),
+    }
+
+
+@pytest.fixture(scope='module')
+def stock(one_stage: TinyModel, top_down: TinyModel) -> dict[str, Pose2DInferencer]:
+    return {'one_stage': one_stage.stock(), 'top_down': top_down.stock()}
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pictures as files that keep every pixel; two of them share a name."""
+    folder = tmp_path_factory.mktemp('pictures')
+    names = ('a.png', 'b.png', 'x/c.png', 'x/d.png', 'y/c.png', 'y/e.png', 'y/f.png')
+    for name, image in zip(names, PICTURES, strict=True):
+        save(folder / name, image)
+    return folder
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file())
+
+
+def assert_close(found: Any, expected: Any) -> None:
+    """The same structure and types, numbers within the bounds of the project."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_close(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    elif isinstance(expected, float | np.floating):
+        assert found == pytest.approx(expected, abs=0.01)
+    else:
+        assert found == expected
+
+
+def persons_of(results: Sequence[dict]) -> list[int]:
+    return [len(result['predictions'][0]) for result in results]
+
+
+# ------------------------------------------------------------------ stock's interface
+
+
+@pytest.mark.parametrize('name', ['__init__', '__call__'])
+def test_arguments_are_stocks_by_name_order_and_default(name):
+    def parameters(cls: type) -> list[inspect.Parameter]:
+        return list(inspect.signature(getattr(cls, name)).parameters.values())
+
+    theirs, mine = parameters(Pose2DInferencer), parameters(BatchPose2DInferencer)
+    mine_by_name = {parameter.name: parameter for parameter in mine}
+    assert [p.name for p in mine][: len(theirs) - 1] == [p.name for p in theirs][:-1]
+    for parameter in theirs:
+        ours = mine_by_name[parameter.name]
+        assert ours.kind == parameter.kind
+        if parameter.name != 'batch_size':  # None: the constructor's
+            assert ours.default == parameter.default
+    added = [p for p in mine if p.name not in {q.name for q in theirs}]
+    assert all(p.kind == inspect.Parameter.KEYWORD_ONLY for p in added)
+
+
+CALLS = {
+    'plain': {},
+    'data samples': {'return_datasamples': True},
+    'drawn': {'return_vis': True},
+    'drawn otherwise': {
+        'return_vis': True,
+        'draw_bbox': True,
+        'radius': 5,
+        'thickness': 2,
+        'kpt_thr': 0.5,
+        'black_background': True,
+    },
+    'openpose': {'return_vis': True, 'skeleton_style': 'openpose'},
+    'pose based suppression': {'pose_based_nms': True, 'bbox_thr': 0.3},
+    'not merged': {'merge_results': False},
+    'not merged and drawn': {'merge_results': False, 'return_vis': True},
+    'higher threshold': {'bbox_thr': 0.9},
+    'more suppression': {'nms_thr': 0.1, 'bbox_thr': 0.3},
+    'batch size of the call': {'batch_size': 1},
+}
+
+
+def call_of(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {'bbox_thr': ONE_STAGE_THR, **options} if kind == 'one_stage' else options
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('options', CALLS.values(), ids=CALLS)
+def test_results_are_stocks(ours, stock, kind, options):
+    # Stock takes an image without persons for one person, see the tests of no_person.
+    images = [image for image in PICTURES if kind == 'one_stage' or image[0, 0, 0]]
+    options = call_of(kind, options)
+    expected = list(stock[kind](images, **options))
+    found = list(ours[kind](images, **options))
+    assert len(found) == len(expected) == len(images)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert isinstance(mine, dict)
+        assert mine.keys() == theirs.keys()
+        if options.get('return_datasamples'):
+            (one,), (other,) = mine['predictions'], theirs['predictions']
+            assert type(one) is type(other)
+            assert_close_instances(one, other)
+        else:
+            assert_close(mine['predictions'], theirs['predictions'])
+        drawn, theirs_drawn = mine['visualization'], theirs['visualization']
+        assert type(drawn) is type(theirs_drawn)
+        if theirs_drawn:
+            assert [d.shape for d in drawn] == [d.shape for d in theirs_drawn]
+            assert drawn[0].dtype == theirs_drawn[0].dtype
+            # A line that moves by a hundredth of a pixel may touch another pixel.
+            assert np.mean(drawn[0] != theirs_drawn[0]) < 0.01
+
+
+def assert_close_instances(one: Any, other: Any) -> None:
+    mine, theirs = one.pred_instances, other.pred_instances
+    assert set(mine.keys()) == set(theirs.keys())
+    for key, expected in theirs.items():
+        found = mine[key]
+        assert (type(found), found.shape, found.dtype) == (
+            type(expected),
+            expected.shape,
+            expected.dtype,
+        )
+        np.testing.assert_allclose(found, expected, rtol=0, atol=0.01, err_msg=key)
+    assert set(one.metainfo_keys()) == set(other.metainfo_keys())
+    assert one.ori_shape == other.ori_shape
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_cases_are_worth_something(ours, kind):
+    results = list(ours[kind](PICTURES, **call_of(kind, {})))
+    assert len(set(persons_of(results))) > 3
+    points = [p['keypoints'][0] for r in results for p in r['predictions'][0]]
+    assert len({tuple(point) for point in points}) == len(points)
+
+
+def test_heatmaps_are_drawn_as_by_stock(ours, stock):
+    images = [PICTURES[0], PICTURES[2]]
+    options = {'return_vis': True, 'draw_heatmap': True}
+    expected = list(stock['top_down'](images, **options))
+    found = list(ours['top_down'](images, **options))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine['visualization'][0].shape == theirs['visualization'][0].shape
+        # The heatmap is below the image.
+        assert mine['visualization'][0].shape[0] > images[0].shape[0]
+        assert np.mean(mine['visualization'][0] != theirs['visualization'][0]) < 0.01
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('style', ['mmpose', 'openpose'])
+def test_an_image_with_nobody_can_be_drawn(ours, kind, style):
+    options = {'return_vis': True, 'draw_heatmap': True, 'draw_bbox': True, 'bbox_thr': 2.0}
+    (result,) = ours[kind](PICTURES[1], skeleton_style=style, **options)
+    assert persons_of([result]) == [0]
+    assert result['visualization'][0].shape[1] == PICTURES[1].shape[1]
+
+
+INPUTS: dict[str, Callable[[Path], Any]] = {
+    'path': lambda folder: str(folder / 'a.png'),
+    'Path': lambda folder: folder / 'a.png',
+    'array': lambda folder: PICTURES[0],
+    'list of paths': lambda folder: [str(folder / 'a.png'), str(folder / 'b.png')],
+    'list of both': lambda folder: [PICTURES[0], str(folder / 'b.png')],
+    'tuple': lambda folder: (PICTURES[0], PICTURES[1]),
+    'stream': lambda folder: iter([PICTURES[0], str(folder / 'b.png')]),
+    'folder': lambda folder: str(folder),
+    'glob': lambda folder: str(folder / '*.png'),
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('inputs', INPUTS.values(), ids=INPUTS)
+def test_every_kind_of_input_gives_the_same(ours, folder, kind, inputs):
+    options = call_of(kind, {})
+    expected = list(ours[kind](PICTURES, **options))
+    found = list(ours[kind](inputs(folder), **options))
+    # The files are in the order of the pictures.
+    assert len(found) > 0
+    assert_close(found, expected[: len(found)])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_nothing_gives_nothing(ours, tmp_path, kind):
+    assert list(ours[kind]([])) == []
+    assert list(ours[kind](str(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'batchsize': 4}, 'batchsize'),
+        ({'kpt_score': 0.5, 'return_vis': True}, 'kpt_score'),
+        ({'use_oks_tracking': True}, 'use_oks_tracking'),  # of the other inferencers
+        ({'skeleton_style': 'coco'}, 'skeleton_style'),
+        ({'batch_size': 0}, 'batch_size'),
+        ({'vis_out_dir': 'a.jpg'}, 'vis_out_dir'),
+    ],
+)
+def test_wrong_options_are_an_error_at_the_call(ours, options, message):
+    with pytest.raises(ValueError, match=message):
+        ours['one_stage'](PICTURES, **options)
+
+
+def test_wrong_inputs_are_an_error_at_the_call(ours, tmp_path):
+    with pytest.raises(SourceError, match='no such file'):
+        ours['one_stage'](str(tmp_path / 'missing'))
+
+
+def test_a_call_alone_reads_nothing(ours):
+    def stream() -> Iterator[np.ndarray]:
+        pytest.fail('read before a result was asked for')
+        yield
+
+    ours['one_stage'](stream())
+
+
+def test_stocks_old_spelling_still_works(ours):
+    (result,) = ours['one_stage'](PICTURES[0], return_datasample=True)
+    assert result['predictions'][0].pred_instances.keypoints.ndim == 3
+
+
+# ----------------------------------------------------------------------- written files
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('options', [{'out_dir': ''}, {'vis_out_dir': 'v', 'pred_out_dir': 'p'}])
+def test_files_with_one_name_in_two_folders_do_not_meet(ours, folder, tmp_path, kind, options):
+    options = {key: str(tmp_path / value) for key, value in options.items()}
+    results = list(ours[kind](str(folder), **call_of(kind, options)))
+    vis = Path(options.get('vis_out_dir', tmp_path / 'visualizations'))
+    predictions = Path(options.get('pred_out_dir', tmp_path / 'predictions'))
+    names = files_below(folder)
+    assert files_below(vis) == names
+    assert files_below(predictions) == [name.replace('.png', '.json') for name in names]
+    for name, image, result in zip(names, PICTURES, results, strict=True):
+        written = json.loads((predictions / name).with_suffix('.json').read_text())
+        assert written == result['predictions'][0]
+        assert mmcv.imread(vis / name).shape == image.shape
+
+
+def test_written_files_are_stocks(ours, stock, folder, tmp_path):
+    path = str(folder / 'a.png')
+    for name, inferencer in (('stock', stock['top_down']), ('ours', ours['top_down'])):
+        list(inferencer(path, out_dir=str(tmp_path / name)))
+    assert files_below(tmp_path / 'ours') == files_below(tmp_path / 'stock')
+    assert_close(
+        *(
+            json.loads((tmp_path / n / 'predictions' / 'a.json').read_text())
+            for n in ('ours', 'stock')
+        )
+    )
+    drawn, theirs = (mmcv.imread(tmp_path / n / 'visualizations/a.png') for n in ('ours', 'stock'))
+    assert np.mean(drawn != theirs) < 0.01
+
+
+def write_video(path: Path, frames: Sequence[np.ndarray]) -> str:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return str(path)
+
+
+def test_a_video_becomes_one_video_and_one_json(ours, stock, tmp_path):
+    path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(8)])
+    options = call_of('one_stage', {})
+    results = list(ours['one_stage'](path, out_dir=str(tmp_path / 'ours'), **options))
+    assert len(results) == 8
+    # In the order of the frames: what each frame gives on its own.
+    alone = list(ours['one_stage'](list(mmcv.VideoReader(path)), **options))
+    assert_close([r['predictions'] for r in results], [r['predictions'] for r in alone])
+    assert len({str(result['predictions']) for result in results}) > 4
+
+    list(stock['one_stage'](path, out_dir=str(tmp_path / 'stock'), **options))
+    names = ['predictions/film.json', 'visualizations/film.mp4']
+    assert files_below(tmp_path / 'ours') == files_below(tmp_path / 'stock') == names
+    mine, theirs = (
+        json.loads((tmp_path / name / names[0]).read_text()) for name in ('ours', 'stock')
+    )
+    assert [frame['frame_id'] for frame in mine] == list(range(8))
+    assert_close(mine, theirs)
+    drawn, theirs = (
+        mmcv.VideoReader(str(tmp_path / name / names[1])) for name in ('ours', 'stock')
+    )
+    assert (len(drawn), drawn.fps, drawn.resolution) == (8, 12, (96, 64))
+    for one, other in zip(drawn, theirs, strict=True):
+        assert np.abs(one.astype(int) - other).mean() < 2
+
+
+def test_a_video_that_is_left_early_has_whole_files(ours, tmp_path):
+    path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(8)])
+    results = ours['one_stage'](path, out_dir=str(tmp_path / 'out'), bbox_thr=ONE_STAGE_THR)
+    for _ in range(3):
+        next(results)
+    assert 'mmpose_batch_reader' in our_threads()
+    results.close()
+    assert len(json.loads((tmp_path / 'out/predictions/film.json').read_text())) == 3
+    assert len(mmcv.VideoReader(str(tmp_path / 'out/visualizations/film.mp4'))) == 3
+
+
+# ------------------------------------------------------------- calls do not disturb others
+
+TWO_CALLS = {
+    'one_stage': (
+        {'bbox_thr': 0.7, 'batch_size': 1, 'return_vis': True, 'skeleton_style': 'openpose'},
+        {'bbox_thr': 0.9, 'batch_size': 4, 'nms_thr': 0.1, 'return_vis': True, 'radius': 7},
+    ),
+    'top_down': (
+        {'bbox_thr': 0.3, 'return_vis': True, 'draw_heatmap': True},
+        {'bbox_thr': 0.7, 'batch_size': 2, 'return_vis': True, 'thickness': 3, 'draw_bbox': True},
+    ),
+}
+
+
+def as_plain(results: Sequence[dict]) -> list[tuple[Any, list]]:
+    return [(r['predictions'], [d.tolist() for d in r['visualization']]) for r in results]
+
+
+@pytest.fixture(params=KINDS)
+def two_calls(request: pytest.FixtureRequest, ours: dict) -> tuple[list[Callable], list[list]]:
+    """Two calls that differ in all they may, and what each gives alone."""
+    kind = request.param
+    calls = [lambda options=options: ours[kind](PICTURES, **options) for options in TWO_CALLS[kind]]
+    expected = [as_plain(list(call())) for call in calls]
+    assert expected[0] != expected[1]
+    return calls, expected
+
+
+def test_two_generators_of_one_object_may_be_interleaved(two_calls):
+    calls, expected = two_calls
+    pairs = list(zip(*(call() for call in calls), strict=True))
+    assert [as_plain(results) for results in zip(*pairs, strict=True)] == expected
+
+
+def test_two_threads_may_use_one_object(two_calls):
+    calls, expected = two_calls
+    found: dict[int, list] = {}
+    start = threading.Barrier(2)
+
+    def run(number: int) -> None:
+        start.wait()
+        for _ in range(3):
+            found.setdefault(number, []).append(as_plain(list(calls[number]())))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: [expected[number]] * 3 for number in (0, 1)}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_call_that_is_left_early_leaves_the_settings_alone(ours, kind):
+    inferencer, options = ours[kind], call_of(kind, {})
+    expected = list(inferencer(PICTURES, **options))
+    settings = copy.deepcopy(dict(inferencer.model.test_cfg))
+    abandoned = inferencer(PICTURES, bbox_thr=0.99, draw_heatmap=True, return_vis=True)
+    next(abandoned)
+    assert dict(inferencer.model.test_cfg) == settings
+    assert list(inferencer(PICTURES, **options)) == expected
+    abandoned.close()
+
+
+def test_the_users_config_is_not_changed(one_stage):
+    before = copy.deepcopy(one_stage.cfg.to_dict())
+    list(one_stage.ours()(PICTURES[:2], bbox_thr=0.9, draw_heatmap=True))
+    assert one_stage.cfg.to_dict() == before
+
+
+# ------------------------------------------------------------------------------- bboxes
+
+BOXES = [
+    np.array([[5, 5, 40, 80], [20, 10, 55, 85]], np.float32),
+    np.zeros((0, 4), np.float32),
+    np.array([[10, 10, 60, 60, 0.5]], np.float32),
+]
+
+
+class NoDetector(OurDetector):
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        pytest.fail('asked although the boxes are given')
+
+
+@pytest.mark.parametrize('form', [list, tuple, lambda boxes: [b.tolist() for b in boxes], iter])
+def test_given_boxes_are_used(top_down, form):
+    inferencer = top_down.ours()
+    inferencer.detector = NoDetector()
+    results = list(inferencer(PICTURES[:3], bboxes=form(BOXES)))
+    found = [[p['bbox'][0] for p in result['predictions'][0]] for result in results]
+    scores = [[p['bbox_score'] for p in result['predictions'][0]] for result in results]
+    for boxes, expected in zip(found, BOXES, strict=True):
+        np.testing.assert_allclose(np.reshape(boxes, (-1, 4)), expected[:, :4], atol=0.01)
+    assert scores == [[1, 1], [], [0.5]]
+
+
+def test_given_boxes_make_what_the_same_detected_ones_make(top_down, ours):
+    inferencer = top_down.ours()
+    image = PICTURES[2]
+    (detected,) = ours['top_down'](image, return_datasamples=True)
+    instances = detected['predictions'][0].pred_instances
+    boxes = np.column_stack((instances.bboxes, instances.bbox_scores))
+    inferencer.detector = NoDetector()
+    (given,) = inferencer(image, bboxes=[boxes], return_datasamples=True)
+    assert len(boxes) == 5
+    assert_close_instances(given['predictions'][0], detected['predictions'][0])
+
+
+def test_boxes_left_out_for_one_image_are_detected(ours):
+    results = list(ours['top_down'](PICTURES[:3], bboxes=[BOXES[0], None, None]))
+    assert persons_of(results) == [2, 0, 5]
+
+
+@pytest.mark.parametrize('count', [1, 2, 4])
+@pytest.mark.parametrize('stream', [False, True])
+def test_boxes_for_another_number_of_images_are_an_error(ours, count, stream):
+    images = iter(PICTURES[:3]) if stream else PICTURES[:3]
+    boxes = [BOXES[0]] * count
+    with pytest.raises(ValueError, match='bboxes: expected one array of boxes for every image'):
+        list(ours['top_down'](images, bboxes=boxes))
+
+
+def test_boxes_for_a_model_that_takes_none_are_an_error(ours):
+    with pytest.raises(ValueError, match='only top-down models'):
+        ours['one_stage'](PICTURES[:1], bboxes=[BOXES[0]])
+
+
+@pytest.mark.parametrize(
+    ('boxes', 'found'),
+    [
+        pytest.param([[5, 5, 5, 9]], 'without area: 5, 5, 5, 9', id='no width'),
+        pytest.param([[5, 9, 9, 5]], 'without area', id='upside down'),
+        pytest.param([[1, 1, 9, 9], [0, 0, np.nan, 5]], 'box 1 with a value', id='NaN'),
+        pytest.param([[0, 0, np.inf, 5]], 'not finite', id='infinite'),
+        pytest.param([[0, 0, 9, 9, np.nan]], 'not finite', id='NaN for a score'),
+        pytest.param([[500, 5, 600, 9]], 'outside the image', id='to the right'),
+        pytest.param([[-9, -9, 0, 0]], 'outside the image', id='to the left'),
+        pytest.param([[1, 2, 3]], '(1, 3)', id='three numbers'),
+        pytest.param([1, 2, 3, 4], '(4,)', id='not in a list'),
+        pytest.param([[1, 2, 3, 4], [1, 2]], 'inhomogeneous', id='of different length'),
+    ],
+)
+def test_bad_boxes_are_a_failure_of_their_image(ours, boxes, found):
+    results = list(ours['top_down'](PICTURES[:3], bboxes=[BOXES[0], boxes, BOXES[0]]))
+    assert [len(result['predictions']) for result in results] == [1, 0, 1]
+    assert results[1]['image'] == '000001.jpg'
+    assert found in results[1]['error']
+
+
+def test_boxes_that_reach_over_the_edge_are_used_as_they_are(ours):
+    (result,) = ours['top_down'](PICTURES[0], bboxes=[[[-20, -20, 100, 200]]])
+    assert result['predictions'][0][0]['bbox'][0] == [-20, -20, 100, 200]
+
+
+# -------------------------------------------------------------------- persons and batches
+
+
+def batches_of(inferencer: BatchPose2DInferencer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of all batches that the pose network will get."""
+    sizes: list[int] = []
+    test_step = inferencer.model.test_step
+
+    def counted(data: dict) -> Any:
+        sizes.append(len(data['inputs']))
+        return test_step(data)
+
+    monkeypatch.setattr(inferencer.model, 'test_step', counted)
+    return sizes
+
+
+def test_persons_of_many_images_fill_one_batch(top_down, monkeypatch):
+    inferencer = top_down.ours(batch_size=16, det_batch_size=2)
+    counts = [0, 40, 1, 0, 3, 0, 2]
+    images = [picture(120, 90, seed, count) for seed, count in enumerate(counts)]
+    sizes = batches_of(inferencer, monkeypatch)
+    results = list(inferencer(images))
+    assert persons_of(results) == counts
+    assert sizes == [16, 16, 14]
+    assert inferencer.detector.batches == [2, 2, 2, 1]
+    alone = [next(iter(inferencer(image))) for image in images]
+    for together, single in zip(results, alone, strict=True):
+        assert_close(together['predictions'], single['predictions'])
+
+
+def test_images_of_a_one_stage_model_fill_batches(ours, monkeypatch):
+    sizes = batches_of(ours['one_stage'], monkeypatch)
+    list(ours['one_stage'](PICTURES))
+    assert sizes == [3, 3, 1]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('batch_size', [1, 2, 100])
+def test_a_call_may_have_a_batch_size_of_its_own(ours, monkeypatch, kind, batch_size):
+    sizes = batches_of(ours[kind], monkeypatch)
+    list(ours[kind](PICTURES, batch_size=batch_size))
+    whole = sum(PERSONS) if kind == 'top_down' else len(PICTURES)
+    assert max(sizes) == min(batch_size, whole)
+    assert sum(sizes) == whole
+
+
+def test_inputs_of_different_shape_are_never_in_one_batch(one_stage):
+    # The pipeline without its resizing: every image keeps its size.
+    cfg = copy.deepcopy(one_stage.cfg)
+    cfg.test_dataloader.dataset.pipeline[1] = {
+        'type': 'BottomupResize',
+        'input_size': (96, 96),
+        'size_factor': 32,
+        'resize_mode': 'expand',
+        'pad_val': (114, 114, 114),
+    }
+    inferencer = TinyModel(cfg, one_stage.weights).ours(batch_size=3)
+    shapes = []
+    test_step = inferencer.model.test_step
+
+    def seen(data: dict) -> Any:
+        shapes.append({tuple(image.shape) for image in data['inputs']})
+        return test_step(data)
+
+    inferencer.model.test_step = seen
+    sizes = [(96, 96), (192, 96), (96, 96), (96, 192), (192, 96), (96, 96)]
+    images = [picture(*size, seed) for seed, size in enumerate(sizes)]
+    results = list(inferencer(images, bbox_thr=0.6))
+    assert [len(batch) for batch in shapes] == [1] * len(shapes)
+    assert len(shapes) == 3
+    alone = [next(iter(inferencer(image, bbox_thr=0.6))) for image in images]
+    for together, single in zip(results, alone, strict=True):
+        assert_close(together['predictions'], single['predictions'])
+
+
+def test_nobody_is_an_empty_result_by_default(ours):
+    (result,) = ours['top_down'](PICTURES[1])
+    assert result == {'predictions': [[]], 'visualization': None}
+    (result,) = ours['top_down'](PICTURES[1], merge_results=False, return_datasamples=True)
+    instances = result['predictions'][0].pred_instances
+    assert len(instances) == 0
+    assert instances.keypoints.shape == (0, 17, 2)
+
+
+def test_nobody_is_the_whole_image_if_asked_for_as_in_stock(top_down, stock):
+    inferencer = top_down.ours(no_person='whole_image')
+    found, expected = list(inferencer(PICTURES)), list(stock['top_down'](PICTURES))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_close(mine['predictions'], theirs['predictions'])
+    assert 0 not in persons_of(found)
+
+
+def test_without_a_detector_every_image_is_one_person(top_down):
+    inferencer = top_down.ours()
+    inferencer.detector = None
+    results = list(inferencer(PICTURES))
+    assert persons_of(results) == [1] * len(PICTURES)
+    boxes = [result['predictions'][0][0]['bbox'][0] for result in results]
+    np.testing.assert_allclose(boxes, [[0, 0, *size] for size in SIZES], atol=0.01)
+
+
+# ----------------------------------------------------------- read once, kept no longer
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('drawn', [False, True])
+def test_a_file_is_read_and_decoded_once(ours, folder, tmp_path, monkeypatch, kind, drawn):
+    calls: dict[str, int] = {}
+
+    def count(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls[name] = calls.get(name, 0) + 1
+            return function(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, counted)
+
+    count(mmengine.fileio, 'get')
+    count(mmcv, 'imfrombytes')
+    count(mmcv.image.io, 'imfrombytes')
+    count(cv2, 'imdecode')
+    count(cv2, 'imread')
+    options = {'return_vis': True, 'out_dir': str(tmp_path)} if drawn else {}
+    list(ours[kind](str(folder), **call_of(kind, options)))
+    files = len(PICTURES)
+    assert calls == {'get': files, 'imfrombytes': files, 'imdecode': files}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('num_workers', [0, 3])
+def test_nothing_is_kept_of_a_result_that_was_yielded(one_stage, top_down, kind, num_workers):
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    inferencer = model.ours(batch_size=2, det_batch_size=2, num_workers=num_workers)
+    images: list[weakref.ref] = []
+
+    def stream() -> Iterator[np.ndarray]:
+        for seed in range(40):
+            image = picture(64, 48, seed, persons=1 + seed % 3)
+            images.append(weakref.ref(image))
+            yield image
+            del image
+
+    alive_before_the_first = None
+    samples: list[weakref.ref] = []
+    most = 0
+    results = inferencer(stream(), return_datasamples=True, return_vis=True)
+    for result in results:
+        samples.append(weakref.ref(result['predictions'][0]))
+        samples.append(weakref.ref(result['visualization'][0]))
+        del result
+        gc.collect()  # data samples of mmengine hold cycles
+        alive = sum(reference() is not None for reference in images)
+        most = max(most, alive)
+        if alive_before_the_first is None:
+            alive_before_the_first = len(images)
+        # All but the result before, which the generator lets go of when it is resumed.
+        assert sum(reference() is not None for reference in samples[:-2]) == 0
+    # Two stages read ahead, at most 2 * workers each and a detector batch, and images wait for
+    # their batches, at most twice a batch in each of two stages.
+    assert most <= 4 * num_workers + 2 + 8 + 2
+    assert most < 40 / 1.5
+    gc.collect()
+    assert not any(reference() is not None for reference in (*images, *samples))
+
+
+# ------------------------------------------------------------------------- leaving early
+
+
+def leave(results: Iterator[dict], how: str) -> None:
+    if how == 'break':
+        for _ in results:
+            break
+        results.close()
+    elif how == 'close':
+        next(results)
+        results.close()
+    elif how == 'forget':
+        next(results)
+        del results
+    elif how == 'never begin':
+        results.close()
+    else:
+        error = {'error': LookupError, 'Ctrl-C': KeyboardInterrupt}[how]
+        next(results)
+        with pytest.raises(error):
+            results.throw(error())
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('how', ['break', 'close', 'forget', 'never begin', 'error', 'Ctrl-C'])
+def test_whoever_leaves_early_leaves_no_thread(ours, kind, how):
+    results = ours[kind](itertools.cycle(PICTURES))
+    leave(results, how)
+    del results
+    assert our_threads() == []
+
+
+def test_an_interruption_in_the_network_ends_the_threads(ours, monkeypatch):
+    def interrupted(data: dict) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ours['one_stage'].model, 'test_step', interrupted)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        list(ours['one_stage'](itertools.cycle(PICTURES)))
+    assert our_threads() == []
+    assert raised.value is not None  # held until here, and with it its frames
+
+
+def test_a_full_disk_ends_the_threads_while_its_error_is_held(ours, tmp_path, monkeypatch):
+    def full(*args: Any) -> None:
+        raise OSError(28, 'No space left on device')
+
+    path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(30)])
+    monkeypatch.setattr(StockWriter, 'write', full)
+    with pytest.raises(OSError, match='No space') as raised:
+        list(ours['one_stage'](path, pred_out_dir=str(tmp_path / 'out')))
+    assert our_threads() == []
+    assert raised.value is not None
+
+
+def test_a_bad_frame_ends_the_threads_while_its_error_is_held(one_stage, tmp_path, monkeypatch):
+    inferencer = one_stage.ours(on_error='raise')
+
+    def fail(data: dict) -> Any:
+        raise RuntimeError('cannot run')
+
+    path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(30)])
+    monkeypatch.setattr(inferencer.model, 'test_step', fail)
+    with pytest.raises(InputError, match='cannot run') as raised:
+        list(inferencer(path))
+    assert our_threads() == []
+    assert raised.value is not None
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+@pytest.fixture
+def with_bad_ones(folder: Path, tmp_path: Path) -> list[str]:
+    (tmp_path / 'text.png').write_text('no image')
+    missing = str(tmp_path / 'missing.png')
+    good = [str(folder / name) for name in ('a.png', 'x/c.png', 'x/d.png')]
+    return [good[0], str(tmp_path / 'text.png'), good[1], missing, missing, good[2]]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_a_bad_file_is_a_record_in_its_place(
+    one_stage, top_down, with_bad_ones, tmp_path, kind, num_workers
+):
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    inferencer = model.ours(num_workers=num_workers)
+    out = tmp_path / 'out'
+    results = list(inferencer(with_bad_ones, return_vis=True, out_dir=str(out)))
+    assert [result.get('image') for result in results] == [
+        path if position in (1, 3, 4) else None for position, path in enumerate(with_bad_ones)
+    ]
+    for result in results:
+        if 'error' in result:
+            assert (result['predictions'], result['visualization']) == ([], [])
+            assert 'expected' in result['error']
+            assert '\n' not in result['error']
+    good = [result for result in results if 'error' not in result]
+    alone = list(inferencer([path for path in with_bad_ones if 'pictures' in path]))
+    for mixed, single in zip(good, alone, strict=True):
+        assert_close(mixed['predictions'], single['predictions'])
+    assert len(files_below(out)) == 6  # for each of the good ones a drawing and a JSON
+
+
+def test_a_bad_file_ends_the_call_if_asked_to(one_stage, with_bad_ones):
+    inferencer = one_stage.ours(on_error='raise')
+    results = inferencer(with_bad_ones)
+    next(results)
+    with pytest.raises(InputError) as raised:
+        next(results)
+    assert str(raised.value).startswith(f'{with_bad_ones[1]}: expected an image')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, monkeypatch, kind):
+    inferencer = ours[kind]
+    test_step = inferencer.model.test_step
+    bad = '000002.jpg'
+
+    def fail_on_one(data: dict) -> Any:
+        if any(sample.img_path == bad for sample in data['data_samples']):
+            raise RuntimeError('out of memory\nhint: buy more')
+        return test_step(data)
+
+    expected = list(inferencer(PICTURES))
+    monkeypatch.setattr(inferencer.model, 'test_step', fail_on_one)
+    found = list(inferencer(PICTURES))
+    assert found[2] == {
+        'predictions': [],
+        'visualization': [],
+        'image': bad,
+        'error': 'network: RuntimeError: out of memory hint: buy more',
+    }
+    for position in (0, 1, 3, 4, 5, 6):
+        assert_close(found[position]['predictions'], expected[position]['predictions'])
+
+
+def test_a_detector_that_fails_on_one_image_fails_that_image_only(top_down, monkeypatch):
+    inferencer = top_down.ours(det_batch_size=4)
+    detect = inferencer.detector.detect
+
+    def fail_on_five(prepared: list[dict], *thresholds: float) -> Any:
+        if any(len(packed['data_samples']) == 5 for packed in prepared):
+            raise RuntimeError('too many')
+        return detect(prepared, *thresholds)
+
+    monkeypatch.setattr(inferencer.detector, 'detect', fail_on_five)
+    results = list(inferencer(PICTURES))
+    assert [r.get('error') for r in results] == [
+        'detection: RuntimeError: too many' if count == 5 else None for count in PERSONS
+    ]
+    assert [len(r['predictions'][0]) for r in results if 'error' not in r] == [1, 0, 2, 0, 12, 3]
+
+
+# ------------------------------------------------------------------ precision and building
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_bf16_runs_on_a_cpu_and_moves_keypoints_a_little(one_stage, top_down, ours, kind):
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    lower = model.ours(precision='bf16')
+    assert lower.options.precision == 'bf16'
+    images = [image for image in PICTURES if image[0, 0, 0]]
+    samples = [
+        [
+            result['predictions'][0].pred_instances
+            for result in inferencer(images, return_datasamples=True, **call_of(kind, {}))
+        ]
+        for inferencer in (lower, ours[kind])
+    ]
+    moved = []
+    for mine, reference in zip(*samples, strict=True):
+        assert mine.keypoints.dtype == reference.keypoints.dtype
+        assert np.isfinite(mine.keypoints).all()
+        if len(mine) == len(reference) > 0:
+            moved.append(np.median(np.abs(mine.keypoints - reference.keypoints)))
+    assert len(moved) > len(images) / 2
+    # Images are about 100 px wide; random weights make far more of rounding than trained ones.
+    assert 0 < np.median(moved) < 3
+
+
+def test_fp16_on_a_cpu_is_an_error_that_names_bf16(one_stage):
+    with pytest.raises(ValueError, match='bf16'):
+        one_stage.ours(precision='fp16')
+
+
+@pytest.mark.parametrize(
+    'options', [{'precision': 'int8'}, {'num_workers': -1}, {'on_error': 'skip'}, {'batch_size': 0}]
+)
+def test_wrong_options_are_an_error_before_anything_is_built(one_stage, monkeypatch, options):
+    monkeypatch.setattr('mmpose_batch.models.MODELS.build', lambda cfg: pytest.fail('built'))
+    with pytest.raises(ValueError, match=next(iter(options))):
+        one_stage.ours(**options)
+
+
+def test_the_registry_builds_it(one_stage):
+    inferencer = INFERENCERS.build(
+        dict(
+            type='BatchPose2DInferencer',
+            model=one_stage.cfg,
+            weights=one_stage.weights,
+            device='cpu',
+            batch_size=5,
+        )
+    )
+    assert isinstance(inferencer, BatchPose2DInferencer)
+    assert isinstance(inferencer, Pose2DInferencer)
+    assert inferencer.options.batch_size == 5
+
+
+@pytest.fixture
+def config(one_stage: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """Writes a config file with an inferencer in it, and a module that it imports."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'imported_by_a_config.py').write_text('')
+    one_stage.cfg.dump(tmp_path / 'base.py')
+
+    def write(**inferencer: Any) -> str:
+        (tmp_path / 'config.py').write_text(
+            "_base_ = 'base.py'\n"
+            "custom_imports = dict(imports=['mmpose_batch', 'imported_by_a_config'])\n"
+            f"inferencer = dict(type='BatchPose2DInferencer', {as_arguments(inferencer)})\n"
+        )
+        return str(tmp_path / 'config.py')
+
+    yield write
+    sys.modules.pop('imported_by_a_config', None)
+
+
+def as_arguments(options: dict[str, Any]) -> str:
+    return ', '.join(f'{key}={value!r}' for key, value in options.items())
+
+
+def test_a_config_says_how_the_inferencer_is_built(config, one_stage):
+    path = config(batch_size=7, num_workers=0, on_error='raise', weights=one_stage.weights)
+    inferencer = build_inferencer(path, device='cpu')
+    assert 'imported_by_a_config' in sys.modules
+    options = inferencer.options
+    assert (options.batch_size, options.num_workers, options.on_error) == (7, 0, 'raise')
+    expected = list(one_stage.ours()(PICTURES, bbox_thr=ONE_STAGE_THR))
+    for mine, theirs in zip(inferencer(PICTURES, bbox_thr=ONE_STAGE_THR), expected, strict=True):
+        assert_close(mine['predictions'], theirs['predictions'])
+
+
+def test_arguments_go_before_the_config(config, one_stage):
+    path = config(batch_size=7, num_workers=0, weights='missing.pth')
+    inferencer = build_inferencer(
+        path, one_stage.weights, batch_size=2, num_workers=None, device='cpu'
+    )
+    assert (inferencer.options.batch_size, inferencer.options.num_workers) == (2, 0)
+
+
+def test_changes_to_the_config_reach_the_model(config):
+    changes = {'model.test_cfg.nms_pre': 1, 'inferencer.batch_size': 3}
+    inferencer = build_inferencer(config(batch_size=7), 'none', changes, device='cpu')
+    assert inferencer.options.batch_size == 3
+    assert max(persons_of(list(inferencer(PICTURES, bbox_thr=0.0)))) <= 2  # one a level
+
+
+def test_no_weights_are_the_same_random_ones_each_time(config):
+    path = config(weights='missing.pth')
+    states = [build_inferencer(path, 'none', device='cpu').model.state_dict() for _ in range(2)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize(
+    ('inferencer', 'error', 'message'),
+    [
+        ({'batchsize': 4}, TypeError, 'batchsize'),
+        ({'batch_size': '4'}, ValueError, 'batch_size: expected a whole number'),
+    ],
+)
+def test_a_wrong_option_in_a_config_is_an_error(config, inferencer, error, message):
+    with pytest.raises(error, match=message):
+        build_inferencer(config(**inferencer), 'none', device='cpu')
+
+
+def test_another_inferencer_in_a_config_is_an_error(one_stage):
+    cfg = copy.deepcopy(one_stage.cfg)
+    cfg.inferencer = {'type': 'Pose2DInferencer'}
+    with pytest.raises(ValueError, match='expected type BatchPose2DInferencer'):
+        build_inferencer(cfg, 'none', device='cpu')
+
+
+def test_a_plain_config_needs_no_inferencer_in_it(one_stage):
+    inferencer = build_inferencer(one_stage.cfg, one_stage.weights, device='cpu', batch_size=4)
+    assert inferencer.options.batch_size == 4
+
+
+def test_progress_is_shown_if_asked_for(one_stage, capsys):
+    inferencer = one_stage.ours(show_progress=True)
+    assert len(list(inferencer(PICTURES))) == len(PICTURES)
+    assert 'Inference' in capsys.readouterr().out
+
+
+SNAPSHOT = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location('compat', {compat!r})
+compat = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compat)
+compat.provide_torchvision()  # without it stock itself cannot be imported
+
+import mmcv, mmdet.apis, mmdet.models, mmengine, mmpose.apis, mmpose.models
+import torch
+from mmcv.cnn import ConvModule
+
+def snapshot():
+    seen = {{}}
+    for name, module in list(sys.modules.items()):
+        if name.split('.')[0] not in ('mmcv', 'mmdet', 'mmengine', 'mmpose', 'torch'):
+            continue
+        for key, value in list(vars(module).items()):
+            if callable(value):
+                seen[name, key] = value
+            if isinstance(value, type) and value.__module__ == name:
+                for attribute, member in list(vars(value).items()):
+                    if callable(member) or isinstance(member, (classmethod, property)):
+                        seen[name, key, attribute] = member
+    return seen
+
+before = snapshot()
+import mmpose_batch
+from mmengine.config import Config
+{use}
+after = snapshot()
+changed = sorted(str(key) for key, value in before.items() if after.get(key) is not value)
+print(len(before), changed)
+"""
+
+
+@pytest.mark.slow
+def test_no_class_or_function_of_the_libraries_is_changed(one_stage, tmp_path):
+    one_stage.cfg.dump(tmp_path / 'config.py')
+    use = (
+        f'from mmpose_batch.inferencer import build_inferencer\n'
+        f"i = build_inferencer({str(tmp_path / 'config.py')!r}, 'none', device='cpu')\n"
+        f'import numpy as np\n'
+        f'list(i(np.zeros((64, 64, 3), np.uint8), return_vis=True))\n'
+    )
+    from mmpose_batch import compat
+
+    script = SNAPSHOT.format(compat=compat.__file__, use=use)
+    process = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    count, changed = process.stdout.splitlines()[-1].split(' ', 1)
+    assert int(count) > 10_000
+    assert changed == '[]'

@@ -1,0 +1,369 @@
+"""Threads that read ahead: in order, bounded, gone afterwards; and what a file must be.
+
+Whether things happen at the same time is decided by events and barriers, never by a
+clock: `PATIENCE` only ends a test that would hang, `MOMENT` only waits for what must
+not happen.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from mmpose.datasets.transforms import LoadImage
+from tiny import picture, save
+
+from mmpose_batch.loading import ImageError, WorkerPool, is_truncated_jpeg, read_ahead, read_image
+from mmpose_batch.sources import Frame
+
+PATIENCE = 30.0
+MOMENT = 0.2
+CUT_OFF = cv2.imencode('.jpg', picture(64, 64))[1].tobytes()[:-20]
+
+
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    yield
+    assert our_threads() == []
+
+
+class Counted:
+    """Iterates numbers and knows how many were taken."""
+
+    def __init__(self, length: int = 1_000_000) -> None:
+        self.taken = 0
+        self._length = length
+
+    def __iter__(self) -> Iterator[int]:
+        for number in range(self._length):
+            self.taken += 1
+            yield number
+
+
+# ------------------------------------------------------------------------ WorkerPool
+
+
+@pytest.mark.parametrize('num_workers', [0, 1, 2, 7])
+@pytest.mark.parametrize('ahead', [0, 1, 5, 100])
+def test_results_come_in_the_order_of_the_items(num_workers, ahead):
+    delays = random.Random(0)
+
+    def square(number: int) -> int:
+        time.sleep(delays.random() / 500)
+        return number * number
+
+    with WorkerPool(num_workers) as pool:
+        assert list(pool.map(square, iter(range(40)), ahead)) == [n * n for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ('num_workers', 'ahead', 'beyond'),
+    [
+        pytest.param(0, 9, 0, id='no workers read nothing ahead'),
+        pytest.param(1, 0, 0, id='one at a time'),
+        pytest.param(2, 3, 3, id='ahead'),
+        pytest.param(7, 2, 2, id='more workers than ahead'),
+    ],
+)
+def test_no_more_items_are_taken_than_asked_for_and_ahead(num_workers, ahead, beyond):
+    items = Counted()
+    with WorkerPool(num_workers) as pool:
+        results = pool.map(lambda number: number, items, ahead)
+        for asked in range(1, 20):
+            next(results)
+            assert items.taken == asked + beyond
+
+
+@pytest.mark.parametrize('num_workers', [0, 1, 3])
+def test_what_a_worker_raises_arrives_at_its_items_place(num_workers):
+    def fail_at_five(number: int) -> int:
+        if number == 5:
+            raise LookupError('five')
+        return number
+
+    got = []
+    with WorkerPool(num_workers) as pool, pytest.raises(LookupError, match='five'):
+        got.extend(pool.map(fail_at_five, range(10), 4))
+    # `extend` keeps what came before the error.
+    assert got == [0, 1, 2, 3, 4]
+
+
+def test_workers_run_at_the_same_time():
+    together = threading.Barrier(3)
+    with WorkerPool(3) as pool:
+        # Each waits until all three are there; one after the other would never end.
+        places = list(pool.map(lambda _: together.wait(PATIENCE), range(3), 3))
+    assert sorted(places) == [0, 1, 2]
+
+
+def test_workers_go_on_while_the_consumer_is_busy():
+    began = [threading.Event() for _ in range(4)]
+    with WorkerPool(1) as pool:
+        results = pool.map(lambda number: began[number].set(), range(4), 2)
+        next(results)
+        assert began[1].wait(PATIENCE)
+        assert began[2].wait(PATIENCE)
+        assert not began[3].wait(MOMENT)  # not asked for and not ahead
+
+
+def test_without_workers_everything_runs_in_the_callers_thread_when_asked_for():
+    threads = []
+    results = WorkerPool(0).map(lambda _: threads.append(threading.current_thread()), range(3), 9)
+    assert threads == []
+    next(results)
+    assert threads == [threading.main_thread()]
+
+
+def test_one_pool_serves_two_stages_that_feed_each_other():
+    # With one worker, a stage that waited for the other inside a worker would hang.
+    with WorkerPool(1) as pool:
+        inner = pool.map(lambda number: number + 1, range(20), 3)
+        assert list(pool.map(lambda number: 2 * number, inner, 3)) == [
+            2 * (number + 1) for number in range(20)
+        ]
+
+
+@pytest.mark.parametrize('error', [None, RuntimeError, KeyboardInterrupt, GeneratorExit])
+def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error):
+    release = threading.Event()
+    begun = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number:
+            release.wait(PATIENCE)
+        return number
+
+    def consume() -> None:
+        with WorkerPool(2) as pool:
+            for _ in pool.map(work, range(100), 8):
+                # Two are at work and six in the queue: the two must end, the six not begin.
+                threading.Timer(MOMENT, release.set).start()
+                if error is not None:
+                    raise error
+                return
+
+    if error is None:
+        consume()
+    else:
+        with pytest.raises(error):
+            consume()
+    assert our_threads() == []
+    assert len(begun) <= 3
+
+
+# ------------------------------------------------------------------------ read_ahead
+
+
+def test_read_ahead_keeps_the_order():
+    assert list(read_ahead(range(100), 3)) == list(range(100))
+
+
+def test_read_ahead_is_bounded():
+    one_too_many = threading.Event()
+    ahead = 3
+    # One in hand, `ahead` in the queue, and one that the reader holds.
+    most = 1 + ahead + 1
+
+    def source() -> Iterator[int]:
+        for number in count():
+            if number == most:
+                one_too_many.set()
+            yield number
+
+    items = read_ahead(source(), ahead)
+    assert next(items) == 0
+    assert not one_too_many.wait(MOMENT)
+    assert next(items) == 1
+    assert one_too_many.wait(PATIENCE)
+    items.close()
+
+
+def test_read_ahead_reads_while_the_consumer_is_busy():
+    read = [threading.Event() for _ in range(3)]
+
+    def source() -> Iterator[int]:
+        for number in range(3):
+            read[number].set()
+            yield number
+
+    items = read_ahead(source(), 2)
+    next(items)
+    assert read[1].wait(PATIENCE)
+    assert read[2].wait(PATIENCE)
+    items.close()
+
+
+@pytest.mark.parametrize('error', [LookupError, KeyboardInterrupt])
+def test_what_the_source_raises_arrives_at_its_place(error):
+    def source() -> Iterator[int]:
+        yield from range(3)
+        raise error('three')
+
+    got = []
+    with pytest.raises(error, match='three'):
+        got.extend(read_ahead(source(), 10))
+    assert got == [0, 1, 2]
+
+
+@pytest.mark.parametrize('ahead', [1, 5])
+def test_closing_ends_the_thread_and_closes_the_source(ahead):
+    closed = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from count()
+        finally:
+            closed.set()
+
+    items = read_ahead(source(), ahead)
+    next(items)
+    assert len(our_threads()) == 1
+    items.close()
+    assert our_threads() == []
+    del items  # a camera is released when nothing refers to its frames any more
+    assert closed.is_set()
+
+
+def test_closing_waits_for_a_source_that_is_slow_for_the_moment():
+    in_source, go_on = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        yield 0
+        in_source.set()
+        go_on.wait(PATIENCE)
+        yield 1
+
+    items = read_ahead(source(), 1)
+    next(items)
+    assert in_source.wait(PATIENCE)
+    threading.Timer(MOMENT, go_on.set).start()
+    items.close()
+    assert our_threads() == []
+
+
+def test_the_thread_ends_with_the_source():
+    assert list(read_ahead(iter(()), 2)) == []
+    assert our_threads() == []
+
+
+# ------------------------------------------------------------------------ read_image
+
+
+def read(source: str | np.ndarray) -> np.ndarray:
+    return read_image(Frame(0, source, 'name'), LoadImage())
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.tif', '.webp'])
+def test_a_file_is_decoded_as_stock_does(tmp_path, suffix):
+    path = save(tmp_path / f'image{suffix}', picture(41, 23))
+    np.testing.assert_array_equal(read(path), mmcv.imread(path))
+
+
+@pytest.mark.parametrize('shape', [(23, 41), (23, 41, 1), (23, 41, 4)])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
+def test_every_kind_of_image_becomes_bgr_of_eight_bits(tmp_path, shape, dtype):
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
+    path = save(tmp_path / 'image.png', image)
+    decoded = read(path)
+    assert (decoded.shape, decoded.dtype) == ((23, 41, 3), np.uint8)
+    np.testing.assert_array_equal(decoded, mmcv.imread(path))
+
+
+def test_an_array_is_taken_as_it_is():
+    image = picture(41, 23)
+    assert read(image) is image
+
+
+@pytest.mark.parametrize(
+    ('array', 'found'),
+    [
+        pytest.param(np.zeros((4, 5)), 'float64 (4, 5)', id='one channel'),
+        pytest.param(np.zeros((4, 5, 3)), 'float64 (4, 5, 3)', id='float'),
+        pytest.param(np.zeros((4, 5, 4), np.uint8), 'uint8 (4, 5, 4)', id='four channels'),
+        pytest.param(np.zeros((2, 4, 5, 3), np.uint8), 'uint8 (2, 4, 5, 3)', id='a batch'),
+        pytest.param(np.zeros((0, 5, 3), np.uint8), 'uint8 (0, 5, 3)', id='empty'),
+    ],
+)
+def test_an_array_of_another_kind_is_an_error_that_says_so(array, found):
+    expected = 'expected a uint8 array (H, W, 3) in BGR, found '
+    with pytest.raises(ImageError) as raised:
+        read(array)
+    assert str(raised.value) == expected + found
+
+
+@pytest.mark.parametrize(
+    ('data', 'message'),
+    [
+        pytest.param(b'', 'expected an image, found an empty file', id='empty'),
+        pytest.param(b'Not found.', "found 10 bytes that begin with 'Not foun'", id='text'),
+        pytest.param(bytes(range(128, 160)), 'found 32 bytes in no format', id='noise'),
+        pytest.param(CUT_OFF, 'expected a whole JPEG, found one cut off after', id='cut off'),
+    ],
+)
+def test_a_file_that_is_no_image_is_an_error_of_one_line(tmp_path, data, message):
+    path = tmp_path / 'image.jpg'
+    path.write_bytes(data)
+    with pytest.raises(ImageError) as raised:
+        read(str(path))
+    assert message in str(raised.value)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_an_error_of_one_line(tmp_path):
+    with pytest.raises(ImageError, match='expected a readable file, found') as raised:
+        read(str(tmp_path / 'missing.jpg'))
+    assert '\n' not in str(raised.value)
+
+
+# ------------------------------------------------------------------ is_truncated_jpeg
+
+
+def with_thumbnail(data: bytes) -> bytes:
+    """A JPEG whose EXIF segment holds a whole JPEG with an end marker of its own."""
+    thumbnail = b'Exif\0\0' + cv2.imencode('.jpg', picture(8, 8))[1].tobytes()
+    segment = b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
+    return data[:2] + segment + data[2:]
+
+
+def encoded(*parameters: int) -> bytes:
+    return cv2.imencode('.jpg', picture(48, 40), parameters)[1].tobytes()
+
+
+JPEGS = {
+    'baseline': encoded(),
+    'progressive': encoded(cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    'restart markers': encoded(cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+    'thumbnail': with_thumbnail(encoded()),
+    'fill bytes': encoded()[:2] + b'\xff\xff' + encoded()[2:],
+}
+
+
+@pytest.mark.parametrize('data', JPEGS.values(), ids=JPEGS)
+def test_a_whole_jpeg_is_told_from_one_cut_off_anywhere(data):
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
+    assert not is_truncated_jpeg(data)
+    assert not is_truncated_jpeg(data + b'\0' * 100)  # cameras pad their files
+    whole = [cut for cut in range(2, len(data) - 1) if not is_truncated_jpeg(data[:cut])]
+    assert whole == []
+
+
+@pytest.mark.parametrize(
+    'data',
+    [
+        pytest.param(b'', id='empty'),
+        pytest.param(b'\x89PNG\r\n\x1a\n', id='png'),
+        pytest.param(b'\xff\xd8 a text that begins like a JPEG', id='another form'),
+    ],
+)
+def test_what_is_no_jpeg_is_left_to_the_decoder(data):
+    assert not is_truncated_jpeg(data)

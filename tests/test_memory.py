@@ -1,0 +1,51 @@
+"""Memory: the peak does not depend on how many images a run has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from factories import TOOL, Models
+from fidelity import synthetic_image
+
+# Peak resident memory on ten times the images, at most this much more.
+GROWTH = 1.05
+
+
+def peak_memory(arguments: list[str]) -> int:
+    """Peak resident memory of the tool in a process of its own, in KiB."""
+    process = subprocess.Popen([sys.executable, str(TOOL), *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss
+
+
+def photo_folder(folder: Path, count: int) -> Path:
+    """A folder of ``count`` photos of several sizes, links to a few files."""
+    folder.mkdir()
+    sizes = ((640, 480), (480, 640), (640, 427), (500, 375))
+    for number, (width, height) in enumerate(sizes):
+        cv2.imwrite(str(folder / f'{number:05}.jpg'), synthetic_image(height, width, number))
+    for number in range(len(sizes), count):
+        os.link(folder / f'{number % len(sizes):05}.jpg', folder / f'{number:05}.jpg')
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
+def test_peak_memory_on_5000_images_is_that_on_500(
+    kind: str, models: Models, tmp_path: Path
+) -> None:
+    peaks = {}
+    for count in (500, 5000):
+        photos = photo_folder(tmp_path / f'photos{count}', count)
+        out = tmp_path / f'out{count}'
+        peaks[count] = peak_memory(
+            [str(photos), '--out-dir', str(out), '--quiet', *getattr(models, kind)]
+        )
+        assert len((out / 'predictions.jsonl').read_text().splitlines()) == count
+    print(f'{kind}: peak {peaks[500] / 1024:.0f} MiB on 500, {peaks[5000] / 1024:.0f} on 5000')
+    assert peaks[5000] <= GROWTH * peaks[500]

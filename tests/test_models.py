@@ -1,0 +1,141 @@
+"""From a name or a config to a model with weights."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+from mmpose.apis.inferencers import Pose2DInferencer
+from tiny import TinyModel, mm_config, one_stage_config, top_down_config
+
+from mmpose_batch.checkpoint import CheckpointError
+from mmpose_batch.models import build_model, default_filters, load_config, own_configs
+
+
+@pytest.mark.parametrize(
+    ('name', 'scope'),
+    [
+        pytest.param('human', 'mmpose', id='alias'),
+        pytest.param('HUMAN', 'mmpose', id='in capitals'),
+        pytest.param('td-hm_hrnet-w32_8xb64-210e_coco-256x192', 'mmpose', id='name'),
+        pytest.param('rtmdet-m', 'mmdet', id='detector'),
+    ],
+)
+def test_a_name_of_the_libraries_means_what_it_means_there(name, scope):
+    stock = Pose2DInferencer.__new__(Pose2DInferencer)
+    stock.scope = scope
+    expected, expected_weights = stock._load_model_from_metafile(name)
+    cfg, weights = load_config(name, scope)
+    assert (cfg.filename, weights) == (expected.filename, expected_weights)
+
+
+def test_a_name_of_this_package_means_its_config():
+    cfg, weights = load_config('rtmo-s')
+    assert cfg.inferencer.type == 'BatchPose2DInferencer'
+    assert weights == cfg.inferencer.weights
+    assert Path(own_configs()['rtmo-s']).samefile(cfg.filename)
+
+
+def test_names_of_this_package_are_no_detectors():
+    with pytest.raises(ValueError, match=r"a name of mmdet, found 'rtmo-s'$"):
+        load_config('rtmo-s', 'mmdet')
+
+
+@pytest.mark.parametrize(
+    ('inferencer', 'weights'),
+    [('', None), ("inferencer = dict(weights='model.pth')", 'model.pth')],
+    ids=['a config of anybody', 'one that names weights'],
+)
+def test_a_path_is_read(tmp_path, inferencer, weights):
+    path = tmp_path / 'my_model.py'
+    path.write_text(f'answer = 42\n{inferencer}')
+    cfg, found = load_config(str(path))
+    assert (cfg.answer, found) == (42, weights)
+
+
+def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('human.py').write_text('answer = 42')
+    assert load_config('human.py')[0].answer == 42
+
+
+@pytest.mark.parametrize(
+    ('model', 'message'),
+    [
+        ('missing.py', 'model: no such config file: missing.py'),
+        ('folder/model', 'model: no such config file: folder/model'),
+        ('humans', 'model: expected a config file or a name of mmpose, found'),
+    ],
+)
+def test_what_nothing_goes_by_is_an_error(tmp_path, monkeypatch, model, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as raised:
+        load_config(model)
+    assert message in str(raised.value)
+
+
+def test_the_error_of_an_unknown_name_lists_those_of_this_package():
+    with pytest.raises(ValueError) as raised:
+        load_config('humans')
+    assert all(name in str(raised.value) for name in own_configs())
+
+
+@pytest.mark.parametrize(
+    ('config', 'special'),
+    [
+        ('body_2d_keypoint/rtmo/coco/rtmo-l_16xb16-600e_coco-640x640.py', 'rtmo'),
+        ('body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py', 'yoloxpose'),
+        ('body_2d_keypoint/rtmpose/coco/rtmpose-m_8xb256-420e_coco-256x192.py', None),
+        ('body_2d_keypoint/dekr/coco/dekr_hrnet-w32_8xb10-140e_coco-512x512.py', None),
+        ('body_2d_keypoint/cid/coco/cid_hrnet-w32_8xb20-140e_coco-512x512.py', None),
+    ],
+)
+def test_thresholds_are_those_of_mmposes_demo(config, special):
+    folder = Path(BaseInferencer._get_repo_or_mim_dir('mmpose'))
+    spec = importlib.util.spec_from_file_location('demo', folder / 'demo' / 'inferencer_demo.py')
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    expected = demo.POSE2D_SPECIFIC_ARGS[special] if special else demo.filter_args
+    assert default_filters(mm_config('mmpose', f'configs/{config}')) == expected
+
+
+# ------------------------------------------------------------------------- build_model
+
+
+def ignore(model: torch.nn.Module, checkpoint: dict | None, cfg: Config) -> None:
+    """A `_load_weights_to_model` that does nothing."""
+
+
+@pytest.mark.parametrize('cfg', [None, {}, Config()])
+def test_no_config_means_no_model_rather_than_code_from_a_checkpoint(cfg):
+    with pytest.raises(CheckpointError, match='Python code, which is never run'):
+        build_model(cfg, 'model.pth', 'cpu', ignore)
+
+
+def test_missing_weights_are_an_error_before_the_model_is_built(monkeypatch):
+    monkeypatch.setattr('mmpose_batch.models.MODELS.build', lambda cfg: pytest.fail('built'))
+    with pytest.raises(CheckpointError, match='no such file'):
+        build_model(one_stage_config(), 'missing.pth', 'cpu', ignore)
+
+
+def test_pretrained_weights_of_a_backbone_are_not_asked_for(top_down: TinyModel):
+    # They would be downloaded, only to be overwritten by the checkpoint.
+    cfg = top_down_config()
+    cfg.model.pretrained = 'https://127.0.0.1/backbone.pth'
+    build_model(cfg, top_down.weights, 'cpu', ignore)
+
+
+def test_a_model_is_ready_to_use(top_down: TinyModel):
+    seen = {}
+
+    def finish(model: torch.nn.Module, checkpoint: dict | None, cfg: Config) -> None:
+        seen.update(checkpoint['meta'])
+
+    model = build_model(top_down_config(), top_down.weights, 'cpu', finish)
+    assert not any(module.training for module in model.modules())
+    assert model.cfg.data_mode == 'topdown'
+    assert seen['dataset_meta']['num_keypoints'] == 17  # for `finish` to attach
+    state = torch.load(top_down.weights, weights_only=False)['state_dict']
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,94 @@
+"""What a user can choose, what is refused, and what None becomes."""
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from mmpose_batch import options
+from mmpose_batch.options import BatchOptions, CallOptions
+
+
+@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'num_workers'])
+@pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(4)])
+def test_a_number_of_another_kind_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f'{name}: expected a whole number from') as raised:
+        BatchOptions(**{name: value})
+    assert f'found {value!r}' in str(raised.value)
+
+
+@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size'])
+def test_a_batch_of_nothing_is_refused(name):
+    with pytest.raises(ValueError, match=f'{name}: expected a whole number from 1, found 0'):
+        BatchOptions(**{name: 0})
+
+
+def test_no_workers_at_all_are_a_choice():
+    assert BatchOptions(num_workers=0).resolved('cpu', 'topdown').num_workers == 0
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'choices'),
+    [
+        ('on_error', 'ignore', 'record, raise'),
+        ('no_person', 'skip', 'empty, whole_image'),
+        ('precision', 'int8', 'fp32, fp16, bf16, auto'),
+        ('precision', None, 'fp32, fp16, bf16, auto'),
+    ],
+)
+def test_another_word_is_refused_with_the_choices(name, value, choices):
+    with pytest.raises(ValueError) as raised:
+        BatchOptions(**{name: value})
+    assert str(raised.value) == f'{name}: expected one of {choices}, found {value!r}'
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match='batchsize'):
+        BatchOptions(batchsize=4)
+
+
+@pytest.mark.parametrize(
+    ('device', 'data_mode', 'batch_size', 'det_batch_size'),
+    [
+        ('cpu', 'topdown', 16, 4),
+        ('cpu', 'bottomup', 2, 4),
+        ('cuda', 'topdown', 64, 16),
+        ('cuda:1', 'bottomup', 16, 16),
+    ],
+)
+def test_none_is_chosen_for_the_device_and_the_model(
+    device, data_mode, batch_size, det_batch_size, monkeypatch
+):
+    monkeypatch.setattr(options, 'available_cores', lambda: 3)
+    resolved = BatchOptions().resolved(device, data_mode)
+    assert (resolved.batch_size, resolved.det_batch_size) == (batch_size, det_batch_size)
+    assert resolved.num_workers == 3
+    assert resolved.precision == 'fp32'
+
+
+def test_many_cores_do_not_mean_as_many_threads(monkeypatch):
+    monkeypatch.setattr(options, 'available_cores', lambda: 128)
+    assert BatchOptions().resolved('cpu', 'topdown').num_workers == 8
+
+
+def test_what_was_chosen_stays():
+    chosen = BatchOptions(
+        batch_size=5,
+        det_batch_size=3,
+        precision='bf16',
+        num_workers=1,
+        on_error='raise',
+        no_person='whole_image',
+    )
+    assert chosen.resolved('cpu', 'topdown') == chosen
+
+
+def test_the_device_is_asked_for_the_precision():
+    with pytest.raises(ValueError, match='bf16'):
+        BatchOptions(precision='fp16').resolved('cpu', 'topdown')
+
+
+def test_options_do_not_change_under_a_run():
+    for settled in (BatchOptions(), CallOptions(batch_size=1)):
+        with pytest.raises(FrozenInstanceError):
+            settled.batch_size = 2

@@ -1,0 +1,492 @@
+"""A run that is killed or finds the disk full ends, when resumed, as if nothing had been."""
+
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from factories import (
+    Models,
+    Outcome,
+    ToolProcess,
+    files_below,
+    read_lines,
+    real_models,
+    run_tool,
+    write_photos,
+)
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+COUNT, BLOCK = 44, 8  # the last block is not full
+FORMATS = ('--format', 'json', 'coco', '--save-vis')
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of three sizes, and files that are none in the first and in later blocks."""
+    folder = tmp_path_factory.mktemp('photos')
+    for path in write_photos(folder, COUNT)[3::13]:
+        path.write_bytes(b'no image')
+    return folder
+
+
+@pytest.fixture(autouse=True, scope='module')
+def small_blocks() -> Iterator[None]:
+    """A run can go on from every eighth image here, for real it is every 256th."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmpose_batch.run.CHECKPOINT_EVERY', BLOCK)
+        yield
+
+
+class Tool:
+    """The tool's command over a folder of photos, to be broken off and to be run to its end."""
+
+    def __init__(self, photos: Path, folder: Path, arguments: list[str]) -> None:
+        folder.mkdir(exist_ok=True)
+        self.out_dir = folder / 'out'
+        self.records = self.out_dir / 'predictions.jsonl'
+        self.log = folder / 'log'
+        self.arguments = [photos, '--out-dir', self.out_dir, *arguments]
+
+    def start(self, *more: str, block: int = BLOCK) -> ToolProcess:
+        return ToolProcess([*self.arguments, *more], self.log, block)
+
+    def finish(self, *more: str) -> Outcome:
+        return run_tool(*self.arguments, *more)
+
+    def break_off(self, lines: int, number: signal.Signals, block: int = BLOCK) -> Outcome:
+        """Start, and send a signal as soon as that many lines are written."""
+        process = self.start(block=block)
+        process.wait_for_lines(self.records, lines)
+        process.send(number)
+        return process.wait(20)
+
+
+def count_lines(path: Path) -> int:
+    return path.read_bytes().count(b'\n')
+
+
+@pytest.fixture(params=['one_stage', 'top_down'])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def tool(kind: str, photos: Path, models: Models, tmp_path: Path) -> Tool:
+    return Tool(photos, tmp_path, [*getattr(models, kind), *FORMATS])
+
+
+@pytest.fixture(scope='module')
+def unbroken(
+    photos: Path,
+    models: Models,
+    one_thread: None,
+    small_blocks: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Path]:
+    """The output of an unbroken run, for each kind of model."""
+    folders = {}
+    for kind in ('one_stage', 'top_down'):
+        folder = tmp_path_factory.mktemp('unbroken')
+        tool = Tool(photos, folder, [*getattr(models, kind), *FORMATS])
+        assert tool.finish().status == 3
+        assert (count_lines(tool.records), count_lines(tool.out_dir / 'failures.jsonl')) == (44, 4)
+        folders[kind] = tool.out_dir
+    return folders
+
+
+# -------------------------------------------------------------------------------- killing
+
+
+slow = pytest.mark.slow
+KILLS = [
+    pytest.param('one_stage', BLOCK + 1),
+    pytest.param('top_down', 3 * BLOCK - 1),
+    pytest.param('one_stage', 1, marks=slow),
+    pytest.param('one_stage', BLOCK, marks=slow),
+    pytest.param('top_down', 4 * BLOCK, marks=slow),
+]
+
+
+@pytest.mark.parametrize(('kind', 'lines'), KILLS)
+def test_a_killed_run_resumes_to_the_same_files(tool, kind, unbroken, lines):
+    assert tool.break_off(lines, signal.SIGKILL).status == -signal.SIGKILL
+    done = count_lines(tool.records)
+    assert lines <= done < COUNT
+    outcome = tool.finish('--resume')
+    assert outcome.status == 3
+    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+    resumed = done - done % BLOCK
+    info = json.loads((tool.out_dir / 'run.json').read_text())
+    assert info['status'] == 'finished'
+    assert info['counts']['images'] == COUNT
+    assert info['counts']['resumed'] == resumed
+    assert (f'({resumed} of them by an earlier run)' in outcome.out) == (resumed > 0)
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unbroken):
+    rng = random.Random(kind)
+    statuses = []
+    while 3 not in statuses and len(statuses) < 8:
+        process = tool.start('--resume')
+        process.wait_for_lines(tool.log, 1)
+        # From the building of the model to the last line: anything may be under way.
+        time.sleep(rng.uniform(0.2, 1.0))
+        process.send(signal.SIGKILL)
+        statuses.append(process.wait().status)
+    assert set(statuses) <= {3, -signal.SIGKILL}
+    assert statuses[0] == -signal.SIGKILL
+    assert tool.finish('--resume').status == 3
+    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+
+
+TORN = {
+    'in the middle of a line': lambda data: data[:-40],
+    'before a line end': lambda data: data[:-1],
+    'in the first line': lambda data: data[:20],
+    'to nothing': lambda data: b'',
+    'with zeros at its end, as a power cut leaves it': lambda data: data[:-200] + bytes(200),
+    'after a whole block': lambda data: b''.join(data.splitlines(keepends=True)[: 2 * BLOCK]),
+}
+
+
+@pytest.mark.parametrize('tear', TORN.values(), ids=TORN)
+@pytest.mark.parametrize('kind', ['one_stage'])
+def test_a_torn_file_resumes_to_the_same_files(tool, kind, unbroken, tear):
+    shutil.copytree(unbroken[kind], tool.out_dir)
+    tool.records.write_bytes(tear(tool.records.read_bytes()))
+    assert tool.finish('--resume').status == 3
+    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+
+
+@pytest.mark.parametrize('kind', ['one_stage'])
+def test_what_a_killed_run_leaves_half_written_goes(tool, kind, unbroken):
+    shutil.copytree(unbroken[kind], tool.out_dir)
+    tool.records.write_bytes(b''.join(tool.records.read_bytes().splitlines(keepends=True)[:20]))
+    for folder in (tool.out_dir, tool.out_dir / 'vis', tool.out_dir / 'predictions'):
+        (folder / '.partial').write_bytes(b'half a file')
+    tool.finish('--resume')
+    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+
+
+# ------------------------------------------------------------------------------ interrupts
+
+
+INTERRUPTS = {
+    'Ctrl-C': (signal.SIGINT, 130, r'interrupted; what is written is whole, go on with --resume'),
+    'kill': (signal.SIGTERM, 143, None),
+}
+
+
+@pytest.mark.parametrize('kind', ['top_down'])
+@pytest.mark.parametrize(('number', 'status', 'message'), INTERRUPTS.values(), ids=INTERRUPTS)
+def test_an_interrupted_run_ends_at_once_and_resumes(tool, kind, unbroken, number, status, message):
+    outcome = tool.break_off(10, number)  # which gives it 20 s
+    assert outcome.status == status
+    assert 'Traceback' not in outcome.err
+    assert message is None or message in outcome.err
+    assert tool.records.read_bytes().endswith(b'\n')
+    read_lines(tool.records)
+    assert tool.finish('--resume').status == 3
+    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+
+
+@pytest.mark.parametrize('kind', ['top_down'])
+@pytest.mark.parametrize('seconds', [0.0, 0.2])
+def test_an_interrupt_while_the_model_is_built_is_one_line(tool, seconds):
+    process = tool.start()
+    process.wait_for_lines(tool.log, 1)
+    time.sleep(seconds)
+    process.send(signal.SIGINT)
+    outcome = process.wait(20)
+    assert outcome.status == 130
+    assert re.search(r'^batch_infer: interrupted', outcome.err, re.MULTILINE)
+    assert 'Traceback' not in outcome.err
+
+
+# ------------------------------------------------------------- going on, or refusing to
+
+
+@pytest.fixture(scope='module')
+def finished(
+    models: Models, one_thread: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """A folder of four photos and the output of a run over it."""
+    folder = tmp_path_factory.mktemp('finished')
+    write_photos(folder / 'in', 4)
+    assert run_tool(folder / 'in', '--out-dir', folder / 'out', *models.one_stage).status == 0
+    return folder / 'in', folder / 'out'
+
+
+@pytest.fixture
+def copies(finished: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Copies of these, to be changed."""
+    return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in finished)
+
+
+def test_a_finished_run_resumes_to_itself(copies, models):
+    photos, out_dir = copies
+    before = files_below(out_dir)
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume')
+    assert outcome.status == 0
+    assert 'images    4 (4 of them by an earlier run)' in outcome.out
+    assert files_below(out_dir) == before
+
+
+def test_what_is_made_from_all_records_can_be_had_later(copies, models):
+    photos, out_dir = copies
+    run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume', '--format', 'coco')
+    persons = sum(len(record['instances']) for record in read_lines(out_dir / 'predictions.jsonl'))
+    assert len(json.loads((out_dir / 'predictions.coco.json').read_text())) == persons
+
+
+OTHER = {
+    'thresholds': (
+        ['--bbox-thr', '0.5', '--nms-thr', '0.3'],
+        'bbox_thr, nms_thr, select_thr, test_cfg',
+    ),
+    'batch size': (['--batch-size', '3'], 'batch_size'),
+    'precision': (['--precision', 'bf16'], 'precision'),
+    'config': (['--cfg-options', 'model.test_cfg.nms_pre=3'], 'config, test_cfg'),
+    'weights': (['--pose2d-weights', 'none'], 'model'),
+    # Images that are done would have no such files.
+    'drawings': (['--save-vis'], 'drawings'),
+    'json': (['--format', 'json'], 'json'),
+}
+
+
+@pytest.mark.parametrize(('more', 'changed'), OTHER.values(), ids=OTHER)
+def test_a_run_with_other_arguments_is_not_resumed(copies, models, more, changed):
+    photos, out_dir = copies
+    before = files_below(out_dir)
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume', *more)
+    assert outcome.status == 1
+    message = f'batch_infer: cannot resume: changed since the earlier run: {changed} (results'
+    assert message in outcome.err
+    assert files_below(out_dir) == before
+
+
+def with_one_more(photos: Path) -> None:
+    shutil.copy(photos / '000000000000.jpg', photos / '000000000009.jpg')
+
+
+def with_one_less(photos: Path) -> None:
+    (photos / '000000000000.jpg').unlink()
+
+
+@pytest.mark.parametrize('change', [with_one_more, with_one_less])
+def test_a_run_over_other_images_is_not_resumed(copies, models, change):
+    photos, out_dir = copies
+    change(photos)
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume')
+    assert outcome.status == 1
+    assert 'cannot resume: changed since the earlier run: inputs (' in outcome.err
+
+
+@pytest.mark.parametrize('info', [None, '', '{}', '[]'], ids=['missing', 'empty', 'other', 'list'])
+def test_a_run_whose_arguments_are_not_known_is_not_resumed(copies, models, info):
+    photos, out_dir = copies
+    (out_dir / 'run.json').unlink()
+    if info is not None:
+        (out_dir / 'run.json').write_text(info)
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume')
+    assert outcome.status == 1
+    assert (
+        'cannot resume: run.json, which tells what the earlier run was, is missing' in outcome.err
+    )
+
+
+def test_a_finished_run_is_not_overwritten_unasked(copies, models):
+    photos, out_dir = copies
+    before = files_below(out_dir)
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--batch-size', '3')
+    assert outcome.status == 1
+    assert 'holds a run already: go on with it (--resume), replace it (--overwrite)' in outcome.err
+    assert files_below(out_dir) == before
+
+
+def test_a_run_is_replaced_if_asked_for(copies, models):
+    photos, out_dir = copies
+    (out_dir / 'predictions.coco.json').write_text('of the earlier run')
+    with_one_less(photos)
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--overwrite')
+    assert outcome.status == 0
+    assert len(read_lines(out_dir / 'predictions.jsonl')) == 3
+    assert not (out_dir / 'predictions.coco.json').exists()
+
+
+def test_there_is_nothing_to_resume_at_first(photos, models, tmp_path):
+    outcome = run_tool(
+        *(photos / '000000000000.jpg', '--out-dir', tmp_path / 'out'),
+        *(*models.one_stage, '--resume'),
+    )
+    assert outcome.status == 0
+
+
+# ------------------------------------------------------------------- disks that do not write
+
+
+class Disk:
+    """A small file system of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def change(self, option: str) -> None:
+        subprocess.run(['mount', '-o', f'remount,{option}', self.folder], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    command = ['mount', '-t', 'tmpfs', 'tmpfs', folder]
+    if shutil.which('mount') is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip('needs the right to mount a file system')
+    yield Disk(folder)
+    subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+@pytest.mark.parametrize('size', ['24k', pytest.param('100k', marks=slow), '400k'])
+@pytest.mark.parametrize('kind', ['one_stage'])
+def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_room(
+    photos, models, disk, tmp_path, unbroken, kind, size
+):
+    disk.change(f'size={size}')
+    tool = Tool(photos, tmp_path, [*models.one_stage, *FORMATS])
+    tool.out_dir.symlink_to(disk.folder)
+    outcome = tool.finish()
+    assert outcome.status == 1
+    message = f'batch_infer: cannot write below {tool.out_dir}: No space left on device'
+    assert message in outcome.err.splitlines()
+    assert 'Traceback' not in outcome.err
+    assert not [name for name in files_below(disk.folder) if name.endswith('.partial')]
+    disk.change('size=10m')
+    assert tool.finish('--resume').status == 3
+    assert files_below(disk.folder) == files_below(unbroken[kind])
+
+
+@pytest.mark.parametrize('name', ['predictions.jsonl', 'failures.jsonl'])
+def test_a_full_device_is_one_line(photos, models, tmp_path, name):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / name).symlink_to('/dev/full')
+    outcome = run_tool(photos, '--out-dir', tmp_path / 'out', *models.one_stage)
+    assert outcome.status == 1
+    message = f'batch_infer: cannot write below {tmp_path}/out: No space left on device'
+    assert outcome.err.splitlines()[-1] == message
+
+
+def test_a_read_only_disk_is_one_line(photos, models, disk):
+    disk.change('ro')
+    outcome = run_tool(photos, '--out-dir', disk.folder / 'out', *models.one_stage)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1].endswith('/out: Read-only file system')
+
+
+def test_a_disk_that_becomes_read_only_is_one_line(photos, models, disk):
+    arguments = [photos / '000000000000.jpg', '--out-dir', disk.folder, *models.one_stage]
+    assert run_tool(*arguments).status == 0
+    disk.change('ro')
+    outcome = run_tool(*arguments, '--overwrite')
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1].endswith(': Read-only file system')
+    assert len(read_lines(disk.folder / 'predictions.jsonl')) == 1
+
+
+IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    'a file': ('out', lambda path: path.write_text(''), 'File exists'),
+    'a file above it': ('out/deeper', lambda path: path.parent.write_text(''), 'Not a directory'),
+    'a folder in place of records': (
+        'out',
+        lambda path: (path / 'predictions.jsonl').mkdir(parents=True),
+        'Is a directory',
+    ),
+    'a file in place of drawings': (
+        'out',
+        lambda path: (path.mkdir(), (path / 'vis').write_text('')),
+        'File exists',
+    ),
+}
+
+
+@pytest.mark.parametrize(('name', 'make', 'reason'), IN_THE_WAY.values(), ids=IN_THE_WAY)
+def test_something_in_the_way_is_one_line(photos, models, tmp_path, name, make, reason):
+    make(tmp_path / name)
+    outcome = run_tool(photos, '--out-dir', tmp_path / name, *models.one_stage, '--save-vis')
+    assert outcome.status == 1
+    message = f'batch_infer: cannot write below {tmp_path / name}: {reason}'
+    assert outcome.err.splitlines()[-1] == message
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(photos, models):
+    outcome = run_tool(photos, '--out-dir', '/proc/out', *models.one_stage)
+    assert outcome.status == 1
+    assert 'batch_infer: cannot write below /proc/out: ' in outcome.err
+
+
+# ----------------------------------------------------------- one image that cannot be written
+
+
+def test_an_image_that_cannot_be_drawn_fails_alone(models, tmp_path):
+    photos = write_photos(tmp_path / 'in', 2)
+    # OpenCV reads it, but no JPEG can be as long.
+    (tmp_path / 'in' / 'long.jpg').write_bytes(b'P5 70000 4 255 ' + bytes(280_000))
+    outcome = run_tool(
+        *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage),
+        *('--save-vis', '--format', 'json'),
+    )
+    assert outcome.status == 3
+    *done, failed = read_lines(tmp_path / 'out' / 'predictions.jsonl')
+    assert [record['image'] for record in done] == [photo.name for photo in photos]
+    assert failed['image'] == 'long.jpg'
+    assert failed['error'].startswith('cannot be written: ')
+    assert read_lines(tmp_path / 'out' / 'failures.jsonl') == [failed]
+
+
+def test_a_name_too_long_for_more_letters_fails_alone(models, tmp_path):
+    photos = write_photos(tmp_path / 'in', 2)
+    long = photos[0].with_name('n' * 251 + '.jpg')  # and `.json` makes 260
+    photos[0].rename(long)
+    outcome = run_tool(
+        *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage), *('--format', 'json')
+    )
+    assert outcome.status == 3
+    done, failed = read_lines(tmp_path / 'out' / 'predictions.jsonl')
+    assert failed['image'] == long.name
+    assert 'cannot be written: ' in failed['error']
+    assert 'name too long' in failed['error']
+    assert 'instances' in done
+
+
+# ------------------------------------------------------------------- the four photos, for real
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
+def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path, monkeypatch, kind):
+    arguments = [*real_models(shared)[kind], '--save-vis', '--format', 'json', 'coco']
+    arguments += ['--ann-file', str(shared / 'images' / 'person_keypoints.json')]
+    whole, killed = (
+        Tool(shared / 'images', tmp_path / name, arguments) for name in ('whole', 'killed')
+    )
+    monkeypatch.setattr('mmpose_batch.run.CHECKPOINT_EVERY', 2)
+    assert whole.finish().status == 0
+    assert killed.break_off(2, signal.SIGKILL, block=2).status == -signal.SIGKILL
+    assert count_lines(killed.records) < 4
+    assert killed.finish('--resume').status == 0
+    assert killed.records.read_bytes() == whole.records.read_bytes()
+    assert files_below(killed.out_dir) == files_below(whole.out_dir)
+    assert len(list((killed.out_dir / 'vis').iterdir())) == 4
+    metrics = [
+        json.loads((tool.out_dir / 'run.json').read_text())['metrics'] for tool in (whole, killed)
+    ]
+    assert metrics[0] == metrics[1]
+    assert metrics[0]['AP'] > 0

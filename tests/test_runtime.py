@@ -1,0 +1,134 @@
+"""Precision by device, and whose time is counted where."""
+
+import os
+
+import pytest
+
+from mmpose_batch import runtime
+from mmpose_batch.runtime import StageClock, available_cores, resolve_precision
+
+
+@pytest.mark.parametrize(
+    ('precision', 'device', 'cpu_bf16', 'expected'),
+    [
+        ('fp32', 'cpu', True, 'fp32'),
+        ('bf16', 'cpu', False, 'bf16'),
+        ('auto', 'cpu', True, 'bf16'),
+        ('auto', 'cpu', False, 'fp32'),
+        ('fp32', 'cuda:0', False, 'fp32'),
+        ('fp16', 'cuda:0', False, 'fp16'),
+        ('bf16', 'cuda', False, 'bf16'),
+        ('auto', 'cuda', False, 'fp16'),
+        ('fp16', 'mps', True, 'fp16'),
+        ('auto', 'mps', True, 'fp32'),
+    ],
+)
+def test_precision_is_settled_for_the_device(precision, device, cpu_bf16, expected, monkeypatch):
+    monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: cpu_bf16)
+    assert resolve_precision(precision, device) == expected
+
+
+@pytest.mark.parametrize(
+    ('precision', 'message'),
+    [
+        ('fp16', 'precision: fp16 is not for a CPU; use bf16 there'),
+        ('half', "expected one of fp32, fp16, bf16, auto, found 'half'"),
+    ],
+)
+def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
+    with pytest.raises(ValueError) as raised:
+        resolve_precision(precision, 'cpu')
+    assert message in str(raised.value)
+
+
+def test_cores_are_those_that_the_process_may_use():
+    if not hasattr(os, 'sched_setaffinity'):
+        pytest.skip('needs a system that binds processes to cores')
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert available_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert available_cores() == len(before)
+
+
+class Time:
+    """A clock that goes on only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(runtime, 'time', time)
+    return time
+
+
+def test_the_time_of_calls_adds_up(time):
+    clock = StageClock()
+
+    def work(seconds: float) -> str:
+        time.now += seconds
+        return 'done'
+
+    timed = clock.timed('network', work)
+    assert timed(1.5) == 'done'
+    timed(2.0)
+    with clock.stage('writing'):
+        time.now += 0.25
+    time.now += 10  # nobody's
+    assert clock.seconds == {'network': 3.5, 'writing': 0.25}
+
+
+def test_a_call_that_fails_took_its_time_too(time):
+    clock = StageClock()
+
+    def work() -> None:
+        time.now += 2
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        clock.timed('network', work)()
+    assert clock.seconds == {'network': 2}
+
+
+def test_waiting_leaves_out_what_inner_stages_took(time):
+    # A stream that reads (1 s an item, waiting) and detects (5 s an item, its own stage).
+    clock = StageClock()
+
+    def read():
+        for item in range(3):
+            time.now += 1
+            yield item
+
+    def detect(items):
+        for item in items:
+            with clock.stage('detection'):
+                time.now += 5
+            yield item
+
+    items = clock.waiting('waiting', detect(clock.waiting('waiting', read())))
+    for _ in items:
+        time.now += 100  # the consumer's
+    assert clock.seconds == {'waiting': 3, 'detection': 15}
+
+
+def test_waiting_counts_the_end_of_the_stream_and_hands_on_errors(time):
+    clock = StageClock()
+
+    def read():
+        yield 1
+        time.now += 2
+        raise LookupError('two')
+
+    items = clock.waiting('waiting', read())
+    assert next(items) == 1
+    with pytest.raises(LookupError, match='two'):
+        next(items)
+    assert clock.seconds == {'waiting': 2}

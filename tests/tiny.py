@@ -1,0 +1,221 @@
+"""Models of the real kinds, small enough to be built and run within a unit test."""
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+from mmengine.structures import InstanceData
+from mmpose.apis.inferencers import Pose2DInferencer
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.checkpoint import load_checkpoint
+
+
+def picture(width: int, height: int, seed: int = 0, persons: int = 0) -> np.ndarray:
+    """A coloured picture without two like places; its first pixel says how many persons are in it.
+
+    Only the stand-in detectors below read that pixel, and only a file format that
+    loses nothing keeps it.
+    """
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image[0, 0] = persons
+    return image
+
+
+def save(path: Path, image: np.ndarray) -> str:
+    """Write an image file and return its path as the string that users give."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
+    return str(path)
+
+
+def persons_in(image: np.ndarray) -> np.ndarray:
+    """Boxes (N, 5) of the persons that a picture's first pixel asks for, best score first."""
+    height, width = image.shape[:2]
+    count = int(image[0, 0, 0])
+    columns = max(1, math.ceil(math.sqrt(count)))  # apart from each other: none suppresses another
+    rows, places = np.divmod(np.arange(count), columns)
+    cell = np.array([width, height]) / columns
+    corners = (np.column_stack((places, rows)) + 0.07) * cell
+    sizes = np.broadcast_to(0.9 * cell, (count, 2))
+    scores = np.linspace(0.95, 0.5, count)[:, None]
+    return np.hstack((corners, corners + sizes, scores)).astype(np.float32)
+
+
+class OurDetector:
+    """Stands in for ``PersonDetector``; remembers the sizes of its batches."""
+
+    cat_ids = (0,)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        return {'inputs': torch.empty(3, 4, 4), 'data_samples': persons_in(image)}
+
+    def detect(
+        self, prepared: Sequence[dict[str, Any]], bbox_thr: float, nms_thr: float
+    ) -> list[np.ndarray]:
+        self.batches.append(len(prepared))
+        boxes = [packed['data_samples'] for packed in prepared]
+        return [found[found[:, 4] > bbox_thr] for found in boxes]
+
+
+class StockDetector:
+    """Stands in for MMDetection's inferencer within stock's, with the same persons."""
+
+    def __call__(self, image: str | np.ndarray, return_datasamples: bool) -> dict:
+        found = persons_in(mmcv.imread(image))
+        instances = InstanceData(
+            bboxes=torch.from_numpy(found[:, :4]),
+            scores=torch.from_numpy(found[:, 4]),
+            labels=torch.zeros(len(found), dtype=torch.long),
+        )
+        return {'predictions': [InstanceData(pred_instances=instances)]}
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A config and weights for it."""
+
+    cfg: Config
+    weights: str
+
+    def ours(self, **settings: Any) -> BatchPose2DInferencer:
+        """Our inferencer, with the stand-in detector if it is a top-down model."""
+        settings = {'det_model': 'whole_image', 'device': 'cpu', 'num_workers': 2, **settings}
+        inferencer = BatchPose2DInferencer(self.cfg, self.weights, **settings)
+        if self.cfg.data_mode == 'topdown':
+            inferencer.detector = OurDetector()
+        return inferencer
+
+    def stock(self) -> Pose2DInferencer:
+        """MMPose's inferencer with the same weights."""
+        inferencer = Pose2DInferencer(self.cfg, device='cpu', det_model='whole_image')
+        state = load_checkpoint(self.weights)['state_dict']
+        inferencer.model.load_state_dict(state)
+        if self.cfg.data_mode == 'topdown':
+            inferencer.detector, inferencer.det_cat_ids = StockDetector(), (0,)
+        return inferencer
+
+
+@functools.cache
+def _read_config(scope: str, path: str) -> Config:
+    return Config.fromfile(str(Path(BaseInferencer._get_repo_or_mim_dir(scope)) / path))
+
+
+def mm_config(scope: str, path: str) -> Config:
+    """A config of the installed MMPose or MMDetection, by its path below the package's files."""
+    return copy.deepcopy(_read_config(scope, path))
+
+
+def resize_input(cfg: Config, size: tuple[int, int]) -> None:
+    """Set the input size of a config's test pipeline."""
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if 'input_size' in step:
+            step['input_size'] = size
+
+
+def one_stage_config() -> Config:
+    """RTMO with an eighth of RTMO-l's width and an input of 96x96."""
+    cfg = mm_config(
+        'mmpose', 'configs/body_2d_keypoint/rtmo/coco/rtmo-s_8xb32-600e_coco-640x640.py'
+    )
+    model = cfg.model
+    model.init_cfg = model.backbone.init_cfg = None
+    model.backbone.widen_factor = model.neck.widen_factor = 0.125
+    model.neck.update(in_channels=[32, 64, 128], hidden_dim=32)
+    model.neck.encoder_cfg.self_attn_cfg.update(embed_dims=32, num_heads=4)
+    model.neck.encoder_cfg.ffn_cfg.update(embed_dims=32, feedforward_channels=32)
+    model.neck.projector.update(in_channels=[32, 32], out_channels=32)
+    model.head.head_module_cfg.update(
+        in_channels=16,  # half of the projector's: classes and poses share it
+        cls_feat_channels=32,
+        channels_per_group=8,
+        pose_vec_channels=32,
+        widen_factor=1.0,
+        stacked_convs=1,
+    )
+    model.head.dcc_cfg.update(in_channels=32, feat_channels=16, num_bins=(24, 32), spe_channels=16)
+    model.head.dcc_cfg.gau_cfg.s = 16
+    model.test_cfg.input_size = (96, 96)
+    resize_input(cfg, (96, 96))
+    return cfg
+
+
+def top_down_config() -> Config:
+    """RTMPose with an eighth of RTMPose-l's width and an input of 64x96."""
+    cfg = mm_config(
+        'mmpose', 'configs/body_2d_keypoint/rtmpose/coco/rtmpose-t_8xb256-420e_coco-256x192.py'
+    )
+    size = (64, 96)
+    model = cfg.model
+    model.backbone.update(widen_factor=0.125, init_cfg=None)
+    model.head.update(in_channels=128, input_size=size, in_featuremap_size=(2, 3))
+    model.head.gau_cfg.update(hidden_dims=16, s=16)
+    model.head.decoder.input_size = size
+    resize_input(cfg, size)
+    return cfg
+
+
+def detector_config() -> Config:
+    """RTMDet-nano with half its width and an input of 96x96."""
+    cfg = mm_config('mmpose', 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py')
+    model = cfg.model
+    model.backbone.update(widen_factor=0.125, init_cfg=None)
+    model.neck.update(in_channels=[32, 64, 128], out_channels=32)
+    model.bbox_head.update(in_channels=32, feat_channels=32)
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step['type'] in ('Resize', 'Pad'):
+            step.update({key: (96, 96) for key in ('scale', 'size') if key in step})
+    return cfg
+
+
+def settle_batch_norms(model: nn.Module, forward: Callable[[], object]) -> None:
+    """Give the batch norms of a random model the statistics of one pass.
+
+    Random weights alone let activations die out or overflow on the way, and a
+    batch norm that was never used is no scale at all: nothing would be tested.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.train()
+        norm.momentum = None  # a plain average
+    with torch.no_grad():
+        forward()
+    for norm in norms:
+        norm.eval()
+
+
+def build_tiny(cfg: Config, path: Path) -> TinyModel:
+    """Random weights, the same at every run, saved as MMEngine's runner saves them."""
+    torch.manual_seed(0)
+    stock = Pose2DInferencer(cfg, device='cpu', det_model='whole_image')
+    model = stock.model
+    packed = [stock.preprocess_single(picture(90, 70, seed), 0)[0] for seed in range(4)]
+    inputs = model.data_preprocessor(stock.collate_fn(packed), False)['inputs']
+    settle_batch_norms(model, lambda: model.head.forward(model.extract_feat(inputs)))
+    module = getattr(model.head, 'head_module', None)
+    if module is not None:
+        # Untrained, every place scores the same and boxes are of any size up to that of a house:
+        # scores around one half and boxes of some strides are what trained ones give.
+        for scores, boxes in zip(module.out_cls, module.out_bbox, strict=True):
+            scores.bias.data.zero_()
+            boxes.weight.data.mul_(0.3)
+    meta = {'dataset_meta': stock.model.dataset_meta}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, path)
+    return TinyModel(cfg, str(path))

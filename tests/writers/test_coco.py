@@ -1,0 +1,116 @@
+"""COCO results have the scores that MMPose's own metric gives."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmpose.evaluation.metrics import CocoMetric
+
+from mmpose_batch.writers.coco import to_coco, write_coco
+
+RNG = np.random.default_rng(0)
+
+
+def instance(scores: np.ndarray, box: bool = True) -> dict:
+    keypoints = RNG.uniform(0, 100, (17, 2)).round(3)
+    boxes = {'bbox': [10.0, 20.0, 50.5, 80.25], 'bbox_score': 0.75} if box else {}
+    return {'keypoints': keypoints.tolist(), 'keypoint_scores': scores.tolist(), **boxes}
+
+
+RECORD = {
+    'image': 'x/a.jpg',
+    'width': 100,
+    'height': 100,
+    'instances': [instance(RNG.uniform(0, 1, 17).round(5)), instance(np.zeros(17))],
+}
+
+
+def scores_by_mmpose(score_mode: str, kpt_thr: float, folder: Path) -> list[float]:
+    """The scores that the untouched CocoMetric writes for the same instances."""
+    annotations = folder / 'annotations.json'
+    categories = [{'id': 1, 'name': 'person'}]
+    annotations.write_text(
+        json.dumps({'images': [{'id': 7}], 'annotations': [], 'categories': categories})
+    )
+    metric = CocoMetric(
+        ann_file=str(annotations),
+        score_mode=score_mode,
+        keypoint_score_thr=kpt_thr,
+        nms_mode='none',
+        format_only=True,
+        outfile_prefix=str(folder / 'stock'),
+    )
+    metric.dataset_meta = {
+        'dataset_name': 'coco',
+        'classes': ['person'],
+        'num_keypoints': 17,
+        'sigmas': np.ones(17),
+    }
+    predictions = [
+        {
+            'id': number,
+            'img_id': 7,
+            'category_id': 1,
+            'keypoints': np.array([found['keypoints']]),
+            'keypoint_scores': np.array([found['keypoint_scores']]),
+            'bbox_scores': np.array([found['bbox_score']]),
+        }
+        for number, found in enumerate(RECORD['instances'])
+    ]
+    metric.compute_metrics([(prediction, {}) for prediction in predictions])
+    return [found['score'] for found in json.loads((folder / 'stock.keypoints.json').read_text())]
+
+
+@pytest.mark.parametrize('score_mode', ['bbox', 'keypoint', 'bbox_keypoint', 'bbox_rle'])
+@pytest.mark.parametrize('kpt_thr', [0.0, 0.2, 0.9])
+def test_scores_are_those_of_mmposes_metric(tmp_path, score_mode, kpt_thr):
+    expected = scores_by_mmpose(score_mode, kpt_thr, tmp_path)
+    found = [result['score'] for result in to_coco(RECORD, 7, score_mode, kpt_thr)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_an_instance_becomes_a_coco_result():
+    first, _ = to_coco(RECORD, 7, 'bbox', 0.2)
+    source = RECORD['instances'][0]
+    assert (first['image_id'], first['category_id'], first['score']) == (7, 1, 0.75)
+    assert first['file_name'] == 'x/a.jpg'
+    assert first['bbox'] == [10.0, 20.0, 40.5, 60.25]  # width and height, not the corner
+    assert len(first['keypoints']) == 17 * 3
+    assert first['keypoints'][3:6] == [*source['keypoints'][1], source['keypoint_scores'][1]]
+
+
+def test_an_instance_without_a_box_scores_by_its_keypoints():
+    scores = np.full(17, 0.5)
+    (result,) = to_coco(
+        {**RECORD, 'instances': [instance(scores, box=False)]}, 7, 'bbox_keypoint', 0
+    )
+    assert result['score'] == pytest.approx(0.5)
+    assert 'bbox' not in result
+
+
+@pytest.mark.parametrize('record', [{'image': 'a.jpg', 'error': 'x'}, {**RECORD, 'instances': []}])
+def test_an_image_without_persons_has_no_results(record):
+    assert list(to_coco(record, 7, 'bbox', 0.2)) == []
+
+
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_the_file_is_one_json_array(tmp_path, count):
+    path = tmp_path / 'results.json'
+    results = [{'image_id': index, 'score': 0.5} for index in range(count)]
+    write_coco(str(path), iter(results))
+    assert json.loads(path.read_text()) == results
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+    path = tmp_path / 'results.json'
+    write_coco(str(path), [{'image_id': 1}])
+
+    def results():
+        yield {'image_id': 2}
+        raise OSError(28, 'No space left on device')
+
+    with pytest.raises(OSError, match='No space left'):
+        write_coco(str(path), results())
+    assert json.loads(path.read_text()) == [{'image_id': 1}]
+    assert [entry.name for entry in tmp_path.iterdir()] == ['results.json']
