@@ -218,7 +218,7 @@ def _open_video(path: str) -> Source:
     if not video.opened or video.frame_cnt == 0:
         raise SourceError(f'inputs: expected a video, found a file that cannot be read: {path}')
     return Source(
-        number(iter(video.read, None)),
+        number(_read_video(video)),
         length=video.frame_cnt,
         sequential=True,
         video_name=osp.basename(path),
@@ -226,13 +226,18 @@ def _open_video(path: str) -> Source:
     )
 
 
+def _read_video(video: mmcv.VideoReader) -> Iterator[np.ndarray]:
+    while (image := video.read()) is not None:
+        yield image
+
+
 def _open_camera(text: str) -> Source:
-    number = text.removeprefix('webcam').removeprefix(':') or '0'
-    if not number.isdigit():
+    camera = text.removeprefix('webcam').removeprefix(':') or '0'
+    if not camera.isdigit():
         raise SourceError(f"inputs: expected 'webcam' or 'webcam:ID', found {text!r}")
-    capture = cv2.VideoCapture(int(number))
+    capture = cv2.VideoCapture(int(camera))
     if not capture.isOpened():
-        raise SourceError(f'inputs: camera {number} cannot be opened')
+        raise SourceError(f'inputs: camera {camera} cannot be opened')
 
     def read() -> Iterator[np.ndarray]:
         try:

@@ -27,9 +27,11 @@ from mmpose_batch import BatchPose2DInferencer
 KEYPOINT_TOLERANCE_PX = 0.01
 SCORE_TOLERANCE = 1e-4
 
-# A value over the bound is accepted only if stock itself moves by as much when
-# its weights move by one unit in the last place, see Judge.
-SPREAD_FACTOR = 4
+# A value over the bound is accepted only if fp32 does not determine it: if stock
+# itself moves by a third of the difference in one of 16 runs, each with all weights
+# moved by one unit in the last place. Measured on the 317 such values of the cases
+# in test_fidelity.py: the difference is at most 1.7 times what stock moves by.
+SPREAD_FACTOR = 3
 NUDGES = 16
 
 # Fields that are measured in pixels; all others are scores.

@@ -2,10 +2,11 @@
 
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,14 @@ def test_json_is_what_stock_writes(run, kind, photos, models, tmp_path):
 
 
 def stock_inferencer(kind: str, models: Models) -> Pose2DInferencer:
-    """The untouched class on the same files; the weights are given to it by hand, as in all tests."""
+    """The untouched class with the same configs and weights."""
     name = 'rtmo' if kind == 'one_stage' else 'rtmpose'
     detector = models.file('rtmdet.py') if kind == 'top_down' else 'whole_image'
     stock = Pose2DInferencer(
         models.file(f'{name}.py'), device='cpu', det_model=detector, det_cat_ids=[0]
     )
     stock.model.load_state_dict(load_checkpoint(models.file(f'{name}.pth'))['state_dict'])
-    if stock.detector is not None:
+    if kind == 'top_down':
         state = load_checkpoint(models.file('rtmdet.pth'))['state_dict']
         stock.detector.model.load_state_dict(state)
     return stock
@@ -333,7 +334,7 @@ def test_the_summary(run):
     outcome, out_dir = run
     counts = json.loads((out_dir / 'run.json').read_text())['counts']
     lines = outcome.out.splitlines()
-    assert lines[:3] == [f'images    5', f'persons   {counts["persons"]}', 'failures  0']
+    assert lines[:3] == ['images    5', f'persons   {counts["persons"]}', 'failures  0']
     assert re.fullmatch(r'speed     \d+\.\d\d images/s in 0:\d\d', lines[3])
     stages = ('waiting', 'detection', 'network', 'writing', 'other')
     assert re.fullmatch('time      ' + ', '.join(rf'{stage} \d+ %' for stage in stages), lines[4])
@@ -357,44 +358,160 @@ def test_quiet_prints_nothing(photos, models, tmp_path, monkeypatch):
     assert (outcome.status, outcome.out, outcome.err) == (0, '', '')
 
 
-def process(*arguments: object, **options: Any) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, TOOL, *map(str, arguments)], text=True, **options)
+# ----------------------------------------------------------------------------- how it ends
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess:
+    """The real thing, seconds of imports included."""
+    command = [sys.executable, TOOL, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('bad', [False, True], ids=['all good', 'with a failure'])
-def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_path, bad):
+def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_path):
     write_photos(tmp_path / 'in', 2)
-    if bad:
-        (tmp_path / 'in' / 'zero.jpg').touch()
-    # The model with most to say: a detector, drawings.
-    arguments = [tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down, '--save-vis']
-    ended = process(*arguments, '--quiet', capture_output=True)
-    assert (ended.stdout, ended.stderr) == ('', '')
-    assert ended.returncode == (3 if bad else 0)
-
-
-@pytest.mark.slow
-def test_a_terminal_gets_a_bar(models, tmp_path):
-    write_photos(tmp_path / 'in', 30)
-    controller, terminal = pty.openpty()
+    (tmp_path / 'in' / 'zero.jpg').touch()
+    # What has most to say: a detector, drawings, a failure.
     ended = process(
-        *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage),
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        env={**os.environ, 'TERM': 'xterm', 'COLUMNS': '100'},
+        *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
+        *('--save-vis', '--quiet'),
     )
-    os.close(terminal)
-    shown = b''
-    with os.fdopen(controller, 'rb', buffering=0) as stream:
-        try:
-            while data := stream.read(4096):
-                shown += data
-        except OSError:  # what Linux answers once the other side is closed
-            pass
-    assert ended.returncode == 0
-    text = shown.decode()
-    assert '/30' in text
-    assert 'images/s' in text
-    assert 'left' in text
-    assert ended.stdout.startswith('images    30\n')
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, '', '')
+
+
+def test_help_and_wrong_options_answer_before_anything_is_imported():
+    start = time.monotonic()
+    shown = process('--help')
+    assert (shown.returncode, shown.stderr) == (0, '')
+    assert 'Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 finished' in shown.stdout
+    refused = process('x', '--out-dir', 'y', '--colour', 'red')
+    assert refused.returncode == 2
+    assert 'error: unrecognized arguments: --colour red' in refused.stderr
+    assert time.monotonic() - start < 5
+
+
+PARSER = {
+    'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
+    'no folder': (['in'], 'the following arguments are required: --out-dir'),
+    'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
+    'an unknown precision': (['--precision', 'int8'], "invalid choice: 'int8'"),
+    'a word for a number': (['--batch-size', 'many'], "invalid int value: 'many'"),
+    'resume and overwrite': (['--resume', '--overwrite'], 'not allowed with argument'),
+}
+
+
+@pytest.mark.parametrize(('arguments', 'message'), PARSER.values(), ids=PARSER)
+def test_arguments_that_cannot_be_read_end_with_status_2(tmp_path, arguments, message):
+    if not {'in', '--out-dir'} & set(arguments):
+        arguments = ['in', '--out-dir', tmp_path / 'out', *arguments]
+    outcome = run_tool(*arguments)
+    assert outcome.status == 2
+    assert message in outcome.err.splitlines()[-1]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Arguments after those of a good run, which they replace, and how the tool answers."""
+
+    arguments: list[str]
+    message: str
+    status: int = 2
+    kind: str = 'one_stage'
+
+
+BROKEN = 'the model cannot be built as asked for: '
+WRONG = {
+    'no such input': Wrong(['{in}/nowhere'], 'inputs: no such file or folder: {in}/nowhere'),
+    'a glob of nothing': Wrong(['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'),
+    'no such list': Wrong(['@{in}/list'], 'inputs: the list {in}/list cannot be read: No such'),
+    'no images': Wrong(['{in}/empty'], 'no images in {in}/empty', 1),
+    'an empty list': Wrong(['@{in}/empty.txt'], 'no images in @{in}/empty.txt', 1),
+    'batch size below 1': Wrong(
+        ['--batch-size', '-1'], 'batch_size: expected a whole number from 1, found -1'
+    ),
+    'no detector batch': Wrong(
+        ['--det-batch-size', '0'], 'det_batch_size: expected a whole number from 1, found 0'
+    ),
+    'workers below 0': Wrong(
+        ['--num-workers', '-1'], 'num_workers: expected a whole number from 0, found -1'
+    ),
+    'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16 there'),
+    'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
+    'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
+    'a config that is no Python': Wrong(['--pose2d', '{in}/syntax.py'], BROKEN + 'SyntaxError', 1),
+    'a config without a model': Wrong(['--pose2d', '{in}/other.py'], BROKEN + 'AttributeError', 1),
+    'a config without its base': Wrong(['--pose2d', '{in}/base.py'], BROKEN + 'FileNotFound', 1),
+    'no key and value': Wrong(
+        ['--cfg-options', 'model'], "--cfg-options: expected KEY=VALUE, found 'model'"
+    ),
+    'a key that the model does not have': Wrong(
+        ['--cfg-options', 'model.colour=1'], BROKEN + 'TypeError', 1
+    ),
+    'no such detector': Wrong(
+        ['--det-model', 'no.py'], 'model: no such config file: no.py', kind='crops'
+    ),
+    'no such detector weights': Wrong(
+        ['--det-weights', 'no.pth'], 'weights: no such file: no.pth', 1, 'top_down'
+    ),
+    'no such device': Wrong(['--device', 'abacus'], BROKEN + 'RuntimeError', 1),
+    'no such box file': Wrong(
+        ['--bboxes', '{in}/no.json'], '{in}/no.json: cannot be read: No such', kind='crops'
+    ),
+    'a box file of another form': Wrong(
+        ['--bboxes', '{in}/object.json'], '{in}/object.json: expected a list of', kind='crops'
+    ),
+    'boxes for a one-stage model': Wrong(
+        ['--bboxes', '{in}/list.json'], '--bboxes: only top-down models take boxes'
+    ),
+    'boxes of other images': Wrong(
+        ['--bboxes', '{in}/list.json'], 'the box file names none of the images', kind='crops'
+    ),
+    'no such annotations': Wrong(
+        ['--ann-file', '{in}/no.json'], '{in}/no.json: cannot be read: No such file'
+    ),
+    'annotations that are no JSON': Wrong(
+        ['--ann-file', '{in}/empty.txt'], '{in}/empty.txt: expected JSON, found'
+    ),
+    'annotations of another form': Wrong(
+        ['--ann-file', '{in}/list.json'], '{in}/list.json: expected COCO annotations'
+    ),
+    'annotations of other keypoints': Wrong(
+        ['--ann-file', '{in}/hands.json'], 'expected 17 keypoints as the model has, found [21]'
+    ),
+}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that are wrong in some way."""
+    folder = tmp_path_factory.mktemp('files')
+    (folder / 'empty').mkdir()
+    hand = {**person(0, 0), 'keypoints': [1, 2, 2] * 21}
+    for name, text in {
+        'empty.txt': '',
+        'other.py': 'answer = 42',
+        'syntax.py': 'model = (',
+        'base.py': "_base_ = 'nowhere.py'",
+        'object.json': '{}',
+        'list.json': '[]',
+    }.items():
+        (folder / name).write_text(text)
+    annotated(folder, annotations=[hand]).rename(folder / 'hands.json')
+    return folder
+
+
+@pytest.mark.parametrize('wrong', WRONG.values(), ids=WRONG)
+def test_wrong_arguments_are_one_line_and_nothing_is_written(
+    photos, models, tmp_path, files, wrong
+):
+    given = [argument.replace('{in}', str(files)) for argument in wrong.arguments]
+    inputs = [photos] if given[0].startswith('--') else []
+    outcome = run_tool(
+        *inputs, '--out-dir', tmp_path / 'out', *getattr(models, wrong.kind), '--quiet', *given
+    )
+    assert outcome.status == wrong.status
+    assert outcome.out == ''
+    (line,) = outcome.err.splitlines()
+    assert line.startswith('batch_infer: ')
+    assert wrong.message.replace('{in}', str(files)) in line
+    assert not (tmp_path / 'out').exists()

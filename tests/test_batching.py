@@ -250,12 +250,10 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
     inputs: list[weakref.ref] = []
     outputs: list[weakref.ref] = []
 
-    def source() -> Iterator[ImageInFlight]:
-        for index in range(30):
-            item = image(index, SHAPES[0], SHAPES[1])
-            inputs.extend(weakref.ref(packed) for packed in item.inputs)
-            yield item
-            del item
+    def made(index: int) -> ImageInFlight:
+        item = image(index, SHAPES[0], SHAPES[1])
+        inputs.extend(weakref.ref(packed) for packed in item.inputs)
+        return item
 
     def network(packed: list[dict[str, Any]]) -> list[Output]:
         batch = [Output() for _ in packed]
@@ -266,7 +264,7 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
         return sum(reference() is not None for reference in references)
 
     most, done = 0, 0
-    for item in BatchRunner(network, batch_size).stream(source()):
+    for item in BatchRunner(network, batch_size).stream(map(made, range(30))):
         most = max(most, alive(inputs))
         own = {id(output) for output in item.outputs}
         done += len(own)
