@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from mmcv.cnn import ConvModule
-from mmcv.cnn.bricks import Swish
+from mmcv.cnn.bricks import Conv2dAdaptivePadding, Swish, wrappers
 from mmdet.models.task_modules import MlvlPointGenerator
 from mmpose.models.utils import RepVGGBlock, SinePositionalEncoding
 from torch import Tensor, nn
@@ -14,6 +14,15 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 # Images of ever new sizes must not fill the memory with position codes and priors.
 KEPT_SIZES = 16
+
+# Convolutions that use their weights as they are; others standardise them first.
+_PLAIN_CONVOLUTIONS = (
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    wrappers.Conv2d,
+    wrappers.ConvTranspose2d,
+    Conv2dAdaptivePadding,
+)
 
 # Modules whose forward is known to call conv1, norm1, conv2, norm2, ... in pairs.
 _NUMBERED_PAIRS = {
@@ -73,8 +82,10 @@ def _fuse_pair(parent: nn.Module, conv_name: str, norm_name: str) -> None:
     norm = getattr(parent, norm_name, None) if norm_name else None
     if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None:
         return
+    if type(conv) not in _PLAIN_CONVOLUTIONS:
+        return
     transposed = isinstance(conv, nn.ConvTranspose2d)
-    if not isinstance(conv, nn.Conv2d) and not (transposed and conv.groups == 1):
+    if transposed and conv.groups != 1:  # torch folds these along the wrong axis
         return
     # The fused convolution is a copy, so one that is shared stays as it was.
     setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm, transpose=transposed))
