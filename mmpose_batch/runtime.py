@@ -43,7 +43,7 @@ def resolve_precision(precision: str, device: str | torch.device) -> str:
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 natively (AVX512_BF16 or AMX).
 
-    Without it oneDNN emulates bf16 through fp32, which is slower than fp32.
+    Without it oneDNN emulates bf16.
     """
     checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)

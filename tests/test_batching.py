@@ -157,6 +157,15 @@ def test_a_pyramid_of_scales_is_bucketed_by_all_its_levels():
     assert list(collector.flush()) == []
 
 
+def test_what_is_left_comes_in_the_order_in_which_it_was_begun():
+    collector = BatchCollector(4)
+    for index, shape in enumerate((SHAPES[1], SHAPES[0], SHAPES[2], SHAPES[0])):
+        item = image(index, shape)
+        collector.add(Instance(item, 0, item.inputs[0]))
+    left = [[instance.packed['place'][0] for instance in batch] for batch in collector.flush()]
+    assert left == [[0], [1, 3], [2]]
+
+
 @pytest.mark.parametrize('seed', range(40))
 def test_a_run_from_a_boundary_repeats_the_batches_of_the_whole_run(seed):
     every = random.Random(seed).choice((1, 4, 6))

@@ -17,6 +17,7 @@ import pytest
 from fidelity import (
     Pair,
     mmpose_config,
+    one_thread,
     random_pair,
     resize_input,
     synthetic_boxes,
@@ -231,7 +232,8 @@ def test_random_weights(family, tmp_path):
     if family.needs is not None:
         reason = f'needs {family.needs} and a torchvision of the installed torch'
         pytest.importorskip(family.needs, reason=reason, exc_type=ImportError)
-    check(build(family, tmp_path), family.undetermined, family.batches)
+    with one_thread():
+        check(build(family, tmp_path), family.undetermined, family.batches)
 
 
 def photos(shared: Path) -> list[np.ndarray]:
@@ -280,12 +282,14 @@ def test_detector_and_rtmpose_checkpoints(shared):
 
 @pytest.fixture(scope='module')
 def small_pair(tmp_path_factory):
-    return build(FAMILIES['rle'], tmp_path_factory.mktemp('weights'))
+    with one_thread():
+        return build(FAMILIES['rle'], tmp_path_factory.mktemp('weights'))
 
 
 @pytest.fixture(scope='module')
 def small_judge(small_pair):
-    return small_pair.judge()
+    with one_thread():
+        return small_pair.judge()
 
 
 @pytest.mark.parametrize('fault', ['boxes', 'order', 'score', 'network'])
@@ -294,7 +298,7 @@ def test_a_fault_is_not_taken_for_rounding(small_pair, small_judge, fault, monke
     hook = small_pair.ours.model.head.fc.register_forward_hook(
         lambda module, inputs, outputs: outputs * (1.001 if fault == 'network' else 1)
     )
-    with hook:
+    with one_thread(), hook:
         predictions = small_pair.run_ours(8, shift=0.5 if fault == 'boxes' else 0)
     if fault == 'order':
         predictions = [
@@ -303,5 +307,6 @@ def test_a_fault_is_not_taken_for_rounding(small_pair, small_judge, fault, monke
     elif fault == 'score':
         predictions[0]['keypoint_scores'][0, 0] += 2 * fidelity.SCORE_TOLERANCE
     small_judge.faults.clear()
-    small_judge.compare(predictions, fault)
+    with one_thread():
+        small_judge.compare(predictions, fault)
     assert small_judge.faults
