@@ -220,6 +220,7 @@ ATTACKS = {
     'open': (lambda: Call(open, MARK, 'w'), 'open'),
     'numpy.save': (lambda: Call(np.save, f'{MARK}.npy', 0), 'numpy.save'),
     'getattr on an array': (lambda: Call(getattr, np.ndarray, 'tofile'), 'tofile'),
+    'getattr for an allowed name': (lambda: Call(getattr, np.ndarray, 'mean'), 'mean'),
     'getattr on a module function': (lambda: Call(getattr, np.dtype, '__init__'), '__init__'),
     'getattr for internals': (lambda: Call(getattr, HistoryBuffer, '__globals__'), '__globals__'),
     'getattr twice': (

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -410,6 +411,40 @@ def test_two_threads_may_use_one_object(two_calls):
     assert found == {number: [expected[number]] * 2 for number in (0, 1)}
 
 
+def test_what_calls_share_is_used_by_one_thread_at_a_time(top_down, monkeypatch):
+    inferencer = top_down.ours()
+    busy = threading.Lock()
+    overlaps: list[str] = []
+
+    def alone(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if not busy.acquire(blocking=False):
+                overlaps.append(name)
+                return function(*args, **kwargs)
+            try:
+                time.sleep(0.01)  # long enough for the other thread to come by
+                return function(*args, **kwargs)
+            finally:
+                busy.release()
+
+        monkeypatch.setattr(owner, name, guarded)
+
+    alone(inferencer.model, 'test_step')
+    alone(inferencer.detector, 'detect')
+    alone(inferencer.visualizer, 'add_datasample')
+    calls = [
+        threading.Thread(target=lambda: list(inferencer(PICTURES, return_vis=True, batch_size=1)))
+        for _ in range(2)
+    ]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert overlaps == []
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_call_that_is_left_early_leaves_the_settings_alone(ours, kind):
     inferencer = ours[kind]
@@ -672,6 +707,29 @@ def test_nothing_is_kept_of_a_result_that_was_yielded(one_stage, top_down, kind,
     inferencer([PICTURES[0]], return_vis=True).__next__()  # mmpose's visualizer keeps one drawing
     gc.collect()
     assert (alive(images), alive(results)) == (0, 0)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_decoded_images_do_not_wait_for_the_network(one_stage, top_down, monkeypatch, kind):
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    inferencer = model.ours(batch_size=4, det_batch_size=1, num_workers=0)
+    decoded: list[weakref.ref] = []
+
+    def read(frame: Any, loader: Any) -> np.ndarray:
+        image = picture(64, 48, frame.index, persons=1)
+        decoded.append(weakref.ref(image))
+        return image
+
+    test_step = inferencer.model.test_step
+
+    def none_left(data: dict) -> Any:
+        assert not any(reference() is not None for reference in decoded)
+        return test_step(data)
+
+    monkeypatch.setattr('mmpose_batch.inferencer.read_image', read)
+    monkeypatch.setattr(inferencer.model, 'test_step', none_left)
+    results = list(inferencer([f'{index}.jpg' for index in range(12)]))
+    assert [result for result in results if 'error' in result] == []
 
 
 # ------------------------------------------------------------------------- leaving early

@@ -1,5 +1,6 @@
 """Which instances are kept, and what an image without any gives."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,6 +70,15 @@ def test_the_cases_tell_the_rules_apart():
     assert kept('apart', 0.5, False) == [1]  # above, not at, the threshold
     assert kept('coinciding', -1, True) == [1, 2]
     assert len(kept('more than thirty', -1, True)) == 30
+
+
+@pytest.mark.parametrize('coinciding', range(18))
+def test_poses_coincide_from_a_third_of_their_keypoints_on_as_in_stock(coinciding):
+    sample = sample_of([0.5, 0.9], [0, 200])
+    points = sample.pred_instances.keypoints
+    points[1, :coinciding] = points[0, :coinciding]
+    expected = stocks_choice(copy.deepcopy(sample), -1, True)
+    assert select_instances(sample, -1, True).pred_instances.place.tolist() == expected
 
 
 def test_instances_without_a_box_score_are_not_selected_by_it():
