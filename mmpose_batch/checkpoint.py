@@ -191,6 +191,3 @@ def _last_line(error: BaseException) -> str:
     """Torch heads its list of mismatches with a general line; the last one tells most."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__
-
-
-_allowed_types = allowed_types
