@@ -16,6 +16,9 @@ from torch import nn
 from .engines.torch_eager import prepare_model
 from .models import build_model, load_config
 
+# Pixels of the largest input of which a CPU takes many in one pass.
+_SMALL_INPUT = 416 * 416
+
 
 class SafeDetInferencer(DetInferencer):
     """MMDetection's inferencer, with weights loaded by the allow-list."""
@@ -98,6 +101,17 @@ class PersonDetector:
             ``inputs``, a tensor (3, h, w), and ``data_samples``.
         """
         return self.pipeline(image)
+
+    def default_batch_size(self) -> int:
+        """Images in one pass that are fastest as a rule.
+
+        On a CPU every layer costs a fixed time beside its work, and a batch that
+        leaves the cache costs more: measured, 320x320 inputs are fastest by 16
+        and 640x640 inputs by 2.
+        """
+        height, width = self.prepare(np.zeros((480, 640, 3), np.uint8))['inputs'].shape[-2:]
+        on_cpu = next(self.model.parameters()).device.type == 'cpu'
+        return 2 if on_cpu and height * width > _SMALL_INPUT else 16
 
     @torch.no_grad()
     def detect(

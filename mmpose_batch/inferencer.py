@@ -99,7 +99,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.device = device
         self.detector: PersonDetector | None = None
         self._lock = threading.RLock()
-        # Stock's constructor builds the detector, which needs the settled options.
+        # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device, model.get('data_mode', 'topdown'))
         super().__init__(
             model,
@@ -111,6 +111,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             det_cat_ids,
             show_progress=show_progress,
         )
+        if self.detector is not None and self.options.det_batch_size is None:
+            self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         prepare_model(self.model, self.options.precision)
 
     # ---------------------------------------------------------------- building

@@ -43,10 +43,11 @@ class BatchOptions:
         _check_choice('precision', self.precision, ('fp32', 'fp16', 'bf16', 'auto'))
 
     def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
-        """Fill in every None and settle ``auto`` for one device and kind of model.
+        """Fill in None and settle ``auto`` for one device and kind of model.
 
         On a CPU a large batch of large inputs leaves the cache: one-stage models
-        are fastest with 2 images, crops with 16. A GPU wants more of both.
+        are fastest with 2 images, crops with 16. A GPU wants more of both. The
+        batch size of a detector is left to the detector, which knows its inputs.
 
         Raises:
             ValueError: The device cannot do the precision.
@@ -57,7 +58,6 @@ class BatchOptions:
         return replace(
             self,
             batch_size=self.batch_size or default_batch,
-            det_batch_size=self.det_batch_size or (4 if on_cpu else 16),
             precision=resolve_precision(self.precision, device),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
         )

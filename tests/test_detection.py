@@ -120,6 +120,19 @@ def test_nobody_is_an_empty_array(ours):
         assert (bboxes.shape, bboxes.dtype) == ((0, 5), np.float32)
 
 
+@pytest.mark.parametrize(
+    ('size', 'device', 'batch_size'),
+    [(320, 'cpu', 16), (640, 'cpu', 2), (320, 'meta', 16), (640, 'meta', 16)],
+)
+def test_the_default_batch_fits_the_inputs_and_the_device(size, device, batch_size):
+    inferencer = SimpleNamespace(
+        model=nn.Conv2d(3, 4, 1).eval().to(device),
+        pipeline=lambda image: {'inputs': torch.empty(3, size, size, dtype=torch.uint8)},
+        collate_fn=None,
+    )
+    assert PersonDetector(inferencer, [0]).default_batch_size() == batch_size
+
+
 def test_code_in_a_detectors_weights_is_refused(tmp_path):
     class Evil:
         def __reduce__(self) -> tuple:

@@ -48,20 +48,18 @@ def test_an_unknown_option_is_refused():
 
 
 @pytest.mark.parametrize(
-    ('device', 'data_mode', 'batch_size', 'det_batch_size'),
+    ('device', 'data_mode', 'batch_size'),
     [
-        ('cpu', 'topdown', 16, 4),
-        ('cpu', 'bottomup', 2, 4),
-        ('cuda', 'topdown', 64, 16),
-        ('cuda:1', 'bottomup', 16, 16),
+        ('cpu', 'topdown', 16),
+        ('cpu', 'bottomup', 2),
+        ('cuda', 'topdown', 64),
+        ('cuda:1', 'bottomup', 16),
     ],
 )
-def test_none_is_chosen_for_the_device_and_the_model(
-    device, data_mode, batch_size, det_batch_size, monkeypatch
-):
+def test_none_is_chosen_for_the_device_and_the_model(device, data_mode, batch_size, monkeypatch):
     monkeypatch.setattr(options, 'available_cores', lambda: 3)
     resolved = BatchOptions().resolved(device, data_mode)
-    assert (resolved.batch_size, resolved.det_batch_size) == (batch_size, det_batch_size)
+    assert resolved.batch_size == batch_size
     assert resolved.num_workers == 3
     assert resolved.precision == 'fp32'
 

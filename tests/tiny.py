@@ -97,8 +97,8 @@ class TinyModel:
 
     def ours(self, **settings: Any) -> BatchPose2DInferencer:
         """Our inferencer, with the stand-in detector if it is a top-down model."""
-        settings = {'det_model': 'whole_image', 'device': 'cpu', 'num_workers': 2, **settings}
-        inferencer = BatchPose2DInferencer(self.cfg, self.weights, **settings)
+        usual = {'det_model': 'whole_image', 'device': 'cpu', 'num_workers': 2, 'det_batch_size': 4}
+        inferencer = BatchPose2DInferencer(self.cfg, self.weights, **{**usual, **settings})
         if self.cfg.data_mode == 'topdown':
             inferencer.detector = OurDetector()
         return inferencer
