@@ -1,0 +1,6 @@
+"""Drawn scenes with people in them and their annotations, for training, tests and benchmarks."""
+
+from .dataset import write_scenes
+from .scene import Person, Scene, SceneOptions, draw_scene
+
+__all__ = ['Person', 'Scene', 'SceneOptions', 'draw_scene', 'write_scenes']

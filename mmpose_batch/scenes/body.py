@@ -1,0 +1,178 @@
+"""A body: bones, the limits of its joints, and poses drawn at random within them.
+
+Frame: x to the right of the image, y down, z away from the camera. A body at
+rest stands upright and faces the camera, so its left is at +x. Lengths are in
+heights of the body; the origin is the middle of the hips.
+"""
+
+from dataclasses import dataclass
+from math import radians
+
+import numpy as np
+
+DOWN, FORWARD = np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0])
+SIDES = (('left', 1), ('right', -1))
+
+# Half widths and lengths of the bones, after Drillis and Contini's segment lengths,
+# with a head somewhat larger, so that faces show in small figures.
+HIP, SHOULDER = 0.07, 0.115
+SPINE, NECK, HEAD = 0.29, 0.055, 0.078
+UPPER_ARM, FOREARM, HAND = 0.165, 0.145, 0.055
+THIGH, SHIN, FOOT = 0.235, 0.225, 0.085
+
+# The 17 keypoints of COCO, in its order.
+KEYPOINTS = (
+    'nose',
+    *(f'{side}_{name}' for name in ('eye', 'ear') for side in ('left', 'right')),
+    *(f'{side}_{name}' for name in ('shoulder', 'elbow', 'wrist') for side in ('left', 'right')),
+    *(f'{side}_{name}' for name in ('hip', 'knee', 'ankle') for side in ('left', 'right')),
+)
+SKELETON = (
+    (16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9),
+    (8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limb:
+    """Least and greatest angle of each movement of one arm or leg, in degrees.
+
+    Attributes:
+        flexion: Of the shoulder or hip, forward.
+        abduction: Of the shoulder or hip, away from the body.
+        twist: About the bone.
+        bend: Of the elbow or knee.
+    """
+
+    flexion: tuple[float, float]
+    abduction: tuple[float, float]
+    twist: tuple[float, float]
+    bend: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Posture:
+    """A family of poses: ranges of angles in degrees, within the limits of a body.
+
+    Attributes:
+        weight: How often it is drawn.
+        arms, legs: One range for both sides, drawn apart.
+        lean: Of the trunk, forward.
+        tilt: Of the whole body to a side.
+    """
+
+    weight: float
+    arms: Limb
+    legs: Limb
+    lean: tuple[float, float] = (-5, 12)
+    tilt: tuple[float, float] = (-6, 6)
+
+
+_HANGING = Limb((-25, 35), (3, 25), (-30, 30), (0, 60))
+_ANY_ARM = Limb((-40, 160), (0, 100), (-70, 70), (0, 145))
+_UPRIGHT = Limb((-8, 12), (0, 14), (-20, 20), (0, 12))
+
+POSTURES = (
+    Posture(0.25, _HANGING, _UPRIGHT),
+    Posture(0.2, _ANY_ARM, _UPRIGHT),
+    Posture(0.1, Limb((90, 175), (0, 50), (-40, 40), (0, 90)), _UPRIGHT),
+    Posture(0.2, Limb((-40, 60), (2, 20), (-20, 20), (10, 100)),
+            Limb((-25, 50), (0, 10), (-10, 10), (0, 70)), (0, 20)),
+    Posture(0.12, Limb((-10, 70), (0, 30), (-40, 40), (10, 110)),
+            Limb((70, 105), (0, 30), (-20, 20), (60, 115)), (-10, 25)),
+    Posture(0.05, _ANY_ARM, Limb((60, 115), (0, 35), (-20, 20), (90, 140)), (10, 50)),
+    Posture(0.08, _ANY_ARM, Limb((-25, 100), (-5, 45), (-30, 30), (0, 130)), (-10, 50), (-40, 40)),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Body:
+    """A posed body.
+
+    Attributes:
+        joints: Name to position (3,), for every keypoint of COCO but those of
+            the face, and ``neck``, ``head``, ``hand`` and ``toe`` of each side.
+        chest: Orientation (3, 3) of the trunk's upper end: its columns point to
+            the body's left, down and back.
+        head: Orientation of the head, in the same way.
+    """
+
+    joints: dict[str, np.ndarray]
+    chest: np.ndarray
+    head: np.ndarray
+
+
+def sample_body(rng: np.random.Generator) -> Body:
+    """Draw a posture, its angles, and where the body turns."""
+    weights = np.array([posture.weight for posture in POSTURES])
+    posture = POSTURES[rng.choice(len(POSTURES), p=weights / weights.sum())]
+    # Most people in photos are seen from the front.
+    yaw = rng.normal(0, 45) if rng.random() < 0.65 else rng.uniform(-180, 180)
+    seen_from = rng.uniform(-5, 25)  # the camera looks down by that much
+    hips = turn(x=seen_from) @ turn(z=rng.uniform(*posture.tilt)) @ turn(y=yaw)
+    lean = rng.uniform(*posture.lean)
+    chest = hips @ turn(x=lean) @ turn(z=rng.uniform(-10, 10)) @ turn(y=rng.uniform(-25, 25))
+    nod = turn(x=rng.uniform(-20, 30) - 0.6 * lean)
+    head = chest @ turn(y=rng.uniform(-50, 50)) @ nod @ turn(z=rng.uniform(-15, 15))
+    joints = {'neck': chest @ (-SPINE * DOWN)}
+    joints['head'] = joints['neck'] + head @ (-(NECK + HEAD) * DOWN)
+    for side, sign in SIDES:
+        _pose_arm(joints, chest, posture.arms, side, sign, rng)
+        _pose_leg(joints, hips, posture.legs, side, sign, rng)
+    return Body(joints, chest, head)
+
+
+def _pose_arm(
+    joints: dict[str, np.ndarray],
+    chest: np.ndarray,
+    limb: Limb,
+    side: str,
+    sign: int,
+    rng: np.random.Generator,
+) -> None:
+    shoulder = joints['neck'] + chest @ np.array([sign * SHOULDER, 0.02, 0])
+    upper, lower = _limb_frames(chest, limb, sign, -1, rng)
+    elbow = shoulder + upper @ DOWN * UPPER_ARM
+    wrist = elbow + lower @ DOWN * FOREARM
+    joints |= {f'{side}_shoulder': shoulder, f'{side}_elbow': elbow, f'{side}_wrist': wrist}
+    joints[f'{side}_hand'] = wrist + lower @ turn(x=rng.uniform(-40, 40)) @ DOWN * HAND
+
+
+def _pose_leg(
+    joints: dict[str, np.ndarray],
+    hips: np.ndarray,
+    limb: Limb,
+    side: str,
+    sign: int,
+    rng: np.random.Generator,
+) -> None:
+    hip = hips @ np.array([sign * HIP, 0, 0])
+    upper, lower = _limb_frames(hips, limb, sign, 1, rng)
+    knee = hip + upper @ DOWN * THIGH
+    ankle = knee + lower @ DOWN * SHIN
+    joints |= {f'{side}_hip': hip, f'{side}_knee': knee, f'{side}_ankle': ankle}
+    toe = turn(x=rng.uniform(-5, 30)) @ (FORWARD * FOOT + DOWN * 0.03)
+    joints[f'{side}_toe'] = ankle + lower @ toe
+
+
+def _limb_frames(
+    trunk: np.ndarray, limb: Limb, sign: int, bends: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orientations of the upper and the lower bone; an elbow bends forward, a knee backward."""
+    upper = (
+        trunk
+        @ turn(z=-sign * rng.uniform(*limb.abduction))
+        @ turn(x=-rng.uniform(*limb.flexion))
+        @ turn(y=sign * rng.uniform(*limb.twist))
+    )
+    return upper, upper @ turn(x=bends * rng.uniform(*limb.bend))
+
+
+def turn(x: float = 0, y: float = 0, z: float = 0) -> np.ndarray:
+    """Rotation matrix (3, 3) about one axis, by an angle in degrees."""
+    axis, angle = next(((i, a) for i, a in enumerate((x, y, z)) if a), (0, 0.0))
+    matrix = np.eye(3)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    cos, sin = np.cos(radians(angle)), np.sin(radians(angle))
+    matrix[i, i], matrix[j, j], matrix[i, j], matrix[j, i] = cos, cos, -sin, sin
+    return matrix

@@ -1,0 +1,106 @@
+"""Scenes as files: a folder of JPEGs and one COCO annotation file."""
+
+import json
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from ..runtime import available_cores
+from .body import KEYPOINTS, SKELETON
+from .scene import Scene, SceneOptions, draw_scene
+
+JPEG_QUALITY = 90
+
+
+def write_scenes(
+    folder: str | os.PathLike,
+    count: int,
+    seed: int,
+    options: SceneOptions | None = None,
+    num_workers: int | None = None,
+    quiet: bool = False,
+) -> Path:
+    """Write scenes 0 to ``count - 1`` of a seed as ``<folder>/<index>.jpg``.
+
+    The files depend on the seed, the options and the versions of NumPy and
+    OpenCV alone, not on the number of processes.
+
+    Args:
+        folder: Made if it is missing.
+        count: Number of scenes.
+        seed: Of the series.
+        options: What the scenes may hold.
+        num_workers: Processes that draw; None takes one per core.
+        quiet: Without a progress bar.
+
+    Returns:
+        The annotation file, ``<folder>/annotations.json``, in COCO's format.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    work = partial(_write_scene, folder, seed, options)
+    workers = available_cores() if num_workers is None else num_workers
+    if workers > 1:
+        with ProcessPoolExecutor(workers) as pool:
+            entries = list(_tracked(pool.map(work, range(count), chunksize=16), count, quiet))
+    else:
+        entries = list(_tracked(map(work, range(count)), count, quiet))
+    path = folder / 'annotations.json'
+    path.write_text(json.dumps(_coco(entries)), encoding='utf-8')
+    return path
+
+
+def _tracked(entries: Iterable, count: int, quiet: bool) -> Iterable:
+    return track(entries, description='Drawing scenes', total=count, disable=quiet)
+
+
+def _write_scene(
+    folder: Path, seed: int, options: SceneOptions | None, index: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    cv2.setNumThreads(1)
+    scene = draw_scene(seed, index, options)
+    name = f'{index:06}.jpg'
+    _, data = cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    (folder / name).write_bytes(data.tobytes())
+    return _entry(scene, index, name)
+
+
+def _entry(scene: Scene, index: int, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    height, width = scene.image.shape[:2]
+    image = {'id': index, 'file_name': name, 'width': width, 'height': height}
+    annotations = [
+        {
+            'image_id': index,
+            'category_id': 1,
+            'iscrowd': 0,
+            'bbox': person.bbox.tolist(),
+            'area': person.area,
+            'num_keypoints': int(np.count_nonzero(person.keypoints[:, 2])),
+            'keypoints': np.round(person.keypoints, 2).ravel().tolist(),
+        }
+        for person in scene.persons
+    ]
+    return image, annotations
+
+
+def _coco(entries: Iterable[tuple[dict, list[dict]]]) -> dict[str, Any]:
+    images, annotations = [], []
+    for image, persons in entries:
+        images.append(image)
+        annotations += persons
+    annotations = [{'id': number, **each} for number, each in enumerate(annotations, 1)]
+    category = {
+        'id': 1,
+        'name': 'person',
+        'supercategory': 'person',
+        'keypoints': list(KEYPOINTS),
+        'skeleton': [list(pair) for pair in SKELETON],
+    }
+    return {'images': images, 'annotations': annotations, 'categories': [category]}

@@ -1,0 +1,130 @@
+"""One image with people in it, and what COCO would write down about them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .backdrop import develop, draw_background, draw_object
+from .body import sample_body
+from .figure import Canvas, Figure, sample_outfit
+
+SIZES = (
+    (320, 240), (240, 320), (384, 288), (288, 384), (320, 320),
+    (426, 240), (480, 320), (320, 480), (512, 384), (640, 480),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneOptions:
+    """What scenes may hold.
+
+    Attributes:
+        persons: Least and greatest number of people.
+        heights: Least and greatest height of a standing body, in heights of the image.
+        occluders: Greatest number of things in front of people.
+    """
+
+    persons: tuple[int, int] = (1, 5)
+    heights: tuple[float, float] = (0.35, 1.1)
+    occluders: int = 3
+
+    def __post_init__(self) -> None:
+        least, most = self.persons
+        if not 0 <= least <= most:
+            raise ValueError(f'persons: expected 0 <= least <= most, found {self.persons}')
+        if not 0 < self.heights[0] <= self.heights[1]:
+            raise ValueError(f'heights: expected 0 < least <= most, found {self.heights}')
+        if self.occluders < 0:
+            raise ValueError(f'occluders: expected a number from 0, found {self.occluders}')
+
+
+@dataclass(frozen=True)
+class Person:
+    """One annotation.
+
+    Attributes:
+        keypoints: float (17, 3): x and y in pixels and COCO's visibility; zeros
+            where it is 0.
+        bbox: float (4,): x, y, width, height of what is seen, in pixels.
+        area: Pixels that are seen.
+    """
+
+    keypoints: np.ndarray
+    bbox: np.ndarray
+    area: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image, uint8 (H, W, 3) in BGR, and the people in it."""
+
+    image: np.ndarray
+    persons: list[Person]
+
+
+def draw_scene(seed: int, index: int, options: SceneOptions | None = None) -> Scene:
+    """Draw one scene; the same seed and index give the same scene.
+
+    Args:
+        seed: Of the whole series.
+        index: Of the scene within it.
+        options: What it may hold.
+    """
+    options = options or SceneOptions()
+    rng = np.random.default_rng((seed, index))
+    width, height = SIZES[rng.integers(len(SIZES))]
+    canvas = Canvas(draw_background(rng, width, height))
+    figures = _sample_figures(rng, width, height, options)
+    occluders = rng.integers(0, options.occluders + 1)
+    after = rng.integers(0, max(len(figures), 1), occluders)
+    for owner, figure in enumerate(figures):
+        figure.draw(canvas, owner)
+        for _ in range(np.count_nonzero(after == owner)):
+            draw_object(rng, canvas)
+    persons = [_describe(figure, canvas, owner) for owner, figure in enumerate(figures)]
+    return Scene(develop(rng, canvas.colors), [person for person in persons if person is not None])
+
+
+def _sample_figures(
+    rng: np.random.Generator, width: int, height: int, options: SceneOptions
+) -> list[Figure]:
+    """People from far to near: who is farther away is smaller and stands higher in the image."""
+    light = rng.normal(0, 1, 3) * (1, 0.6, 0.5) + (0, -0.7, -1.0)
+    light /= np.linalg.norm(light)
+    ambient = rng.uniform(0.35, 0.75)
+    count = rng.integers(options.persons[0], options.persons[1] + 1)
+    sizes = np.sort(np.exp(rng.uniform(*np.log(options.heights), count))) * height
+    figures: list[Figure] = []
+    places: list[float] = []
+    for size in sizes:
+        # The freer of two places: people overlap, but seldom stand one behind the other.
+        tries = rng.uniform(0.02, 0.98, 2)
+        free = [min([1.0, *(abs(x - place) for place in places)]) for x in tries]
+        places.append(tries[np.argmax(free)])
+        ground = height * rng.uniform(0.6, 0.95) + 0.1 * size
+        center = np.array([places[-1] * width, ground - 0.45 * size])
+        body, outfit = sample_body(rng), sample_outfit(rng)
+        figures.append(Figure(body, outfit, size, center, light, ambient))
+    return figures
+
+
+# Someone of whom less is seen is not annotated: a hand at the border is no person to find.
+_LEAST_PIXELS = 60
+# Of someone with fewer keypoints in sight no keypoint is labelled: the rest would be guesses.
+_LEAST_SEEN = 4
+
+
+def _describe(figure: Figure, canvas: Canvas, owner: int) -> Person | None:
+    seen = canvas.owners == owner
+    area = int(np.count_nonzero(seen))
+    if area < _LEAST_PIXELS:
+        return None
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    left, top = columns[0], rows[0]
+    bbox = np.array([left, top, columns[-1] + 1 - left, rows[-1] + 1 - top], float)
+    flags = figure.visible_keypoints(canvas, owner)
+    if np.count_nonzero(flags == 2) < _LEAST_SEEN:
+        flags[:] = 0
+    keypoints = np.column_stack((figure.keypoints()[0], flags))
+    keypoints[flags == 0] = 0
+    return Person(keypoints, bbox, area)

@@ -1,0 +1,251 @@
+"""Drawn scenes: the same by seed, with annotations that say what is in them."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+from mmpose.datasets.datasets.utils import parse_pose_metainfo
+from xtcocotools.coco import COCO
+
+from mmpose_batch.scenes import SceneOptions, draw_scene, write_scenes
+from mmpose_batch.scenes.body import (
+    FOREARM,
+    KEYPOINTS,
+    POSTURES,
+    SHIN,
+    THIGH,
+    UPPER_ARM,
+    Body,
+    sample_body,
+    turn,
+)
+from mmpose_batch.scenes.figure import Canvas, Figure, sample_outfit
+
+LIGHT = np.array([0.0, 0.0, -1.0])
+SCENES = [draw_scene(11, index) for index in range(24)]
+
+
+def bodies(count: int = 200) -> list[Body]:
+    rng = np.random.default_rng(0)
+    return [sample_body(rng) for _ in range(count)]
+
+
+# ----------------------------------------------------------------------------- the body
+
+
+@pytest.mark.parametrize(
+    ('first', 'second', 'length'),
+    [
+        ('left_shoulder', 'left_elbow', UPPER_ARM),
+        ('right_elbow', 'right_wrist', FOREARM),
+        ('left_hip', 'left_knee', THIGH),
+        ('right_knee', 'right_ankle', SHIN),
+    ],
+)
+def test_bones_keep_their_length(first, second, length):
+    for body in bodies(50):
+        assert np.linalg.norm(body.joints[first] - body.joints[second]) == pytest.approx(length)
+
+
+@pytest.mark.parametrize(
+    ('joints', 'limb'),
+    [(('shoulder', 'elbow', 'wrist'), 'arms'), (('hip', 'knee', 'ankle'), 'legs')],
+)
+def test_joints_bend_no_further_than_a_body_does(joints, limb):
+    most = max(getattr(posture, limb).bend[1] for posture in POSTURES)
+    bends = []
+    for body in bodies():
+        a, b, c = (body.joints[f'left_{joint}'] for joint in joints)
+        upper, lower = (b - a) / np.linalg.norm(b - a), (c - b) / np.linalg.norm(c - b)
+        bends.append(np.degrees(np.arccos(np.clip(upper @ lower, -1, 1))))
+    assert max(bends) <= most + 1e-6
+    assert max(bends) > 0.7 * most  # and they do bend
+
+
+def test_left_is_left_from_the_front_and_from_behind():
+    sides = {'front': 0, 'back': 0}
+    for body in bodies():
+        seen = -(body.chest @ (0, 0, -1))[2]
+        if abs(seen) > 0.8:
+            difference = body.joints['left_shoulder'][0] - body.joints['right_shoulder'][0]
+            assert difference * seen > 0
+            sides['front' if seen > 0 else 'back'] += 1
+    assert min(sides.values()) > 10
+
+
+@pytest.mark.parametrize('axis', ['x', 'y', 'z'])
+@pytest.mark.parametrize('angle', [0, 30, -90, 180])
+def test_a_turn_is_a_rotation(axis, angle):
+    matrix = turn(**{axis: angle})
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(matrix) == pytest.approx(1)
+    np.testing.assert_allclose(np.trace(matrix), 1 + 2 * np.cos(np.radians(angle)), atol=1e-12)
+
+
+# --------------------------------------------------------------------------- annotations
+
+
+def figure_of(body: Body, size: int = 200) -> tuple[Figure, Canvas]:
+    rng = np.random.default_rng(1)
+    figure = Figure(body, sample_outfit(rng), size, np.array([size, size]), LIGHT, 0.5)
+    canvas = Canvas(np.zeros((2 * size, 2 * size, 3), np.float32))
+    figure.draw(canvas, 0)
+    return figure, canvas
+
+
+def test_a_face_turned_away_is_not_labelled():
+    turned = {True: 0, False: 0}
+    for body in bodies(60):
+        forward = (body.head @ (0, 0, -1))[2]
+        if abs(forward) < 0.7:
+            continue
+        figure, canvas = figure_of(body)
+        flags = dict(zip(KEYPOINTS, figure.visible_keypoints(canvas, 0), strict=True))
+        away = forward > 0
+        assert all((flags[name] == 0) == away for name in ('nose', 'left_eye', 'right_eye'))
+        turned[away] += 1
+    assert min(turned.values()) > 3
+
+
+def test_what_something_covers_is_hidden_and_what_is_outside_is_not_labelled():
+    figure, canvas = figure_of(bodies(1)[0])
+    before = figure.visible_keypoints(canvas, 0)
+    assert (before == 2).sum() > 8
+    canvas.owners[:], canvas.parts[:] = -1, -1
+    after = figure.visible_keypoints(canvas, 0)
+    assert set(after[before == 2]) == {1}
+    outside = Canvas(np.zeros((10, 10, 3), np.float32))
+    assert not figure.visible_keypoints(outside, 0).any()
+
+
+def test_annotations_fit_the_image():
+    assert sum(len(scene.persons) for scene in SCENES) > 30
+    for scene in SCENES:
+        height, width = scene.image.shape[:2]
+        for person in scene.persons:
+            x, y, w, h = person.bbox
+            assert 0 <= x < x + w <= width
+            assert 0 <= y < y + h <= height
+            assert 0 < person.area <= w * h
+            places, flags = person.keypoints[:, :2], person.keypoints[:, 2]
+            assert set(flags) <= {0, 1, 2}
+            assert not places[flags == 0].any()
+            seen = places[flags == 2]
+            assert ((seen >= (x - 1, y - 1)) & (seen <= (x + w, y + h))).all()
+
+
+def test_there_is_something_of_everything():
+    flags = np.concatenate([p.keypoints[:, 2] for s in SCENES for p in s.persons])
+    assert {0, 1, 2} == set(flags)
+    assert (flags == 2).mean() > 0.4
+    assert len({scene.image.shape for scene in SCENES}) > 4
+
+
+# ------------------------------------------------------------------------------- by seed
+
+
+def test_a_scene_is_told_by_its_seed_and_index():
+    first, again, other = draw_scene(5, 3), draw_scene(5, 3), draw_scene(6, 3)
+    np.testing.assert_array_equal(first.image, again.image)
+    for one, two in zip(first.persons, again.persons, strict=True):
+        np.testing.assert_array_equal(one.keypoints, two.keypoints)
+    assert first.image.shape != other.image.shape or (first.image != other.image).any()
+
+
+@pytest.mark.parametrize(('persons', 'most'), [((0, 0), 0), ((1, 1), 1), ((7, 7), 7)])
+def test_as_many_people_as_asked_for(persons, most):
+    counts = [len(draw_scene(0, i, SceneOptions(persons=persons)).persons) for i in range(5)]
+    assert max(counts) <= most
+    assert sum(counts) >= most  # some are cut off or hidden
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'persons': (3, 2)}, 'persons: expected 0 <= least <= most'),
+        ({'persons': (-1, 2)}, 'persons'),
+        ({'heights': (0, 1)}, 'heights: expected 0 < least'),
+        ({'heights': (1, 0.5)}, 'heights'),
+        ({'occluders': -1}, 'occluders: expected a number from 0'),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        SceneOptions(**options)
+
+
+# ------------------------------------------------------------------------------ as files
+
+
+def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path):
+    for workers in (1, 2):
+        write_scenes(tmp_path / str(workers), 5, seed=4, num_workers=workers, quiet=True)
+    one, two = (sorted((tmp_path / name).iterdir()) for name in '12')
+    assert [path.name for path in one] == [path.name for path in two]
+    assert len(one) == 6
+    for a, b in zip(one, two, strict=True):
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_the_annotations_are_cocos(tmp_path):
+    coco = COCO(str(write_scenes(tmp_path, 3, seed=8, num_workers=1, quiet=True)))
+    assert sorted(coco.imgs) == [0, 1, 2]
+    category = coco.loadCats(1)[0]
+    meta = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
+    assert category['keypoints'] == [meta['keypoint_id2name'][i] for i in range(17)]
+    assert [(a - 1, b - 1) for a, b in category['skeleton']] == meta['skeleton_links']
+    for image in coco.loadImgs(coco.imgs):
+        pixels = cv2.imread(str(tmp_path / image['file_name']))
+        assert pixels.shape[:2] == (image['height'], image['width'])
+        scene = draw_scene(8, image['id'])
+        found = coco.loadAnns(coco.getAnnIds(image['id']))
+        assert len(found) == len(scene.persons)
+        for annotation, person in zip(found, scene.persons, strict=True):
+            keypoints = np.reshape(annotation['keypoints'], (17, 3))
+            np.testing.assert_allclose(keypoints, person.keypoints, atol=0.005)
+            assert annotation['num_keypoints'] == np.count_nonzero(keypoints[:, 2])
+
+
+@pytest.fixture(scope='module')
+def tool() -> ModuleType:
+    path = Path(__file__).resolve().parents[2] / 'tools' / 'make_scenes.py'
+    spec = importlib.util.spec_from_file_location('make_scenes', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tool_writes_what_it_is_asked_for(tool, tmp_path, capsys):
+    arguments = [str(tmp_path), '--count', '2', '--persons', '1', '1', '--quiet']
+    assert tool.main([*arguments, '--num-workers', '1']) == 0
+    assert '2 scenes' in capsys.readouterr().out
+    written = json.loads((tmp_path / 'annotations.json').read_text())
+    assert len(written['images']) == 2
+    assert len(written['annotations']) <= 2
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'status', 'message'),
+    [
+        (['--persons', '3', '1'], 2, 'persons: expected'),
+        (['--count', '0'], 2, '--count: expected'),
+        (['--seed', '-1'], 2, '--seed: expected'),
+    ],
+)
+def test_wrong_arguments_are_an_error(tool, tmp_path, capsys, arguments, status, message):
+    try:
+        found = tool.main([str(tmp_path), *arguments])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == status
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tool, tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert tool.main([str(tmp_path / 'file'), '--count', '1', '--quiet']) == 1
+    assert 'error' in capsys.readouterr().err

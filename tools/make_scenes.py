@@ -1,0 +1,71 @@
+#!/usr/bin/env python
+"""Draw a folder of scenes with people in them, and their annotations in COCO's format."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmpose_batch.scenes import SceneOptions, write_scenes
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='Example: tools/make_scenes.py scenes/ --count 10000 --persons 1 8',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    usual = SceneOptions()
+    parser.add_argument('out_dir', help='takes 000000.jpg, ... and annotations.json')
+    parser.add_argument('--count', type=int, default=100, help='number of scenes')
+    parser.add_argument('--seed', type=int, default=0, help='the same seed gives the same scenes')
+    parser.add_argument(
+        '--persons',
+        type=int,
+        nargs=2,
+        default=usual.persons,
+        metavar=('LEAST', 'MOST'),
+        help='people in a scene',
+    )
+    parser.add_argument(
+        '--heights',
+        type=float,
+        nargs=2,
+        default=usual.heights,
+        metavar=('LEAST', 'MOST'),
+        help='of a standing person, in heights of the image',
+    )
+    parser.add_argument('--occluders', type=int, default=usual.occluders, help='things in front')
+    parser.add_argument('--num-workers', type=int, help='processes (default: one per core)')
+    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+    args = parser.parse_args(arguments)
+    if args.count < 1:
+        parser.error(f'--count: expected a number from 1, found {args.count}')
+    if args.seed < 0:
+        parser.error(f'--seed: expected a number from 0, found {args.seed}')
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw and write; returns the exit status."""
+    args = parse_args(arguments)
+    try:
+        options = SceneOptions(
+            persons=tuple(args.persons), heights=tuple(args.heights), occluders=args.occluders
+        )
+    except ValueError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    try:
+        path = write_scenes(
+            args.out_dir, args.count, args.seed, options, args.num_workers, args.quiet
+        )
+    except OSError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    print(f'{args.count} scenes, annotated in {path}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
