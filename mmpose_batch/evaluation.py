@@ -13,12 +13,22 @@ import numpy as np
 from mmengine.config import Config
 from mmpose.evaluation.functional import oks_nms, soft_oks_nms
 
-# What COCO's evaluation reads of every entry.
+# What COCO's evaluation reads of every entry, and its types in JSON.
+_NUMBER = (int, float)
 _NEEDED = {
-    'images': ('id', 'file_name'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area', 'keypoints'),
-    'categories': ('id',),
+    'images': {'id': int, 'file_name': str},
+    'annotations': {
+        'id': int,
+        'image_id': int,
+        'category_id': int,
+        'bbox': list,
+        'area': _NUMBER,
+        'keypoints': list,
+    },
+    'categories': {'id': int},
 }
+# JSON writers and COCO's tools take image numbers of 64 bits.
+_MAX_ID = 2**63
 
 
 class AnnotationError(ValueError):
@@ -48,8 +58,8 @@ class ScoringOptions:
 class ImageIds:
     """COCO's number of an image, found by its path.
 
-    A path belongs to the image of the annotation file whose ``file_name`` it
-    ends with; without an annotation file, to the number that its name is
+    A path belongs to the image of the annotation file whose ``file_name`` its
+    absolute form ends with; without an annotation file, to the number that its name is
     (``000000000785.jpg``).
 
     Args:
@@ -68,12 +78,11 @@ class ImageIds:
         """The number of the image at ``path``, None if it has none."""
         if self._by_name is None:
             stem = osp.splitext(osp.basename(path))[0]
-            return int(stem) if stem.isdecimal() else None
-        path = osp.normpath(path)
+            number = int(stem) if stem.isdecimal() else None
+            return number if number is not None and number < _MAX_ID else None
+        path = osp.abspath(path)
         candidates = self._by_name.get(osp.basename(path), [])
-        if len(candidates) == 1:
-            return candidates[0][1]
-        fitting = [i for name, i in candidates if f'/{path}'.endswith(f'/{name}')]
+        fitting = [i for name, i in candidates if path.endswith(f'/{name}') or path == name]
         return fitting[0] if len(fitting) == 1 else None
 
 
@@ -87,10 +96,16 @@ def read_annotations(path: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not _NEEDED.keys() <= content.keys():
         raise AnnotationError(f'{path}: expected COCO annotations with {", ".join(_NEEDED)}')
     for kind, fields in _NEEDED.items():
+        if not isinstance(content[kind], list):
+            raise AnnotationError(f'{path}: expected a list of {kind}')
         for number, entry in enumerate(content[kind]):
-            missing = [field for field in fields if field not in entry]
-            if missing:
-                raise AnnotationError(f'{path}: {kind}[{number}] has no {", ".join(missing)}')
+            wrong = [
+                name
+                for name, types in fields.items()
+                if not isinstance(entry, dict) or not isinstance(entry.get(name), types)
+            ]
+            if wrong:
+                raise AnnotationError(f'{path}: {kind}[{number}] has no valid {", ".join(wrong)}')
     return content
 
 

@@ -80,7 +80,8 @@ IDS = {
     'another name': ('x/c.jpg', [('b.jpg', 7)], None),
     # The number in the name is not asked where there are annotations.
     'a number not in the file': ('000000000785.jpg', [('b.jpg', 7)], None),
-    'the folder differs': ('images/b.jpg', [('val2017/b.jpg', 7)], 7),
+    'the folder differs': ('images/b.jpg', [('val2017/b.jpg', 7)], None),
+    'a number of more than 64 bits': ('9223372036854775808.jpg', None, None),
     'the folder decides': ('in/val/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], 7),
     'the folder does not decide': ('in/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], None),
     'part of a name decides nothing': ('in/b.jpg', [('n/b.jpg', 6), ('val/b.jpg', 7)], None),
@@ -269,9 +270,12 @@ UNREADABLE = {
     'no text': ('\ud83d', 'expected JSON'),
     'results': ([], 'expected COCO annotations with images, annotations, categories'),
     'no images': ({'annotations': []}, 'expected COCO annotations with images'),
-    'an image without a name': (without('images', 'file_name'), r'images\[1\] has no file_name'),
-    'boxes only': (without('annotations', 'keypoints'), r'annotations\[1\] has no keypoints'),
-    'no area': (without('annotations', 'area'), r'annotations\[1\] has no area'),
+    'an image without a name': (
+        without('images', 'file_name'),
+        r'images\[1\] has no valid file_name',
+    ),
+    'boxes only': (without('annotations', 'keypoints'), r'annotations\[1\] has no valid keypoints'),
+    'no area': (without('annotations', 'area'), r'annotations\[1\] has no valid area'),
 }
 
 
@@ -378,7 +382,7 @@ def test_boxes_go_to_their_images():
     one, two = np.full((1, 5), 1, np.float32), np.full((2, 5), 2, np.float32)
     paths = ['in/000000000001.jpg', 'in/x/b.jpg', 'in/c.jpg', 'in/d.jpg']
     assigned = assign_bboxes(paths, {1: one, 'x/b.jpg': two, 'elsewhere/d.jpg': one}, ImageIds())
-    assert [len(boxes) for boxes in assigned] == [1, 2, 0, 1]
+    assert [len(boxes) for boxes in assigned] == [1, 2, 0, 0]
     assert assigned[0] is one
 
 
