@@ -6,8 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from .results import ImageResult
+
+# The device is lost, and every later batch with it. torch before 2.8 has no name for that.
+DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
 
 
 @dataclass(slots=True)
@@ -131,6 +135,8 @@ class BatchRunner:
         """Run one batch; where it fails it is halved, so that a bad instance fails alone."""
         try:
             outputs = self._run([instance.packed for instance in batch])
+        except DEVICE_LOST:
+            raise
         except Exception as error:
             if len(batch) == 1:
                 batch[0].image.fail(f'{self._stage}: {one_line(error)}')

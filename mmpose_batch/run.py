@@ -1,6 +1,7 @@
 """A run over many files: everything to disk as it comes, safe to kill and to resume."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +9,7 @@ import os.path as osp
 import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .batching import one_line
+from .batching import DEVICE_LOST, one_line
 from .evaluation import ImageIds, ScoringOptions, evaluate
 from .inferencer import BatchPose2DInferencer
 from .options import CallOptions
@@ -34,7 +35,7 @@ from .version import __version__
 from .visualization import DrawOptions
 from .writers.coco import to_coco, write_coco
 from .writers.files import open_atomically
-from .writers.folder import write_drawing, write_prediction
+from .writers.folder import files_of, write_drawing, write_prediction
 from .writers.jsonl import JsonLinesWriter, read_records, to_record
 
 FORMATS = ('jsonl', 'json', 'coco')
@@ -131,6 +132,46 @@ class RunSummary:
             yield f'{name:<9} {value:.4f}'
 
 
+def check_out_dir(options: RunOptions) -> None:
+    """See that the output folder can take the run.
+
+    Raises:
+        RunError: It is no folder, or holds another run.
+    """
+    if osp.lexists(options.out_dir) and not osp.isdir(options.out_dir):
+        raise RunError(f'cannot write below {options.out_dir}: it is no folder')
+    if _holds_run(options.out_dir) and not (options.resume or options.overwrite):
+        raise RunError(
+            f'{options.out_dir} holds a run already: go on with it (--resume), '
+            'replace it (--overwrite), or name another folder'
+        )
+
+
+def _holds_run(out_dir: str) -> bool:
+    records = osp.join(out_dir, 'predictions.jsonl')
+    return osp.isfile(records) and osp.getsize(records) > 0
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Hold a folder for one process; the system lets go of it when the process ends.
+
+    Raises:
+        RunError: Another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f'{folder} is in use by another run') from error
+        except OSError:
+            pass  # a network file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
 class Run:
     """One run of an inferencer over a list of image files.
 
@@ -171,17 +212,31 @@ class Run:
         """Do it.
 
         Raises:
-            RunError: The output folder holds another run, or cannot be written.
+            RunError: The output folder holds another run or is in use, cannot be
+                written, or the device failed.
             InputError: A bad input, where the inferencer raises them.
         """
         try:
-            keep = self._take_up()
-            self._write_info('running')
-            self._stream(*keep)
-            self._finalise()
+            check_out_dir(self._options)
+            os.makedirs(self._options.out_dir, exist_ok=True)
+            with _locked(self._options.out_dir):
+                keep = self._take_up()
+                self._write_info('running')
+                try:
+                    self._stream(*keep)
+                    self._finalise()
+                except BaseException:
+                    with suppress(OSError):  # a full disk, say
+                        self._write_info('stopped')
+                    raise
         except OSError as error:
             raise RunError(
                 f'cannot write below {self._options.out_dir}: {error.strerror or error}'
+            ) from error
+        except DEVICE_LOST as error:
+            raise RunError(
+                f'the device failed; what is written is whole, go on with --resume: '
+                f'{one_line(error)}'
             ) from error
         return self._summary
 
@@ -193,20 +248,11 @@ class Run:
     def _take_up(self) -> tuple[int, int]:
         """Decide where to begin; returns the images and bytes to keep."""
         records = self._path('predictions.jsonl')
-        os.makedirs(self._options.out_dir, exist_ok=True)
-        if not osp.isfile(records) or not osp.getsize(records):
+        if not _holds_run(self._options.out_dir):
             return 0, 0
         if self._options.overwrite:
-            # Before run.json tells what the new run is: a kill must not leave a mixture.
-            os.truncate(records, 0)
-            with suppress(FileNotFoundError):
-                os.unlink(self._path('predictions.coco.json'))
+            self._remove_earlier_run()
             return 0, 0
-        if not self._options.resume:
-            raise RunError(
-                f'{self._options.out_dir} holds a run already: go on with it (--resume), '
-                'replace it (--overwrite), or name another folder'
-            )
         self._check_identity()
         ends = [0]
         for record, end in read_records(records):
@@ -223,19 +269,30 @@ class Run:
         self._summary.resumed = done
         return done, ends[done]
 
+    def _remove_earlier_run(self) -> None:
+        """Remove every file that the earlier run's records name, and last the records."""
+        records = self._path('predictions.jsonl')
+        for record, _ in read_records(records):
+            for path in files_of(record['image']):
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path(path))
+        with suppress(FileNotFoundError):
+            os.unlink(self._path('predictions.coco.json'))
+        # Before run.json tells what the new run is: a kill must not leave a mixture.
+        os.truncate(records, 0)
+
     def _identify(self) -> dict[str, Any]:
         """Everything that the output depends on; a resumed run must agree in all of it."""
         inferencer, options = self._inferencer, self._inferencer.options
         detector = inferencer.detector
         boxes = (frame.bboxes for frame in self._frames if frame.bboxes is not None)
-        config = inferencer.cfg.to_dict()
-        config.pop('visualizer', None)  # MMEngine names it, by the time of day if need be
         call = asdict(replace(self._call, keep_images=False))
         return {
-            'inputs': _digest(frame.name.encode() for frame in self._frames),
+            'inputs': _digest(map(_fingerprint, self._frames)),
             'bboxes': _digest(box.tobytes() for box in boxes),
-            'config': _digest([_to_json(config)]),
+            'config': _digest(_config(inferencer.model)),
             'model': _digest(_tensors(inferencer.model)),
+            'det_config': None if detector is None else _digest(_config(detector.model)),
             'detector': None if detector is None else _digest(_tensors(detector.model)),
             'det_cat_ids': None if detector is None else list(detector.cat_ids),
             **call,
@@ -328,21 +385,27 @@ class Run:
         if 'coco' in self._options.formats:
             write_coco(self._path('predictions.coco.json'), self._coco_results(scoring))
         if self._options.ann_file is not None:
-            ids = [self._image_ids.find(frame.path) for frame in self._frames]
             self._summary.metrics = evaluate(
                 self._options.ann_file,
-                (r for r in self._coco_results(scoring) if r['image_id'] is not None),
-                [image_id for image_id in ids if image_id is not None],
+                self._coco_results(scoring),
+                [image_id for image_id in self._coco_ids() if image_id is not None],
                 self._inferencer.model.dataset_meta['sigmas'],
                 scoring,
             )
         self._write_info('finished')
 
+    def _coco_ids(self) -> list[int | None]:
+        """COCO's number of every image; without annotations and numeric names, its place."""
+        ids = [self._image_ids.find(frame.path) for frame in self._frames]
+        if self._options.ann_file is None and (None in ids or len(set(ids)) < len(ids)):
+            return list(range(len(ids)))
+        return ids
+
     def _coco_results(self, scoring: ScoringOptions) -> Iterator[dict[str, Any]]:
         records = read_records(self._path('predictions.jsonl'))
-        for frame, (record, _) in zip(self._frames, records, strict=True):
-            image_id = self._image_ids.find(frame.path)
-            yield from to_coco(record, image_id, scoring.score_mode, scoring.keypoint_score_thr)
+        for image_id, (record, _) in zip(self._coco_ids(), records, strict=True):
+            if image_id is not None:  # not annotated
+                yield from to_coco(record, image_id, scoring.score_mode, scoring.keypoint_score_thr)
 
     def _write_info(self, status: str) -> None:
         info = {
@@ -387,7 +450,23 @@ def _to_json(value: Any) -> bytes:
     return json.dumps(value, default=str, sort_keys=True).encode()
 
 
+def _config(model: nn.Module) -> Iterator[bytes]:
+    config = model.cfg.to_dict()
+    config.pop('visualizer', None)  # MMEngine names it, by the time of day if need be
+    yield _to_json(config)
+
+
 def _tensors(model: nn.Module) -> Iterator[bytes]:
     for name, tensor in model.state_dict().items():
         yield name.encode()
         yield tensor.cpu().numpy().tobytes()
+
+
+def _fingerprint(frame: Frame) -> bytes:
+    """What tells that a file is still the same without reading it."""
+    try:
+        info = os.stat(frame.path)
+        state = f'{info.st_size} {info.st_mtime_ns}'
+    except (OSError, ValueError):  # no file here, which its record will say
+        state = ''
+    return f'{frame.name} {state}'.encode()

@@ -1,6 +1,8 @@
 """A run that is killed or finds the disk full ends, when resumed, as if nothing had been."""
 
+import fcntl
 import json
+import os
 import random
 import re
 import shutil
@@ -9,8 +11,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from factories import (
     Models,
     Outcome,
@@ -22,6 +26,7 @@ from factories import (
     write_photos,
 )
 
+from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.run import Run
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -288,7 +293,11 @@ def with_one_less(photos: Path) -> None:
     (photos / '000000000000.jpg').unlink()
 
 
-@pytest.mark.parametrize('change', [with_one_more, with_one_less])
+def with_another_of_that_name(photos: Path) -> None:
+    shutil.copy(photos / '000000000001.jpg', photos / '000000000000.jpg')
+
+
+@pytest.mark.parametrize('change', [with_one_more, with_one_less, with_another_of_that_name])
 def test_a_run_over_other_images_is_not_resumed(copies, models, change):
     photos, out_dir = copies
     change(photos)
@@ -317,6 +326,64 @@ def test_a_finished_run_is_not_overwritten_unasked(copies, models):
     assert outcome.status == 1
     assert 'holds a run already: go on with it (--resume), replace it (--overwrite)' in outcome.err
     assert files_below(out_dir) == before
+
+
+def test_a_run_in_a_folder_that_another_writes_to_does_not_begin(copies, models):
+    photos, out_dir = copies
+    before = files_below(out_dir)
+    handle = os.open(out_dir, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--overwrite')
+    finally:
+        os.close(handle)
+    assert outcome.status == 1
+    assert f'{out_dir} is in use by another run' in outcome.err
+    assert files_below(out_dir) == before
+
+
+def test_a_run_with_another_detector_config_is_not_resumed(models, tmp_path):
+    photos = write_photos(tmp_path / 'in', 2)
+    arguments = [tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down]
+    assert len(photos) == 2
+    assert run_tool(*arguments).status == 0
+    other = tmp_path / 'other.py'
+    other.write_text(
+        f'_base_ = {models.file("rtmdet.py")!r}\nmodel = dict(test_cfg=dict(nms_pre=5))'
+    )
+    outcome = run_tool(*arguments, '--det-model', other, '--resume')
+    assert outcome.status == 1
+    assert 'changed since the earlier run: det_config (' in outcome.err
+
+
+def test_what_an_earlier_run_wrote_goes_with_it(models, tmp_path):
+    write_photos(tmp_path / 'in', 3)
+    arguments = [tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage]
+    run_tool(*arguments, '--format', 'json', 'coco', '--save-vis')
+    (tmp_path / 'out' / 'vis' / 'mine.jpg').write_text('')
+    run_tool(*arguments, '--overwrite')
+    assert sorted(files_below(tmp_path / 'out')) == [
+        'failures.jsonl',
+        'predictions.jsonl',
+        'vis/mine.jpg',
+    ]
+
+
+def test_a_lost_device_ends_the_run_and_nothing_is_recorded_of_it(models, tmp_path, monkeypatch):
+    write_photos(tmp_path / 'in', 6)
+
+    def lost(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError('CUDA error: unspecified launch failure')
+
+    monkeypatch.setattr(BatchPose2DInferencer, '_test_step', lost)
+    outcome = run_tool(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage)
+    assert outcome.status == 1
+    assert 'the device failed; what is written is whole, go on with --resume' in outcome.err
+    assert (tmp_path / 'out' / 'predictions.jsonl').read_bytes() == b''
+    assert json.loads((tmp_path / 'out' / 'run.json').read_text())['status'] == 'stopped'
+    monkeypatch.undo()
+    arguments = [tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage]
+    assert run_tool(*arguments, '--resume').status == 0
 
 
 def test_a_run_is_replaced_if_asked_for(copies, models):
@@ -429,7 +496,7 @@ def test_a_disk_that_becomes_read_only_is_one_line(photos, models, disk):
 
 
 IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    'a file': ('out', lambda path: path.write_text(''), 'File exists'),
+    'a file': ('out', lambda path: path.write_text(''), 'it is no folder'),
     'a file above it': ('out/deeper', lambda path: path.parent.write_text(''), 'Not a directory'),
     'a folder in place of records': (
         'out',

@@ -25,6 +25,11 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        folder = os.open(osp.dirname(path) or '.', os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the name too
+        finally:
+            os.close(folder)
     except BaseException:
         if osp.lexists(partial):
             os.unlink(partial)

@@ -13,6 +13,16 @@ from .files import open_atomically
 _DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
 
 
+def files_of(name: str) -> list[str]:
+    """What a run writes for an image of that name, as paths below its folder."""
+    paths = [f'vis/{_drawing_name(name)}', f'predictions/{name}.json']
+    return [path for path in paths if '..' not in path.split('/')]
+
+
+def _drawing_name(name: str) -> str:
+    return name if osp.splitext(name)[1].lower() in _DRAWING_SUFFIXES else f'{name}.png'
+
+
 def write_prediction(folder: str, result: ImageResult) -> None:
     """Write ``folder/<relative path>.json``: the instances as MMPose's inferencer dumps them."""
     text = mmengine.dump(result.predictions[0], file_format='json', indent='  ')
@@ -23,14 +33,14 @@ def write_prediction(folder: str, result: ImageResult) -> None:
 def write_drawing(folder: str, result: ImageResult, drawn: np.ndarray) -> None:
     """Write ``folder/<relative path>``: a drawing (H, W, 3), uint8, RGB.
 
+    What OpenCV reads but does not write gets ``.png`` at its end.
+
     Raises:
         OSError: The disk is full, or the file system cannot have the name.
         ValueError, cv2.error: The format has no images of that size.
     """
-    name = result.frame.name
+    name = _drawing_name(result.frame.name)
     suffix = osp.splitext(name)[1].lower()
-    if suffix not in _DRAWING_SUFFIXES:
-        name, suffix = f'{name}.png', '.png'
     good, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not good:
         height, width = drawn.shape[:2]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..results import ImageResult
 from ..sources import Source
+from .folder import write_drawing
 
 
 class StockWriter:
@@ -38,7 +39,7 @@ class StockWriter:
         """Write one result; ``drawn`` is its drawing (H, W, 3), RGB."""
         name = osp.splitext(result.frame.name)[0]
         if self._vis_out_dir and drawn is not None:
-            self._write_drawing(result, mmcv.rgb2bgr(drawn))
+            self._write_drawing(result, drawn)
         if self._pred_out_dir:
             if self._source.video_name is not None:
                 self._write_frame(result)
@@ -52,8 +53,7 @@ class StockWriter:
 
     def _write_drawing(self, result: ImageResult, drawn: np.ndarray) -> None:
         if self._source.video_name is None:
-            path = osp.join(self._vis_out_dir, result.frame.name)
-            mmcv.imwrite(drawn, path)
+            write_drawing(self._vis_out_dir, result, drawn)
             return
         if self._video is None:
             path = self._vis_out_dir
@@ -63,7 +63,9 @@ class StockWriter:
             height, width = drawn.shape[:2]
             codec = cv2.VideoWriter_fourcc(*'mp4v')
             self._video = cv2.VideoWriter(path, codec, self._source.fps or 25, (width, height))
-        self._video.write(drawn)
+            if not self._video.isOpened():
+                raise OSError(f'cannot write a video there: {path}')
+        self._video.write(mmcv.rgb2bgr(drawn))
 
     def _write_frame(self, result: ImageResult) -> None:
         if self._frames_json is None:
