@@ -1,10 +1,11 @@
 """BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
 
+import copy
 import os.path as osp
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -25,13 +26,20 @@ from .batching import BatchRunner, ImageInFlight, one_line
 from .detection import PersonDetector, build_detector
 from .engines.torch_eager import prepare_model
 from .loading import ImageError, WorkerPool, read_ahead, read_image
-from .models import build_model, load_config
+from .models import build_model, check_config, load_config
 from .options import BatchOptions, CallOptions
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
 from .sources import Frame, Source, open_source
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
+
+BATCH_SETTINGS = tuple(field.name for field in fields(BatchOptions))
+# What a config's inferencer=dict(...) may say beside its type.
+SETTINGS = (
+    *('weights', 'device', 'scope', 'det_model', 'det_weights', 'det_cat_ids', 'show_progress'),
+    *BATCH_SETTINGS,
+)
 
 
 @INFERENCERS.register_module()
@@ -47,20 +55,24 @@ class BatchPose2DInferencer(Pose2DInferencer):
         model: Config, path of one, or a model's name: an alias of MMPose
             (``human``, ``rtmo``) or one of this package (``rtmo-s``).
         weights: Path or URL of a checkpoint. None takes those that belong to a
-            model's name; with a config it leaves the network random, as stock.
+            model's name or config; where it has none the network stays random,
+            as stock's. ``'none'`` leaves it random in any case.
         device: ``cpu``, ``cuda:0``, ...; None takes the best there is.
         scope: Registry scope of the model.
         det_model: For top-down models: config, path or name of an MMDetection
             model, or ``whole_image``; None takes stock's for the kind of data.
-        det_weights: Path or URL of the detector's checkpoint.
+        det_weights: Path or URL of the detector's checkpoint, or ``'none'``.
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
         batch_size, det_batch_size, precision, num_workers, on_error, no_person:
             See :class:`mmpose_batch.options.BatchOptions`.
 
+    What is left out or None here is taken from the config's
+    ``inferencer=dict(...)``, if it has one.
+
     Raises:
-        ValueError: An unknown model, or an option that is out of range or that
-            the device cannot do.
+        ValueError: An unknown model, or an option that is unknown, out of range,
+            or beyond the device.
         CheckpointError: Weights that are missing, refused, or of another model.
     """
 
@@ -77,40 +89,26 @@ class BatchPose2DInferencer(Pose2DInferencer):
         *,
         batch_size: int | None = None,
         det_batch_size: int | None = None,
-        precision: str = 'fp32',
+        precision: str | None = None,
         num_workers: int | None = None,
-        on_error: str = 'record',
-        no_person: str = 'empty',
+        on_error: str | None = None,
+        no_person: str | None = None,
     ) -> None:
-        options = BatchOptions(
-            batch_size=batch_size,
-            det_batch_size=det_batch_size,
-            precision=precision,
-            num_workers=num_workers,
-            on_error=on_error,
-            no_person=no_person,
-        )
-        device = device or get_device()
+        given = {key: value for key, value in locals().items() if key in SETTINGS}
         if isinstance(model, str):
-            known = osp.isfile(model)
-            model, own_weights = load_config(model, scope or 'mmpose')
-            if not known and weights is None:
-                weights = own_weights
+            model, weights_of_model = load_config(model, scope or 'mmpose')
+            given['weights'] = weights or weights_of_model
+        settings = _merge_settings(model, given)
+        options = BatchOptions(
+            **{key: settings.pop(key) for key in BATCH_SETTINGS if key in settings}
+        )
+        device = settings.pop('device', None) or get_device()
         self.device = device
         self.detector: PersonDetector | None = None
         self._lock = threading.RLock()
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device, model.get('data_mode', 'topdown'))
-        super().__init__(
-            model,
-            weights,
-            device,
-            scope,
-            det_model,
-            det_weights,
-            det_cat_ids,
-            show_progress=show_progress,
-        )
+        super().__init__(model, device=device, **settings)
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         prepare_model(self.model, self.options.precision)
@@ -172,7 +170,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
         Raises:
             ValueError: An unknown keyword, or options that do not fit.
-            SourceError: Inputs that name nothing.
+            SourceError: A path that does not exist.
             InputError: While iterating, with ``on_error='raise'``.
         """
         if out_dir is not None:
@@ -193,10 +191,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
             **{key: pre[key] for key in ('bbox_thr', 'nms_thr') if key in pre},
             **forward,
         )
-        if pre.get('bboxes') is not None:
-            if self.cfg.data_mode != 'topdown':
-                raise ValueError('bboxes: only top-down models take them')
-            source.frames = self._with_bboxes(source.frames, pre['bboxes'])
+        bboxes = pre.get('bboxes')
+        if bboxes is not None and not (isinstance(bboxes, list) and not bboxes):  # stock's default
+            source.frames = self._with_bboxes(source, bboxes)
         writer = StockWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         return self._run(source, call, drawing, writer, return_datasamples)
 
@@ -241,15 +238,20 @@ class BatchPose2DInferencer(Pose2DInferencer):
             return track(results, description='Inference', total=total)
         return results
 
-    @staticmethod
-    def _with_bboxes(frames: Iterable[Frame], bboxes: Iterable) -> Iterator[Frame]:
-        try:
-            for frame, boxes in zip(frames, bboxes, strict=True):
-                yield replace(frame, bboxes=boxes)
-        except ValueError as error:
-            if 'zip()' not in str(error):
-                raise
-            raise ValueError('bboxes: expected one array of boxes for every image') from error
+    def _with_bboxes(self, source: Source, bboxes: Iterable) -> Iterator[Frame]:
+        """Give every frame its boxes; a plain array of boxes is for the only image.
+
+        Raises:
+            ValueError: The model takes no boxes, or there is not one array an image.
+        """
+        if self.cfg.data_mode != 'topdown':
+            raise ValueError('bboxes: only top-down models take them')
+        if isinstance(bboxes, np.ndarray) and bboxes.ndim == 2 and source.length == 1:
+            bboxes = [bboxes]
+        message = 'bboxes: expected one array of boxes for every image'
+        if isinstance(bboxes, Sequence | np.ndarray) and source.length not in (None, len(bboxes)):
+            raise ValueError(f'{message}, found {len(bboxes)} for {source.length}')
+        return _pair(source.frames, bboxes, message)
 
     # --------------------------------------------------------------- the stream
 
@@ -448,6 +450,51 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return bboxes
 
 
+def _pair(frames: Iterable[Frame], bboxes: Iterable, message: str) -> Iterator[Frame]:
+    try:
+        for frame, boxes in zip(frames, bboxes, strict=True):
+            yield replace(frame, bboxes=boxes)
+    except ValueError as error:
+        if 'zip()' not in str(error):
+            raise
+        raise ValueError(message) from error
+
+
+def _merge_settings(cfg: Config | ConfigDict | dict, given: dict[str, Any]) -> dict[str, Any]:
+    """Complete what was given by the config's ``inferencer=dict(...)``; None counts as left out.
+
+    Raises:
+        ValueError: A config without a model, or a key that is no setting.
+        CheckpointError: No config at all.
+    """
+    check_config(cfg)
+    own = {key: value for key, value in cfg.get('inferencer', {}).items() if key != 'type'}
+    unknown = sorted(own.keys() - set(SETTINGS))
+    if unknown:
+        raise ValueError(
+            f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
+        )
+    return {**own, **{key: value for key, value in given.items() if value is not None}}
+
+
+def _check_detector(cfg: Config, settings: dict[str, Any]) -> None:
+    """Refuse a detector that is not used, and one with random weights unless asked for.
+
+    Raises:
+        ValueError: One of these.
+    """
+    if cfg.get('data_mode', 'topdown') != 'topdown':
+        useless = {key for key in settings if key.startswith('det_') and settings[key] is not None}
+        if settings.get('det_model') == 'whole_image':
+            useless.remove('det_model')
+        if useless:
+            raise ValueError(f'{", ".join(sorted(useless))}: only top-down models take a detector')
+        return
+    det_model = settings.get('det_model')
+    if isinstance(det_model, str) and osp.isfile(det_model) and not settings.get('det_weights'):
+        raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
+
+
 def build_inferencer(
     model: str | Config,
     weights: str | None = None,
@@ -455,6 +502,8 @@ def build_inferencer(
     **settings: Any,
 ) -> BatchPose2DInferencer:
     """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
+
+    Unlike the class it insists on weights, and on options that are of use.
 
     Args:
         model: Config, or path or name of one, see
@@ -466,23 +515,22 @@ def build_inferencer(
             the config's where they are not None.
 
     Raises:
-        ValueError: An unknown model or option.
+        ValueError: An unknown model or option, no weights, or a detector for a
+            model that takes none.
         CheckpointError: Weights that cannot be loaded.
     """
-    own_weights = None
     if isinstance(model, str):
-        model, own_weights = load_config(model)
-    if cfg_options:
-        model.merge_from_dict(cfg_options)
-    chosen = dict(model.get('inferencer', {'type': 'BatchPose2DInferencer'}))
-    own_weights = chosen.pop('weights', own_weights)
-    chosen.update({key: value for key, value in settings.items() if value is not None})
-    if weights == 'none':
-        torch.manual_seed(0)  # random, but the same at every start
-        weights = None
+        cfg, own_weights = load_config(model)
     else:
-        weights = weights or own_weights
-    inferencer = INFERENCERS.build({**chosen, 'model': model, 'weights': weights})
-    if not isinstance(inferencer, BatchPose2DInferencer):
-        raise ValueError(f'inferencer: expected type BatchPose2DInferencer, found {chosen["type"]}')
-    return inferencer
+        cfg, own_weights = copy.deepcopy(model), None
+    if cfg_options:
+        cfg.merge_from_dict(cfg_options)
+    merged = _merge_settings(cfg, settings)
+    weights = weights or merged.pop('weights', None) or own_weights
+    if weights is None:
+        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
+    _check_detector(cfg, merged)
+    kind = cfg.get('inferencer', {}).get('type', 'BatchPose2DInferencer')
+    if not issubclass(INFERENCERS.get(kind) or object, BatchPose2DInferencer):
+        raise ValueError(f'inferencer: expected type BatchPose2DInferencer, found {kind}')
+    return INFERENCERS.build({**merged, 'weights': weights, 'model': cfg, 'type': kind})

@@ -5,6 +5,7 @@ import os.path as osp
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.infer import BaseInferencer
 from mmengine.registry import MODELS
@@ -61,6 +62,22 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
     )
 
 
+def check_config(cfg: Config | ConfigDict | dict | None) -> None:
+    """See that a config has a model.
+
+    Raises:
+        CheckpointError: None, from which stock takes the config in the checkpoint.
+        ValueError: Something else without a model.
+    """
+    if not cfg:
+        raise CheckpointError(
+            'model: expected a config or a model name; the config inside a checkpoint is '
+            'Python code, which is never run from a weights file'
+        )
+    if 'model' not in cfg:
+        raise ValueError('model: expected a config with a model, found one without')
+
+
 def default_filters(cfg: Config) -> dict[str, Any]:
     """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model."""
     head = cfg.model.get('head', {}).get('type')
@@ -78,7 +95,8 @@ def build_model(
 
     Args:
         cfg: The whole config.
-        weights: Path or URL of a checkpoint; None leaves the model random.
+        weights: Path or URL of a checkpoint; None leaves the model random, and
+            ``'none'`` makes it the same at every start.
         device: Where the model goes.
         finish: The inferencer's ``_load_weights_to_model``, which also attaches
             ``dataset_meta``.
@@ -86,11 +104,10 @@ def build_model(
     Raises:
         CheckpointError: The weights cannot be loaded.
     """
-    if not cfg:
-        raise CheckpointError(
-            'model: expected a config or a model name; the config inside a checkpoint is '
-            'Python code, which is never run from a weights file'
-        )
+    check_config(cfg)
+    if weights == 'none':
+        torch.manual_seed(0)  # random, but the same at every start
+        weights = None
     checkpoint = load_checkpoint(weights) if weights is not None else None
     if cfg.model.get('pretrained') is not None:
         del cfg.model.pretrained

@@ -137,7 +137,7 @@ def assert_close(ours: Any, theirs: Any) -> None:
 def test_records_and_json_and_coco_say_the_same(run):
     _, out_dir = run
     coco = iter(json.loads((out_dir / 'predictions.coco.json').read_text()))
-    for record in read_lines(out_dir / 'predictions.jsonl'):
+    for number, record in enumerate(read_lines(out_dir / 'predictions.jsonl')):
         stock = json.loads((out_dir / 'predictions' / f'{record["image"]}.json').read_text())
         for instance, person in zip(record['instances'], stock, strict=True):
             for key in ('keypoints', 'keypoint_scores', 'bbox_score'):
@@ -150,8 +150,7 @@ def test_records_and_json_and_coco_say_the_same(run):
             x, y, width, height = result['bbox']
             np.testing.assert_allclose([x, y, x + width, y + height], instance['bbox'], atol=0.002)
             assert result['file_name'] == record['image']
-            stem = Path(record['image']).stem
-            assert result['image_id'] == (int(stem) if stem.isdecimal() else None)
+            assert result['image_id'] == number  # names that are no numbers: its place
     assert next(coco, None) is None
 
 
@@ -430,7 +429,9 @@ WRONG = {
         ['--batch-size', '-1'], 'batch_size: expected a whole number from 1, found -1'
     ),
     'no detector batch': Wrong(
-        ['--det-batch-size', '0'], 'det_batch_size: expected a whole number from 1, found 0'
+        ['--det-batch-size', '0'],
+        'det_batch_size: expected a whole number from 1, found 0',
+        kind='top_down',
     ),
     'workers below 0': Wrong(
         ['--num-workers', '-1'], 'num_workers: expected a whole number from 0, found -1'
@@ -439,7 +440,20 @@ WRONG = {
     'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
     'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
     'a config that is no Python': Wrong(['--pose2d', '{in}/syntax.py'], BROKEN + 'SyntaxError', 1),
-    'a config without a model': Wrong(['--pose2d', '{in}/other.py'], BROKEN + 'AttributeError', 1),
+    'a config without a model': Wrong(
+        ['--pose2d', '{in}/other.py'], 'model: expected a config with a model, found one without'
+    ),
+    'no weights': Wrong(['--pose2d-weights', ''], 'weights: the config names none; name a file'),
+    'a detector without weights': Wrong(
+        ['--det-weights', ''], "det_weights: name the detector's checkpoint", kind='top_down'
+    ),
+    'a detector for a one-stage model': Wrong(
+        ['--det-model', 'rtmdet-m', '--det-batch-size', '2'],
+        'det_batch_size, det_model: only top-down models take a detector',
+    ),
+    'boxes and a detector': Wrong(
+        ['--bboxes', '{in}/list.json'], '--bboxes takes the place of a detector', kind='top_down'
+    ),
     'a config without its base': Wrong(['--pose2d', '{in}/base.py'], BROKEN + 'FileNotFound', 1),
     'no key and value': Wrong(
         ['--cfg-options', 'model'], "--cfg-options: expected KEY=VALUE, found 'model'"

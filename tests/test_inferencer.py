@@ -24,7 +24,7 @@ from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
 from tiny import OurDetector, TinyModel, picture, save
 
-from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
+from mmpose_batch import BatchPose2DInferencer, CheckpointError, InputError, SourceError
 from mmpose_batch.inferencer import build_inferencer
 from mmpose_batch.writers import StockWriter
 
@@ -499,6 +499,23 @@ def test_given_boxes_make_what_the_same_detected_ones_make(top_down, ours):
     (given,) = inferencer(image, bboxes=[boxes], return_datasamples=True)
     assert len(boxes) == 5
     assert_close_instances(given['predictions'][0], detected['predictions'][0])
+
+
+def test_stocks_empty_default_of_boxes_means_none_are_given(ours):
+    (result,) = ours['top_down'](PICTURES[0], bboxes=[])
+    assert persons_of([result]) == [1]
+
+
+def test_the_boxes_of_one_image_may_come_as_they_are(top_down):
+    inferencer = top_down.ours()
+    inferencer.detector = NoDetector()
+    (result,) = inferencer(PICTURES[0], bboxes=BOXES[0])
+    assert persons_of([result]) == [2]
+
+
+def test_too_few_boxes_are_an_error_before_anything_runs(ours):
+    with pytest.raises(ValueError, match='one array of boxes for every image, found 1 for 3'):
+        ours['top_down'](PICTURES[:3], bboxes=[BOXES[0]])
 
 
 def test_boxes_left_out_for_one_image_are_detected(ours):
@@ -980,6 +997,43 @@ def test_a_config_says_how_the_inferencer_is_built(config, one_stage):
         assert_close(mine['predictions'], theirs['predictions'])
 
 
+def test_the_class_reads_the_config_too(config, one_stage):
+    path = config(batch_size=7, num_workers=0, on_error='raise', weights=one_stage.weights)
+    inferencer = BatchPose2DInferencer(path, device='cpu', batch_size=3)
+    options = inferencer.options
+    assert (options.batch_size, options.num_workers, options.on_error) == (3, 0, 'raise')
+    state = build_inferencer(path, device='cpu').model.state_dict()
+    assert all(torch.equal(t, state[name]) for name, t in inferencer.model.state_dict().items())
+
+
+def test_building_insists_on_weights(one_stage, top_down, tmp_path):
+    with pytest.raises(ValueError, match="name a file, or 'none' for random ones"):
+        build_inferencer(one_stage.cfg, device='cpu')
+    (tmp_path / 'detector.py').write_text('model = dict()')
+    with pytest.raises(ValueError, match="det_weights: name the detector's checkpoint"):
+        build_inferencer(
+            top_down.cfg, 'none', det_model=str(tmp_path / 'detector.py'), device='cpu'
+        )
+
+
+def test_changes_to_a_config_leave_the_callers_as_it_was(one_stage):
+    before = copy.deepcopy(one_stage.cfg.to_dict())
+    build_inferencer(one_stage.cfg, one_stage.weights, {'model.test_cfg.nms_pre': 1}, device='cpu')
+    assert one_stage.cfg.to_dict() == before
+
+
+@pytest.mark.parametrize(
+    ('model', 'error', 'message'),
+    [
+        (None, CheckpointError, 'never run from a weights file'),
+        ({'data_mode': 'topdown'}, ValueError, 'expected a config with a model'),
+    ],
+)
+def test_a_config_must_have_a_model(model, error, message):
+    with pytest.raises(error, match=message):
+        BatchPose2DInferencer(model, 'weights.pth', device='cpu')
+
+
 def test_arguments_go_before_the_config(config, one_stage):
     path = config(batch_size=7, num_workers=0, weights='missing.pth')
     inferencer = build_inferencer(
@@ -1004,7 +1058,7 @@ def test_no_weights_are_the_same_random_ones_each_time(config):
 @pytest.mark.parametrize(
     ('inferencer', 'error', 'message'),
     [
-        ({'batchsize': 4}, TypeError, 'batchsize'),
+        ({'batchsize': 4}, ValueError, 'expected some of weights, .* found batchsize'),
         ({'batch_size': '4'}, ValueError, 'batch_size: expected a whole number'),
     ],
 )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
-    from mmpose_batch.run import RunSummary
+    from mmpose_batch.run import Run
 
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
@@ -60,7 +60,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     model.add_argument(
         '--pose2d-weights',
         metavar='FILE',
-        help='checkpoint, file or URL (default: that of the name; none: random weights)',
+        help='checkpoint, file or URL (default: that of the name or config; none: random weights)',
     )
     model.add_argument(
         '--det-model',
@@ -68,7 +68,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help='for top-down models: config file or name of an MMDetection model, or whole_image '
         "(default: MMPose's detector for the kind of data)",
     )
-    model.add_argument('--det-weights', metavar='FILE', help="the detector's checkpoint")
+    model.add_argument(
+        '--det-weights',
+        metavar='FILE',
+        help="the detector's checkpoint (default: that of the name; none: random weights)",
+    )
     model.add_argument(
         '--det-cat-ids',
         type=int,
@@ -182,18 +186,22 @@ def run(args: argparse.Namespace) -> int:
     from mmpose_batch.run import RunError
 
     try:
-        summary = infer(args)
-    except (CheckpointError, InputError, RunError) as error:
+        job = prepare(args)
+    except (CheckpointError, RunError) as error:
         return fail(1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
         return fail(2, error)
+    try:
+        summary = job()
+    except (InputError, RunError) as error:
+        return fail(1, error)
     if not args.quiet:
         print('\n'.join(summary.lines()))
     return 3 if summary.failures else 0
 
 
-def infer(args: argparse.Namespace) -> 'RunSummary':
-    """Check the arguments, cheap checks first, build the inferencer, and run it."""
+def prepare(args: argparse.Namespace) -> 'Run':
+    """Check the arguments, cheap checks first, and build the inferencer and its run."""
     from mmpose_batch.evaluation import (
         ImageIds,
         assign_bboxes,
@@ -202,7 +210,7 @@ def infer(args: argparse.Namespace) -> 'RunSummary':
         read_bboxes,
     )
     from mmpose_batch.models import default_filters
-    from mmpose_batch.run import Run, RunError, RunOptions
+    from mmpose_batch.run import Run, RunError, RunOptions, check_out_dir
     from mmpose_batch.sources import list_inputs
     from mmpose_batch.visualization import DrawOptions
 
@@ -220,6 +228,9 @@ def infer(args: argparse.Namespace) -> 'RunSummary':
     ]
     if not paths:
         raise RunError(f'no images in {", ".join(args.inputs)}')
+    check_out_dir(options)
+    if args.bboxes and (args.det_model or args.det_weights):
+        raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
     annotations = read_annotations(args.ann_file) if args.ann_file else None
     image_ids = ImageIds(annotations and annotations['images'])
     inferencer = build(args)
@@ -238,7 +249,7 @@ def infer(args: argparse.Namespace) -> 'RunSummary':
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
         print(f'{len(paths)} images, {args.pose2d} on {inferencer.device}', file=sys.stderr)
-    return Run(inferencer, paths, call, options, bboxes, image_ids)()
+    return Run(inferencer, paths, call, options, bboxes, image_ids)
 
 
 def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':
