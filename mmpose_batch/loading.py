@@ -214,7 +214,7 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
 
 
 def _describe(data: bytes) -> str:
-    head = data[:8]
+    head = data[:8].strip()
     if head.isascii() and head.decode('ascii').isprintable():
         return f'{len(data)} bytes that begin with {head.decode("ascii")!r}'
     return f'{len(data)} bytes in no format that OpenCV can decode, or damaged'

@@ -1,11 +1,13 @@
 """What a user can choose, checked when it is built."""
 
 from dataclasses import dataclass, field, replace
+from math import isnan
+from numbers import Real
 from typing import Any
 
 import torch
 
-from .runtime import available_cores, resolve_precision
+from .runtime import PRECISIONS, available_cores, resolve_precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +42,7 @@ class BatchOptions:
                 raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
         _check_choice('on_error', self.on_error, ('record', 'raise'))
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
-        _check_choice('precision', self.precision, ('fp32', 'fp16', 'bf16', 'auto'))
+        _check_choice('precision', self.precision, PRECISIONS)
 
     def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
         """Fill in None and settle ``auto`` for one device and kind of model.
@@ -91,6 +93,12 @@ class CallOptions:
     test_cfg: dict[str, Any] = field(default_factory=dict)
     keep_images: bool = False
     flush_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ('bbox_thr', 'nms_thr', 'select_thr'):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isnan(value):
+                raise ValueError(f'{name}: expected a number, found {value!r}')
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import cv2
@@ -205,7 +205,7 @@ class Run:
         self._image_ids = image_ids or ImageIds()
         self._clock = StageClock()
         self._summary = RunSummary()
-        self._started = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._identity = self._identify()
 
     def __call__(self) -> RunSummary:

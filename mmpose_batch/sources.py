@@ -33,8 +33,8 @@ class Frame:
     Attributes:
         index: Position in the input, from 0.
         source: Path or URL of an image file, or a uint8 array (H, W, 3) in BGR.
-        name: Relative path that outputs get; differs for every frame. Bytes of
-            a file name that are no text are spelt out, as JSON has no other way.
+        name: Relative path that outputs get; differs for different files. Bytes
+            of a file name that are no text are spelt out, as JSON has no other way.
         bboxes: Persons given by the user, (N, 4) or (N, 5): x1, y1, x2, y2 in
             pixels and a score; None leaves them to the detector.
     """
@@ -113,8 +113,9 @@ def list_inputs(inputs: Sequence[str], recursive: bool = True) -> list[str]:
     """List the image files that folders, files, globs and list files name.
 
     Args:
-        inputs: Folders, image files, globs, and ``@FILE`` for a text file with
-            one path a line. A file that is named twice is listed once.
+        inputs: Folders, image files, globs (of which only image files count),
+            and ``@FILE`` for a text file with one file or folder a line. A file
+            that is named twice is listed once.
         recursive: Also walk the folders below a folder.
 
     Raises:
@@ -127,14 +128,26 @@ def list_inputs(inputs: Sequence[str], recursive: bool = True) -> list[str]:
         elif osp.lexists(text):
             found = [text]
         elif text.startswith('@'):
-            found = _read_list(text[1:])
+            found = _expand(_read_list(text[1:]), recursive)
         else:
-            found = sorted(p for p in glob.iglob(text, recursive=True) if not osp.isdir(p))
+            found = sorted(glob.iglob(text, recursive=True))
             if not found:
                 raise SourceError(f'inputs: no such file or folder: {text}')
+            found = [path for path in found if is_image_name(path) and not osp.isdir(path)]
+            if not found:
+                raise SourceError(f'inputs: no images match {text}')
         for path in found:
             paths.setdefault(osp.abspath(path), osp.normpath(path))
     return list(paths.values())
+
+
+def _expand(paths: Iterable[str], recursive: bool) -> Iterator[str]:
+    """Put the images below a folder in its place."""
+    for path in paths:
+        if osp.isdir(path):
+            yield from list_images(path, recursive)
+        else:
+            yield path
 
 
 def _read_list(path: str) -> list[str]:

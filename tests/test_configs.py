@@ -17,7 +17,7 @@ OVERRIDES = {'custom_imports', 'inferencer'}
 
 def build(path: str) -> BatchPose2DInferencer:
     cfg = Config.fromfile(path)
-    settings = {'weights': None, 'device': 'cpu', 'det_model': 'whole_image'}
+    settings = {'weights': 'none', 'device': 'cpu', 'det_model': 'whole_image'}
     return INFERENCERS.build({**cfg.inferencer, 'model': cfg, **settings})
 
 

@@ -90,3 +90,10 @@ def test_options_do_not_change_under_a_run():
     for settled in (BatchOptions(), CallOptions(batch_size=1)):
         with pytest.raises(FrozenInstanceError):
             settled.batch_size = 2
+
+
+@pytest.mark.parametrize('name', ['bbox_thr', 'nms_thr', 'select_thr'])
+@pytest.mark.parametrize('value', ['0.3', None, float('nan')])
+def test_a_threshold_that_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f'{name}: expected a number, found'):
+        CallOptions(batch_size=1, **{name: value})

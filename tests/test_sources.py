@@ -62,6 +62,19 @@ def test_a_list_names_one_path_a_line(folder, content):
     assert list_inputs(['@list.txt']) == ['in/b.jpg', 'in/a.PNG', 'missing.jpg']
 
 
+def test_a_list_may_name_folders(folder):
+    Path('list.txt').write_text('in\n')
+    assert list_inputs(['@list.txt']) == list_inputs(['in'])
+    assert len(list_inputs(['in'])) > 1
+
+
+def test_a_glob_passes_over_what_is_no_image(folder):
+    Path('in/notes.txt').write_text('')
+    found = list_inputs(['in/*'])
+    assert found
+    assert not any(path.endswith('.txt') for path in found)
+
+
 def test_a_file_whose_name_begins_with_an_at_sign_is_no_list(folder):
     Path('@photo.jpg').touch()
     assert list_inputs(['@photo.jpg']) == ['@photo.jpg']
@@ -72,6 +85,7 @@ def test_a_file_whose_name_begins_with_an_at_sign_is_no_list(folder):
     [
         pytest.param(['in', 'missing'], 'no such file or folder: missing', id='a path'),
         pytest.param(['in/*.gif'], 'no such file or folder: in/*.gif', id='a glob'),
+        pytest.param(['i*'], 'no images match i*', id='a glob of folders'),
         pytest.param(['@missing.txt'], 'the list missing.txt cannot be read', id='a list'),
     ],
 )

@@ -12,14 +12,14 @@ round by round. Both sides read files and make results; neither draws or writes.
 import argparse
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import torch
-from batch_infer import fail, quieten_libraries
+from batch_infer import quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
@@ -34,10 +34,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
     parser.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
-    parser.add_argument('--pose2d-weights', metavar='FILE', help='checkpoint; none: random')
+    parser.add_argument(
+        '--pose2d-weights',
+        metavar='FILE',
+        help='checkpoint (default: that of the name or config; none: random)',
+    )
     parser.add_argument('--det-model', metavar='MODEL', help='for top-down models')
     parser.add_argument('--det-weights', metavar='FILE')
-    parser.add_argument('--det-cat-ids', type=int, nargs='+', default=[0], metavar='ID')
+    parser.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
     parser.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
     parser.add_argument(
         '--images', type=int, default=64, help='repeat the inputs to this many (default: 64)'
@@ -50,26 +54,53 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--num-workers', nargs='+', type=int, default=[None], metavar='N')
     parser.add_argument('--num-threads', type=int, metavar='N', help="torch's threads")
     parser.add_argument('--json', metavar='FILE', help='also write every sample here')
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    for name in ('images', 'rounds'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name}: expected a number from 1, found {getattr(args, name)}')
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
     args = parse_args(arguments)
     quieten_libraries()
+    import torch  # and mmpose with it takes seconds: --help answers before
+
+    from mmpose_batch import CheckpointError, InputError
+
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     try:
-        runners = build_runners(args)
         paths = find_images(args)
+        runners = build_runners(args)
+    except (CheckpointError, ValueError) as error:
+        return fail(1 if isinstance(error, CheckpointError) else 2, error)
+    warn_of_noise(args.rounds)
+    try:
         rates, persons = measure(runners, paths, args.rounds)
-    except (RuntimeError, ValueError) as error:
-        return fail(1, error)
+    except InputError as error:
+        return fail(1, f'every image must be good for stock too; this one is not: {error}')
     report(rates, persons)
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as file:
             json.dump({'arguments': vars(args), 'images_per_second': rates}, file, indent=2)
     return 0
+
+
+def warn_of_noise(rounds: int) -> None:
+    """Say what makes the figures worth little."""
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if load > 0.5 * cores:
+        print(f'warning: the machine is busy (load {load:.1f} on {cores} cores)', file=sys.stderr)
+    if rounds < 3:
+        print('warning: fewer than 3 rounds do not tell a ratio from noise', file=sys.stderr)
+
+
+def fail(status: int, error: object) -> int:
+    """Print one line that says what went wrong."""
+    print(f'benchmark_throughput: {error}', file=sys.stderr)
+    return status
 
 
 def find_images(args: argparse.Namespace) -> list[str]:
@@ -93,10 +124,10 @@ def build_runners(args: argparse.Namespace) -> dict[str, Runner]:
         'det_cat_ids': args.det_cat_ids,
         'device': args.device,
     }
-    runners = {'stock': build_stock(args, models)}
+    runners = {}
     for precision in args.precision:
         inferencer = build_inferencer(
-            args.pose2d, args.pose2d_weights, precision=precision, **models
+            args.pose2d, args.pose2d_weights, precision=precision, on_error='raise', **models
         )
         filters = default_filters(inferencer.cfg)
         for batch_size, workers in itertools.product(args.batch_size, args.num_workers):
@@ -104,11 +135,13 @@ def build_runners(args: argparse.Namespace) -> dict[str, Runner]:
             name += '' if batch_size is None else f', batch {batch_size}'
             name += '' if workers is None else f', {workers} workers'
             runners[name] = batched_runner(inferencer, batch_size, workers, filters)
-    return runners
+    # Last, since it tells less of a bad image than the others.
+    return {**runners, 'stock': build_stock(args, models)}
 
 
 def build_stock(args: argparse.Namespace, models: dict) -> Runner:
     """MMPose's own inferencer, untouched; only its checkpoints are let through torch's check."""
+    import torch
     from mmpose.apis.inferencers import Pose2DInferencer
 
     from mmpose_batch.checkpoint import allowed_types
@@ -116,7 +149,10 @@ def build_stock(args: argparse.Namespace, models: dict) -> Runner:
 
     cfg, own_weights = load_config(args.pose2d)
     weights = args.pose2d_weights or own_weights
-    torch.manual_seed(0)
+    if models['det_weights'] == 'none':
+        models = {**models, 'det_weights': None}
+    models = {**models, 'det_cat_ids': models['det_cat_ids'] or [0]}  # stock's None finds nobody
+    torch.manual_seed(0)  # as for the others, where weights are random
     with allowed_types():
         stock = Pose2DInferencer(cfg, None if weights == 'none' else weights, **models)
     filters = default_filters(stock.cfg)
@@ -157,6 +193,7 @@ def measure(
 
 def report(rates: dict[str, list[float]], persons: dict[str, int]) -> None:
     """Print the table: median rate, median, least and greatest ratio to stock."""
+    rates = {'stock': rates['stock'], **rates}
     width = max(map(len, rates))
     print(f'{"":{width}}  images/s   ratio to stock (least to greatest)   persons')
     for name, samples in rates.items():
