@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.ops import get_compiling_cuda_version
 from mmdet.apis import DetInferencer
 from mmengine.config import Config, ConfigDict
 from mmpose.apis.inferencers.utils import default_det_models
@@ -13,7 +14,7 @@ from mmpose.evaluation.functional import nms
 from mmpose.registry import DATASETS
 from torch import nn
 
-from .engines.torch_eager import prepare_model
+from .engines.torch_eager import map_tensors, prepare_model
 from .models import build_model, load_config
 
 # Pixels of the largest input of which a CPU takes many in one pass.
@@ -76,6 +77,16 @@ def build_detector(
     return PersonDetector(inferencer, cat_ids, precision)
 
 
+def decode_on_cpu(head: nn.Module) -> None:
+    """Have a head hand out its outputs on the CPU, where all decoding follows them, in place.
+
+    For an mmcv that was compiled without CUDA operators: its NMS refuses tensors of
+    a GPU.
+    """
+    forward = head.forward
+    head.forward = lambda *args: map_tensors(torch.Tensor.cpu, forward(*args))
+
+
 class PersonDetector:
     """Boxes of the wanted categories for batches of decoded images.
 
@@ -93,6 +104,9 @@ class PersonDetector:
         self.collate_fn = inferencer.collate_fn
         self.cat_ids = tuple(cat_ids)
         prepare_model(self.model, precision)
+        device = next(self.model.parameters()).device
+        if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
+            decode_on_cpu(self.model.bbox_head)
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
         """Run the detector's test pipeline on a decoded image (H, W, 3), uint8, BGR.

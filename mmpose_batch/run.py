@@ -122,8 +122,9 @@ class RunSummary:
         yield f'images    {self.images}{resumed}'
         yield f'persons   {self.persons}'
         yield f'failures  {self.failures}' + (', see failures.jsonl' if self.failures else '')
-        yield f'speed     {self.images_per_second:.2f} images/s in {format_duration(self.seconds)}'
-        if self.seconds:
+        if self.images > self.resumed:
+            rate, time = self.images_per_second, format_duration(self.seconds)
+            yield f'speed     {rate:.2f} images/s in {time}'
             shares = ', '.join(
                 f'{name} {100 * spent / self.seconds:.0f} %' for name, spent in self.stages.items()
             )

@@ -17,7 +17,12 @@ from torch import nn
 
 from mmpose_batch import detection
 from mmpose_batch.checkpoint import CheckpointError
-from mmpose_batch.detection import PersonDetector, SafeDetInferencer, build_detector
+from mmpose_batch.detection import (
+    PersonDetector,
+    SafeDetInferencer,
+    build_detector,
+    decode_on_cpu,
+)
 from mmpose_batch.models import load_config
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -131,6 +136,20 @@ def test_the_default_batch_fits_the_inputs_and_the_device(size, device, batch_si
         collate_fn=None,
     )
     assert PersonDetector(inferencer, [0]).default_batch_size() == batch_size
+
+
+def test_a_head_may_hand_its_outputs_to_the_cpu():
+    class Head(nn.Module):
+        def forward(self, feats):
+            return [feats, feats], [feats]
+
+    head = Head()
+    decode_on_cpu(head)
+    given = torch.ones(2)
+    scores, boxes = head(given)
+    assert [len(scores), len(boxes)] == [2, 1]
+    assert all(tensor.device.type == 'cpu' for tensor in (*scores, *boxes))
+    torch.testing.assert_close(scores[0], given)
 
 
 def test_code_in_a_detectors_weights_is_refused(tmp_path):

@@ -67,20 +67,21 @@ def _network_call(
 
 def _contiguous_call(function: Callable) -> Callable:
     """Wrap a head so that its outputs are laid out as stock's."""
-    return lambda *args, **kwargs: _map_tensors(torch.Tensor.contiguous, function(*args, **kwargs))
+    return lambda *args, **kwargs: map_tensors(torch.Tensor.contiguous, function(*args, **kwargs))
 
 
 def _to_fp32(outputs: Any) -> Any:
-    return _map_tensors(
+    return map_tensors(
         lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, outputs
     )
 
 
-def _map_tensors(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) -> Any:
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) -> Any:
+    """Apply a function to every tensor in nested lists, tuples and dicts."""
     if isinstance(outputs, torch.Tensor):
         return function(outputs)
     if isinstance(outputs, list | tuple):
-        return type(outputs)(_map_tensors(function, item) for item in outputs)
+        return type(outputs)(map_tensors(function, item) for item in outputs)
     if isinstance(outputs, dict):
-        return {key: _map_tensors(function, value) for key, value in outputs.items()}
+        return {key: map_tensors(function, value) for key, value in outputs.items()}
     return outputs
