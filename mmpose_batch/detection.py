@@ -1,6 +1,5 @@
 """Finding persons: MMDetection's detector, run on batches of images."""
 
-import os.path as osp
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ def build_detector(
         pose_cfg: Of the pose model; its dataset tells the default detector.
         det_model: Config, path or name of an MMDetection model;
             ``'whole_image'`` for none; None for stock's default.
-        det_weights: Path or URL; None takes those of the name or default.
+        det_weights: Path or URL; None takes those of the name, config or default.
         det_cat_ids: Labels to keep; None takes the default's, or 0.
         device: Where the detector runs.
         precision: As for the pose model.
@@ -67,11 +66,9 @@ def build_detector(
         det_cat_ids = default['cat_ids'] if det_cat_ids is None else det_cat_ids
     scope = 'mmdet'
     if isinstance(det_model, str):
-        named = not osp.isfile(det_model)
         det_model, own_weights = load_config(det_model, scope)
         scope = det_model.get('default_scope', scope)
-        if named and det_weights is None:
-            det_weights = own_weights
+        det_weights = det_weights or own_weights
     inferencer = SafeDetInferencer(det_model, det_weights, device, scope, show_progress=False)
     cat_ids = [det_cat_ids or 0] if np.ndim(det_cat_ids or 0) == 0 else det_cat_ids
     return PersonDetector(inferencer, cat_ids, precision)

@@ -491,7 +491,9 @@ def _check_detector(cfg: Config, settings: dict[str, Any]) -> None:
             raise ValueError(f'{", ".join(sorted(useless))}: only top-down models take a detector')
         return
     det_model = settings.get('det_model')
-    if isinstance(det_model, str) and osp.isfile(det_model) and not settings.get('det_weights'):
+    if settings.get('det_weights') or not isinstance(det_model, str) or not osp.isfile(det_model):
+        return
+    if load_config(det_model, 'mmdet')[1] is None:
         raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
 
 

@@ -42,10 +42,11 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
     Raises:
         ValueError: Nothing goes by that name.
     """
-    own = own_configs() if scope == 'mmpose' else {}
+    own = own_configs()
     if osp.isfile(model) or model in own:
-        cfg = Config.fromfile(own.get(model, model) if not osp.isfile(model) else model)
-        return cfg, cfg.get('inferencer', {}).get('weights')
+        cfg = Config.fromfile(model if osp.isfile(model) else own[model])
+        if osp.isfile(model) or cfg.get('default_scope') == scope:  # no pose model as a detector
+            return cfg, cfg.get('inferencer', {}).get('weights')
     if model.endswith('.py') or osp.sep in model:
         raise ValueError(f'model: no such config file: {model}')
     folder = BaseInferencer._get_repo_or_mim_dir(scope)
@@ -58,7 +59,7 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
             return cfg, weights[0] if isinstance(weights, list) else weights
     raise ValueError(
         f'model: expected a config file or a name of {scope}, found {model!r}'
-        + (f' (this package adds {", ".join(own)})' if own else '')
+        + (f' (this package adds {", ".join(own)})' if scope == 'mmpose' else '')
     )
 
 

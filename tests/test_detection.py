@@ -242,6 +242,15 @@ def test_a_config_file_brings_its_scope_and_no_weights(built, tmp_path, text, sc
     assert (built['weights'], built['scope'], built['model'].answer) == (None, scope, 42)
 
 
+def test_a_config_file_may_name_its_weights(built, tmp_path):
+    path = tmp_path / 'detector.py'
+    path.write_text("inferencer = dict(weights='own.pth')")
+    build(str(path))
+    assert built['weights'] == 'own.pth'
+    build(str(path), 'my.pth')
+    assert built['weights'] == 'my.pth'
+
+
 def test_an_unknown_detector_is_an_error(built):
     with pytest.raises(ValueError, match="a name of mmdet, found 'rtmdet-x1'"):
         build('rtmdet-x1')
