@@ -6,7 +6,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .body import DOWN, FORWARD, HEAD, HIP, KEYPOINTS, SHOULDER, SIDES, Body
+from .body import DOWN, FORWARD, HEAD, HIP, KEYPOINTS, SHOULDER, SIDES, SKELETON, Body
 
 # How strongly distance shrinks: the camera stands this many heights of the body away.
 CAMERA_DISTANCE = 4.0
@@ -16,7 +16,7 @@ HAIRS = ((35, 25, 20), (70, 45, 30), (120, 80, 45), (190, 150, 90), (150, 150, 1
 
 # Where on a head of radius 1 its features are: to its left, down and back.
 _FEATURES = {
-    'nose': (0.0, 0.12, -1.12),
+    'nose': (0.0, 0.12, -0.98),
     'left_eye': (0.36, -0.14, -0.9),
     'right_eye': (-0.36, -0.14, -0.9),
     'left_ear': (1.0, 0.0, 0.08),
@@ -379,17 +379,28 @@ class Figure:
     # ---------------------------------------------------------------- visibility
 
     def visible_keypoints(self, canvas: Canvas, owner: int) -> np.ndarray:
-        """COCO's visibility (17,) of each keypoint: 2 seen, 1 hidden, 0 not labelled."""
+        """COCO's visibility (17,) of each keypoint: 2 seen, 1 hidden, 0 not labelled.
+
+        Hidden are those behind the body itself, and those behind something else of
+        which a neighbour is seen. The others nobody could tell.
+        """
         height, width = canvas.owners.shape
         places, away = self.keypoints()
         flags = np.zeros(len(KEYPOINTS), int)
+        behind = np.zeros(len(KEYPOINTS), bool)
         for i, (name, (x, y)) in enumerate(zip(KEYPOINTS, places, strict=True)):
             column, row = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
             if away[i] or not (0 <= column < width and 0 <= row < height):
                 continue
-            part = canvas.parts[row, column]
-            shown = canvas.owners[row, column] == owner and name in self.parts[part].joints
+            own = canvas.owners[row, column] == owner
+            shown = own and name in self.parts[canvas.parts[row, column]].joints
             flags[i] = 2 if shown else 1
+            behind[i] = not own
+        near_seen = np.zeros(len(KEYPOINTS), bool)
+        for a, b in np.array(SKELETON) - 1:
+            near_seen[a] |= flags[b] == 2
+            near_seen[b] |= flags[a] == 2
+        flags[behind & ~near_seen] = 0
         return flags
 
 

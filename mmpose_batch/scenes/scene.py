@@ -24,9 +24,9 @@ class SceneOptions:
         occluders: Greatest number of things in front of people.
     """
 
-    persons: tuple[int, int] = (1, 5)
+    persons: tuple[int, int] = (1, 4)
     heights: tuple[float, float] = (0.35, 1.1)
-    occluders: int = 3
+    occluders: int = 2
 
     def __post_init__(self) -> None:
         least, most = self.persons
