@@ -7,12 +7,10 @@ import cv2
 import numpy as np
 
 from .body import DOWN, FORWARD, HEAD, HIP, KEYPOINTS, SHOULDER, SIDES, SKELETON, Body
+from .outfit import Material, Outfit
 
 # How strongly distance shrinks: the camera stands this many heights of the body away.
 CAMERA_DISTANCE = 4.0
-
-SKINS = ((224, 188, 160), (241, 207, 181), (198, 152, 118), (150, 104, 76), (104, 70, 50))
-HAIRS = ((35, 25, 20), (70, 45, 30), (120, 80, 45), (190, 150, 90), (150, 150, 150), (120, 50, 25))
 
 # Where on a head of radius 1 its features are: to its left, down and back.
 _FEATURES = {
@@ -43,72 +41,6 @@ class Canvas:
     def __post_init__(self) -> None:
         self.owners = np.full(self.colors.shape[:2], -1, np.int16)
         self.parts = np.full(self.colors.shape[:2], -1, np.int16)
-
-
-@dataclass(frozen=True)
-class Material:
-    """A colour (RGB, 0 to 255) and a pattern over it."""
-
-    color: np.ndarray
-    pattern: str = 'plain'
-    second: np.ndarray | None = None
-    period: float = 0.2
-
-    def at(self, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-        """Colours (..., 3) at places along (0 to 1) and across (-1 to 1) a part."""
-        if self.pattern == 'plain':
-            return np.broadcast_to(self.color, (*along.shape, 3))
-        if self.pattern == 'stripes':
-            second = along % self.period < self.period / 2
-        elif self.pattern == 'checks':
-            second = (along % self.period < self.period / 2) ^ (across % 0.6 < 0.3)
-        else:  # dots
-            second = (along % self.period / self.period - 0.5) ** 2 + (
-                across % 0.6 - 0.3
-            ) ** 2 < 0.03
-        return np.where(second[..., None], self.second, self.color)
-
-
-@dataclass(frozen=True)
-class Outfit:
-    """What a figure wears and how it is built; lengths in heights of the body."""
-
-    skin: Material
-    hair: Material
-    shirt: Material
-    trousers: Material
-    shoes: Material
-    sleeves: float
-    legs: float
-    skirt: bool
-    long_hair: bool
-    girth: float
-
-
-def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Draw clothes, skin and hair."""
-    skin = np.float32(SKINS[rng.integers(len(SKINS))]) * np.float32(rng.uniform(0.9, 1.08))
-    hair = np.float32(HAIRS[rng.integers(len(HAIRS))]) * np.float32(rng.uniform(0.8, 1.2))
-    return Outfit(
-        skin=Material(skin),
-        hair=Material(hair, 'stripes', hair * np.float32(0.8), 0.13),
-        shirt=_cloth(rng),
-        trousers=_cloth(rng, 0.75),
-        shoes=Material(rng.uniform(15, 230, 3).astype(np.float32)),
-        sleeves=rng.choice([0.5, 1.0, 1.0]) + 0.5 * (rng.random() < 0.6),
-        legs=rng.choice([0.55, 2.0, 2.0]),
-        skirt=rng.random() < 0.15,
-        long_hair=rng.random() < 0.35,
-        girth=rng.uniform(0.85, 1.25),
-    )
-
-
-def _cloth(rng: np.random.Generator, plain: float = 0.5) -> Material:
-    color, second = rng.uniform(20, 240, (2, 3)).astype(np.float32)
-    if rng.random() < 0.4:
-        color = color.mean() + np.float32(0.2) * (color - color.mean())  # greyish, as most clothes
-    pattern = 'plain' if rng.random() < plain else rng.choice(['stripes', 'checks', 'dots'])
-    return Material(color, pattern, second, rng.uniform(0.12, 0.3))
 
 
 @dataclass(frozen=True)
@@ -284,12 +216,12 @@ class Figure:
         wear, center, head = self._outfit, self._body.joints['head'], self._body.head
         features = self._features()
         parts = []
-        for side, sign in SIDES:
+        for side, _ in SIDES:
             ear = features[f'{side}_ear']
             parts.append(
                 self._between(f'{side}_ear_part', ear - head @ DOWN * 0.012,
                               ear + head @ DOWN * 0.012, (0.015, 0.013), wear.skin,
-                              (f'{side}_ear',), 0.001 * sign)
+                              (f'{side}_ear',))
             )  # fmt: skip
         top, chin = center - head @ DOWN * 0.02, center + head @ DOWN * 0.02
         parts.append(

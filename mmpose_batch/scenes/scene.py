@@ -6,7 +6,8 @@ import numpy as np
 
 from .backdrop import develop, draw_background, draw_object
 from .body import sample_body
-from .figure import Canvas, Figure, sample_outfit
+from .figure import Canvas, Figure
+from .outfit import sample_outfit
 
 SIZES = (
     (320, 240), (240, 320), (384, 288), (288, 384), (320, 320),
@@ -25,8 +26,8 @@ class SceneOptions:
     """
 
     persons: tuple[int, int] = (1, 4)
-    heights: tuple[float, float] = (0.35, 1.1)
-    occluders: int = 2
+    heights: tuple[float, float] = (0.35, 0.95)
+    occluders: int = 1
 
     def __post_init__(self) -> None:
         least, most = self.persons
@@ -97,8 +98,8 @@ def _sample_figures(
     figures: list[Figure] = []
     places: list[float] = []
     for size in sizes:
-        # The freer of two places: people overlap, but seldom stand one behind the other.
-        tries = rng.uniform(0.02, 0.98, 2)
+        # The freest of three places: people overlap, but seldom stand one behind the other.
+        tries = rng.uniform(0.06, 0.94, 3)
         free = [min([1.0, *(abs(x - place) for place in places)]) for x in tries]
         places.append(tries[np.argmax(free)])
         ground = height * rng.uniform(0.6, 0.95) + 0.1 * size

@@ -1,13 +1,11 @@
 """Drawn scenes: the same by seed, with annotations that say what is in them."""
 
-import importlib.util
 import json
-from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+from factories import run_tool
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from xtcocotools.coco import COCO
 
@@ -23,7 +21,8 @@ from mmpose_batch.scenes.body import (
     sample_body,
     turn,
 )
-from mmpose_batch.scenes.figure import Canvas, Figure, sample_outfit
+from mmpose_batch.scenes.figure import Canvas, Figure
+from mmpose_batch.scenes.outfit import sample_outfit
 
 LIGHT = np.array([0.0, 0.0, -1.0])
 SCENES = [draw_scene(11, index) for index in range(24)]
@@ -214,19 +213,11 @@ def test_the_annotations_are_cocos(tmp_path):
             assert annotation['num_keypoints'] == np.count_nonzero(keypoints[:, 2])
 
 
-@pytest.fixture(scope='module')
-def tool() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / 'tools' / 'make_scenes.py'
-    spec = importlib.util.spec_from_file_location('make_scenes', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_tool_writes_what_it_is_asked_for(tool, tmp_path, capsys):
-    arguments = [str(tmp_path), '--count', '2', '--persons', '1', '1', '--quiet']
-    assert tool.main([*arguments, '--num-workers', '1']) == 0
-    assert '2 scenes' in capsys.readouterr().out
+def test_the_tool_writes_what_it_is_asked_for(tmp_path):
+    options = ('--count', 2, '--persons', 1, 1, '--quiet', '--num-workers', 1)
+    outcome = run_tool(tmp_path, *options, tool='make_scenes')
+    assert outcome.status == 0
+    assert '2 scenes' in outcome.out
     written = json.loads((tmp_path / 'annotations.json').read_text())
     assert len(written['images']) == 2
     assert len(written['annotations']) <= 2
@@ -240,16 +231,14 @@ def test_the_tool_writes_what_it_is_asked_for(tool, tmp_path, capsys):
         (['--seed', '-1'], 2, '--seed: expected'),
     ],
 )
-def test_wrong_arguments_are_an_error(tool, tmp_path, capsys, arguments, status, message):
-    try:
-        found = tool.main([str(tmp_path), *arguments])
-    except SystemExit as stop:
-        found = stop.code
-    assert found == status
-    assert message in capsys.readouterr().err
+def test_wrong_arguments_are_an_error(tmp_path, arguments, status, message):
+    outcome = run_tool(tmp_path, *arguments, tool='make_scenes')
+    assert outcome.status == status
+    assert message in outcome.err
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tool, tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / 'file').write_text('')
-    assert tool.main([str(tmp_path / 'file'), '--count', '1', '--quiet']) == 1
-    assert 'error' in capsys.readouterr().err
+    outcome = run_tool(tmp_path / 'file', '--count', 1, '--quiet', tool='make_scenes')
+    assert outcome.status == 1
+    assert 'make_scenes: ' in outcome.err
