@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
+import unittest.mock
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from tiny import build_tiny, detector_config, one_stage_config, picture, save, t
 
 import mmpose_batch.run
 
-TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'batch_infer.py'
+TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
 REAL_DETECTOR = 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'
 
@@ -102,6 +104,11 @@ def write_photos(folder: Path, count: int) -> list[Path]:
     return paths
 
 
+def our_threads() -> list[str]:
+    """Names of the package's threads that live."""
+    return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The records of a file of JSON lines."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
@@ -125,13 +132,13 @@ class Outcome:
     err: str
 
 
-def run_tool(*arguments: object) -> Outcome:
-    """Call the tool's main function as the command line would."""
+def run_tool(*arguments: object, tool: str = 'batch_infer') -> Outcome:
+    """Call a tool's main function as the command line would."""
     out, err = io.StringIO(), io.StringIO()
     previous = signal.getsignal(signal.SIGTERM)
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            status = load_tool().main([str(argument) for argument in arguments])
+            status = load_tool(tool).main([str(argument) for argument in arguments])
         except SystemExit as error:  # argparse ends the process
             status = error.code
         finally:
@@ -139,10 +146,12 @@ def run_tool(*arguments: object) -> Outcome:
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('batch_infer', TOOL)
+def load_tool(name: str) -> ModuleType:
+    """A script of tools/ as a module, with its folder on the path as Python has it for a script."""
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with unittest.mock.patch('sys.path', [str(TOOLS), *sys.path]):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -191,6 +200,6 @@ def _main_of_process(arguments: list[str], log: str, checkpoint_every: int) -> N
     mmpose_batch.run.CHECKPOINT_EVERY = checkpoint_every
     torch.set_num_threads(1)
     with open(log, 'w') as file, redirect_stdout(file), redirect_stderr(file):
-        tool = load_tool()
+        tool = load_tool('batch_infer')
         print('the tool begins', flush=True)
         sys.exit(tool.main(arguments))

@@ -14,7 +14,7 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
-from factories import TOOL, Models, Outcome, files_below, read_lines, run_tool, write_photos
+from factories import TOOLS, Models, Outcome, files_below, read_lines, run_tool, write_photos
 from mmpose.apis.inferencers import Pose2DInferencer
 from tiny import picture, save
 
@@ -362,7 +362,7 @@ def test_quiet_prints_nothing(photos, models, tmp_path, monkeypatch):
 
 def process(*arguments: object) -> subprocess.CompletedProcess:
     """The real thing, seconds of imports included."""
-    command = [sys.executable, TOOL, *map(str, arguments)]
+    command = [sys.executable, TOOLS / 'batch_infer.py', *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 

@@ -1,27 +1,16 @@
 """The throughput tool: what it prints and what it refuses; no test asks how fast anything is."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from factories import Models, write_photos
-
-TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'benchmark_throughput.py'
+from factories import Models, Outcome, run_tool, write_photos
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
-@pytest.fixture(scope='module')
-def tool() -> ModuleType:
-    sys.path.insert(0, str(TOOL.parent))  # as Python does for a script
-    spec = importlib.util.spec_from_file_location('benchmark_throughput', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path.remove(str(TOOL.parent))
-    return module
+def benchmark(*arguments: object) -> Outcome:
+    return run_tool(*arguments, '--device', 'cpu', tool='benchmark_throughput')
 
 
 @pytest.fixture(scope='module')
@@ -32,20 +21,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_every_setting_is_compared_with_stock(tool, models: Models, photos, tmp_path, capsys, kind):
+def test_every_setting_is_compared_with_stock(models: Models, photos, tmp_path, kind):
     arguments = getattr(models, kind)
     if kind == 'top_down':
         arguments = arguments[: arguments.index('--bbox-thr')]
-    status = tool.main(
-        [
-            *(str(photos), *arguments, '--device', 'cpu', '--images', '3', '--rounds', '2'),
-            *('--batch-size', '1', '2', '--num-workers', '0', '--json', str(tmp_path / 'out.json')),
-        ]
+    outcome = benchmark(
+        *(photos, *arguments, '--images', '3', '--rounds', '2', '--batch-size', '1', '2'),
+        *('--num-workers', '0', '--json', tmp_path / 'out.json'),
     )
-    out, err = capsys.readouterr()
-    assert status == 0
-    assert 'fewer than 3 rounds' in err
-    header, *rows = out.splitlines()[-4:]
+    assert outcome.status == 0
+    assert 'fewer than 3 rounds' in outcome.err
+    header, *rows = outcome.out.splitlines()[-4:]
     assert 'ratio to stock' in header
     assert [row.split('  ')[0] for row in rows] == [
         'stock',
@@ -70,19 +56,15 @@ def test_every_setting_is_compared_with_stock(tool, models: Models, photos, tmp_
         (['--pose2d-weights', 'no.pth'], 1, 'weights: no such file: no.pth'),
     ],
 )
-def test_wrong_arguments_are_one_line(tool, models, photos, capsys, more, status, message):
-    try:
-        found = tool.main([str(photos), *models.one_stage, '--device', 'cpu', *more])
-    except SystemExit as stop:
-        found = stop.code
-    assert found == status
-    assert message in capsys.readouterr().err.splitlines()[-1]
+def test_wrong_arguments_are_one_line(models, photos, more, status, message):
+    outcome = benchmark(photos, *models.one_stage, *more)
+    assert outcome.status == status
+    assert message in outcome.err.splitlines()[-1]
 
 
-def test_a_bad_image_is_named(tool, models, tmp_path, capsys):
+def test_a_bad_image_is_named(models, tmp_path):
     write_photos(tmp_path, 1)
     (tmp_path / 'text.jpg').write_text('hello\nworld')
-    arguments = [str(tmp_path), *models.one_stage, '--device', 'cpu', '--images', '2']
-    assert tool.main(arguments) == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert 'text.jpg: expected an image, found 11 bytes' in line
+    outcome = benchmark(tmp_path, *models.one_stage, '--images', '2')
+    assert outcome.status == 1
+    assert 'text.jpg: expected an image, found 11 bytes' in outcome.err.splitlines()[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from factories import TOOL, Models
+from factories import TOOLS, Models
 from fidelity import synthetic_image
 
 # Peak resident memory on ten times the images, at most this much more.
@@ -17,7 +17,7 @@ GROWTH = 1.05
 def peak_memory(arguments: list[str]) -> int:
     """Peak resident memory of the tool in a process of its own, in KiB."""
     process = subprocess.Popen(
-        [sys.executable, str(TOOL), *arguments],
+        [sys.executable, str(TOOLS / 'batch_infer.py'), *arguments],
         stdout=subprocess.DEVNULL,
         # For networks this small several threads cost more than they do.
         env={**os.environ, 'OMP_NUM_THREADS': '1'},

@@ -13,18 +13,19 @@ Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 finished with fai
 """
 
 import argparse
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from console import fail, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
     from mmpose_batch.run import Run
 
+TOOL = 'batch_infer'
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
     *('precision', 'num_workers', 'on_error', 'no_person'),
@@ -175,7 +176,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return run(parse_args(arguments))
     except KeyboardInterrupt:
-        return fail(130, 'interrupted; what is written is whole, go on with --resume')
+        return fail(
+            'batch_infer', 130, 'interrupted; what is written is whole, go on with --resume'
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -188,13 +191,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         job = prepare(args)
     except (CheckpointError, RunError) as error:
-        return fail(1, error)
+        return fail(TOOL, 1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
-        return fail(2, error)
+        return fail(TOOL, 2, error)
     try:
         summary = job()
     except (InputError, RunError) as error:
-        return fail(1, error)
+        return fail(TOOL, 1, error)
     if not args.quiet:
         print('\n'.join(summary.lines()))
     return 3 if summary.failures else 0
@@ -254,8 +257,7 @@ def prepare(args: argparse.Namespace) -> 'Run':
 
 def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':
     """Build the inferencer; whatever is wrong with a config or a device becomes one line."""
-    from mmpose_batch import CheckpointError
-    from mmpose_batch.inferencer import build_inferencer
+    from mmpose_batch import CheckpointError, build_inferencer
     from mmpose_batch.run import RunError
 
     cfg_options = parse_cfg_options(args.cfg_options)
@@ -290,21 +292,6 @@ def parse_cfg_options(pairs: Sequence[str] | None) -> dict:
             raise ValueError(f'--cfg-options: expected KEY=VALUE, found {pair!r}')
     split = (pair.split('=', maxsplit=1) for pair in pairs or ())
     return {key: DictAction._parse_iterable(value) for key, value in split}
-
-
-def quieten_libraries() -> None:
-    """Keep what the libraries say about themselves off the screen."""
-    warnings.filterwarnings('ignore')
-    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a record of ours
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_current_instance().setLevel(logging.ERROR)
-
-
-def fail(status: int, error: object) -> int:
-    """Print one line that says what went wrong."""
-    print(f'batch_infer: {error}', file=sys.stderr)
-    return status
 
 
 if __name__ == '__main__':

@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from batch_infer import quieten_libraries
+from console import fail, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
 
+TOOL = 'benchmark_throughput'
 Runner = Callable[[list[str]], int]
 
 
@@ -75,12 +76,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = find_images(args)
         runners = build_runners(args)
     except (CheckpointError, ValueError) as error:
-        return fail(1 if isinstance(error, CheckpointError) else 2, error)
+        return fail(TOOL, 1 if isinstance(error, CheckpointError) else 2, error)
     warn_of_noise(args.rounds)
     try:
         rates, persons = measure(runners, paths, args.rounds)
     except InputError as error:
-        return fail(1, f'every image must be good for stock too; this one is not: {error}')
+        return fail(
+            'benchmark_throughput',
+            1,
+            f'every image must be good for stock too; this one is not: {error}',
+        )
     report(rates, persons)
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as file:
@@ -97,12 +102,6 @@ def warn_of_noise(rounds: int) -> None:
         print('warning: fewer than 3 rounds do not tell a ratio from noise', file=sys.stderr)
 
 
-def fail(status: int, error: object) -> int:
-    """Print one line that says what went wrong."""
-    print(f'benchmark_throughput: {error}', file=sys.stderr)
-    return status
-
-
 def find_images(args: argparse.Namespace) -> list[str]:
     """The inputs, over and over, until there are as many as asked for."""
     from mmpose_batch.sources import list_inputs
@@ -115,7 +114,7 @@ def find_images(args: argparse.Namespace) -> list[str]:
 
 def build_runners(args: argparse.Namespace) -> dict[str, Runner]:
     """Stock, and one batched inferencer for each combination of settings."""
-    from mmpose_batch.inferencer import build_inferencer
+    from mmpose_batch import build_inferencer
     from mmpose_batch.models import default_filters
 
     models = {

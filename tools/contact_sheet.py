@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from console import fail
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 
@@ -34,15 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
     paths = sorted(path for path in Path(args.folder).rglob('*') if path.is_file())
     if not paths:
-        print(f'contact_sheet: no images in {args.folder}', file=sys.stderr)
-        return 1
+        return fail('contact_sheet', 1, f'no images in {args.folder}')
     try:
         sheet = make_sheet(paths[: args.images], args.columns, args.tile)
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         sheet.save(args.out)
     except (OSError, ValueError, UnidentifiedImageError) as error:
-        print(f'contact_sheet: {error}', file=sys.stderr)
-        return 1
+        return fail('contact_sheet', 1, error)
     print(f'look at {args.out}')
     return 0
 

@@ -5,6 +5,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from console import fail
+
 from mmpose_batch.scenes import SceneOptions, write_scenes
 
 
@@ -54,15 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             persons=tuple(args.persons), heights=tuple(args.heights), occluders=args.occluders
         )
     except ValueError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        return fail('make_scenes', 2, error)
     try:
         path = write_scenes(
             args.out_dir, args.count, args.seed, options, args.num_workers, args.quiet
         )
     except OSError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 1
+        return fail('make_scenes', 1, error)
     print(f'{args.count} scenes, annotated in {path}')
     return 0
 
