@@ -7,8 +7,9 @@ from .compat import provide_torchvision
 
 provide_torchvision()
 
+from .building import build_inferencer  # noqa: E402
 from .checkpoint import CheckpointError  # noqa: E402
-from .inferencer import BatchPose2DInferencer, build_inferencer  # noqa: E402
+from .inferencer import BatchPose2DInferencer  # noqa: E402
 from .results import ImageResult, InputError  # noqa: E402
 from .sources import SourceError  # noqa: E402
 from .version import __version__  # noqa: E402

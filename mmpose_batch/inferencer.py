@@ -1,11 +1,9 @@
 """BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
 
-import copy
-import os.path as osp
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,21 +23,14 @@ from torch import nn
 from .batching import BatchRunner, ImageInFlight, one_line
 from .detection import PersonDetector, build_detector
 from .engines.torch_eager import prepare_model
-from .loading import ImageError, WorkerPool, read_ahead, read_image
+from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_config, load_config
-from .options import BatchOptions, CallOptions
+from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
 from .sources import Frame, Source, open_source
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
-
-BATCH_SETTINGS = tuple(field.name for field in fields(BatchOptions))
-# What a config's inferencer=dict(...) may say beside its type.
-SETTINGS = (
-    *('weights', 'device', 'scope', 'det_model', 'det_weights', 'det_cat_ids', 'show_progress'),
-    *BATCH_SETTINGS,
-)
 
 
 @INFERENCERS.register_module()
@@ -67,7 +58,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         batch_size, det_batch_size, precision, num_workers, on_error, no_person:
             See :class:`mmpose_batch.options.BatchOptions`.
 
-    What is left out or None here is taken from the config's
+    What is left out here, or given as its default, is taken from the config's
     ``inferencer=dict(...)``, if it has one.
 
     Raises:
@@ -98,7 +89,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if isinstance(model, str):
             model, weights_of_model = load_config(model, scope or 'mmpose')
             given['weights'] = weights or weights_of_model
-        settings = _merge_settings(model, given)
+        check_config(model)
+        settings = merge_settings(model.get('inferencer', {}), given)
         options = BatchOptions(
             **{key: settings.pop(key) for key in BATCH_SETTINGS if key in settings}
         )
@@ -340,7 +332,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             height, width = image.pixels.shape[:2]
             image.result.size = (width, height)
             if frame.bboxes is not None:
-                image.bboxes = self._checked_bboxes(frame.bboxes, width, height)
+                image.bboxes = checked_bboxes(frame.bboxes, width, height)
             elif self.detector is not None:
                 image.inputs = [self.detector.prepare(image.pixels)]
         except Exception as error:  # whatever a file does to a library is that file's failure
@@ -422,117 +414,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
         indices = self.model.test_cfg.get('output_keypoint_indices')
         return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
 
-    def _checked_bboxes(self, bboxes: np.ndarray, width: int, height: int) -> np.ndarray:
-        """Check a user's boxes and give those without a score the score 1.
-
-        Raises:
-            ImageError: A box that is not finite, has no area, or lies outside.
-        """
-        bboxes = np.asarray(bboxes, dtype=np.float32)
-        if bboxes.size == 0:
-            return np.zeros((0, 5), np.float32)
-        if bboxes.ndim != 2 or bboxes.shape[1] not in (4, 5):
-            raise ImageError(f'expected bboxes of shape (N, 4) or (N, 5), found {bboxes.shape}')
-        if bboxes.shape[1] == 4:
-            bboxes = np.hstack((bboxes, np.ones((len(bboxes), 1), np.float32)))
-        x1, y1, x2, y2 = bboxes[:, :4].T
-        for bad, what in (
-            (~np.isfinite(bboxes).all(axis=1), 'with a value that is not finite'),
-            ((x2 <= x1) | (y2 <= y1), 'without area'),
-            ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), 'outside the image'),
-        ):
-            if bad.any():
-                number = int(np.argmax(bad))
-                values = ', '.join(f'{value:g}' for value in bboxes[number, :4])
-                raise ImageError(
-                    f'expected boxes inside {width} x {height}, found box {number} {what}: {values}'
-                )
-        return bboxes
-
 
 def _pair(frames: Iterable[Frame], bboxes: Iterable, message: str) -> Iterator[Frame]:
-    try:
-        for frame, boxes in zip(frames, bboxes, strict=True):
-            yield replace(frame, bboxes=boxes)
-    except ValueError as error:
-        if 'zip()' not in str(error):
-            raise
-        raise ValueError(message) from error
-
-
-def _merge_settings(cfg: Config | ConfigDict | dict, given: dict[str, Any]) -> dict[str, Any]:
-    """Complete what was given by the config's ``inferencer=dict(...)``; None counts as left out.
-
-    Raises:
-        ValueError: A config without a model, or a key that is no setting.
-        CheckpointError: No config at all.
-    """
-    check_config(cfg)
-    own = {key: value for key, value in cfg.get('inferencer', {}).items() if key != 'type'}
-    unknown = sorted(own.keys() - set(SETTINGS))
-    if unknown:
-        raise ValueError(
-            f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
-        )
-    return {**own, **{key: value for key, value in given.items() if value is not None}}
-
-
-def _check_detector(cfg: Config, settings: dict[str, Any]) -> None:
-    """Refuse a detector that is not used, and one with random weights unless asked for.
-
-    Raises:
-        ValueError: One of these.
-    """
-    if cfg.get('data_mode', 'topdown') != 'topdown':
-        useless = {key for key in settings if key.startswith('det_') and settings[key] is not None}
-        if settings.get('det_model') == 'whole_image':
-            useless.remove('det_model')
-        if useless:
-            raise ValueError(f'{", ".join(sorted(useless))}: only top-down models take a detector')
-        return
-    det_model = settings.get('det_model')
-    if settings.get('det_weights') or not isinstance(det_model, str) or not osp.isfile(det_model):
-        return
-    if load_config(det_model, 'mmdet')[1] is None:
-        raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
-
-
-def build_inferencer(
-    model: str | Config,
-    weights: str | None = None,
-    cfg_options: dict[str, Any] | None = None,
-    **settings: Any,
-) -> BatchPose2DInferencer:
-    """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
-
-    Unlike the class it insists on weights, and on options that are of use.
-
-    Args:
-        model: Config, or path or name of one, see
-            :func:`mmpose_batch.models.load_config`.
-        weights: Path or URL; None takes the config's or the name's;
-            ``'none'`` leaves the network random.
-        cfg_options: Changes to the config, by dotted keys.
-        **settings: Arguments of :class:`BatchPose2DInferencer`, which go before
-            the config's where they are not None.
-
-    Raises:
-        ValueError: An unknown model or option, no weights, or a detector for a
-            model that takes none.
-        CheckpointError: Weights that cannot be loaded.
-    """
-    if isinstance(model, str):
-        cfg, own_weights = load_config(model)
-    else:
-        cfg, own_weights = copy.deepcopy(model), None
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
-    merged = _merge_settings(cfg, settings)
-    weights = weights or merged.pop('weights', None) or own_weights
-    if weights is None:
-        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
-    _check_detector(cfg, merged)
-    kind = cfg.get('inferencer', {}).get('type', 'BatchPose2DInferencer')
-    if not issubclass(INFERENCERS.get(kind) or object, BatchPose2DInferencer):
-        raise ValueError(f'inferencer: expected type BatchPose2DInferencer, found {kind}')
-    return INFERENCERS.build({**merged, 'weights': weights, 'model': cfg, 'type': kind})
+    boxes = iter(bboxes)
+    missing = object()
+    for frame in frames:
+        own = next(boxes, missing)
+        if own is missing:
+            raise ValueError(message)
+        yield replace(frame, bboxes=own)
+    if next(boxes, missing) is not missing:
+        raise ValueError(message)

@@ -213,6 +213,34 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     return array
 
 
+def checked_bboxes(bboxes: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Check a user's boxes and give those without a score the score 1.
+
+    Raises:
+        ImageError: A box that is not finite, has no area, or lies outside.
+    """
+    bboxes = np.asarray(bboxes, dtype=np.float32)
+    if bboxes.size == 0:
+        return np.zeros((0, 5), np.float32)
+    if bboxes.ndim != 2 or bboxes.shape[1] not in (4, 5):
+        raise ImageError(f'expected bboxes of shape (N, 4) or (N, 5), found {bboxes.shape}')
+    if bboxes.shape[1] == 4:
+        bboxes = np.hstack((bboxes, np.ones((len(bboxes), 1), np.float32)))
+    x1, y1, x2, y2 = bboxes[:, :4].T
+    for bad, what in (
+        (~np.isfinite(bboxes).all(axis=1), 'with a value that is not finite'),
+        ((x2 <= x1) | (y2 <= y1), 'without area'),
+        ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), 'outside the image'),
+    ):
+        if bad.any():
+            number = int(np.argmax(bad))
+            values = ', '.join(f'{value:g}' for value in bboxes[number, :4])
+            raise ImageError(
+                f'expected boxes inside {width} x {height}, found box {number} {what}: {values}'
+            )
+    return bboxes
+
+
 def _describe(data: bytes) -> str:
     head = data[:8].strip()
     if head.isascii() and head.decode('ascii').isprintable():

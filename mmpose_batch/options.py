@@ -1,6 +1,6 @@
 """What a user can choose, checked when it is built."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import isnan
 from numbers import Real
 from typing import Any
@@ -99,6 +99,38 @@ class CallOptions:
             value = getattr(self, name)
             if not isinstance(value, Real) or isnan(value):
                 raise ValueError(f'{name}: expected a number, found {value!r}')
+
+
+BATCH_SETTINGS = tuple(field.name for field in fields(BatchOptions))
+# What a config's inferencer=dict(...) may say beside its type.
+SETTINGS = (
+    *('weights', 'device', 'scope', 'det_model', 'det_weights', 'det_cat_ids', 'show_progress'),
+    *BATCH_SETTINGS,
+)
+# Stock's, where it is not None.
+_DEFAULTS = {'scope': 'mmpose', 'show_progress': False}
+
+
+def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Complete the arguments that were given by a config's ``inferencer=dict(...)``.
+
+    Args:
+        own: The config's.
+        given: Arguments; None or stock's default counts as left out.
+
+    Raises:
+        ValueError: The config names something that is no setting.
+    """
+    own = {key: value for key, value in own.items() if key != 'type'}
+    unknown = sorted(own.keys() - set(SETTINGS))
+    if unknown:
+        raise ValueError(
+            f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
+        )
+    for key, value in given.items():
+        if value is not None and not (key in _DEFAULTS and value == _DEFAULTS[key]):
+            own[key] = value
+    return own
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -383,13 +383,14 @@ class Run:
     def _finalise(self) -> None:
         """Write what needs all results: COCO, AP, and last the mark that the run is whole."""
         scoring = ScoringOptions.from_config(self._inferencer.cfg)
+        ids = self._coco_ids()
         if 'coco' in self._options.formats:
-            write_coco(self._path('predictions.coco.json'), self._coco_results(scoring))
+            write_coco(self._path('predictions.coco.json'), self._coco_results(ids, scoring))
         if self._options.ann_file is not None:
             self._summary.metrics = evaluate(
                 self._options.ann_file,
-                self._coco_results(scoring),
-                [image_id for image_id in self._coco_ids() if image_id is not None],
+                self._coco_results(ids, scoring),
+                [image_id for image_id in ids if image_id is not None],
                 self._inferencer.model.dataset_meta['sigmas'],
                 scoring,
             )
@@ -402,9 +403,11 @@ class Run:
             return list(range(len(ids)))
         return ids
 
-    def _coco_results(self, scoring: ScoringOptions) -> Iterator[dict[str, Any]]:
+    def _coco_results(
+        self, ids: Sequence[int | None], scoring: ScoringOptions
+    ) -> Iterator[dict[str, Any]]:
         records = read_records(self._path('predictions.jsonl'))
-        for image_id, (record, _) in zip(self._coco_ids(), records, strict=True):
+        for image_id, (record, _) in zip(ids, records, strict=True):
             if image_id is not None:  # not annotated
                 yield from to_coco(record, image_id, scoring.score_mode, scoring.keypoint_score_thr)
 

@@ -10,7 +10,7 @@ import torch
 import mmpose_batch  # noqa: F401
 
 # isort: split
-from factories import Models, build_models
+from factories import Models, build_models, our_threads
 from tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
 
@@ -30,6 +30,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """Whatever a test does to it, the package ends its threads."""
+    yield
+    assert our_threads() == []
 
 
 @pytest.fixture(scope='session')

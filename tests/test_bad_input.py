@@ -26,8 +26,8 @@ from mmpose.datasets.transforms import LoadImage
 from PIL import Image
 from tiny import picture
 
-from mmpose_batch import InputError
-from mmpose_batch.inferencer import BatchPose2DInferencer, build_inferencer
+from mmpose_batch import BatchPose2DInferencer, InputError, build_inferencer
+from mmpose_batch.checkpoint import load_checkpoint
 from mmpose_batch.loading import ImageError, read_image
 from mmpose_batch.sources import Frame, SourceError, list_images, list_inputs
 
@@ -524,7 +524,7 @@ class Method:
 
 
 def test_code_in_a_checkpoint_is_refused_and_does_not_run(photos, models, tmp_path):
-    content = torch.load(models.file('rtmo.pth'), weights_only=False)
+    content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Code(tmp_path / 'mark')}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
     assert 'was refused, it holds more than tensors and plain data' in outcome.err
@@ -535,7 +535,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(photos, models, tmp_pa
 
 
 def test_getattr_in_a_checkpoint_is_refused(photos, models, tmp_path):
-    content = torch.load(models.file('rtmo.pth'), weights_only=False)
+    content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Method()}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
     assert 'was refused' in outcome.err

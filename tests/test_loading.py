@@ -15,25 +15,18 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+from factories import our_threads
 from mmpose.datasets.transforms import LoadImage
 from tiny import picture, save
 
 from mmpose_batch.loading import ImageError, WorkerPool, is_truncated_jpeg, read_ahead, read_image
 from mmpose_batch.sources import Frame
 
+pytestmark = pytest.mark.usefixtures('no_thread_is_left')
+
 PATIENCE = 30.0
 MOMENT = 0.2
 CUT_OFF = cv2.imencode('.jpg', picture(64, 64))[1].tobytes()[:-20]
-
-
-def our_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    yield
-    assert our_threads() == []
 
 
 class Counted:

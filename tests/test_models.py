@@ -10,7 +10,7 @@ from mmengine.infer import BaseInferencer
 from mmpose.apis.inferencers import Pose2DInferencer
 from tiny import TinyModel, mm_config, one_stage_config, top_down_config
 
-from mmpose_batch.checkpoint import CheckpointError
+from mmpose_batch.checkpoint import CheckpointError, load_checkpoint
 from mmpose_batch.models import build_model, default_filters, load_config, own_configs
 
 
@@ -137,5 +137,5 @@ def test_a_model_is_ready_to_use(top_down: TinyModel):
     assert not any(module.training for module in model.modules())
     assert model.cfg.data_mode == 'topdown'
     assert seen['dataset_meta']['num_keypoints'] == 17  # for `finish` to attach
-    state = torch.load(top_down.weights, weights_only=False)['state_dict']
+    state = load_checkpoint(top_down.weights)['state_dict']
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
