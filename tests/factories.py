@@ -20,9 +20,17 @@ from typing import Any
 import torch
 from mmdet.apis import DetInferencer
 from mmengine.infer import BaseInferencer
+from mmpose.apis.inferencers import Pose2DInferencer
 from tiny import build_tiny, detector_config, one_stage_config, picture, save, top_down_config
 
 import mmpose_batch.run
+from mmpose_batch.checkpoint import allowed_types
+from mmpose_batch.evaluation import ScoringOptions, evaluate, read_annotations
+from mmpose_batch.models import default_filters
+from mmpose_batch.results import ImageResult
+from mmpose_batch.sources import Frame
+from mmpose_batch.writers.coco import to_coco
+from mmpose_batch.writers.jsonl import to_record
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 
@@ -123,6 +131,24 @@ def files_below(folder: Path) -> dict[str, bytes]:
     }
 
 
+def stocks_metrics(arguments: dict[str, Any], folder: Path, ann_file: Path | str) -> dict:
+    """AP and AR of the untouched stock class over the annotated images of a folder."""
+    with allowed_types():  # as plain torch, stock refuses MMEngine's files
+        stock = Pose2DInferencer(**arguments, device='cpu')
+    filters = default_filters(stock.cfg)
+    scoring = ScoringOptions.from_config(stock.cfg)
+    images = read_annotations(str(ann_file))['images']
+    results = []
+    for image in images:
+        path = str(folder / image['file_name'])
+        (result,) = stock(path, return_datasamples=True, **filters)
+        frame = Frame(0, path, image['file_name'])
+        record = to_record(ImageResult(frame, (1, 1), result['predictions']))
+        results += to_coco(record, image['id'], scoring.score_mode, scoring.keypoint_score_thr)
+    ids = [image['id'] for image in images]
+    return evaluate(str(ann_file), results, ids, stock.model.dataset_meta['sigmas'], scoring)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a call of the tool came to."""
@@ -198,6 +224,8 @@ class ToolProcess:
 
 def _main_of_process(arguments: list[str], log: str, checkpoint_every: int) -> None:
     mmpose_batch.run.CHECKPOINT_EVERY = checkpoint_every
+    # Whoever starts the tests in a shell's background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     with open(log, 'w') as file, redirect_stdout(file), redirect_stderr(file):
         tool = load_tool('batch_infer')

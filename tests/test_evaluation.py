@@ -6,13 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import real_models, run_tool
+from factories import real_models, run_tool, stocks_metrics
 from mmengine.config import Config
-from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
 
-from mmpose_batch.checkpoint import allowed_types
 from mmpose_batch.evaluation import (
     AnnotationError,
     ImageIds,
@@ -23,11 +21,7 @@ from mmpose_batch.evaluation import (
     read_annotations,
     read_bboxes,
 )
-from mmpose_batch.models import default_filters
-from mmpose_batch.results import ImageResult
-from mmpose_batch.sources import Frame
 from mmpose_batch.writers.coco import to_coco
-from mmpose_batch.writers.jsonl import to_record
 
 COCO = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
 SIGMAS = COCO['sigmas']
@@ -418,21 +412,7 @@ def test_on_real_photos_ap_is_that_of_stock(shared, tmp_path, kind):
     )
     assert outcome.status == 0
     ours = json.loads((tmp_path / 'out' / 'run.json').read_text())['metrics']
-    with allowed_types():  # as plain torch, stock refuses these files
-        stock = Pose2DInferencer(**stock_arguments(arguments), device='cpu')
-    filters = default_filters(stock.cfg)
-    scoring = ScoringOptions.from_config(stock.cfg)
-    images = read_annotations(ann_file)['images']
-    results = []
-    for image in images:
-        path = str(shared / 'images' / image['file_name'])
-        (result,) = stock(path, return_datasamples=True, **filters)
-        frame = Frame(0, path, image['file_name'])
-        record = to_record(ImageResult(frame, (1, 1), result['predictions']))
-        results += to_coco(record, image['id'], scoring.score_mode, scoring.keypoint_score_thr)
-    ids = [image['id'] for image in images]
-    sigmas = stock.model.dataset_meta['sigmas']
-    theirs = evaluate(ann_file, results, ids, sigmas, scoring)
+    theirs = stocks_metrics(stock_arguments(arguments), shared / 'images', ann_file)
     print(f'{kind}: AP {ours["AP"]:.4f}, of stock {theirs["AP"]:.4f}')
     assert ours == pytest.approx(theirs, abs=0.002)
     assert f'AP        {ours["AP"]:.4f}' in outcome.out
