@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from factories import Models, Outcome, run_tool, write_photos
+from mmpose.apis.inferencers import Pose2DInferencer
+
+from mmpose_batch.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def benchmark(*arguments: object) -> Outcome:
-    return run_tool(*arguments, '--device', 'cpu', tool='benchmark_throughput')
+    return run_tool('--device', 'cpu', *arguments, tool='benchmark_throughput')
 
 
 @pytest.fixture(scope='module')
@@ -51,6 +55,11 @@ def test_every_setting_is_compared_with_stock(models: Models, photos, tmp_path, 
     ('more', 'status', 'message'),
     [
         (['--rounds', '0'], 2, '--rounds: expected a number from 1, found 0'),
+        (['--batch-size', '2', '0'], 2, '--batch-size: expected a number from 1, found 0'),
+        (['--num-threads', '0'], 2, '--num-threads: expected a number from 1, found 0'),
+        (['--num-workers', '-1'], 2, '--num-workers: expected a number from 0, found -1'),
+        (['--json', '/proc/nowhere/x.json'], 2, '--json: cannot write into /proc/nowhere'),
+        (['--device', 'abacus'], 1, 'the model cannot be built as asked for: RuntimeError'),
         (['--images', '0'], 2, '--images: expected a number from 1, found 0'),
         (['--precision', 'int3'], 2, 'precision: expected one of'),
         (['--pose2d-weights', 'no.pth'], 1, 'weights: no such file: no.pth'),
@@ -68,3 +77,27 @@ def test_a_bad_image_is_named(models, tmp_path):
     outcome = benchmark(tmp_path, *models.one_stage, '--images', '2')
     assert outcome.status == 1
     assert 'text.jpg: expected an image, found 11 bytes' in outcome.err.splitlines()[-1]
+
+
+def test_stock_gets_the_detector_that_the_config_names(models, photos, tmp_path, monkeypatch):
+    (tmp_path / 'detector.py').write_text(
+        f'_base_ = {models.file("rtmdet.py")!r}\n'
+        f'inferencer = dict(weights={models.file("rtmdet.pth")!r})\n'
+    )
+    (tmp_path / 'pose.py').write_text(
+        f'_base_ = {models.file("rtmpose.py")!r}\n'
+        f"inferencer = dict(weights={models.file('rtmpose.pth')!r}, det_model='detector.py')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    built = []
+
+    def remember(self, *arguments, **settings):
+        init(self, *arguments, **settings)
+        built.append(self.detector.model.backbone.stem[0].conv.weight.detach().clone())
+
+    init = Pose2DInferencer.__init__
+    monkeypatch.setattr(Pose2DInferencer, '__init__', remember)
+    outcome = benchmark(photos, '--pose2d', 'pose.py', '--images', '1', '--rounds', '1')
+    assert outcome.status == 0, outcome.err
+    expected = load_checkpoint(models.file('rtmdet.pth'))['state_dict']
+    assert torch.equal(built[-1], expected['backbone.stem.0.conv.weight'])

@@ -24,6 +24,14 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_what_is_no_image_is_passed_over(folder, tmp_path):
+    (folder / 'annotations.json').write_text('{}')
+    out = tmp_path / 'sheet.png'
+    assert make_sheet(folder, '--out', out, '--columns', 3, '--tile', 9).status == 0
+    with Image.open(out) as sheet:
+        assert sheet.size == (27, 9)
+
+
 def test_images_come_in_reading_order(folder, tmp_path):
     out = tmp_path / 'new' / 'sheet.png'
     assert make_sheet(folder, '--out', out, '--columns', 2, '--tile', 50).status == 0
@@ -56,12 +64,14 @@ def test_wrong_arguments_are_one_line(folder, tmp_path, more, status, message):
     assert message in outcome.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize('text', [None, 'no image'])
-def test_a_folder_without_images_is_one_line(tmp_path, text):
+@pytest.mark.parametrize(
+    ('text', 'message'), [(None, 'no images in '), ('no image', 'cannot identify image file')]
+)
+def test_a_folder_without_images_is_one_line(tmp_path, text, message):
     folder = tmp_path / 'in'
     folder.mkdir()
     if text is not None:
         (folder / 'a.jpg').write_text(text)
     outcome = make_sheet(folder, '--out', tmp_path / 'sheet.png')
     assert outcome.status == 1
-    assert 'contact_sheet: ' in outcome.err
+    assert outcome.err.startswith(f'contact_sheet: {message}')

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from console import fail, quieten_libraries
+from console import build_inferencer, fail, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
@@ -128,7 +128,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--num-workers',
         type=int,
         metavar='N',
-        help='threads that read and prepare (default: cores)',
+        help='threads that read and prepare (default: cores, at most 8)',
     )
 
     output = parser.add_argument_group('output')
@@ -176,9 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         return run(parse_args(arguments))
     except KeyboardInterrupt:
-        return fail(
-            'batch_infer', 130, 'interrupted; what is written is whole, go on with --resume'
-        )
+        return fail(TOOL, 130, 'interrupted; what is written is whole, go on with --resume')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -232,14 +230,13 @@ def prepare(args: argparse.Namespace) -> 'Run':
     if not paths:
         raise RunError(f'no images in {", ".join(args.inputs)}')
     check_out_dir(options)
-    if args.bboxes and (args.det_model or args.det_weights):
+    if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
         raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
     annotations = read_annotations(args.ann_file) if args.ann_file else None
     image_ids = ImageIds(annotations and annotations['images'])
     inferencer = build(args)
     if annotations:
-        num_keypoints = inferencer.model.dataset_meta['num_keypoints']
-        check_annotations(annotations, paths, image_ids, num_keypoints)
+        check_annotations(annotations, paths, image_ids, inferencer.num_keypoints)
         del annotations  # those of a large dataset fill a gigabyte
     filters = default_filters(inferencer.cfg)
     filters.update({k: v for k, v in take(args, filters).items() if v is not None})
@@ -256,26 +253,14 @@ def prepare(args: argparse.Namespace) -> 'Run':
 
 
 def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':
-    """Build the inferencer; whatever is wrong with a config or a device becomes one line."""
-    from mmpose_batch import CheckpointError, build_inferencer
-    from mmpose_batch.run import RunError
-
-    cfg_options = parse_cfg_options(args.cfg_options)
-    try:
-        return build_inferencer(
-            args.pose2d,
-            args.pose2d_weights,
-            cfg_options,
-            det_model='whole_image' if args.bboxes else args.det_model,
-            **take(args, INFERENCER),
-        )
-    except (CheckpointError, ValueError):
-        raise
-    except Exception as error:  # a config is code, and MMEngine passes on all that it raises
-        text = (str(error).splitlines() or [''])[0]
-        raise RunError(
-            f'the model cannot be built as asked for: {type(error).__name__}: {text}'
-        ) from error
+    """Build the inferencer that the arguments ask for."""
+    return build_inferencer(
+        args.pose2d,
+        args.pose2d_weights,
+        parse_cfg_options(args.cfg_options),
+        det_model='whole_image' if args.bboxes else args.det_model,
+        **take(args, INFERENCER),
+    )
 
 
 def take(args: argparse.Namespace, names: Sequence[str]) -> dict:

@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from console import fail, quieten_libraries
+from console import build_inferencer, fail, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
 
 TOOL = 'benchmark_throughput'
+LEAST = {'images': 1, 'rounds': 1, 'batch_size': 1, 'num_workers': 0, 'num_threads': 1}
 Runner = Callable[[list[str]], int]
 
 
@@ -56,9 +57,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--num-threads', type=int, metavar='N', help="torch's threads")
     parser.add_argument('--json', metavar='FILE', help='also write every sample here')
     args = parser.parse_args(arguments)
-    for name in ('images', 'rounds'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name}: expected a number from 1, found {getattr(args, name)}')
+    for name, least in LEAST.items():
+        values = getattr(args, name)
+        for value in values if isinstance(values, list) else [values]:
+            if value is not None and value < least:
+                option = name.replace('_', '-')
+                parser.error(f'--{option}: expected a number from {least}, found {value}')
+    folder = os.path.dirname(os.path.abspath(args.json or '.'))
+    if not os.access(folder, os.W_OK):  # found out before the rounds, not after
+        parser.error(f'--json: cannot write into {folder}')
     return args
 
 
@@ -69,20 +76,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import torch  # and mmpose with it takes seconds: --help answers before
 
     from mmpose_batch import CheckpointError, InputError
+    from mmpose_batch.run import RunError
 
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     try:
         paths = find_images(args)
         runners = build_runners(args)
-    except (CheckpointError, ValueError) as error:
-        return fail(TOOL, 1 if isinstance(error, CheckpointError) else 2, error)
+    except (CheckpointError, RunError) as error:
+        return fail(TOOL, 1, error)
+    except ValueError as error:
+        return fail(TOOL, 2, error)
     warn_of_noise(args.rounds)
     try:
         rates, persons = measure(runners, paths, args.rounds)
     except InputError as error:
         return fail(
-            'benchmark_throughput',
+            TOOL,
             1,
             f'every image must be good for stock too; this one is not: {error}',
         )
@@ -114,7 +124,6 @@ def find_images(args: argparse.Namespace) -> list[str]:
 
 def build_runners(args: argparse.Namespace) -> dict[str, Runner]:
     """Stock, and one batched inferencer for each combination of settings."""
-    from mmpose_batch import build_inferencer
     from mmpose_batch.models import default_filters
 
     models = {
@@ -144,16 +153,24 @@ def build_stock(args: argparse.Namespace, models: dict) -> Runner:
     from mmpose.apis.inferencers import Pose2DInferencer
 
     from mmpose_batch.checkpoint import allowed_types
+    from mmpose_batch.detection import WHOLE_IMAGE
     from mmpose_batch.models import default_filters, load_config
+    from mmpose_batch.options import merge_settings
 
     cfg, own_weights = load_config(args.pose2d)
     weights = args.pose2d_weights or own_weights
-    if models['det_weights'] == 'none':
-        models = {**models, 'det_weights': None}
-    models = {**models, 'det_cat_ids': models['det_cat_ids'] or [0]}  # stock's None finds nobody
+    own = merge_settings(cfg.get('inferencer', {}), models)
+    settings = {key: own[key] for key in models if key in own}
+    if isinstance(own.get('det_model'), str) and own['det_model'] not in WHOLE_IMAGE:
+        # By our names, which stock does not know; its None for the categories finds nobody.
+        det_cfg, det_weights = load_config(own['det_model'], 'mmdet')
+        defaults = {'det_weights': det_weights, 'det_cat_ids': [0]}
+        settings = {**defaults, **settings, 'det_model': det_cfg.filename}
+    if settings.get('det_weights') == 'none':
+        settings['det_weights'] = None
     torch.manual_seed(0)  # as for the others, where weights are random
     with allowed_types():
-        stock = Pose2DInferencer(cfg, None if weights == 'none' else weights, **models)
+        stock = Pose2DInferencer(cfg, None if weights == 'none' else weights, **settings)
     filters = default_filters(stock.cfg)
     return lambda paths: sum(len(r['predictions'][0]) for r in stock(paths, **filters))
 

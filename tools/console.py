@@ -1,15 +1,40 @@
-"""What the tools share: how they fail, and how they keep the libraries quiet."""
+"""What the tools share: how they fail, build a model, and keep the libraries quiet."""
 
 import logging
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmpose_batch import BatchPose2DInferencer
 
 
 def fail(tool: str, status: int, error: object) -> int:
     """Print one line that says what went wrong; returns the exit status."""
-    print(f'{tool}: {error}', file=sys.stderr)
+    print(f'{tool}: {" ".join(str(error).split())}', file=sys.stderr)
     return status
+
+
+def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer':
+    """Build the inferencer; whatever is wrong with a config or a device becomes one line.
+
+    Raises:
+        CheckpointError, ValueError: As :func:`mmpose_batch.build_inferencer`.
+        RunError: Anything else.
+    """
+    from mmpose_batch import CheckpointError, build_inferencer
+    from mmpose_batch.run import RunError
+
+    try:
+        return build_inferencer(*arguments, **settings)
+    except (CheckpointError, ValueError):
+        raise
+    except Exception as error:  # a config is code, and MMEngine passes on all that it raises
+        text = (str(error).splitlines() or [''])[0]
+        raise RunError(
+            f'the model cannot be built as asked for: {type(error).__name__}: {text}'
+        ) from error
 
 
 def quieten_libraries() -> None:

@@ -18,7 +18,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='Example: tools/contact_sheet.py poses/vis --out sheet.png --images 12',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('folder', help='of images, walked recursively')
+    parser.add_argument('folder', help='with images, walked recursively')
     parser.add_argument('--out', required=True, metavar='FILE', help='the sheet to write')
     parser.add_argument('--images', type=int, default=12, metavar='N', help='the first so many')
     parser.add_argument('--columns', type=int, default=4, metavar='N')
@@ -33,7 +33,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the sheet; returns the exit status."""
     args = parse_args(arguments)
-    paths = sorted(path for path in Path(args.folder).rglob('*') if path.is_file())
+    known = Image.registered_extensions()
+    paths = sorted(p for p in Path(args.folder).rglob('*') if p.suffix.lower() in known)
     if not paths:
         return fail('contact_sheet', 1, f'no images in {args.folder}')
     try:
