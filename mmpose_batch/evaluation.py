@@ -13,6 +13,8 @@ import numpy as np
 from mmengine.config import Config
 from mmpose.evaluation.functional import oks_nms, soft_oks_nms
 
+from .models import type_name
+
 # What COCO's evaluation reads of every entry, and its types in JSON.
 _NUMBER = (int, float)
 _NEEDED = {
@@ -50,7 +52,7 @@ class ScoringOptions:
         evaluator = cfg.get('test_evaluator', {})
         metrics = evaluator if isinstance(evaluator, Sequence) else [evaluator]
         for metric in metrics:
-            if metric.get('type') == 'CocoMetric':
+            if type_name(metric.get('type')) == 'CocoMetric':
                 return cls(**{key: metric[key] for key in cls.__slots__ if key in metric})
         return cls()
 
@@ -106,7 +108,18 @@ def read_annotations(path: str) -> dict[str, Any]:
             ]
             if wrong:
                 raise AnnotationError(f'{path}: {kind}[{number}] has no valid {", ".join(wrong)}')
+    for number, entry in enumerate(content['annotations']):
+        bbox, keypoints = entry['bbox'], entry['keypoints']
+        if len(bbox) != 4 or len(keypoints) % 3 or not _are_numbers(bbox + keypoints):
+            raise AnnotationError(
+                f'{path}: annotations[{number}]: expected a bbox of 4 numbers and keypoints of '
+                '3 numbers each'
+            )
     return content
+
+
+def _are_numbers(values: list) -> bool:
+    return all(isinstance(value, _NUMBER) for value in values)
 
 
 def check_annotations(
@@ -238,7 +251,7 @@ def evaluate(
         ``AP``, ``AP50``, ``AP75``, ``AP(M)``, ``AP(L)`` and the same of ``AR``.
 
     Raises:
-        AnnotationError: xtcocotools is missing.
+        AnnotationError: xtcocotools is missing, or the file is gone.
     """
     COCO, COCOeval = _xtcocotools()
     by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
@@ -246,7 +259,10 @@ def evaluate(
         by_image[result['image_id']].append(result)
     kept = [r for group in by_image.values() for r in _suppress(group, sigmas, scoring)]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
-        truth = COCO(annotations)
+        try:
+            truth = COCO(annotations)
+        except OSError as error:
+            raise AnnotationError(f'{annotations}: cannot be read: {error.strerror}') from error
         category = truth.dataset['annotations'][0]['category_id']
         if kept:
             detected = truth.loadRes([{**result, 'category_id': category} for result in kept])

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from .batching import DEVICE_LOST, one_line
-from .evaluation import ImageIds, ScoringOptions, evaluate
+from .evaluation import AnnotationError, ImageIds, ScoringOptions, evaluate
 from .inferencer import BatchPose2DInferencer
 from .options import CallOptions
 from .progress import ProgressReport, format_duration
@@ -35,7 +35,7 @@ from .version import __version__
 from .visualization import DrawOptions
 from .writers.coco import to_coco, write_coco
 from .writers.files import open_atomically
-from .writers.folder import files_of, write_drawing, write_prediction
+from .writers.folder import drawing_name, files_of, write_drawing, write_prediction
 from .writers.jsonl import JsonLinesWriter, read_records, to_record
 
 FORMATS = ('jsonl', 'json', 'coco')
@@ -201,6 +201,8 @@ class Run:
                 Frame(f.index, f.source, f.name, boxes)
                 for f, boxes in zip(self._frames, bboxes, strict=True)
             ]
+        if options.save_vis:
+            self._check_drawings()
         self._call = replace(call, keep_images=options.save_vis, flush_every=CHECKPOINT_EVERY)
         self._options = options
         self._image_ids = image_ids or ImageIds()
@@ -221,6 +223,7 @@ class Run:
             check_out_dir(self._options)
             os.makedirs(self._options.out_dir, exist_ok=True)
             with _locked(self._options.out_dir):
+                check_out_dir(self._options)  # a run that ended in between
                 keep = self._take_up()
                 self._write_info('running')
                 try:
@@ -234,6 +237,8 @@ class Run:
             raise RunError(
                 f'cannot write below {self._options.out_dir}: {error.strerror or error}'
             ) from error
+        except AnnotationError as error:
+            raise RunError(str(error)) from error
         except DEVICE_LOST as error:
             raise RunError(
                 f'the device failed; what is written is whole, go on with --resume: '
@@ -243,6 +248,21 @@ class Run:
 
     def _path(self, name: str) -> str:
         return osp.join(self._options.out_dir, name)
+
+    def _check_drawings(self) -> None:
+        """See that every drawing has a file of its own.
+
+        Raises:
+            RunError: ``a.gif`` and ``a.gif.png`` are both inputs.
+        """
+        names = (frame.name for frame in self._frames)
+        converted = {drawing_name(name): name for name in names if drawing_name(name) != name}
+        for frame in self._frames:
+            if frame.name in converted:
+                raise RunError(
+                    f'{frame.name} and {converted[frame.name]} would be drawn into one file: '
+                    'rename one, or leave --save-vis out'
+                )
 
     # ------------------------------------------------------------------ resuming
 
@@ -391,7 +411,7 @@ class Run:
                 self._options.ann_file,
                 self._coco_results(ids, scoring),
                 [image_id for image_id in ids if image_id is not None],
-                self._inferencer.model.dataset_meta['sigmas'],
+                self._inferencer.sigmas,
                 scoring,
             )
         self._write_info('finished')

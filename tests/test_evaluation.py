@@ -258,6 +258,12 @@ def without(kind: str, field: str) -> dict[str, Any]:
     return content
 
 
+def with_entry(**entry: Any) -> dict[str, Any]:
+    content = annotations()
+    content['annotations'][1].update(entry)
+    return content
+
+
 UNREADABLE = {
     'no file': (None, 'cannot be read: No such file or directory'),
     'no json': ('{', 'expected JSON, found'),
@@ -270,6 +276,22 @@ UNREADABLE = {
     ),
     'boxes only': (without('annotations', 'keypoints'), r'annotations\[1\] has no valid keypoints'),
     'no area': (without('annotations', 'area'), r'annotations\[1\] has no valid area'),
+    'an empty box': (
+        with_entry(bbox=[]),
+        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
+    ),
+    'a box of words': (
+        with_entry(bbox=['a'] * 4),
+        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
+    ),
+    'keypoints of words': (
+        with_entry(keypoints=['x'] * 51),
+        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
+    ),
+    'half a keypoint': (
+        with_entry(keypoints=[1] * 50),
+        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
+    ),
 }
 
 

@@ -25,6 +25,8 @@ from factories import (
     run_tool,
     write_photos,
 )
+from PIL import Image
+from tiny import picture
 
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.run import Run
@@ -584,3 +586,13 @@ def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path,
     ]
     assert metrics[0] == metrics[1]
     assert metrics[0]['AP'] > 0
+
+
+def test_two_images_never_share_a_drawing(models, tmp_path):
+    for name in ('a.gif', 'a.gif.png'):
+        Image.fromarray(picture(40, 30)).save(tmp_path / name)
+    arguments = (tmp_path, '--out-dir', tmp_path / 'out', *models.one_stage)
+    outcome = run_tool(*arguments, '--save-vis')
+    assert outcome.status == 1
+    assert 'a.gif.png and a.gif would be drawn into one file' in outcome.err
+    assert run_tool(*arguments).status == 0

@@ -15,11 +15,12 @@ _DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', 
 
 def files_of(name: str) -> list[str]:
     """What a run writes for an image of that name, as paths below its folder."""
-    paths = [f'vis/{_drawing_name(name)}', f'predictions/{name}.json']
+    paths = [f'vis/{drawing_name(name)}', f'predictions/{name}.json']
     return [path for path in paths if '..' not in path.split('/')]
 
 
-def _drawing_name(name: str) -> str:
+def drawing_name(name: str) -> str:
+    """Where the drawing of an image of that name goes, below ``vis/``."""
     return name if osp.splitext(name)[1].lower() in _DRAWING_SUFFIXES else f'{name}.png'
 
 
@@ -39,7 +40,7 @@ def write_drawing(folder: str, result: ImageResult, drawn: np.ndarray) -> None:
         OSError: The disk is full, or the file system cannot have the name.
         ValueError, cv2.error: The format has no images of that size.
     """
-    name = _drawing_name(result.frame.name)
+    name = drawing_name(result.frame.name)
     suffix = osp.splitext(name)[1].lower()
     good, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not good:
