@@ -1,15 +1,19 @@
 """From a config and what a user adds to it, to an inferencer that has what it needs."""
 
 import copy
-import os.path as osp
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
 from mmpose.registry import INFERENCERS
 
+from .detection import WHOLE_IMAGE
 from .inferencer import BatchPose2DInferencer
-from .models import check_config, load_config
+from .models import check_pose_config, load_config, type_name
 from .options import merge_settings
+
+_OF_DETECTORS = ('det_weights', 'det_cat_ids', 'det_batch_size')
+_OF_TOP_DOWN = ('det_model', *_OF_DETECTORS, 'no_person')
 
 
 def build_inferencer(
@@ -32,8 +36,8 @@ def build_inferencer(
             the config's where they are not None.
 
     Raises:
-        ValueError: An unknown model or option, no weights, or a detector for a
-            model that takes none.
+        ValueError: An unknown model, no weights, or an option that is of no use
+            to the model. And whatever :class:`BatchPose2DInferencer` raises.
         CheckpointError: Weights that cannot be loaded.
     """
     if isinstance(model, str):
@@ -42,33 +46,45 @@ def build_inferencer(
         cfg, own_weights = copy.deepcopy(model), None
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
-    check_config(cfg)
-    merged = merge_settings(cfg.get('inferencer', {}), settings)
+    check_pose_config(cfg)
+    own = cfg.pop('inferencer', {})
+    kind = own.get('type', BatchPose2DInferencer)
+    kind = kind if isinstance(kind, type) else INFERENCERS.get(kind)
+    if not issubclass(kind or object, BatchPose2DInferencer):
+        raise ValueError(
+            f'inferencer: expected type BatchPose2DInferencer, found {type_name(own["type"])}'
+        )
+    merged = merge_settings(own, settings)
     weights = weights or merged.pop('weights', None) or own_weights
     if weights is None:
         raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
-    _check_detector(cfg, merged)
-    kind = cfg.get('inferencer', {}).get('type', 'BatchPose2DInferencer')
-    if not issubclass(INFERENCERS.get(kind) or object, BatchPose2DInferencer):
-        raise ValueError(f'inferencer: expected type BatchPose2DInferencer, found {kind}')
+    if cfg.data_mode == 'topdown':
+        _check_detector(settings, merged)
+    else:
+        _refuse(_OF_TOP_DOWN, merged, 'of use to top-down models only')
     return INFERENCERS.build({**merged, 'weights': weights, 'model': cfg, 'type': kind})
 
 
-def _check_detector(cfg: Config, settings: dict[str, Any]) -> None:
-    """Refuse a detector that is not used, and one with random weights unless asked for.
+def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
+    """Refuse options of a detector that is not used, and one with random weights.
 
     Raises:
         ValueError: One of these.
     """
-    if cfg.get('data_mode', 'topdown') != 'topdown':
-        useless = {key for key in settings if key.startswith('det_') and settings[key] is not None}
-        if settings.get('det_model') == 'whole_image':
-            useless.remove('det_model')
-        if useless:
-            raise ValueError(f'{", ".join(sorted(useless))}: only top-down models take a detector')
+    det_model = merged.get('det_model')
+    if det_model in WHOLE_IMAGE:
+        # Those of the config belong to the detector that the config names.
+        _refuse(_OF_DETECTORS, given, 'of use with a detector only')
         return
-    det_model = settings.get('det_model')
-    if settings.get('det_weights') or not isinstance(det_model, str) or not osp.isfile(det_model):
+    if det_model is None or merged.get('det_weights'):
         return
-    if load_config(det_model, 'mmdet')[1] is None:
+    if not isinstance(det_model, str) or load_config(det_model, 'mmdet')[1] is None:
         raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
+
+
+def _refuse(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
+    useless = [name for name in names if settings.get(name) is not None]
+    if settings.get('det_model') in WHOLE_IMAGE and 'det_model' in useless:
+        useless.remove('det_model')
+    if useless:
+        raise ValueError(f'{", ".join(useless)}: {reason}')

@@ -16,6 +16,9 @@ from torch import nn
 from .engines.torch_eager import map_tensors, prepare_model
 from .models import build_model, load_config
 
+# What stock takes instead of a detector.
+WHOLE_IMAGE = ('whole_image', 'whole-image')
+
 # Pixels of the largest input of which a CPU takes many in one pass.
 _SMALL_INPUT = 416 * 416
 
@@ -55,7 +58,7 @@ def build_detector(
         ValueError: An unknown model.
         CheckpointError: Weights that cannot be loaded.
     """
-    if det_model in ('whole_image', 'whole-image'):
+    if det_model in WHOLE_IMAGE:
         return None
     if det_model is None:
         module = DATASETS.get(pose_cfg.dataset_type).__module__

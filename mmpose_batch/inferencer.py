@@ -24,7 +24,7 @@ from .batching import BatchRunner, ImageInFlight, one_line
 from .detection import PersonDetector, build_detector
 from .engines.torch_eager import prepare_model
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
-from .models import build_model, check_config, load_config
+from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
@@ -62,8 +62,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
     ``inferencer=dict(...)``, if it has one.
 
     Raises:
-        ValueError: An unknown model, or an option that is unknown, out of range,
-            or beyond the device.
+        ValueError: An unknown model, a config of something else, an option in it
+            that is unknown, or one that is out of range or beyond the device.
+        TypeError: An unknown argument.
+        RuntimeError: torch does not know the device.
         CheckpointError: Weights that are missing, refused, or of another model.
     """
 
@@ -86,10 +88,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
         no_person: str | None = None,
     ) -> None:
         given = {key: value for key, value in locals().items() if key in SETTINGS}
+        # Stock's defaults: nobody can tell whether they were given.
+        for key, default in (('scope', 'mmpose'), ('show_progress', False)):
+            if given[key] == default:
+                del given[key]
         if isinstance(model, str):
             model, weights_of_model = load_config(model, scope or 'mmpose')
             given['weights'] = weights or weights_of_model
-        check_config(model)
+        check_pose_config(model)
         settings = merge_settings(model.get('inferencer', {}), given)
         options = BatchOptions(
             **{key: settings.pop(key) for key in BATCH_SETTINGS if key in settings}
@@ -99,7 +105,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.detector: PersonDetector | None = None
         self._lock = threading.RLock()
         # Stock's constructor builds the detector, which needs the settled precision.
-        self.options = options.resolved(device, model.get('data_mode', 'topdown'))
+        self.options = options.resolved(device, model.get('data_mode'))
         super().__init__(model, device=device, **settings)
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
@@ -261,7 +267,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             ValueError: An option out of range.
             TypeError: An unknown option.
         """
-        if self.cfg.model.type == 'BottomupPoseEstimator':
+        if type_name(self.cfg.model.type) == 'BottomupPoseEstimator':
             # One-stage heads filter inside predict, by these settings.
             test_cfg = dict(self.model.head.test_cfg)
             if 'score_thr' in test_cfg:
@@ -300,8 +306,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
             InputError: A bad input, with ``on_error='raise'``.
         """
         clock = clock or StageClock()
+        # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
-        det_batch = self.options.det_batch_size
+        det_batch = 1 if source.camera else self.options.det_batch_size
         poses = BatchRunner(
             clock.timed('network', partial(self._test_step, call=call)),
             call.batch_size,
@@ -311,7 +318,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             frames = source.frames
             if source.sequential:
                 frames = stack.enter_context(closing(read_ahead(frames, 2)))
-            images = pool.map(self._read, frames, ahead + det_batch if self.detector else ahead)
+            more = det_batch if self.detector is not None and not source.camera else 0
+            images = pool.map(self._read, frames, ahead + more)
             images = clock.waiting('waiting', images)
             if self.detector is not None:
                 detect = partial(self._detect, call=call)
@@ -400,7 +408,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _select(self, image: ImageInFlight, call: CallOptions) -> list[PoseDataSample]:
         """Merge the persons of one image and drop instances by stock's rules."""
         path, size = image.result.frame.path, image.result.size
-        samples = image.outputs or [empty_sample(path, size, self._num_keypoints)]
+        samples = image.outputs or [empty_sample(path, size, self.num_keypoints)]
         if not all(np.isfinite(sample.pred_instances.keypoints).all() for sample in samples):
             raise ValueError('expected finite keypoints, found NaN: broken or random weights?')
         if self.cfg.data_mode == 'topdown' and call.merge_results:
@@ -410,9 +418,17 @@ class BatchPose2DInferencer(Pose2DInferencer):
         ]
 
     @property
-    def _num_keypoints(self) -> int:
+    def num_keypoints(self) -> int:
+        """Keypoints of every instance that comes out."""
         indices = self.model.test_cfg.get('output_keypoint_indices')
         return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """COCO's constant of each keypoint that comes out, (K,); (0,) if its dataset has none."""
+        sigmas = np.asarray(self.model.dataset_meta['sigmas'])
+        indices = self.model.test_cfg.get('output_keypoint_indices')
+        return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
 
 
 def _pair(frames: Iterable[Frame], bboxes: Iterable, message: str) -> Iterator[Frame]:

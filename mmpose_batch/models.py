@@ -79,9 +79,29 @@ def check_config(cfg: Config | ConfigDict | dict | None) -> None:
         raise ValueError('model: expected a config with a model, found one without')
 
 
+def check_pose_config(cfg: Config | ConfigDict | dict | None) -> None:
+    """See that a config is one of a pose model.
+
+    Raises:
+        CheckpointError, ValueError: As :func:`check_config`, and ValueError
+            without a ``data_mode``.
+    """
+    check_config(cfg)
+    if cfg.get('data_mode') not in ('topdown', 'bottomup'):
+        raise ValueError(
+            'model: expected the config of a pose model, with data_mode topdown or bottomup, '
+            f'found {cfg.get("data_mode")!r}'
+        )
+
+
+def type_name(kind: str | type | None) -> str | None:
+    """The name of what a config's ``type`` says: a name, maybe with a scope, or a class."""
+    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', None)
+
+
 def default_filters(cfg: Config) -> dict[str, Any]:
     """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model."""
-    head = cfg.model.get('head', {}).get('type')
+    head = type_name(cfg.model.get('head', {}).get('type'))
     if head == 'RTMOHead':
         return {'bbox_thr': 0.1, 'nms_thr': 0.65, 'pose_based_nms': True}
     if head == 'YOLOXPoseHead':

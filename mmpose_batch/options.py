@@ -107,8 +107,6 @@ SETTINGS = (
     *('weights', 'device', 'scope', 'det_model', 'det_weights', 'det_cat_ids', 'show_progress'),
     *BATCH_SETTINGS,
 )
-# Stock's, where it is not None.
-_DEFAULTS = {'scope': 'mmpose', 'show_progress': False}
 
 
 def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
@@ -116,21 +114,18 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
 
     Args:
         own: The config's.
-        given: Arguments; None or stock's default counts as left out.
+        given: Arguments; None counts as left out.
 
     Raises:
         ValueError: The config names something that is no setting.
     """
-    own = {key: value for key, value in own.items() if key != 'type'}
+    own = {key: value for key, value in own.items() if key != 'type' and value is not None}
     unknown = sorted(own.keys() - set(SETTINGS))
     if unknown:
         raise ValueError(
             f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
         )
-    for key, value in given.items():
-        if value is not None and not (key in _DEFAULTS and value == _DEFAULTS[key]):
-            own[key] = value
-    return own
+    return {**own, **{key: value for key, value in given.items() if value is not None}}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ from tiny import picture, save
 import mmpose_batch
 from mmpose_batch.checkpoint import load_checkpoint
 from mmpose_batch.models import default_filters
+from mmpose_batch.run import Run
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -298,6 +299,34 @@ def annotated(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def test_annotations_that_went_away_are_one_line(photos, models, tmp_path, monkeypatch):
+    ann_file = annotated(tmp_path)
+
+    def stream(self: Run, *arguments: int) -> None:
+        infer(self, *arguments)
+        Path(ann_file).unlink()
+
+    infer = Run._stream
+    monkeypatch.setattr(Run, '_stream', stream)
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage]
+    outcome = run_tool(*arguments, '--ann-file', ann_file)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1].startswith(f'batch_infer: {ann_file}: cannot be read: No')
+
+
+def test_annotations_of_the_keypoints_that_come_out(photos, models, tmp_path):
+    # The model's dataset has 17 keypoints, of which two come out.
+    options = ['--cfg-options', 'model.test_cfg.output_keypoint_indices=[0,3]']
+    content = json.loads(Path(annotated(tmp_path)).read_text())
+    for entry in content['annotations']:
+        entry['keypoints'] = entry['keypoints'][:6]
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, *options]
+    outcome = run_tool(*arguments, '--ann-file', tmp_path / 'annotations.json')
+    assert outcome.status == 0, outcome.err
+    assert 'AP' in outcome.out
+
+
 def test_ap_and_ar_are_printed_and_kept(photos, models, tmp_path):
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
     outcome = run_tool(*arguments, '--ann-file', annotated(tmp_path))
@@ -449,7 +478,20 @@ WRONG = {
     ),
     'a detector for a one-stage model': Wrong(
         ['--det-model', 'rtmdet-m', '--det-batch-size', '2'],
-        'det_batch_size, det_model: only top-down models take a detector',
+        'det_model, det_batch_size: of use to top-down models only',
+    ),
+    'nobody in a one-stage model': Wrong(
+        ['--no-person', 'whole_image'], 'no_person: of use to top-down models only'
+    ),
+    'a detector of no use': Wrong(
+        ['--det-model', 'whole_image', '--det-cat-ids', '3', '--det-batch-size', '9'],
+        'det_cat_ids, det_batch_size: of use with a detector only',
+        kind='crops',
+    ),
+    'boxes and categories': Wrong(
+        ['--bboxes', '{in}/list.json', '--det-cat-ids', '3'],
+        '--bboxes takes the place of a detector',
+        kind='crops',
     ),
     'boxes and a detector': Wrong(
         ['--bboxes', '{in}/list.json'], '--bboxes takes the place of a detector', kind='top_down'

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TinyModel, picture
+from mmpose.models import BottomupPoseEstimator
+from mmpose.models.heads import RTMOHead
+from tiny import TinyModel, detector_config, picture
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError, build_inferencer, compat
+from mmpose_batch.models import default_filters
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -77,6 +80,17 @@ def test_what_is_left_at_stocks_default_is_the_configs(config, one_stage):
         BatchPose2DInferencer(config(scope='mmdet'), device='cpu')
 
 
+@pytest.mark.parametrize('given', [True, False])
+def test_progress_is_as_given_to_the_builder(config, one_stage, given):
+    path = config(show_progress=not given, weights=one_stage.weights)
+    assert build_inferencer(path, device='cpu', show_progress=given).show_progress is given
+
+
+def test_none_in_a_config_is_left_out(config, one_stage):
+    path = config(precision=None, weights=one_stage.weights)
+    assert build_inferencer(path, device='cpu').options.precision == 'fp32'
+
+
 def test_building_insists_on_weights(one_stage, top_down, tmp_path):
     with pytest.raises(ValueError, match="name a file, or 'none' for random ones"):
         build_inferencer(one_stage.cfg, device='cpu')
@@ -85,6 +99,9 @@ def test_building_insists_on_weights(one_stage, top_down, tmp_path):
         build_inferencer(
             top_down.cfg, 'none', det_model=str(tmp_path / 'detector.py'), device='cpu'
         )
+    for detector in (detector_config(), detector_config().to_dict()):
+        with pytest.raises(ValueError, match="det_weights: name the detector's checkpoint"):
+            build_inferencer(top_down.cfg, 'none', det_model=detector, device='cpu')
 
 
 def test_changes_to_a_config_leave_the_callers_as_it_was(one_stage):
@@ -98,6 +115,7 @@ def test_changes_to_a_config_leave_the_callers_as_it_was(one_stage):
     [
         (None, CheckpointError, 'never run from a weights file'),
         ({'data_mode': 'topdown'}, ValueError, 'expected a config with a model'),
+        ({'model': {'type': 'RTMDet'}}, ValueError, 'of a pose model, with data_mode .* None'),
     ],
 )
 def test_a_config_must_have_a_model(model, error, message):
@@ -145,6 +163,17 @@ def test_another_inferencer_in_a_config_is_an_error(one_stage):
         build_inferencer(cfg, 'none', device='cpu')
 
 
+def test_types_may_be_classes(one_stage):
+    # As in MMEngine's configs of pure Python.
+    cfg = copy.deepcopy(one_stage.cfg)
+    cfg.inferencer = {'type': BatchPose2DInferencer, 'weights': one_stage.weights}
+    cfg.model.type, cfg.model.head.type = BottomupPoseEstimator, RTMOHead
+    assert default_filters(cfg) == default_filters(one_stage.cfg)
+    inferencer = build_inferencer(cfg, device='cpu')
+    call = inferencer.call_options(bbox_thr=0.7, nms_thr=0.6)
+    assert (call.test_cfg.score_thr, call.test_cfg.nms_thr) == (0.7, 0.6)
+
+
 def test_a_plain_config_needs_no_inferencer_in_it(one_stage):
     inferencer = build_inferencer(one_stage.cfg, one_stage.weights, device='cpu', batch_size=4)
     assert inferencer.options.batch_size == 4
@@ -177,7 +206,6 @@ def snapshot():
 
 before = snapshot()
 import mmpose_batch
-from mmengine.config import Config
 {use}
 after = snapshot()
 changed = sorted(str(key) for key, value in before.items() if after.get(key) is not value)

@@ -948,3 +948,38 @@ def test_progress_is_shown_if_asked_for(one_stage, capsys):
     inferencer = one_stage.ours(show_progress=True)
     assert len(list(inferencer(PICTURES))) == len(PICTURES)
     assert 'Inference' in capsys.readouterr().out
+
+
+class Camera:
+    """Stands in for ``cv2.VideoCapture`` and counts what is read of it."""
+
+    count = 0
+
+    def __init__(self, number: int) -> None:
+        Camera.count = 0
+
+    def isOpened(self) -> bool:
+        return True
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        Camera.count += 1
+        return True, picture(60, 90, persons=1)
+
+    def get(self, property_id: int) -> float:
+        return 30.0
+
+    def release(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatch, kind):
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    inferencer = model.ours(batch_size=16, det_batch_size=16)
+    monkeypatch.setattr('mmpose_batch.sources.cv2.VideoCapture', Camera)
+    monkeypatch.setattr('mmpose_batch.sources.cv2.waitKey', lambda delay: -1)
+    monkeypatch.setattr(BatchPose2DInferencer, 'draw', lambda *_: None)
+    results = inferencer('webcam')
+    next(results)
+    assert Camera.count <= 5
+    results.close()
