@@ -26,7 +26,7 @@ help: ## show this list
 	@echo 'and remembers it; TORCH_INDEX= goes back. PYTHON=... names another Python 3.11, MAX_JOBS=...'
 	@echo 'the number of compilers at a time (each takes about 1.5 GB).'
 
-setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: 8 minutes on 2 cores)
+setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: about 10 minutes on 2 cores)
 
 # Random weights want inputs near zero, and call everything a person: four are drawn.
 demo: setup ## run the main job on a sample photo, with random weights; the result goes to demo_output/
