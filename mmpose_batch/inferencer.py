@@ -1,5 +1,6 @@
 """BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -22,7 +23,7 @@ from torch import nn
 
 from .batching import BatchRunner, ImageInFlight, one_line
 from .detection import PersonDetector, build_detector
-from .engines.torch_eager import prepare_model
+from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
@@ -55,7 +56,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_weights: Path or URL of the detector's checkpoint, or ``'none'``.
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
-        batch_size, det_batch_size, precision, num_workers, on_error, no_person:
+        batch_size, det_batch_size, precision, engine, engine_device, engine_cache,
+        self_check, num_workers, on_error, no_person:
             See :class:`mmpose_batch.options.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
@@ -83,6 +85,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
         batch_size: int | None = None,
         det_batch_size: int | None = None,
         precision: str | None = None,
+        engine: str | None = None,
+        engine_device: str | None = None,
+        engine_cache: bool | None = None,
+        self_check: bool | None = None,
         num_workers: int | None = None,
         on_error: str | None = None,
         no_person: str | None = None,
@@ -109,7 +115,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         super().__init__(model, device=device, **settings)
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
-        prepare_model(self.model, self.options.precision)
+        self.host = EngineHost(self.model, self.options.of_engine)
 
     # ---------------------------------------------------------------- building
 
@@ -126,7 +132,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         device: str | None = None,
     ) -> None:
         self.detector = build_detector(
-            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.precision
+            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.of_engine
         )
 
     def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:
@@ -310,9 +316,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
         ahead = 0 if source.camera else 2 * self.options.num_workers
         det_batch = 1 if source.camera else self.options.det_batch_size
         poses = BatchRunner(
-            clock.timed('network', partial(self._test_step, call=call)),
+            partial(self._test_step, call=call),
             call.batch_size,
             call.flush_every,
+            parallel=1 if source.camera else self.host.parallel,
         )
         with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
             frames = source.frames
@@ -324,11 +331,13 @@ class BatchPose2DInferencer(Pose2DInferencer):
             if self.detector is not None:
                 detect = partial(self._detect, call=call)
                 persons = BatchRunner(
-                    clock.timed('detection', detect), det_batch, call.flush_every, 'detection'
+                    *(detect, det_batch, call.flush_every, 'detection'),
+                    parallel=1 if source.camera else self.detector.host.parallel,
                 )
-                images = persons.stream(images)
+                images = clock.waiting('detection', persons.stream(images))
             images = pool.map(partial(self._prepare, call=call), images, ahead)
             images = poses.stream(clock.waiting('waiting', images))
+            images = clock.waiting('network', images)
             # Not a loop, whose variable would keep what was yielded until the next one comes.
             yield from map(partial(self._finish, call=call), images)
 
@@ -348,8 +357,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
-        with self._lock:
-            return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
+        return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
@@ -385,13 +393,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
     @torch.no_grad()
     def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
         """Put one batch through the network, under this call's settings and no other's."""
-        with self._lock:
-            previous = self.model.test_cfg
-            self.model.test_cfg = call.test_cfg
-            try:
-                return self.model.test_step(self.collate_fn(packed))
-            finally:
-                self.model.test_cfg = previous
+        model = copy.copy(self.model)  # all but the settings is shared
+        model.test_cfg = call.test_cfg
+        batch = self.collate_fn(packed)
+        return self.host.test_step(lambda: model.test_step(batch))
 
     def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
         """Turn the outputs for one image into its result."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from .engines.host import ENGINES, EngineOptions
 from .runtime import PRECISIONS, available_cores, resolve_precision
 
 
@@ -20,6 +21,14 @@ class BatchOptions:
         det_batch_size: Images in one pass of the person detector.
         precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
             or ``auto``, the fastest that the hardware computes natively.
+        engine: What computes both networks: ``torch``, ``torch-compile``,
+            ``onnxruntime``, ``openvino``, or ``auto``, the fastest of those that
+            are installed and answer as PyTorch does.
+        engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``) or ONNX
+            Runtime's execution provider; None takes the CPU.
+        engine_cache: Keep what an engine builds on disk, for the next start.
+        self_check: Refuse an engine whose first batch differs too much from
+            PyTorch's.
         num_workers: Threads that read and prepare images; 0 for none.
         on_error: ``record`` gives a bad input a failure record in its place,
             ``raise`` ends the run with an :class:`InputError`.
@@ -31,6 +40,10 @@ class BatchOptions:
     batch_size: int | None = None
     det_batch_size: int | None = None
     precision: str = 'fp32'
+    engine: str = 'torch'
+    engine_device: str | None = None
+    engine_cache: bool = True
+    self_check: bool = True
     num_workers: int | None = None
     on_error: str = 'record'
     no_person: str = 'empty'
@@ -43,6 +56,10 @@ class BatchOptions:
         _check_choice('on_error', self.on_error, ('record', 'raise'))
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
+        _check_choice('engine', self.engine, ENGINES)
+        for name in ('engine_cache', 'self_check'):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f'{name}: expected True or False, found {getattr(self, name)!r}')
 
     def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
         """Fill in None and settle ``auto`` for one device and kind of model.
@@ -60,8 +77,19 @@ class BatchOptions:
         return replace(
             self,
             batch_size=self.batch_size or default_batch,
-            precision=resolve_precision(self.precision, device),
+            precision=resolve_precision(self.precision, device, self.engine),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
+        )
+
+    @property
+    def of_engine(self) -> EngineOptions:
+        """What concerns the engine of a network, once it is resolved."""
+        return EngineOptions(
+            engine=self.engine,
+            precision=self.precision,
+            device=self.engine_device,
+            cache=self.engine_cache,
+            self_check=self.self_check,
         )
 
 

@@ -19,8 +19,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def resolve_precision(precision: str, device: str | torch.device) -> str:
-    """Check a precision against the device and settle ``auto``.
+def resolve_precision(precision: str, device: str | torch.device, engine: str = 'torch') -> str:
+    """Check a precision against device and engine and settle ``auto``.
 
     ``auto`` is the fastest one that the hardware computes natively: fp16 on CUDA,
     bf16 on a CPU with bf16 instructions, fp32 elsewhere.
@@ -31,6 +31,10 @@ def resolve_precision(precision: str, device: str | torch.device) -> str:
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}')
     kind = torch.device(device).type
+    if engine == 'onnxruntime':
+        if precision not in ('auto', 'fp32'):
+            raise ValueError(f'precision: onnxruntime does fp32, not {precision}')
+        return 'fp32'
     if precision == 'auto':
         if kind == 'cuda':
             return 'fp16'

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 TOOL = 'batch_infer'
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
-    *('precision', 'num_workers', 'on_error', 'no_person'),
+    *('precision', 'engine', 'engine_device', 'engine_cache', 'self_check'),
+    *('num_workers', 'on_error', 'no_person'),
 )
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 
@@ -123,6 +124,31 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--precision',
         choices=('fp32', 'fp16', 'bf16', 'auto'),
         help='of the networks (default: fp32); auto takes the fastest that is native',
+    )
+    speed.add_argument(
+        '--engine',
+        choices=('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+        help='what computes the networks (default: torch); auto takes the fastest of those that '
+        'are installed and answer as torch does',
+    )
+    speed.add_argument(
+        '--engine-device',
+        metavar='NAME',
+        help="OpenVINO's device (CPU, GPU, NPU) or ONNX Runtime's execution provider",
+    )
+    speed.add_argument(
+        '--no-engine-cache',
+        dest='engine_cache',
+        action='store_false',
+        default=None,
+        help='keep nothing of what an engine builds for the next start',
+    )
+    speed.add_argument(
+        '--no-self-check',
+        dest='self_check',
+        action='store_false',
+        default=None,
+        help='take an engine whose first batch differs more from torch than its precision explains',
     )
     speed.add_argument(
         '--num-workers',
