@@ -101,7 +101,7 @@ class PersonDetector:
         self,
         inferencer: DetInferencer,
         cat_ids: Sequence[int],
-        engine: EngineOptions = EngineOptions(),
+        engine: EngineOptions,
     ) -> None:
         self.model = inferencer.model
         self.pipeline = inferencer.pipeline

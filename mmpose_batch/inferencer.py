@@ -423,6 +423,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
         ]
 
     @property
+    def hosts(self) -> dict[str, EngineHost]:
+        """What runs each network: ``pose``, and ``detector`` if there is one."""
+        hosts = {'pose': self.host}
+        if self.detector is not None:
+            hosts['detector'] = self.detector.host
+        return hosts
+
+    @property
     def num_keypoints(self) -> int:
         """Keypoints of every instance that comes out."""
         indices = self.model.test_cfg.get('output_keypoint_indices')

@@ -24,6 +24,8 @@ import torch
 from torch import nn
 
 from .batching import DEVICE_LOST, one_line
+from .engines import EngineError
+from .engines.cache import versions as engine_versions
 from .evaluation import AnnotationError, ImageIds, ScoringOptions, evaluate
 from .inferencer import BatchPose2DInferencer
 from .options import CallOptions
@@ -237,7 +239,7 @@ class Run:
             raise RunError(
                 f'cannot write below {self._options.out_dir}: {error.strerror or error}'
             ) from error
-        except AnnotationError as error:
+        except (AnnotationError, EngineError) as error:
             raise RunError(str(error)) from error
         except DEVICE_LOST as error:
             raise RunError(
@@ -322,10 +324,13 @@ class Run:
             'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
             'det_batch_size': options.det_batch_size,
             'precision': options.precision,
+            'engine': options.engine,
+            'engine_device': options.engine_device,
             'no_person': options.no_person,
             'device': torch.device(inferencer.device).type,
             'threads': torch.get_num_threads(),
             'versions': versions(),
+            'engine_versions': {} if options.engine == 'torch' else engine_versions(),
         }
 
     def _check_identity(self) -> None:
@@ -442,6 +447,7 @@ class Run:
                 'batch_size': self._call.batch_size,
                 'torch_threads': torch.get_num_threads(),
             },
+            'engines': {name: host.report for name, host in self._inferencer.hosts.items()},
             'counts': {
                 key: getattr(self._summary, key)
                 for key in ('images', 'resumed', 'persons', 'failures')

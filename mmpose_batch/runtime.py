@@ -3,9 +3,9 @@
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -67,15 +67,6 @@ class StageClock:
             yield
         finally:
             self.seconds[name] += time.perf_counter() - start
-
-    def timed(self, name: str, function: Callable) -> Callable:
-        """Wrap ``function`` so that its time adds to stage ``name``."""
-
-        def call(*args: Any) -> Any:
-            with self.stage(name):
-                return function(*args)
-
-        return call
 
     def waiting(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
         """Iterate ``items``; the time until each comes adds to stage ``name``.

@@ -70,31 +70,22 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return time
 
 
-def test_the_time_of_calls_adds_up(time):
+def test_the_time_of_a_stage_adds_up(time):
     clock = StageClock()
-
-    def work(seconds: float) -> str:
-        time.now += seconds
-        return 'done'
-
-    timed = clock.timed('network', work)
-    assert timed(1.5) == 'done'
-    timed(2.0)
+    for seconds in (1.5, 2.0):
+        with clock.stage('network'):
+            time.now += seconds
     with clock.stage('writing'):
         time.now += 0.25
     time.now += 10  # nobody's
     assert clock.seconds == {'network': 3.5, 'writing': 0.25}
 
 
-def test_a_call_that_fails_took_its_time_too(time):
+def test_a_stage_that_fails_took_its_time_too(time):
     clock = StageClock()
-
-    def work() -> None:
+    with pytest.raises(LookupError), clock.stage('network'):
         time.now += 2
         raise LookupError
-
-    with pytest.raises(LookupError):
-        clock.timed('network', work)()
     assert clock.seconds == {'network': 2}
 
 

@@ -209,12 +209,12 @@ def run(args: argparse.Namespace) -> int:
     """Infer, print the summary or what went wrong, and give the exit status."""
     quieten_libraries()
     # Loading torch and mmpose takes seconds: --help and wrong options answer before.
-    from mmpose_batch import CheckpointError, InputError
+    from mmpose_batch import CheckpointError, EngineError, InputError
     from mmpose_batch.run import RunError
 
     try:
         job = prepare(args)
-    except (CheckpointError, RunError) as error:
+    except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
         return fail(TOOL, 2, error)

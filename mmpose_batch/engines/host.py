@@ -144,7 +144,7 @@ class EngineHost:
         if self.options.self_check and not difference.within(BOUNDS[self.options.precision]):
             raise EngineError(
                 f'engine: {name} in {self.options.precision} answers differently: {difference}. '
-                'This is beyond the bound of that precision'
+                'This is beyond the bound of that precision; without the self-check it runs'
             )
 
     def _take(self, name: str, engine: Engine | None) -> None:

@@ -146,4 +146,3 @@ def check_device(core: ov.Core, device: str, precision: str) -> None:
         raise ValueError(
             f'precision: {device} does {", ".join(names).lower()} in OpenVINO, not {precision}'
         )
-

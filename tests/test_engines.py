@@ -1,0 +1,175 @@
+"""Every engine gives stock's numbers in fp32, and says what it cannot do."""
+
+import json
+from pathlib import Path
+
+import fidelity
+import numpy as np
+import pytest
+import torch
+from factories import run_tool, write_photos
+from fidelity import mmpose_config, one_thread, random_pair, synthetic_boxes, synthetic_image
+from test_fidelity import CROPS, FAMILIES, SCENES, Family
+from tiny import TinyModel, picture
+
+from mmpose_batch.engines import EngineError
+from mmpose_batch.engines.export import export_onnx
+from mmpose_batch.engines.seam import Network
+
+ENGINES = ('onnxruntime', 'openvino')
+
+# What another library's fp32 may differ from stock: it sums in another order.
+KEYPOINT_TOLERANCE_PX = 0.05
+SCORE_TOLERANCE = 1e-3
+
+# One family of each way through a head, and of each thing that is hard to export.
+EXPORTED = ('rtmpose', 'rle', 'mobilenet', 'rtmo', 'yoloxpose')
+EXPORTED_SLOWLY = ('simcc', 'rtmw', 'hrnet', 'hrnet-udp', 'cpm', 'mspn', 'dekr', 'litehrnet')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory):
+    """What is exported here stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+def check(family: Family, engine: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fidelity, 'KEYPOINT_TOLERANCE_PX', KEYPOINT_TOLERANCE_PX)
+    patch.setattr(fidelity, 'SCORE_TOLERANCE', SCORE_TOLERANCE)
+    cfg = mmpose_config(family.config, folder)
+    if family.input_size is not None:
+        fidelity.resize_input(cfg, family.input_size)
+    bboxes = None
+    images = [synthetic_image(*size, seed) for seed, size in enumerate(SCENES[:3])]
+    if cfg.data_mode == 'topdown':
+        images = [synthetic_image(*size, seed) for seed, (*size, _) in enumerate(CROPS)]
+        bboxes = [synthetic_boxes(*crops, seed) for seed, crops in enumerate(CROPS)]
+    with one_thread():
+        pair = random_pair(cfg, folder, images, bboxes, engine=engine, **family.settings)
+        judge = pair.judge()
+        assert judge.instances > 0
+        judge.compare(pair.run_ours(3), engine)
+    print(judge.summary)
+    assert not judge.faults, '\n'.join(judge.faults)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+    'name', [*EXPORTED, *(pytest.param(name, marks=pytest.mark.slow) for name in EXPORTED_SLOWLY)]
+)
+def test_fp32_is_stock(name, engine, tmp_path, monkeypatch):
+    check(FAMILIES[name], engine, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('batch_size', [1, 3, 8])
+def test_a_batch_is_answered_like_its_parts(top_down, engine, batch_size):
+    images = [picture(120, 90, seed, persons=seed % 4) for seed in range(6)]
+    expected = list(top_down.ours()(images))
+    found = list(top_down.ours(engine=engine)(images, batch_size=batch_size))
+    for ours, torchs in zip(found, expected, strict=True):
+        assert len(ours['predictions'][0]) == len(torchs['predictions'][0])
+        for one, other in zip(ours['predictions'][0], torchs['predictions'][0], strict=True):
+            np.testing.assert_allclose(
+                one['keypoints'], other['keypoints'], atol=KEYPOINT_TOLERANCE_PX
+            )
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
+    inferencer = one_stage.ours(engine=engine)
+    images = [picture(120, 90, seed) for seed in range(5)]
+    few = [result['predictions'] for result in inferencer(images, bbox_thr=0.9)]
+    many = [result['predictions'] for result in inferencer(images, bbox_thr=0.1)]
+    pairs = zip(inferencer(images, bbox_thr=0.9), inferencer(images, bbox_thr=0.1), strict=True)
+    assert [(a['predictions'], b['predictions']) for a, b in pairs] == list(
+        zip(few, many, strict=True)
+    )
+
+
+def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    images = [picture(120, 90, 0, persons=2)]
+    first = list(top_down.ours(engine='openvino')(images))
+    entries = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
+    assert {path.name for path in entries} >= {'network.onnx', 'compiled.blob'}
+    assert list(top_down.ours(engine='openvino')(images)) == first
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
+    assert again == entries
+
+
+def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    list(top_down.ours(engine='openvino', engine_cache=False)([picture(120, 90, 0, persons=2)]))
+    assert not (tmp_path / 'mmpose_batch').exists()
+
+
+# --------------------------------------------------------------------- what cannot be done
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        pytest.param({'engine': 'tensorflow'}, 'engine: expected one of torch, ', id='engine'),
+        pytest.param(
+            {'engine': 'openvino', 'engine_device': 'TPU'},
+            r'device: expected one that OpenVINO finds \(CPU',
+            id='OpenVINO device',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'engine_device': 'TensorrtExecutionProvider'},
+            'providers: expected some of .*CPUExecutionProvider, found Tensorrt',
+            id='ONNX Runtime provider',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'precision': 'bf16'},
+            'precision: onnxruntime does fp32, not bf16',
+            id='precision',
+        ),
+        pytest.param({'self_check': 'yes'}, 'self_check: expected True or False', id='no flag'),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(top_down, settings, message):
+    with pytest.raises(ValueError, match=message):
+        top_down.ours(**settings)
+
+
+def test_a_model_with_ways_of_its_own_says_so():
+    cfg = mmpose_config(FAMILIES['cid'].config)
+    with pytest.raises(EngineError, match='only torch runs it'):
+        TinyModel(cfg, None).ours(engine='openvino')
+
+
+def test_the_tool_runs_an_engine_and_keeps_what_it_was(models, tmp_path):
+    write_photos(tmp_path / 'in', 4)
+    out = tmp_path / 'out'
+    outcome = run_tool(
+        *(tmp_path / 'in', '--out-dir', out, *models.top_down, '--engine', 'openvino'),
+    )
+    assert outcome.status == 0, outcome.err
+    engines = json.loads((out / 'run.json').read_text())['engines']
+    assert engines.keys() == {'pose', 'detector'}
+    for report in engines.values():
+        assert report['engine'] == 'openvino'
+        assert report['self_check']['found'] >= 0.9
+
+
+# ---------------------------------------------------------------------------------- export
+
+
+@torch.no_grad()
+def test_an_exported_file_takes_any_batch(one_stage, tmp_path):
+    import onnxruntime
+
+    model = one_stage.ours().model
+    network = Network(model)
+    export_onnx(network, tmp_path / 'a.onnx', (96, 96))
+    session = onnxruntime.InferenceSession(tmp_path / 'a.onnx')
+    for count in (1, 2, 5):
+        inputs = torch.randn(count, 3, 96, 96)
+        for found, expected in zip(
+            session.run(None, {'input': inputs.numpy()}), network(inputs), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)

@@ -1,0 +1,186 @@
+"""Choosing an engine and checking it, with engines whose faults are known."""
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from mmpose.structures import PoseDataSample
+from torch import Tensor
+
+from mmpose_batch.engines import EngineError, host
+from mmpose_batch.engines.host import EngineHost, EngineOptions
+
+
+class Fake:
+    """Answers as PyTorch does, moved by something, after some seconds."""
+
+    parallel = 2
+
+    def __init__(self, by_torch: object, shift: float = 0.0, seconds: float = 0.0) -> None:
+        self.by_torch, self.shift, self.seconds = by_torch, shift, seconds
+        self.calls = 0
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        self.calls += 1
+        time.sleep(self.seconds)
+        return [output + self.shift for output in self.by_torch(inputs)]
+
+
+def builder(**settings: float) -> object:
+    return lambda owner: Fake(owner._seam.by_torch, **settings)
+
+
+def missing(owner: EngineHost) -> None:
+    raise ModuleNotFoundError("No module named 'somewhere'")
+
+
+class Broken:
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        raise RuntimeError('unsupported operator\nin line 7')
+
+
+@pytest.fixture
+def engines(monkeypatch) -> dict:
+    builders: dict = {}
+    monkeypatch.setattr(host, '_BUILDERS', builders)
+    return builders
+
+
+@pytest.fixture
+def model(top_down) -> torch.nn.Module:
+    return top_down.ours().model
+
+
+def run_of(model: torch.nn.Module) -> Callable[[], list[PoseDataSample]]:
+    """One batch through the network, each keypoint where its output is largest."""
+    inputs = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+
+    def run() -> list[PoseDataSample]:
+        x, y = model.head.forward(model.extract_feat(inputs))
+        samples = []
+        for points in torch.stack((x.argmax(-1), y.argmax(-1)), -1).double().numpy():
+            scores = np.ones((1, len(points)))
+            instances = InstanceData(keypoints=points[None], keypoint_scores=scores)
+            samples.append(PoseDataSample(pred_instances=instances))
+        return samples
+
+    return run
+
+
+@torch.no_grad()
+def test_a_named_engine_is_checked_on_the_first_batch_only(engines, model):
+    engines['openvino'] = builder()
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    run = run_of(model)
+    for _ in range(3):
+        owner.test_step(run)
+    assert owner._seam.engine.calls == 4  # one for the check
+    assert owner.report['engine'] == 'openvino'
+    assert owner.report['self_check']['px'] == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('self_check', [True, False])
+def test_an_engine_that_answers_differently_is_refused(engines, model, self_check):
+    engines['openvino'] = lambda owner: (
+        lambda inputs: [output.roll(3, -1) for output in owner._seam.by_torch(inputs)]
+    )
+    options = EngineOptions(engine='openvino', cache=False, self_check=self_check)
+    owner = EngineHost(model, options)
+    if self_check:
+        with pytest.raises(EngineError, match=r'openvino in fp32 answers differently: \d'):
+            owner.test_step(run_of(model))
+    else:
+        assert len(owner.test_step(run_of(model))) == 2
+    assert owner.report['self_check']['px'] > 1
+
+
+@torch.no_grad()
+def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(engines, model):
+    engines['onnxruntime'] = lambda owner: Broken()
+    owner = EngineHost(model, EngineOptions(engine='onnxruntime', cache=False))
+    with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
+        owner.test_step(run_of(model))
+
+
+def test_an_engine_that_is_not_installed_says_how_to_install_it(engines, model):
+    engines['openvino'] = missing
+    with pytest.raises(EngineError, match=r"pip install 'mmpose-batch\[openvino\]'"):
+        EngineHost(model, EngineOptions(engine='openvino', cache=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('builders', 'chosen'),
+    [
+        pytest.param({'openvino': missing, 'onnxruntime': missing}, 'torch', id='none is there'),
+        pytest.param(
+            {'openvino': lambda owner: Broken(), 'onnxruntime': missing}, 'torch', id='one breaks'
+        ),
+        pytest.param(
+            {'openvino': builder(seconds=0.5), 'onnxruntime': missing}, 'torch', id='one is slow'
+        ),
+    ],
+)
+def test_auto_passes_over_what_does_not_help(engines, model, builders, chosen):
+    engines.update(builders)
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        owner.test_step(run_of(model))
+    assert owner.report['engine'] == chosen
+
+
+@torch.no_grad()
+def test_auto_takes_the_fastest(engines, model, monkeypatch):
+    class Quick(Fake):
+        def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+            if not self.calls:
+                self.kept = [output.clone() for output in self.by_torch(inputs)]
+            self.calls += 1
+            return self.kept
+
+    engines['onnxruntime'] = missing
+    engines['openvino'] = lambda owner: Quick(owner._seam.by_torch)
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    with pytest.warns(UserWarning, match='onnxruntime is not installed'):
+        owner.test_step(run_of(model))
+    assert owner.report['engine'] == 'openvino'
+    assert set(owner.report['seconds_of_a_batch']) == {'torch', 'openvino'}
+
+
+@torch.no_grad()
+def test_no_more_steps_at_a_time_than_the_engine_takes(engines, model):
+    engines['openvino'] = builder()
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner.test_step(run_of(model))
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def run() -> list:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= 1
+        return []
+
+    threads = [threading.Thread(target=owner.test_step, args=(run,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == owner.parallel == 2
+
+
+def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):
+    monkeypatch.setattr(host, 'has_seam', lambda model: False)
+    with pytest.raises(EngineError, match='only torch runs it'):
+        EngineHost(model, EngineOptions(engine='openvino'))
+    assert EngineHost(model, EngineOptions(engine='auto')).report['engine'] == 'torch'
