@@ -27,6 +27,7 @@ from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
+from .padding import pad_to_stride
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
 from .sources import Frame, Source, open_source
@@ -57,7 +58,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
         batch_size, det_batch_size, precision, engine, engine_device, engine_cache,
-        self_check, num_workers, on_error, no_person:
+        self_check, flip_test, rect, num_workers, on_error, no_person:
             See :class:`mmpose_batch.options.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
@@ -89,6 +90,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         engine_device: str | None = None,
         engine_cache: bool | None = None,
         self_check: bool | None = None,
+        flip_test: bool | None = None,
+        rect: bool | None = None,
         num_workers: int | None = None,
         on_error: str | None = None,
         no_person: str | None = None,
@@ -113,6 +116,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device, model.get('data_mode'))
         super().__init__(model, device=device, **settings)
+        if self.options.rect:
+            self._pad_to_stride()
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         self.host = EngineHost(self.model, self.options.of_engine)
@@ -141,6 +146,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
         first = pipeline.transforms[0]
         self._loader = first if isinstance(first, LoadImageFromFile) else LoadImage()
         return pipeline
+
+    def _pad_to_stride(self) -> None:
+        pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
+        if not any([pad_to_stride(pipeline) for pipeline in pipelines]):
+            raise ValueError('rect: neither the model nor its detector pads to a square')
 
     # ------------------------------------------------------------ stock's call
 
@@ -283,6 +293,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         else:
             test_cfg = dict(self.model.test_cfg)
         test_cfg['output_heatmaps'] = draw_heatmap
+        if self.options.flip_test is not None:
+            test_cfg['flip_test'] = self.options.flip_test
         batch_size = BatchOptions(batch_size=batch_size).batch_size or self.options.batch_size
         return CallOptions(
             batch_size=batch_size,

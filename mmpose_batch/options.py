@@ -29,6 +29,10 @@ class BatchOptions:
         engine_cache: Keep what an engine builds on disk, for the next start.
         self_check: Refuse an engine whose first batch differs too much from
             PyTorch's.
+        flip_test: Whether a model that tests each person mirrored too does so;
+            None as its config says. Without, its network has half the work.
+        rect: Pad the inputs of one-stage models and detectors to the next stride
+            instead of to a square.
         num_workers: Threads that read and prepare images; 0 for none.
         on_error: ``record`` gives a bad input a failure record in its place,
             ``raise`` ends the run with an :class:`InputError`.
@@ -44,6 +48,8 @@ class BatchOptions:
     engine_device: str | None = None
     engine_cache: bool = True
     self_check: bool = True
+    flip_test: bool | None = None
+    rect: bool = False
     num_workers: int | None = None
     on_error: str = 'record'
     no_person: str = 'empty'
@@ -57,9 +63,10 @@ class BatchOptions:
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
         _check_choice('engine', self.engine, ENGINES)
-        for name in ('engine_cache', 'self_check'):
-            if type(getattr(self, name)) is not bool:
-                raise ValueError(f'{name}: expected True or False, found {getattr(self, name)!r}')
+        for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
+            value = getattr(self, name)
+            if type(value) is not bool and (name, value) != ('flip_test', None):
+                raise ValueError(f'{name}: expected True or False, found {value!r}')
 
     def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
         """Fill in None and settle ``auto`` for one device and kind of model.

@@ -326,6 +326,7 @@ class Run:
             'precision': options.precision,
             'engine': options.engine,
             'engine_device': options.engine_device,
+            'rect': options.rect,
             'no_person': options.no_person,
             'device': torch.device(inferencer.device).type,
             'threads': torch.get_num_threads(),

@@ -29,6 +29,7 @@ TOOL = 'batch_infer'
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
     *('precision', 'engine', 'engine_device', 'engine_cache', 'self_check'),
+    *('flip_test', 'rect'),
     *('num_workers', 'on_error', 'no_person'),
 )
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
@@ -149,6 +150,18 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         action='store_false',
         default=None,
         help='take an engine whose first batch differs more from torch than its precision explains',
+    )
+    speed.add_argument(
+        '--flip-test',
+        action=argparse.BooleanOptionalAction,
+        help='test each person mirrored too, twice the work (default: as the config says)',
+    )
+    speed.add_argument(
+        '--rect',
+        action='store_true',
+        default=None,
+        help='pad the inputs of one-stage models and detectors to the next stride instead of to a '
+        'square: less work, slightly different answers',
     )
     speed.add_argument(
         '--num-workers',
