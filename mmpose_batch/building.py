@@ -61,6 +61,8 @@ def build_inferencer(
     if cfg.data_mode == 'topdown':
         _check_detector(settings, merged)
     else:
+        if merged.get('det_model') in WHOLE_IMAGE:
+            del merged['det_model']  # no detector, which is what other models have
         _refuse(_OF_TOP_DOWN, merged, 'of use to top-down models only')
     return INFERENCERS.build({**merged, 'weights': weights, 'model': cfg, 'type': kind})
 
@@ -84,7 +86,5 @@ def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
 
 def _refuse(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
     useless = [name for name in names if settings.get(name) is not None]
-    if settings.get('det_model') in WHOLE_IMAGE and 'det_model' in useless:
-        useless.remove('det_model')
     if useless:
         raise ValueError(f'{", ".join(useless)}: {reason}')

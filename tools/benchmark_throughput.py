@@ -91,11 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rates, persons = measure(runners, paths, args.rounds)
     except InputError as error:
-        return fail(
-            TOOL,
-            1,
-            f'every image must be good for stock too; this one is not: {error}',
-        )
+        reason = f'every image must be good for stock too; this one is not: {error}'
+        return fail(TOOL, 1, reason)
     report(rates, persons)
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as file:
