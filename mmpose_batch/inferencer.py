@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,9 @@ from .sources import Frame, Source, open_source
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
 
+# Images that an engine is checked with.
+SAMPLES = 8
+
 
 @INFERENCERS.register_module()
 class BatchPose2DInferencer(Pose2DInferencer):
@@ -57,8 +61,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_weights: Path or URL of the detector's checkpoint, or ``'none'``.
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
-        batch_size, det_batch_size, precision, engine, engine_device, engine_cache,
-        self_check, flip_test, rect, num_workers, on_error, no_person:
+        batch_size, det_batch_size, precision, calib_images, engine, engine_device,
+        engine_cache, self_check, flip_test, rect, num_workers, on_error, no_person:
             See :class:`mmpose_batch.options.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
@@ -86,6 +90,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         batch_size: int | None = None,
         det_batch_size: int | None = None,
         precision: str | None = None,
+        calib_images: int | None = None,
         engine: str | None = None,
         engine_device: str | None = None,
         engine_cache: bool | None = None,
@@ -121,6 +126,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         self.host = EngineHost(self.model, self.options.of_engine)
+        self._sampled = False
 
     # ---------------------------------------------------------------- building
 
@@ -323,7 +329,50 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Raises:
             InputError: A bad input, with ``on_error='raise'``.
         """
-        clock = clock or StageClock()
+        with self._lock:
+            if self.wants_samples:
+                frames = iter(source.frames)
+                first = list(islice(frames, 1 if source.camera else self.wants_samples))
+                self.settle(first, call)
+                source.frames = chain(first, frames)
+        yield from self._flow(source, call, clock or StageClock())
+
+    @property
+    def wants_samples(self) -> int:
+        """Images that :meth:`settle` should see before the first result; 0 for none."""
+        if self._sampled or all(host.settled for host in self.hosts.values()):
+            return 0
+        return self.options.calib_images or SAMPLES
+
+    def settle(self, frames: Sequence[Frame], call: CallOptions | None = None) -> None:
+        """Build, check and choose the engines with some images of a run, before it begins.
+
+        A run does so by itself, with its first images; others may stand for it
+        better. Where PyTorch is the engine there is nothing to settle.
+
+        Args:
+            frames: Some images.
+            call: The options of the run.
+
+        Raises:
+            EngineError: An engine cannot run the network, or its answers differ
+                too much from PyTorch's.
+        """
+        hosts = [host for host in self.hosts.values() if not host.settled]
+        self._sampled = True
+        for host in hosts:
+            host.sampling = True
+        try:
+            for _ in self._flow(Source(list(frames)), call or self.call_options(), StageClock()):
+                pass
+        finally:
+            for host in hosts:
+                host.sampling = False
+        for host in hosts:
+            host.settle()
+
+    def _flow(self, source: Source, call: CallOptions, clock: StageClock) -> Iterator[ImageResult]:
+        """:meth:`stream` with engines as they are."""
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
         det_batch = 1 if source.camera else self.options.det_batch_size

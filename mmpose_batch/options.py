@@ -10,6 +10,9 @@ import torch
 from .engines.host import ENGINES, EngineOptions
 from .runtime import PRECISIONS, available_cores, resolve_precision
 
+CALIB_IMAGES = 64
+_LEAST = {'batch_size': 1, 'det_batch_size': 1, 'calib_images': 1, 'num_workers': 0}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchOptions:
@@ -20,7 +23,10 @@ class BatchOptions:
             top-down model, images for any other.
         det_batch_size: Images in one pass of the person detector.
         precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
-            or ``auto``, the fastest that the hardware computes natively.
+            ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
+            hardware computes natively, ``int8`` left out.
+        calib_images: Images of the input that show ``int8`` the range of every
+            value.
         engine: What computes both networks: ``torch``, ``torch-compile``,
             ``onnxruntime``, ``openvino``, or ``auto``, the fastest of those that
             are installed and answer as PyTorch does.
@@ -44,6 +50,7 @@ class BatchOptions:
     batch_size: int | None = None
     det_batch_size: int | None = None
     precision: str = 'fp32'
+    calib_images: int | None = None
     engine: str = 'torch'
     engine_device: str | None = None
     engine_cache: bool = True
@@ -55,7 +62,7 @@ class BatchOptions:
     no_person: str = 'empty'
 
     def __post_init__(self) -> None:
-        for name, least in (('batch_size', 1), ('det_batch_size', 1), ('num_workers', 0)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
                 raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
@@ -63,6 +70,8 @@ class BatchOptions:
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
         _check_choice('engine', self.engine, ENGINES)
+        if self.calib_images is not None and self.precision != 'int8':
+            raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
         for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
             value = getattr(self, name)
             if type(value) is not bool and (name, value) != ('flip_test', None):
@@ -85,6 +94,7 @@ class BatchOptions:
             self,
             batch_size=self.batch_size or default_batch,
             precision=resolve_precision(self.precision, device, self.engine),
+            calib_images=self.calib_images or (CALIB_IMAGES if self.precision == 'int8' else None),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
         )
 

@@ -326,6 +326,7 @@ class Run:
             'precision': options.precision,
             'engine': options.engine,
             'engine_device': options.engine_device,
+            'calib_images': options.calib_images,
             'rect': options.rect,
             'no_person': options.no_person,
             'device': torch.device(inferencer.device).type,
@@ -366,6 +367,8 @@ class Run:
                 for record, _ in read_records(records.path):
                     if 'error' in record:
                         failures.append(record)
+            if done < total:
+                self._settle_engines()
             progress = stack.enter_context(ProgressReport(total, done, options.quiet))
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, self._clock):
@@ -377,6 +380,13 @@ class Run:
         self._summary.stages = {name: self._clock.seconds.get(name, 0.0) for name in stages}
         rest = self._summary.seconds - sum(self._summary.stages.values())
         self._summary.stages['other'] = max(rest, 0.0)
+
+    def _settle_engines(self) -> None:
+        """Build engines with images from all over the run; a resumed run takes the same."""
+        wanted = min(self._inferencer.wants_samples, len(self._frames))
+        if wanted:
+            indices = np.linspace(0, len(self._frames) - 1, wanted).astype(int)
+            self._inferencer.settle([self._frames[index] for index in indices], self._call)
 
     def _write(
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter

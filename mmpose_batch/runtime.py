@@ -11,7 +11,15 @@ import torch
 
 Item = TypeVar('Item')
 
-PRECISIONS = ('fp32', 'fp16', 'bf16', 'auto')
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', 'auto')
+# What each engine may be asked for; whether a device does it is another question.
+_PRECISIONS_OF = {
+    'torch': ('fp32', 'fp16', 'bf16'),
+    'torch-compile': ('fp32', 'fp16', 'bf16'),
+    'onnxruntime': ('fp32', 'int8'),
+    'openvino': ('fp32', 'fp16', 'bf16', 'int8'),
+    'auto': ('fp32', 'bf16', 'int8'),
+}
 
 
 def available_cores() -> int:
@@ -22,24 +30,28 @@ def available_cores() -> int:
 def resolve_precision(precision: str, device: str | torch.device, engine: str = 'torch') -> str:
     """Check a precision against device and engine and settle ``auto``.
 
-    ``auto`` is the fastest one that the hardware computes natively: fp16 on CUDA,
-    bf16 on a CPU with bf16 instructions, fp32 elsewhere.
+    ``auto`` is the fastest one that the hardware computes natively and that costs
+    hardly any accuracy: fp16 on CUDA, bf16 on a CPU with bf16 instructions, fp32
+    elsewhere.
 
     Raises:
-        ValueError: An unknown precision, or one that the device cannot do.
+        ValueError: An unknown precision, or one that the engine or the device
+            cannot do.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}')
     kind = torch.device(device).type
-    if engine == 'onnxruntime':
-        if precision not in ('auto', 'fp32'):
-            raise ValueError(f'precision: onnxruntime does fp32, not {precision}')
-        return 'fp32'
+    able = _PRECISIONS_OF[engine]
     if precision == 'auto':
-        if kind == 'cuda':
-            return 'fp16'
-        return 'bf16' if kind == 'cpu' and cpu_has_bf16() else 'fp32'
-    if precision == 'fp16' and kind == 'cpu':
+        native = {'cuda': 'fp16', 'cpu': 'bf16' if cpu_has_bf16() else 'fp32'}.get(kind, 'fp32')
+        return native if native in able else 'fp32'
+    if precision not in able:
+        others = [name for name, precisions in _PRECISIONS_OF.items() if precision in precisions]
+        raise ValueError(
+            f'precision: engine {engine} does {", ".join(able)}, not {precision}; '
+            f'{", ".join(others)} may'
+        )
+    if precision == 'fp16' and kind == 'cpu' and engine != 'openvino':
         raise ValueError('precision: fp16 is not for a CPU; use bf16 there')
     return precision
 

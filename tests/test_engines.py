@@ -10,7 +10,7 @@ import torch
 from factories import run_tool, write_photos
 from fidelity import mmpose_config, one_thread, random_pair, synthetic_boxes, synthetic_image
 from test_fidelity import CROPS, FAMILIES, SCENES, Family
-from tiny import TinyModel, picture
+from tiny import TinyModel, persons_in, picture
 
 from mmpose_batch.engines import EngineError
 from mmpose_batch.engines.export import export_onnx
@@ -106,6 +106,51 @@ def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
     assert not (tmp_path / 'mmpose_batch').exists()
 
 
+# ------------------------------------------------------------------------------------ int8
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_int8_is_calibrated_with_the_first_images(top_down, engine):
+    images = [picture(120, 90, seed, persons=seed % 3) for seed in range(6)]
+
+    def run() -> list:
+        # Random networks quantise badly.
+        inferencer = top_down.ours(
+            engine=engine, precision='int8', calib_images=4, self_check=False, batch_size=3
+        )
+        results = list(inferencer(images))
+        crops = sum(len(persons_in(image)) for image in images[:4])
+        assert inferencer.host.report['calibrated_with'] == 2 * crops  # mirrored ones too
+        return results
+
+    first = run()
+    assert len(first) == len(images) and not any('error' in result for result in first)
+    assert first != list(top_down.ours(batch_size=3)(images))
+    assert run() == first
+
+
+def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
+    write_photos(tmp_path / 'in', 7)
+
+    def run(*options: object) -> list[dict]:
+        outcome = run_tool(
+            *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
+            *('--engine', 'openvino', '--precision', 'int8', '--calib-images', 3),
+            *('--no-self-check', *options),
+        )
+        assert outcome.status == 0, outcome.err
+        lines = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    first = run()
+    report = json.loads((tmp_path / 'out' / 'run.json').read_text())['engines']['detector']
+    assert report['precision'] == 'int8' and report['calibrated_with'] == 3
+    # As a run that was killed after three images.
+    path = tmp_path / 'out' / 'predictions.jsonl'
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:3]))
+    assert run('--resume') == first
+
+
 # --------------------------------------------------------------------- what cannot be done
 
 
@@ -125,7 +170,7 @@ def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
         ),
         pytest.param(
             {'engine': 'onnxruntime', 'precision': 'bf16'},
-            'precision: onnxruntime does fp32, not bf16',
+            'precision: engine onnxruntime does fp32, int8, not bf16',
             id='precision',
         ),
         pytest.param({'self_check': 'yes'}, 'self_check: expected True or False', id='no flag'),

@@ -1,8 +1,8 @@
 """Choosing an engine and checking it, with engines whose faults are known."""
 
+import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -35,20 +35,21 @@ def builder(**settings: float) -> object:
     return lambda owner: Fake(owner._seam.by_torch, **settings)
 
 
-def missing(owner: EngineHost) -> None:
-    raise ModuleNotFoundError("No module named 'somewhere'")
-
-
 class Broken:
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         raise RuntimeError('unsupported operator\nin line 7')
 
 
 @pytest.fixture
-def engines(monkeypatch) -> dict:
-    builders: dict = {}
-    monkeypatch.setattr(host, '_BUILDERS', builders)
-    return builders
+def install(monkeypatch) -> Callable:
+    """Has the named engines built like this, and the others not there."""
+
+    def install(**builders: object) -> None:
+        modules = {name: () if name in builders else ('nowhere',) for name in host._MODULES}
+        monkeypatch.setattr(host, '_MODULES', modules)
+        monkeypatch.setattr(host, '_BUILDERS', builders)
+
+    return install
 
 
 @pytest.fixture
@@ -73,8 +74,8 @@ def run_of(model: torch.nn.Module) -> Callable[[], list[PoseDataSample]]:
 
 
 @torch.no_grad()
-def test_a_named_engine_is_checked_on_the_first_batch_only(engines, model):
-    engines['openvino'] = builder()
+def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
+    install(openvino=builder())
     owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
     run = run_of(model)
     for _ in range(3):
@@ -86,9 +87,11 @@ def test_a_named_engine_is_checked_on_the_first_batch_only(engines, model):
 
 @torch.no_grad()
 @pytest.mark.parametrize('self_check', [True, False])
-def test_an_engine_that_answers_differently_is_refused(engines, model, self_check):
-    engines['openvino'] = lambda owner: (
-        lambda inputs: [output.roll(3, -1) for output in owner._seam.by_torch(inputs)]
+def test_an_engine_that_answers_differently_is_refused(install, model, self_check):
+    install(
+        openvino=lambda owner: (
+            lambda inputs: [output.roll(3, -1) for output in owner._seam.by_torch(inputs)]
+        )
     )
     options = EngineOptions(engine='openvino', cache=False, self_check=self_check)
     owner = EngineHost(model, options)
@@ -101,43 +104,37 @@ def test_an_engine_that_answers_differently_is_refused(engines, model, self_chec
 
 
 @torch.no_grad()
-def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(engines, model):
-    engines['onnxruntime'] = lambda owner: Broken()
+def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model):
+    install(onnxruntime=lambda owner: Broken())
     owner = EngineHost(model, EngineOptions(engine='onnxruntime', cache=False))
     with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
         owner.test_step(run_of(model))
 
 
-def test_an_engine_that_is_not_installed_says_how_to_install_it(engines, model):
-    engines['openvino'] = missing
+def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
+    install()
     with pytest.raises(EngineError, match=r"pip install 'mmpose-batch\[openvino\]'"):
         EngineHost(model, EngineOptions(engine='openvino', cache=False))
 
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ('builders', 'chosen'),
+    'builders',
     [
-        pytest.param({'openvino': missing, 'onnxruntime': missing}, 'torch', id='none is there'),
-        pytest.param(
-            {'openvino': lambda owner: Broken(), 'onnxruntime': missing}, 'torch', id='one breaks'
-        ),
-        pytest.param(
-            {'openvino': builder(seconds=0.5), 'onnxruntime': missing}, 'torch', id='one is slow'
-        ),
+        pytest.param({}, id='none is there'),
+        pytest.param({'openvino': lambda owner: Broken()}, id='one breaks'),
+        pytest.param({'openvino': builder(seconds=0.5)}, id='one is slow'),
     ],
 )
-def test_auto_passes_over_what_does_not_help(engines, model, builders, chosen):
-    engines.update(builders)
+def test_auto_passes_over_what_does_not_help(install, model, builders):
+    install(**builders)
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        owner.test_step(run_of(model))
-    assert owner.report['engine'] == chosen
+    owner.test_step(run_of(model))
+    assert owner.report['engine'] == 'torch'
 
 
 @torch.no_grad()
-def test_auto_takes_the_fastest(engines, model, monkeypatch):
+def test_auto_takes_the_fastest(install, model, caplog):
     class Quick(Fake):
         def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
             if not self.calls:
@@ -145,18 +142,17 @@ def test_auto_takes_the_fastest(engines, model, monkeypatch):
             self.calls += 1
             return self.kept
 
-    engines['onnxruntime'] = missing
-    engines['openvino'] = lambda owner: Quick(owner._seam.by_torch)
+    install(openvino=lambda owner: Quick(owner._seam.by_torch))
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
-    with pytest.warns(UserWarning, match='onnxruntime is not installed'):
-        owner.test_step(run_of(model))
+    owner.test_step(run_of(model))
+    assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
     assert owner.report['engine'] == 'openvino'
-    assert set(owner.report['seconds_of_a_batch']) == {'torch', 'openvino'}
+    assert set(owner.report['candidates']) == {'torch', 'openvino'}
 
 
 @torch.no_grad()
-def test_no_more_steps_at_a_time_than_the_engine_takes(engines, model):
-    engines['openvino'] = builder()
+def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
+    install(openvino=builder())
     owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
     owner.test_step(run_of(model))
     inside, most, lock = 0, 0, threading.Lock()
@@ -177,6 +173,43 @@ def test_no_more_steps_at_a_time_than_the_engine_takes(engines, model):
     for thread in threads:
         thread.join()
     assert most == owner.parallel == 2
+
+
+@torch.no_grad()
+def test_what_is_sampled_builds_and_checks_the_engine(install, model):
+    calibrated = []
+
+    def build(owner: EngineHost) -> Fake:
+        calibrated.append(len(owner._calibration))
+        return Fake(owner._seam.by_torch)
+
+    install(openvino=build)
+    options = EngineOptions(engine='openvino', precision='int8', cache=False)
+    owner = EngineHost(model, options)
+    owner.sampling = True
+    for _ in range(3):
+        owner.test_step(run_of(model))
+    owner.sampling = False
+    assert not owner.settled and not calibrated
+    owner.settle()
+    assert owner.settled and calibrated == [6]
+    assert owner.report['self_check']['px'] == 0
+
+
+def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
+    install(openvino=builder())
+    monkeypatch.setitem(sys.modules, 'nncf', None)
+    with pytest.raises(EngineError, match=r"needs nncf.*pip install 'mmpose-batch\[int8\]'"):
+        EngineHost(model, EngineOptions(engine='openvino', precision='int8', cache=False))
+
+
+@torch.no_grad()
+def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, caplog):
+    install()
+    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
+    owner.test_step(run_of(model))
+    assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')
+    assert 'none does int8 here; torch in fp32' in caplog.text
 
 
 def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):

@@ -32,12 +32,42 @@ def test_precision_is_settled_for_the_device(precision, device, cpu_bf16, expect
     ('precision', 'message'),
     [
         ('fp16', 'precision: fp16 is not for a CPU; use bf16 there'),
-        ('half', "expected one of fp32, fp16, bf16, auto, found 'half'"),
+        ('half', "expected one of fp32, fp16, bf16, int8, auto, found 'half'"),
     ],
 )
 def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
     with pytest.raises(ValueError) as raised:
         resolve_precision(precision, 'cpu')
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('precision', 'engine', 'expected'),
+    [
+        ('int8', 'openvino', 'int8'),
+        ('int8', 'onnxruntime', 'int8'),
+        ('int8', 'auto', 'int8'),
+        ('fp16', 'openvino', 'fp16'),  # of an Intel GPU, which torch does not see
+        ('auto', 'openvino', 'bf16'),
+        ('auto', 'onnxruntime', 'fp32'),
+    ],
+)
+def test_an_engine_has_precisions_of_its_own(precision, engine, expected, monkeypatch):
+    monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: True)
+    assert resolve_precision(precision, 'cpu', engine) == expected
+
+
+@pytest.mark.parametrize(
+    ('precision', 'engine', 'message'),
+    [
+        ('int8', 'torch', 'engine torch does fp32, fp16, bf16, not int8; onnxruntime, openvino, '),
+        ('int8', 'torch-compile', 'not int8; onnxruntime'),
+        ('bf16', 'onnxruntime', 'engine onnxruntime does fp32, int8, not bf16; torch, '),
+    ],
+)
+def test_a_precision_that_an_engine_cannot_do_is_refused(precision, engine, message):
+    with pytest.raises(ValueError) as raised:
+        resolve_precision(precision, 'cpu', engine)
     assert message in str(raised.value)
 
 

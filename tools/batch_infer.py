@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TOOL = 'batch_infer'
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
-    *('precision', 'engine', 'engine_device', 'engine_cache', 'self_check'),
+    *('precision', 'calib_images', 'engine', 'engine_device', 'engine_cache', 'self_check'),
     *('flip_test', 'rect'),
     *('num_workers', 'on_error', 'no_person'),
 )
@@ -123,8 +123,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     speed.add_argument('--det-batch-size', type=int, metavar='N', help='images a detector pass')
     speed.add_argument(
         '--precision',
-        choices=('fp32', 'fp16', 'bf16', 'auto'),
-        help='of the networks (default: fp32); auto takes the fastest that is native',
+        choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+        help='of the networks (default: fp32); auto takes the fastest that is native, but int8',
+    )
+    speed.add_argument(
+        '--calib-images',
+        type=int,
+        metavar='N',
+        help='images of the input that show int8 the range of every value (default: 64)',
     )
     speed.add_argument(
         '--engine',

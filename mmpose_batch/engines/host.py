@@ -1,8 +1,8 @@
 """The engine of one model: chosen, built, checked on its first batch, and then asked."""
 
+import logging
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
@@ -18,6 +19,14 @@ from .cache import EngineCache, NoCache, entry_key, network_key
 from .check import BOUNDS, Instances, compare, instances_of
 from .export import export_onnx
 from .fusion import fuse_layers
+from .quantization import (
+    Calibration,
+    ModelFiles,
+    Quantize,
+    QuantizedFiles,
+    quantize_onnx,
+    quantize_openvino,
+)
 from .seam import Engine, Network, Seam, has_seam
 from .torch_eager import prepare_model
 
@@ -27,6 +36,8 @@ Run = Callable[[], Sequence[BaseDataElement]]
 
 # Batches at a time where an engine can: what decodes one leaves its core to the other.
 PARALLEL = 2
+
+logger = logging.getLogger('mmpose_batch')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +59,19 @@ class EngineOptions:
     self_check: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class FirstBatch:
+    """What an engine is checked with: a batch, and PyTorch's answers to it."""
+
+    run: Run
+    answers: list[Instances]
+
+
 class EngineHost:
     """Runs a model's test steps with an engine at its seam.
+
+    An engine is built, and checked against PyTorch, with inputs of the run: those
+    that come while :attr:`sampling` is set, else the first batch.
 
     Args:
         model: In eval mode; changed in place.
@@ -58,6 +80,7 @@ class EngineHost:
     Attributes:
         parallel: Test steps that may run at a time.
         report: Engine, precision, and how the check went, for ``run.json``.
+        sampling: Whether batches are collected, and PyTorch computes them.
 
     Raises:
         EngineError: The engine is not installed, or the model has no seam.
@@ -68,11 +91,12 @@ class EngineHost:
         self.options = options
         self.parallel = 1 if options.engine in ('torch', 'torch-compile') else PARALLEL
         self.report: dict[str, Any] = {'engine': 'torch', 'precision': options.precision}
+        self.sampling = False
         self._settled = threading.Event()
         self._lock = threading.Lock()
+        self._first: FirstBatch | None = None
         if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
             prepare_model(model, options.precision)
-            self._settled.set()
             self._take('torch', None)
             return
         if not has_seam(model):
@@ -85,12 +109,19 @@ class EngineHost:
         self._cache = EngineCache() if options.cache else NoCache()
         self._seam = Seam(model)
         self._files = OnnxFiles(self._seam.network, self._key, self._cache)
+        self._calibration = Calibration(self._seam.normalization)
         if options.engine != 'auto':
-            self._seam.engine = self._build(options.engine)
-            self._take(options.engine, self._seam.engine)
+            self._import(options.engine)
+            if options.precision != 'int8':  # that wants inputs first
+                self._seam.engine = self._build(options.engine)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the engine is chosen, built and checked."""
+        return self._settled.is_set()
 
     def test_step(self, run: Run) -> Sequence[BaseDataElement]:
-        """Run one batch; the first one settles and checks the engine.
+        """Run one batch.
 
         Args:
             run: The model's ``test_step`` on the batch.
@@ -99,47 +130,84 @@ class EngineHost:
             EngineError: The engine cannot run the network, or its answers differ
                 too much from PyTorch's.
         """
-        if not self._settled.is_set():
+        if not self.settled:
             with self._lock:
-                if not self._settled.is_set():
-                    self._settle(run)
-                    self._settled.set()
+                if not self.settled:
+                    samples = self._sample(run)
+                    if self.sampling:
+                        return samples
+                    self._settle(self._first)
         with self._turns:
             return run()
 
-    def _settle(self, run: Run) -> None:
-        with self._seam.reference():
-            reference = instances_of_all(run())
-        if self.options.engine != 'auto':
-            self._check(self.options.engine, run, reference)
-            return
-        candidates: dict[str, Engine] = {'torch': self._seam.by_torch}
-        seconds: dict[str, float] = {}
-        for name in ('torch', 'openvino', 'onnxruntime'):
-            try:
-                engine = candidates.get(name) or self._build(name)
-                self._seam.engine = engine
-                self._check(name, run, reference)
-            except (EngineError, ValueError) as error:
-                warnings.warn(f'engine: {error}; passed over', stacklevel=2)
-                continue
-            candidates[name] = engine
-            seconds[name] = shortest(run)
-        fastest = min(seconds, key=seconds.__getitem__)
-        self._seam.engine = candidates[fastest]
-        self.report['seconds_of_a_batch'] = seconds
-        self._take(fastest, candidates[fastest])
+    def settle(self) -> None:
+        """Build, check and choose with what was sampled; without that, the first batch does.
 
-    def _check(self, name: str, run: Run, reference: Sequence[Instances]) -> None:
+        Raises:
+            EngineError: As :meth:`test_step`.
+        """
+        with self._lock:
+            if not self.settled and self._first is not None:
+                self._settle(self._first)
+
+    def _sample(self, run: Run) -> Sequence[BaseDataElement]:
+        """Have PyTorch compute a batch, and keep its inputs."""
+        record = self._calibration.add if self.options.precision == 'int8' else None
+        with self._seam.reference(record):
+            samples = run()
+        if self._first is None:
+            self._first = FirstBatch(run, instances_of_all(samples))
+        return samples
+
+    def _settle(self, first: FirstBatch) -> None:
+        self._calibration.thin()
+        if self.options.engine == 'auto':
+            self._choose(first)
+        else:
+            if self.options.precision == 'int8':
+                self._seam.engine = self._build(self.options.engine)
+            self._check(self.options.engine, first)
+            self._take(self.options.engine, self._seam.engine)
+        self._first = None
+
+    def _candidates(self) -> tuple[str, ...]:
+        others = ('openvino', 'onnxruntime')
+        return others if self.options.precision == 'int8' else ('torch', *others)
+
+    def _choose(self, first: FirstBatch) -> None:
+        """Take the fastest engine of those that are there and answer as PyTorch does."""
+        engines: dict[str, Engine] = {}
+        reports: dict[str, dict[str, Any]] = {}
+        for name in self._candidates():
+            try:
+                self._seam.engine = self._seam.by_torch if name == 'torch' else self._build(name)
+                self._check(name, first)
+            except (EngineError, ValueError) as error:
+                logger.warning('%s; passed over', error)
+                continue
+            engines[name] = self._seam.engine
+            reports[name] = {**self.report, 'seconds_of_a_batch': shortest(first.run)}
+        if not engines:
+            logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
+            engines['torch'] = self._seam.by_torch
+            reports['torch'] = {'precision': 'fp32', 'seconds_of_a_batch': 0.0}
+        fastest = min(engines, key=lambda name: reports[name]['seconds_of_a_batch'])
+        self._seam.engine, self.report = engines[fastest], reports[fastest]
+        self.report['candidates'] = {
+            name: report['seconds_of_a_batch'] for name, report in reports.items()
+        }
+        self._take(fastest, engines[fastest])
+
+    def _check(self, name: str, first: FirstBatch) -> None:
         """See that an engine runs and answers as PyTorch does."""
         try:
-            answers = instances_of_all(run())
+            answers = instances_of_all(first.run())
         except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
             text = (str(error).splitlines() or [''])[0]
             raise EngineError(
                 f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
             ) from error
-        difference = compare(reference, answers)
+        difference = compare(first.answers, answers)
         self.report['self_check'] = difference.as_dict()
         if self.options.self_check and not difference.within(BOUNDS[self.options.precision]):
             raise EngineError(
@@ -150,19 +218,47 @@ class EngineHost:
     def _take(self, name: str, engine: Engine | None) -> None:
         self._turns = threading.Semaphore(getattr(engine, 'parallel', 1))
         self.report['engine'] = name
+        self.report['description'] = getattr(engine, 'description', f'PyTorch {torch.__version__}')
+        self._settled.set()
+
+    # ------------------------------------------------------------------ building
 
     def _build(self, name: str) -> Engine:
-        try:
-            return _BUILDERS[name](self)
-        except ImportError as error:
-            raise EngineError(
-                f"engine: {name} is not installed: pip install 'mmpose-batch[{name}]' ({error})"
-            ) from error
+        self._import(name)
+        return _BUILDERS[name](self)
+
+    def _import(self, name: str) -> None:
+        """See that what an engine needs is installed.
+
+        Raises:
+            EngineError: It is not.
+        """
+        int8 = self.options.precision == 'int8'
+        modules = [*_MODULES[name], *(['nncf'] if int8 and name == 'openvino' else [])]
+        for module in modules:
+            try:
+                import_module(module)
+            except ImportError as error:
+                extra = 'int8' if module == 'nncf' else name
+                raise EngineError(
+                    f'engine: {name} needs {module}, which is not installed: '
+                    f"pip install 'mmpose-batch[{extra}]' ({error})"
+                ) from error
+
+    def _network_files(self, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
+        """Files of the network in the precision that is asked for, and what names them."""
+        if self.options.precision != 'int8':
+            return self._files, self._key
+        calibration = self._calibration
+        key = f'{self._key} {calibration.key}'
+        self.report['calibrated_with'] = len(calibration)
+        return QuantizedFiles(self._files, calibration, key, self._cache, quantize, name), key
 
     def _openvino(self) -> Engine:
+        files, key = self._network_files(quantize_openvino, 'network.xml')
         return import_module('.openvino', __package__).OpenVINOEngine(
-            self._files,
-            self._key,
+            files,
+            key,
             self._seam.normalization,
             self.options.precision,
             self._cache,
@@ -171,8 +267,9 @@ class EngineHost:
         )
 
     def _onnxruntime(self) -> Engine:
+        files, _ = self._network_files(quantize_onnx, 'network.int8.onnx')
         return import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
-            self._files,
+            files,
             self._seam.normalization,
             [self.options.device or 'CPUExecutionProvider'],
         )
@@ -187,6 +284,14 @@ _BUILDERS = {
     'openvino': EngineHost._openvino,
     'onnxruntime': EngineHost._onnxruntime,
     'torch-compile': EngineHost._torch_compile,
+}
+
+
+# What must be there to export, run, and quantise.
+_MODULES = {
+    'openvino': ('openvino', 'onnx'),
+    'onnxruntime': ('onnxruntime', 'onnx'),
+    'torch-compile': (),
 }
 
 

@@ -1,17 +1,29 @@
 """int8: post-training quantisation, calibrated with inputs of the run itself."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .cache import EngineCache, entry_key
 from .export import INPUT_NAME
 from .seam import Normalization
+
+# Height and width of the inputs to the file of a network that takes them.
+ModelFiles = Callable[[tuple[int, int]], Path]
+# Reads one file, and writes another with the ranges that the inputs have.
+Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
+
+# Inputs of a kind say no more beyond this; NNCF's default.
+MOST_INPUTS = 300
 
 
 class Calibration:
@@ -31,6 +43,10 @@ class Calibration:
     def add(self, inputs: Tensor) -> None:
         """Keep the inputs of one batch, uint8 or normalised (N, 3, H, W)."""
         self._inputs.extend(inputs.cpu())
+
+    def thin(self) -> None:
+        """Keep no more inputs than say something, from first to last."""
+        self._inputs = self._inputs[:: -(-len(self._inputs) // MOST_INPUTS) or 1]
 
     def for_size(self, size: tuple[int, int]) -> list[np.ndarray]:
         """Normalised float32 inputs (1, 3, H, W) of one size; of others, resized, if need be."""
@@ -54,26 +70,68 @@ class Calibration:
         return digest.hexdigest()
 
 
-def quantize_openvino(model: Any, inputs: Sequence[np.ndarray]) -> Any:
-    """Quantise an OpenVINO model by NNCF.
+class QuantizedFiles:
+    """The quantised files of a network, one for each size of inputs.
+
+    Args:
+        files: Those in fp32.
+        calibration: Inputs of the network.
+        key: Names network and calibration in the cache.
+        cache: Keeps the files.
+        quantize: Writes one.
+        name: Of the file that is written.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        calibration: Calibration,
+        key: str,
+        cache: EngineCache,
+        quantize: Quantize,
+        name: str,
+    ) -> None:
+        self._files, self._calibration, self._key = files, calibration, key
+        self._cache, self._quantize, self._name = cache, quantize, name
+
+    def __call__(self, size: tuple[int, int]) -> Path:
+        """The file for inputs of one height and width."""
+        key = entry_key(self._key, kind=self._name, size=size)
+        return self._cache.entry(key, partial(self._build, size)) / self._name
+
+    def _build(self, size: tuple[int, int], folder: Path) -> None:
+        inputs = self._calibration.for_size(size)
+        self._quantize(self._files(size), folder / self._name, inputs)
+
+
+def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+    """Quantise an ONNX file by NNCF, to OpenVINO's format.
 
     Weights are symmetric and activations are not, since SiLU's have a short
     negative side.
     """
     import nncf
+    import openvino as ov
 
-    return nncf.quantize(
-        model,
-        nncf.Dataset(inputs),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(inputs),
-    )
+    nncf.set_log_level(logging.ERROR)
+    with redirect_stdout(StringIO()):  # NNCF draws progress bars on it
+        model = nncf.quantize(
+            ov.Core().read_model(str(source)),
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+        )
+    ov.save_model(model, str(target), compress_to_fp16=False)
 
 
 def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     """Quantise an ONNX file by ONNX Runtime, to pairs of QuantizeLinear and DequantizeLinear."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
-    from onnxruntime.quantization import quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):

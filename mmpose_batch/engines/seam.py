@@ -2,7 +2,7 @@
 
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -160,9 +160,19 @@ class Seam:
         return self.network(inputs)
 
     @contextmanager
-    def reference(self) -> Iterator[None]:
-        """In this block, and this thread, PyTorch computes and no engine."""
-        self._thread.engine = self.by_torch
+    def reference(self, record: Callable[[Tensor], None] | None = None) -> Iterator[None]:
+        """In this block, and this thread, PyTorch computes and no engine.
+
+        Args:
+            record: Is shown the inputs of every batch.
+        """
+
+        def by_torch(inputs: Tensor) -> tuple[Tensor, ...]:
+            if record is not None:
+                record(inputs)
+            return self.by_torch(inputs)
+
+        self._thread.engine = by_torch
         try:
             yield
         finally:
