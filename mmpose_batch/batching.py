@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from .engines import EngineError
 from .loading import WorkerPool
 from .results import ImageResult
+from .runtime import is_out_of_memory
 
 # The device is lost, and every later batch with it. torch before 2.8 has no name for that.
 DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
@@ -107,6 +109,8 @@ class BatchRunner:
         stage: What to call ``run`` in an error message.
         parallel: Batches that run at a time, each on a thread of its own if
             there are more than one.
+        on_memory: Is told the new size when the memory does not hold a batch;
+            all later batches are as small.
     """
 
     def __init__(
@@ -116,8 +120,12 @@ class BatchRunner:
         flush_every: int = 0,
         stage: str = 'network',
         parallel: int = 1,
+        on_memory: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._run = run
+        self._on_memory = on_memory
+        self._largest = batch_size
+        self._shrinking = Lock()
         self._collector = BatchCollector(batch_size)
         self._flush_every = flush_every
         self._stage = stage
@@ -164,21 +172,36 @@ class BatchRunner:
 
     def _run_batch(self, batch: list[Instance]) -> None:
         """Run one batch; where it fails it is halved, so that a bad instance fails alone."""
+        outputs = self._try_batch(batch) if len(batch) <= self._largest else None
+        if outputs is None:
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]) if middle else ():
+                self._run_batch(half)
+            return
+        for instance, output in zip(batch, outputs, strict=True):
+            if instance.image.result.error is None:
+                instance.image.outputs[instance.slot] = output
+
+    def _try_batch(self, batch: list[Instance]) -> list[Any] | None:
+        """The outputs of a batch; None where it must be halved or its only instance failed."""
         try:
-            outputs = self._run([instance.packed for instance in batch])
+            return self._run([instance.packed for instance in batch])
         except _FATAL:
             raise
         except Exception as error:
             if len(batch) == 1:
                 batch[0].image.fail(f'{self._stage}: {one_line(error)}')
-                return
-            middle = len(batch) // 2
-            self._run_batch(batch[:middle])
-            self._run_batch(batch[middle:])
-            return
-        for instance, output in zip(batch, outputs, strict=True):
-            if instance.image.result.error is None:
-                instance.image.outputs[instance.slot] = output
+            elif is_out_of_memory(error):
+                self._shrink(len(batch) // 2)
+        return None
+
+    def _shrink(self, size: int) -> None:
+        with self._shrinking:
+            if size < self._largest:
+                self._largest = size
+                self._on_memory(size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _in_steps(batches: list[list[Instance]], ready: deque[ImageInFlight]) -> Iterator[Step]:

@@ -32,6 +32,7 @@ from .padding import pad_to_stride
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
 from .sources import Frame, Source, open_source
+from .tuning import choose_size, measure_rates
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
 
@@ -87,8 +88,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_cat_ids: int | Sequence[int] | None = None,
         show_progress: bool = False,
         *,
-        batch_size: int | None = None,
-        det_batch_size: int | None = None,
+        batch_size: int | str | None = None,
+        det_batch_size: int | str | None = None,
         precision: str | None = None,
         calib_images: int | None = None,
         engine: str | None = None,
@@ -127,6 +128,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         self.host = EngineHost(self.model, self.options.of_engine)
         self._sampled = False
+        self._fastest: dict[str, int] = {}
+        self._seen: dict[str, dict[str, Any]] | None = None
 
     # ---------------------------------------------------------------- building
 
@@ -164,7 +167,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self,
         inputs: Any,
         return_datasamples: bool = False,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         out_dir: str | None = None,
         **kwargs: Any,
     ) -> Iterator[dict]:
@@ -277,7 +280,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def call_options(
         self,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         bbox_thr: float = 0.3,
         nms_thr: float = 0.3,
         draw_heatmap: bool = False,
@@ -330,25 +333,28 @@ class BatchPose2DInferencer(Pose2DInferencer):
             InputError: A bad input, with ``on_error='raise'``.
         """
         with self._lock:
-            if self.wants_samples:
+            wanted = self.wants_samples(call)
+            if wanted:
                 frames = iter(source.frames)
-                first = list(islice(frames, 1 if source.camera else self.wants_samples))
+                first = list(islice(frames, 1 if source.camera else wanted))
                 self.settle(first, call)
                 source.frames = chain(first, frames)
         yield from self._flow(source, call, clock or StageClock())
 
-    @property
-    def wants_samples(self) -> int:
+    def wants_samples(self, call: CallOptions) -> int:
         """Images that :meth:`settle` should see before the first result; 0 for none."""
-        if self._sampled or all(host.settled for host in self.hosts.values()):
+        if not self._to_measure(call) and (
+            self._sampled or all(host.settled for host in self.hosts.values())
+        ):
             return 0
         return self.options.calib_images or SAMPLES
 
-    def settle(self, frames: Sequence[Frame], call: CallOptions | None = None) -> None:
-        """Build, check and choose the engines with some images of a run, before it begins.
+    def settle(self, frames: Iterable[Frame], call: CallOptions) -> None:
+        """Settle with some images what is open yet: engines and batch sizes.
 
-        A run does so by itself, with its first images; others may stand for it
-        better. Where PyTorch is the engine there is nothing to settle.
+        Engines are built, chosen and checked, and batch sizes of ``'auto'`` measured.
+        A stream does so by itself, with its first images; others may stand for a
+        run better. Where nothing is open, nothing happens.
 
         Args:
             frames: Some images.
@@ -359,28 +365,60 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 too much from PyTorch's.
         """
         hosts = [host for host in self.hosts.values() if not host.settled]
-        self._sampled = True
-        for host in hosts:
-            host.sampling = True
+        self._sampled, self._seen = True, {}
         try:
-            for _ in self._flow(Source(list(frames)), call or self.call_options(), StageClock()):
+            for host in hosts:
+                host.sampling = True
+            for _ in self._flow(Source(list(frames)), call, StageClock()):
                 pass
-        finally:
             for host in hosts:
                 host.sampling = False
-        for host in hosts:
-            host.settle()
+                host.settle()
+            for name in self._to_measure(call):
+                self._fastest[name] = self._measure(name, call)
+        finally:
+            self._seen = None
+            for host in hosts:
+                host.sampling = False
+
+    def _to_measure(self, call: CallOptions) -> list[str]:
+        """Networks whose batch size is to be measured and is not yet."""
+        sizes = {'pose': call.batch_size, 'detector': self.options.det_batch_size}
+        return [name for name in self.hosts if sizes[name] == 'auto' and name not in self._fastest]
+
+    def _measure(self, name: str, call: CallOptions) -> int:
+        """The fastest batch size of a network, for inputs like the first that was seen."""
+        host, packed = self.hosts[name], self._seen.get(name)
+        if packed is None:  # nobody was found
+            return SAMPLES
+        test_step = self._detect if name == 'detector' else self._test_step
+
+        def run(size: int) -> None:
+            samples = [copy.deepcopy(packed['data_samples']) for _ in range(size)]
+            test_step([{**packed, 'data_samples': sample} for sample in samples], call=call)
+
+        shape = tuple(packed['inputs'].shape) if isinstance(packed['inputs'], torch.Tensor) else ()
+        measured = host.remember('batch sizes', lambda: measure_rates(run), shape=shape)
+        rates = {int(size): rate for size, rate in measured.items()}
+        host.report |= {'batch_size': choose_size(rates), 'instances_per_second': rates}
+        return host.report['batch_size']
+
+    def _batch_size(self, name: str, asked: int | str) -> int:
+        return self._fastest.get(name, SAMPLES) if asked == 'auto' else asked
 
     def _flow(self, source: Source, call: CallOptions, clock: StageClock) -> Iterator[ImageResult]:
         """:meth:`stream` with engines as they are."""
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
-        det_batch = 1 if source.camera else self.options.det_batch_size
+        det_batch = self._batch_size(
+            'detector', 1 if source.camera else self.options.det_batch_size
+        )
         poses = BatchRunner(
             partial(self._test_step, call=call),
-            call.batch_size,
+            self._batch_size('pose', call.batch_size),
             call.flush_every,
             parallel=1 if source.camera else self.host.parallel,
+            on_memory=self.host.note_memory,
         )
         with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
             frames = source.frames
@@ -394,6 +432,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 persons = BatchRunner(
                     *(detect, det_batch, call.flush_every, 'detection'),
                     parallel=1 if source.camera else self.detector.host.parallel,
+                    on_memory=self.detector.host.note_memory,
                 )
                 images = clock.waiting('detection', persons.stream(images))
             images = pool.map(partial(self._prepare, call=call), images, ahead)
@@ -418,7 +457,13 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
+        self._note('detector', inputs)
         return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
+
+    def _note(self, name: str, inputs: list[dict[str, Any]]) -> None:
+        """Keep one input of a network while samples run."""
+        if self._seen is not None:
+            self._seen.setdefault(name, copy.deepcopy(inputs[0]))
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
@@ -454,6 +499,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
     @torch.no_grad()
     def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
         """Put one batch through the network, under this call's settings and no other's."""
+        self._note('pose', packed)
         model = copy.copy(self.model)  # all but the settings is shared
         model.test_cfg = call.test_cfg
         batch = self.collate_fn(packed)

@@ -11,6 +11,8 @@ from .engines.host import ENGINES, EngineOptions
 from .runtime import PRECISIONS, available_cores, resolve_precision
 
 CALIB_IMAGES = 64
+# What may be measured.
+_MEASURED = ('batch_size', 'det_batch_size')
 _LEAST = {'batch_size': 1, 'det_batch_size': 1, 'calib_images': 1, 'num_workers': 0}
 
 
@@ -20,8 +22,9 @@ class BatchOptions:
 
     Attributes:
         batch_size: Instances in one pass of the pose network: persons for a
-            top-down model, images for any other.
-        det_batch_size: Images in one pass of the person detector.
+            top-down model, images for any other; ``'auto'`` takes what is fastest
+            on this machine, found by a short measurement before the first result.
+        det_batch_size: Images in one pass of the person detector, or ``'auto'``.
         precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
             ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
             hardware computes natively, ``int8`` left out.
@@ -47,8 +50,8 @@ class BatchOptions:
             person, as stock does.
     """
 
-    batch_size: int | None = None
-    det_batch_size: int | None = None
+    batch_size: int | str | None = None
+    det_batch_size: int | str | None = None
     precision: str = 'fp32'
     calib_images: int | None = None
     engine: str = 'torch'
@@ -64,7 +67,9 @@ class BatchOptions:
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
+            if value is None or (value == 'auto' and name in _MEASURED):
+                continue
+            if type(value) is not int or value < least:
                 raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
         _check_choice('on_error', self.on_error, ('record', 'raise'))
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
@@ -129,7 +134,7 @@ class CallOptions:
             of one that started before it; 0 for no such boundary.
     """
 
-    batch_size: int
+    batch_size: int | str
     bbox_thr: float = 0.3
     nms_thr: float = 0.3
     select_thr: float = -1

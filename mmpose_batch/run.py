@@ -211,7 +211,7 @@ class Run:
         self._clock = StageClock()
         self._summary = RunSummary()
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
-        self._identity = self._identify()
+        self._identity: dict[str, Any] = {}
 
     def __call__(self) -> RunSummary:
         """Do it.
@@ -226,6 +226,8 @@ class Run:
             os.makedirs(self._options.out_dir, exist_ok=True)
             with _locked(self._options.out_dir):
                 check_out_dir(self._options)  # a run that ended in between
+                self._settle()
+                self._identity = self._identify()
                 keep = self._take_up()
                 self._write_info('running')
                 try:
@@ -323,6 +325,11 @@ class Run:
             'json': 'json' in self._options.formats,
             'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
             'det_batch_size': options.det_batch_size,
+            # What `auto` came to.
+            'settled': {
+                name: {key: host.report.get(key) for key in ('engine', 'precision', 'batch_size')}
+                for name, host in inferencer.hosts.items()
+            },
             'precision': options.precision,
             'engine': options.engine,
             'engine_device': options.engine_device,
@@ -367,8 +374,6 @@ class Run:
                 for record, _ in read_records(records.path):
                     if 'error' in record:
                         failures.append(record)
-            if done < total:
-                self._settle_engines()
             progress = stack.enter_context(ProgressReport(total, done, options.quiet))
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, self._clock):
@@ -381,9 +386,12 @@ class Run:
         rest = self._summary.seconds - sum(self._summary.stages.values())
         self._summary.stages['other'] = max(rest, 0.0)
 
-    def _settle_engines(self) -> None:
-        """Build engines with images from all over the run; a resumed run takes the same."""
-        wanted = min(self._inferencer.wants_samples, len(self._frames))
+    def _settle(self) -> None:
+        """Settle engines and batch sizes with images from all over the run.
+
+        A resumed run takes the same images, and finds what was measured.
+        """
+        wanted = min(self._inferencer.wants_samples(self._call), len(self._frames))
         if wanted:
             indices = np.linspace(0, len(self._frames) - 1, wanted).astype(int)
             self._inferencer.settle([self._frames[index] for index in indices], self._call)

@@ -22,6 +22,10 @@ _PRECISIONS_OF = {
 }
 
 
+# PyTorch's CPU allocator, ONNX Runtime and CUDA libraries, OpenVINO and other C++.
+_OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'bad_alloc')
+
+
 def available_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -63,6 +67,17 @@ def cpu_has_bf16() -> bool:
     """
     checks = ('_is_avx512_bf16_supported', '_is_amx_tile_supported')
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of the GPU or the machine, was too small.
+
+    PyTorch's allocator for CPUs and other libraries have no class of their own for it.
+    """
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+    )
 
 
 class StageClock:

@@ -147,7 +147,7 @@ def test_auto_takes_the_fastest(install, model, caplog):
     owner.test_step(run_of(model))
     assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
     assert owner.report['engine'] == 'openvino'
-    assert set(owner.report['candidates']) == {'torch', 'openvino'}
+    assert set(owner.report['seconds_of_a_batch']) == {'torch', 'openvino'}
 
 
 @torch.no_grad()

@@ -23,6 +23,13 @@ def test_a_batch_of_nothing_is_refused(name):
         BatchOptions(**{name: 0})
 
 
+def test_a_batch_size_may_be_measured():
+    options = BatchOptions(batch_size='auto', det_batch_size='auto').resolved('cpu', 'topdown')
+    assert (options.batch_size, options.det_batch_size) == ('auto', 'auto')
+    with pytest.raises(ValueError, match='num_workers: expected a whole number from 0'):
+        BatchOptions(num_workers='auto')
+
+
 def test_no_workers_at_all_are_a_choice():
     assert BatchOptions(num_workers=0).resolved('cpu', 'topdown').num_workers == 0
 

@@ -118,9 +118,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     speed = parser.add_argument_group('speed')
     speed.add_argument(
-        '--batch-size', type=int, metavar='N', help='persons (top-down) or images a pass'
+        '--batch-size',
+        type=size,
+        metavar='N',
+        help='persons (top-down) or images a pass; auto measures what is fastest here',
     )
-    speed.add_argument('--det-batch-size', type=int, metavar='N', help='images a detector pass')
+    speed.add_argument(
+        '--det-batch-size', type=size, metavar='N', help='images a detector pass, or auto'
+    )
     speed.add_argument(
         '--precision',
         choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
@@ -213,6 +218,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help='also read the folders in a folder (default: yes)',
     )
     return parser.parse_args(arguments)
+
+
+def size(text: str) -> int | str:
+    """A batch size: a number, or ``auto``."""
+    return text if text == 'auto' else int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,11 +1,12 @@
 """The engine of one model: chosen, built, checked on its first batch, and then asked."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ class EngineHost:
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._first: FirstBatch | None = None
+        self._model = model
         if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
             prepare_model(model, options.precision)
             self._take('torch', None)
@@ -105,8 +107,6 @@ class EngineHost:
                 'network; only torch runs it'
             )
         fuse_layers(model)
-        self._key = network_key(model)
-        self._cache = EngineCache() if options.cache else NoCache()
         self._seam = Seam(model)
         self._files = OnnxFiles(self._seam.network, self._key, self._cache)
         self._calibration = Calibration(self._seam.normalization)
@@ -114,6 +114,14 @@ class EngineHost:
             self._import(options.engine)
             if options.precision != 'int8':  # that wants inputs first
                 self._seam.engine = self._build(options.engine)
+
+    @cached_property
+    def _key(self) -> str:
+        return network_key(self._model)
+
+    @cached_property
+    def _cache(self) -> EngineCache:
+        return EngineCache() if self.options.cache else NoCache()
 
     @property
     def settled(self) -> bool:
@@ -150,6 +158,11 @@ class EngineHost:
             if not self.settled and self._first is not None:
                 self._settle(self._first)
 
+    def note_memory(self, batch_size: int) -> None:
+        """Say, and report, that the memory holds no larger batches."""
+        self.report['largest_batch'] = batch_size
+        logger.warning('out of memory: going on with batches of %d at most', batch_size)
+
     def _sample(self, run: Run) -> Sequence[BaseDataElement]:
         """Have PyTorch compute a batch, and keep its inputs."""
         record = self._calibration.add if self.options.precision == 'int8' else None
@@ -176,27 +189,56 @@ class EngineHost:
 
     def _choose(self, first: FirstBatch) -> None:
         """Take the fastest engine of those that are there and answer as PyTorch does."""
-        engines: dict[str, Engine] = {}
-        reports: dict[str, dict[str, Any]] = {}
-        for name in self._candidates():
+        seconds = self.remember('engines', lambda: self._time_engines(first))
+        for name in sorted(seconds, key=seconds.__getitem__):
             try:
-                self._seam.engine = self._seam.by_torch if name == 'torch' else self._build(name)
+                self._seam.engine = self._engine(name)
                 self._check(name, first)
             except (EngineError, ValueError) as error:
                 logger.warning('%s; passed over', error)
                 continue
-            engines[name] = self._seam.engine
-            reports[name] = {**self.report, 'seconds_of_a_batch': shortest(first.run)}
-        if not engines:
-            logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
-            engines['torch'] = self._seam.by_torch
-            reports['torch'] = {'precision': 'fp32', 'seconds_of_a_batch': 0.0}
-        fastest = min(engines, key=lambda name: reports[name]['seconds_of_a_batch'])
-        self._seam.engine, self.report = engines[fastest], reports[fastest]
-        self.report['candidates'] = {
-            name: report['seconds_of_a_batch'] for name, report in reports.items()
-        }
-        self._take(fastest, engines[fastest])
+            self.report['seconds_of_a_batch'] = seconds
+            self._take(name, self._seam.engine)
+            return
+        logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
+        self._seam.engine = self._seam.by_torch
+        self.report['precision'] = 'fp32'
+        self._take('torch', None)
+
+    def _time_engines(self, first: FirstBatch) -> dict[str, float]:
+        """Seconds of a batch for each engine that is there and answers as PyTorch does."""
+        seconds = {}
+        for name in self._candidates():
+            try:
+                self._seam.engine = self._engine(name)
+                self._check(name, first)
+            except (EngineError, ValueError) as error:
+                logger.warning('%s; passed over', error)
+                continue
+            seconds[name] = shortest(first.run)
+        return seconds
+
+    def _engine(self, name: str) -> Engine:
+        return self._seam.by_torch if name == 'torch' else self._build(name)
+
+    def remember(
+        self, kind: str, measure: Callable[[], dict[str, Any]], **settings: Any
+    ) -> dict[str, Any]:
+        """What was measured on this machine with this network and these settings, once.
+
+        Args:
+            kind: Of the measurement.
+            measure: Gives the outcome, as JSON has it.
+            settings: That it depends on, beside engine, precision and device.
+        """
+        asked = {'engine': self.options.engine, 'precision': self.options.precision}
+        asked |= {'device': self.options.device, 'threads': torch.get_num_threads(), **settings}
+        key = entry_key(self._key, kind=kind, **asked)
+
+        def build(folder: Path) -> None:
+            (folder / 'measured.json').write_text(json.dumps(measure()))
+
+        return json.loads((self._cache.entry(key, build) / 'measured.json').read_text())
 
     def _check(self, name: str, first: FirstBatch) -> None:
         """See that an engine runs and answers as PyTorch does."""
