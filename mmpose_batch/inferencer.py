@@ -128,7 +128,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         self.host = EngineHost(self.model, self.options.of_engine)
         self._sampled = False
-        self._fastest: dict[str, int] = {}
+        self.measured_batch_sizes: dict[str, int] = {}
         self._seen: dict[str, dict[str, Any]] | None = None
 
     # ---------------------------------------------------------------- building
@@ -375,7 +375,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 host.sampling = False
                 host.settle()
             for name in self._to_measure(call):
-                self._fastest[name] = self._measure(name, call)
+                self.measured_batch_sizes[name] = self._measure(name, call)
         finally:
             self._seen = None
             for host in hosts:
@@ -384,7 +384,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _to_measure(self, call: CallOptions) -> list[str]:
         """Networks whose batch size is to be measured and is not yet."""
         sizes = {'pose': call.batch_size, 'detector': self.options.det_batch_size}
-        return [name for name in self.hosts if sizes[name] == 'auto' and name not in self._fastest]
+        return [
+            name
+            for name in self.hosts
+            if sizes[name] == 'auto' and name not in self.measured_batch_sizes
+        ]
 
     def _measure(self, name: str, call: CallOptions) -> int:
         """The fastest batch size of a network, for inputs like the first that was seen."""
@@ -404,7 +408,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return host.report['batch_size']
 
     def _batch_size(self, name: str, asked: int | str) -> int:
-        return self._fastest.get(name, SAMPLES) if asked == 'auto' else asked
+        return self.measured_batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
 
     def _flow(self, source: Source, call: CallOptions, clock: StageClock) -> Iterator[ImageResult]:
         """:meth:`stream` with engines as they are."""

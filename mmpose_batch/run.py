@@ -325,13 +325,10 @@ class Run:
             'json': 'json' in self._options.formats,
             'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
             'det_batch_size': options.det_batch_size,
-            # What `auto` came to.
-            'settled': {
-                name: {key: host.report.get(key) for key in ('engine', 'precision', 'batch_size')}
-                for name, host in inferencer.hosts.items()
-            },
             'precision': options.precision,
-            'engine': options.engine,
+            # What `auto` came to, not that it was asked for.
+            'engine': {name: host.report['engine'] for name, host in inferencer.hosts.items()},
+            'measured_batch_sizes': inferencer.measured_batch_sizes,
             'engine_device': options.engine_device,
             'calib_images': options.calib_images,
             'rect': options.rect,
