@@ -63,7 +63,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
         batch_size, det_batch_size, precision, calib_images, engine, engine_device,
-        engine_cache, self_check, flip_test, rect, num_workers, on_error, no_person:
+        engine_file, engine_cache, self_check, flip_test, rect, num_workers, on_error, no_person:
             See :class:`mmpose_batch.options.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
@@ -94,6 +94,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         calib_images: int | None = None,
         engine: str | None = None,
         engine_device: str | None = None,
+        engine_file: str | None = None,
         engine_cache: bool | None = None,
         self_check: bool | None = None,
         flip_test: bool | None = None,
@@ -126,7 +127,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             self._pad_to_stride()
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
-        self.host = EngineHost(self.model, self.options.of_engine)
+        engine = replace(self.options.of_engine, file=self.options.engine_file)
+        self.host = EngineHost(self.model, engine)
         self._sampled = False
         self.measured_batch_sizes: dict[str, int] = {}
         self._seen: dict[str, dict[str, Any]] | None = None

@@ -35,6 +35,8 @@ class BatchOptions:
             are installed and answer as PyTorch does.
         engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``) or ONNX
             Runtime's execution provider; None takes the CPU.
+        engine_file: ONNX file of the pose network, exported elsewhere, for
+            ``onnxruntime`` and ``openvino``; None has it exported.
         engine_cache: Keep what an engine builds on disk, for the next start.
         self_check: Refuse an engine whose first batch differs too much from
             PyTorch's.
@@ -56,6 +58,7 @@ class BatchOptions:
     calib_images: int | None = None
     engine: str = 'torch'
     engine_device: str | None = None
+    engine_file: str | None = None
     engine_cache: bool = True
     self_check: bool = True
     flip_test: bool | None = None
@@ -77,6 +80,10 @@ class BatchOptions:
         _check_choice('engine', self.engine, ENGINES)
         if self.calib_images is not None and self.precision != 'int8':
             raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
+        if self.engine_file is not None and self.engine.startswith('torch'):
+            raise ValueError(
+                f'engine_file: onnxruntime, openvino or auto run it, not engine {self.engine}'
+            )
         for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
             value = getattr(self, name)
             if type(value) is not bool and (name, value) != ('flip_test', None):

@@ -330,6 +330,7 @@ class Run:
             'engine': {name: host.report['engine'] for name, host in inferencer.hosts.items()},
             'measured_batch_sizes': inferencer.measured_batch_sizes,
             'engine_device': options.engine_device,
+            'engine_file': _file_digest(options.engine_file),
             'calib_images': options.calib_images,
             'rect': options.rect,
             'no_person': options.no_person,
@@ -506,6 +507,13 @@ def _tensors(model: nn.Module) -> Iterator[bytes]:
     for name, tensor in model.state_dict().items():
         yield name.encode()
         yield tensor.cpu().numpy().tobytes()
+
+
+def _file_digest(path: str | None) -> str | None:
+    if path is None:
+        return None
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _fingerprint(frame: Frame) -> bytes:

@@ -422,7 +422,7 @@ PARSER = {
     'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
     'no folder': (['in'], 'the following arguments are required: --out-dir'),
     'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
-    'an unknown precision': (['--precision', 'int4'], "invalid choice: 'int8'"),
+    'an unknown precision': (['--precision', 'int4'], "invalid choice: 'int4'"),
     'a word for a number': (['--batch-size', 'many'], "invalid size value: 'many'"),
     'resume and overwrite': (['--resume', '--overwrite'], 'not allowed with argument'),
 }

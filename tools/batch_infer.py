@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 TOOL = 'batch_infer'
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
-    *('precision', 'calib_images', 'engine', 'engine_device', 'engine_cache', 'self_check'),
+    *('precision', 'calib_images', 'engine', 'engine_device', 'engine_file'),
+    *('engine_cache', 'self_check'),
     *('flip_test', 'rect'),
     *('num_workers', 'on_error', 'no_person'),
 )
@@ -147,6 +148,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--engine-device',
         metavar='NAME',
         help="OpenVINO's device (CPU, GPU, NPU) or ONNX Runtime's execution provider",
+    )
+    speed.add_argument(
+        '--engine-file',
+        metavar='FILE',
+        help='ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py, instead of '
+        'an export of --pose2d (whose config it must be of)',
     )
     speed.add_argument(
         '--no-engine-cache',

@@ -20,6 +20,7 @@ from .cache import EngineCache, NoCache, entry_key, network_key
 from .check import BOUNDS, Instances, compare, instances_of
 from .export import export_onnx
 from .fusion import fuse_layers
+from .given import FixedBatch, GivenFile, predict_decoded
 from .quantization import (
     Calibration,
     ModelFiles,
@@ -28,7 +29,7 @@ from .quantization import (
     quantize_onnx,
     quantize_openvino,
 )
-from .seam import Engine, Network, Seam, has_seam
+from .seam import Engine, Network, Seam, has_seam, head_of
 from .torch_eager import prepare_model
 
 ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
@@ -49,6 +50,7 @@ class EngineOptions:
         engine: One of :data:`ENGINES`.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         device: OpenVINO's device or ONNX Runtime's provider; None takes the CPU.
+        file: An ONNX file of the network, from elsewhere; None has it exported.
         cache: Whether built engines are kept on disk.
         self_check: Whether answers that differ too much from PyTorch's are refused.
     """
@@ -56,6 +58,7 @@ class EngineOptions:
     engine: str = 'torch'
     precision: str = 'fp32'
     device: str | None = None
+    file: str | None = None
     cache: bool = True
     self_check: bool = True
 
@@ -110,10 +113,13 @@ class EngineHost:
         self._seam = Seam(model)
         self._files = OnnxFiles(self._seam.network, self._key, self._cache)
         self._calibration = Calibration(self._seam.normalization)
+        self._given = None if options.file is None else self._take_file(model)
         if options.engine != 'auto':
             self._import(options.engine)
             if options.precision != 'int8':  # that wants inputs first
                 self._seam.engine = self._build(options.engine)
+                if not options.self_check:
+                    self._take(options.engine, self._seam.engine)
 
     @cached_property
     def _key(self) -> str:
@@ -185,7 +191,8 @@ class EngineHost:
 
     def _candidates(self) -> tuple[str, ...]:
         others = ('openvino', 'onnxruntime')
-        return others if self.options.precision == 'int8' else ('torch', *others)
+        own = self.options.precision == 'int8' or self.options.file is not None
+        return others if own else ('torch', *others)
 
     def _choose(self, first: FirstBatch) -> None:
         """Take the fastest engine of those that are there and answer as PyTorch does."""
@@ -200,7 +207,8 @@ class EngineHost:
             self.report['seconds_of_a_batch'] = seconds
             self._take(name, self._seam.engine)
             return
-        logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
+        asked = self.options.file or self.options.precision
+        logger.warning('engine: none does %s here; torch in fp32', asked)
         self._seam.engine = self._seam.by_torch
         self.report['precision'] = 'fp32'
         self._take('torch', None)
@@ -244,6 +252,8 @@ class EngineHost:
         """See that an engine runs and answers as PyTorch does."""
         try:
             answers = instances_of_all(first.run())
+        except EngineError:
+            raise
         except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
             text = (str(error).splitlines() or [''])[0]
             raise EngineError(
@@ -287,6 +297,24 @@ class EngineHost:
                     f"pip install 'mmpose-batch[{extra}]' ({error})"
                 ) from error
 
+    def _take_file(self, model: nn.Module) -> GivenFile:
+        """Look through the file that is to be run instead of an export of the model."""
+        if self.options.precision == 'int8':
+            raise ValueError('engine_file: int8 is for networks that are exported here')
+        given = GivenFile(self.options.file)
+        if given.decoded:
+            head = head_of(model)
+            head.predict = predict_decoded(self._seam, head)
+        elif given.size is not None:
+            given.check_outputs(self._seam.network, given.size)
+        self._files, self._key = given, f'file {given.key}'
+        return given
+
+    def _fixed(self, engine: Engine) -> Engine:
+        """The engine for a file that takes batches of one size."""
+        size = self._given and self._given.batch_size
+        return FixedBatch(engine, size) if size else engine
+
     def _network_files(self, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
         """Files of the network in the precision that is asked for, and what names them."""
         if self.options.precision != 'int8':
@@ -298,7 +326,7 @@ class EngineHost:
 
     def _openvino(self) -> Engine:
         files, key = self._network_files(quantize_openvino, 'network.xml')
-        return import_module('.openvino', __package__).OpenVINOEngine(
+        engine = import_module('.openvino', __package__).OpenVINOEngine(
             files,
             key,
             self._seam.normalization,
@@ -306,15 +334,18 @@ class EngineHost:
             self._cache,
             device=self.options.device or 'CPU',
             parallel=PARALLEL,
+            fixed=bool(self._given and self._given.batch_size),
         )
+        return self._fixed(engine)
 
     def _onnxruntime(self) -> Engine:
         files, _ = self._network_files(quantize_onnx, 'network.int8.onnx')
-        return import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
+        engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
             files,
             self._seam.normalization,
             [self.options.device or 'CPUExecutionProvider'],
         )
+        return self._fixed(engine)
 
     def _torch_compile(self) -> Engine:
         return import_module('.torch_compile', __package__).TorchCompileEngine(

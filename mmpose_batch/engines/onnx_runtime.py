@@ -8,7 +8,6 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
-from .export import INPUT_NAME
 from .seam import Normalization
 
 
@@ -59,7 +58,9 @@ class OnnxRuntimeEngine:
         with self._lock:
             if size not in self._sessions:
                 self._sessions[size] = self._open(size)
-        outputs = self._sessions[size].run(None, {INPUT_NAME: inputs.contiguous().numpy()})
+        session = self._sessions[size]
+        name = session.get_inputs()[0].name
+        outputs = session.run(None, {name: inputs.contiguous().numpy()})
         return [torch.from_numpy(output) for output in outputs]
 
     def _open(self, size: tuple[int, int]) -> ort.InferenceSession:

@@ -36,6 +36,7 @@ class OpenVINOEngine:
         cache: Keeps what is compiled.
         device: OpenVINO's name: ``CPU``, ``GPU``, ``NPU``, ...
         parallel: Calls that run at a time; 1 uses all cores for each.
+        fixed: Whether the file takes batches of one size, which then come.
 
     Raises:
         ValueError: There is no such device, or it cannot do the precision.
@@ -52,8 +53,10 @@ class OpenVINOEngine:
         cache: EngineCache,
         device: str = 'CPU',
         parallel: int = 1,
+        fixed: bool = False,
     ) -> None:
         self._core = ov.Core()
+        self._fixed = fixed
         check_device(self._core, device, precision)
         self._onnx_for = onnx_for
         self._key = key
@@ -81,7 +84,8 @@ class OpenVINOEngine:
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
         count = len(inputs)
-        inputs = fill_up(inputs, next_power_of_two(count)).contiguous().numpy()
+        filled = count if self._fixed else next_power_of_two(count)
+        inputs = fill_up(inputs, filled).contiguous().numpy()
         request = self._request(inputs.shape, inputs.dtype)
         outputs = request.infer({0: inputs}, share_inputs=True)
         return [torch.from_numpy(output[:count]) for output in outputs.to_tuple()]

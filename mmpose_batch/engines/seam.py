@@ -178,6 +178,15 @@ class Seam:
         finally:
             del self._thread.engine
 
+    @property
+    def by_reference(self) -> bool:
+        """Whether PyTorch computes in this thread."""
+        return hasattr(self._thread, 'engine') or self.engine == self.by_torch
+
+    def compute_as_is(self, pending: Pending) -> Sequence[Tensor]:
+        """The engine's own outputs for one batch, where they are not what the head decodes."""
+        return self.engine(pending.inputs)
+
     def _extract_feat(self, inputs: Tensor) -> Pending:
         pending = Pending(inputs)
         # A batch whose decoding failed is forgotten with the last reference to it.
