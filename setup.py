@@ -50,6 +50,9 @@ setup(
     install_requires=['orjson', 'rich'],
     extras_require={
         'coco': ['xtcocotools'],
+        'openvino': ['openvino>=2026.4', 'onnx'],
+        'onnxruntime': ['onnxruntime', 'onnx'],
+        'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
         'dev': ['pytest', 'ruff', 'codespell'],
     },
 )

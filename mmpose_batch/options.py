@@ -22,7 +22,8 @@ class BatchOptions:
 
     Attributes:
         batch_size: Instances in one pass of the pose network: persons for a
-            top-down model, images for any other; ``'auto'`` takes what is fastest
+            top-down model, images for any other; 1 has an engine finish each one as
+            soon as it can; ``'auto'`` takes what is fastest
             on this machine, found by a short measurement before the first result.
         det_batch_size: Images in one pass of the person detector, or ``'auto'``.
         precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
@@ -119,6 +120,7 @@ class BatchOptions:
             device=self.engine_device,
             cache=self.engine_cache,
             self_check=self.self_check,
+            latency=self.batch_size == 1,
         )
 
 

@@ -53,6 +53,8 @@ class EngineOptions:
         file: An ONNX file of the network, from elsewhere; None has it exported.
         cache: Whether built engines are kept on disk.
         self_check: Whether answers that differ too much from PyTorch's are refused.
+        latency: Whether one batch at a time is run, as fast as it can be, rather than
+            as many in a second as can be.
     """
 
     engine: str = 'torch'
@@ -61,6 +63,7 @@ class EngineOptions:
     file: str | None = None
     cache: bool = True
     self_check: bool = True
+    latency: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,8 @@ class EngineHost:
 
     def __init__(self, model: nn.Module, options: EngineOptions) -> None:
         self.options = options
-        self.parallel = 1 if options.engine in ('torch', 'torch-compile') else PARALLEL
+        alone = options.latency or options.engine in ('torch', 'torch-compile')
+        self.parallel = 1 if alone else PARALLEL
         self.report: dict[str, Any] = {'engine': 'torch', 'precision': options.precision}
         self.sampling = False
         self._settled = threading.Event()
@@ -333,7 +337,7 @@ class EngineHost:
             self.options.precision,
             self._cache,
             device=self.options.device or 'CPU',
-            parallel=PARALLEL,
+            parallel=self.parallel,
             fixed=bool(self._given and self._given.batch_size),
         )
         return self._fixed(engine)
