@@ -77,6 +77,18 @@ def test_a_batch_is_answered_like_its_parts(top_down, engine, batch_size):
             )
 
 
+@pytest.mark.slow
+def test_torch_compile_answers_as_torch(top_down):
+    images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(3)]
+    ours = top_down.ours(engine='torch-compile')
+    for found, expected in zip(ours(images), top_down.ours()(images), strict=True):
+        for one, other in zip(found['predictions'][0], expected['predictions'][0], strict=True):
+            np.testing.assert_allclose(
+                one['keypoints'], other['keypoints'], atol=KEYPOINT_TOLERANCE_PX
+            )
+    assert ours.host.report['engine'] == 'torch-compile'
+
+
 @pytest.mark.parametrize('engine', ENGINES)
 def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
     inferencer = one_stage.ours(engine=engine)
