@@ -179,8 +179,9 @@ class BatchRunner:
                 self._run_batch(half)
             return
         for instance, output in zip(batch, outputs, strict=True):
-            if instance.image.result.error is None:
-                instance.image.outputs[instance.slot] = output
+            places = instance.image.outputs
+            if places:  # none any more where another batch of the image has failed
+                places[instance.slot] = output
 
     def _try_batch(self, batch: list[Instance]) -> list[Any] | None:
         """The outputs of a batch; None where it must be halved or its only instance failed."""

@@ -1,7 +1,9 @@
 """BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
 
 import copy
+import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -22,8 +24,9 @@ from mmpose.structures import PoseDataSample, merge_data_samples
 from rich.progress import track
 from torch import nn
 
-from .batching import BatchRunner, ImageInFlight, one_line
+from .batching import DEVICE_LOST, BatchRunner, ImageInFlight, one_line
 from .detection import PersonDetector, build_detector
+from .engines import EngineError
 from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
@@ -36,8 +39,11 @@ from .tuning import choose_size, measure_rates
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
 
-# Images that an engine is checked with.
+# Images that engines are checked and batch sizes measured with.
 SAMPLES = 8
+_DEVICE_LOST = (DEVICE_LOST,) if DEVICE_LOST else ()
+
+logger = logging.getLogger('mmpose_batch')
 
 
 @INFERENCERS.register_module()
@@ -125,6 +131,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
+        if self.options.flip_test is not None and 'flip_test' not in self.model.test_cfg:
+            raise ValueError('flip_test: this model never tests mirrored images')
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         engine = replace(self.options.of_engine, file=self.options.engine_file)
@@ -335,53 +343,73 @@ class BatchPose2DInferencer(Pose2DInferencer):
             InputError: A bad input, with ``on_error='raise'``.
         """
         with self._lock:
-            wanted = self.wants_samples(call)
-            if wanted:
+            wanted = 1 if source.camera else self.wants_samples(call)
+            if self.wants_samples(call):
                 frames = iter(source.frames)
-                first = list(islice(frames, 1 if source.camera else wanted))
-                self.settle(first, call)
-                source.frames = chain(first, frames)
-        yield from self._flow(source, call, clock or StageClock())
+                source.frames = chain(self.settle(list(islice(frames, wanted)), call), frames)
+        with closing(self._flow(source, call, clock or StageClock())) as results:
+            yield from map(self._raise_error, results)
+
+    def _raise_error(self, result: ImageResult) -> ImageResult:
+        if result.error is not None and self.options.on_error == 'raise':
+            raise InputError(f'{result.frame.path}: {result.error}')
+        return result
 
     def wants_samples(self, call: CallOptions) -> int:
         """Images that :meth:`settle` should see before the first result; 0 for none."""
-        if not self._to_measure(call) and (
-            self._sampled or all(host.settled for host in self.hosts.values())
-        ):
-            return 0
-        return self.options.calib_images or SAMPLES
+        engines = not self._sampled and any(host.wants_samples for host in self.hosts.values())
+        return (self.options.calib_images or SAMPLES) if engines or self._to_measure(call) else 0
 
-    def settle(self, frames: Iterable[Frame], call: CallOptions) -> None:
+    def settle(self, frames: list[Frame], call: CallOptions) -> Iterator[Frame]:
         """Settle with some images what is open yet: engines and batch sizes.
 
         Engines are built, chosen and checked, and batch sizes of ``'auto'`` measured.
         A stream does so by itself, with its first images; others may stand for a
-        run better. Where nothing is open, nothing happens.
+        run better.
 
         Args:
             frames: Some images.
             call: The options of the run.
 
+        Returns:
+            The frames again, each let go of when it is handed out.
+
         Raises:
             EngineError: An engine cannot run the network, or its answers differ
                 too much from PyTorch's.
         """
-        hosts = [host for host in self.hosts.values() if not host.settled]
-        self._sampled, self._seen = True, {}
-        try:
-            for host in hosts:
-                host.sampling = True
-            for _ in self._flow(Source(list(frames)), call, StageClock()):
-                pass
-            for host in hosts:
-                host.sampling = False
-                host.settle()
-            for name in self._to_measure(call):
-                self.measured_batch_sizes[name] = self._measure(name, call)
-        finally:
-            self._seen = None
-            for host in hosts:
-                host.sampling = False
+        with self._lock:
+            hosts = [host for host in self.hosts.values() if host.wants_samples]
+            self._seen = {}
+            try:
+                for host in hosts:
+                    host.sampling = True
+                for _ in self._flow(Source(list(frames)), call, StageClock(), alone=True):
+                    pass
+                for host in hosts:
+                    host.sampling = False
+                    host.settle()
+                for name in self._to_measure(call):
+                    self.measured_batch_sizes[name] = self._measure(name, call)
+                self._sampled = True
+            finally:
+                self._seen = None
+                for host in hosts:
+                    host.sampling = False
+        waiting = deque(frames)
+        frames.clear()
+        return (waiting.popleft() for _ in range(len(waiting)))
+
+    def adopt(self, engines: dict[str, str], batch_sizes: dict[str, int]) -> None:
+        """Take over what ``auto`` came to in the run that goes on.
+
+        Args:
+            engines: Name of a network, as in :attr:`hosts`, to its engine.
+            batch_sizes: Name of a network to its measured batch size.
+        """
+        for name, host in self.hosts.items():
+            host.adopted = engines.get(name)
+        self.measured_batch_sizes.update(batch_sizes)
 
     def _to_measure(self, call: CallOptions) -> list[str]:
         """Networks whose batch size is to be measured and is not yet."""
@@ -395,7 +423,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _measure(self, name: str, call: CallOptions) -> int:
         """The fastest batch size of a network, for inputs like the first that was seen."""
         host, packed = self.hosts[name], self._seen.get(name)
-        if packed is None:  # nobody was found
+        if packed is None:
+            logger.warning('batch size: nobody in the first images to measure with; %d', SAMPLES)
             return SAMPLES
         test_step = self._detect if name == 'detector' else self._test_step
 
@@ -404,7 +433,15 @@ class BatchPose2DInferencer(Pose2DInferencer):
             test_step([{**packed, 'data_samples': sample} for sample in samples], call=call)
 
         shape = tuple(packed['inputs'].shape) if isinstance(packed['inputs'], torch.Tensor) else ()
-        measured = host.remember('batch sizes', lambda: measure_rates(run), shape=shape)
+        flip_test = bool(call.test_cfg.get('flip_test'))
+        try:
+            measured = host.remember(
+                'batch sizes', lambda: (measure_rates(run), True), shape=shape, flip_test=flip_test
+            )
+        except (EngineError, *_DEVICE_LOST):
+            raise
+        except Exception as error:
+            raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error
         rates = {int(size): rate for size, rate in measured.items()}
         host.report |= {'batch_size': choose_size(rates), 'instances_per_second': rates}
         return host.report['batch_size']
@@ -412,8 +449,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _batch_size(self, name: str, asked: int | str) -> int:
         return self.measured_batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
 
-    def _flow(self, source: Source, call: CallOptions, clock: StageClock) -> Iterator[ImageResult]:
-        """:meth:`stream` with engines as they are."""
+    def _flow(
+        self, source: Source, call: CallOptions, clock: StageClock, alone: bool = False
+    ) -> Iterator[ImageResult]:
+        """:meth:`stream` with engines as they are; ``alone`` for one batch at a time."""
+        alone = alone or source.camera
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
         det_batch = self._batch_size(
@@ -423,7 +463,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             partial(self._test_step, call=call),
             self._batch_size('pose', call.batch_size),
             call.flush_every,
-            parallel=1 if source.camera else self.host.parallel,
+            parallel=1 if alone else self.host.parallel,
             on_memory=self.host.note_memory,
         )
         with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
@@ -437,7 +477,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 detect = partial(self._detect, call=call)
                 persons = BatchRunner(
                     *(detect, det_batch, call.flush_every, 'detection'),
-                    parallel=1 if source.camera else self.detector.host.parallel,
+                    parallel=1 if alone else self.detector.host.parallel,
                     on_memory=self.detector.host.note_memory,
                 )
                 images = clock.waiting('detection', persons.stream(images))
@@ -468,8 +508,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def _note(self, name: str, inputs: list[dict[str, Any]]) -> None:
         """Keep one input of a network while samples run."""
-        if self._seen is not None:
-            self._seen.setdefault(name, copy.deepcopy(inputs[0]))
+        seen = self._seen
+        if seen is not None and name not in seen:
+            seen[name] = copy.deepcopy(inputs[0])
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
@@ -519,8 +560,6 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 result.data_samples = self._select(image, call)
             except Exception as error:  # mmpose's NMS fails on a pose without extent, say
                 image.fail(f'selection of instances: {one_line(error)}')
-        if result.error is not None and self.options.on_error == 'raise':
-            raise InputError(f'{result.frame.path}: {result.error}')
         return result
 
     def _select(self, image: ImageInFlight, call: CallOptions) -> list[PoseDataSample]:

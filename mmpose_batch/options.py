@@ -85,6 +85,12 @@ class BatchOptions:
             raise ValueError(
                 f'engine_file: onnxruntime, openvino or auto run it, not engine {self.engine}'
             )
+        if self.engine_file is not None and self.rect:
+            raise ValueError('engine_file: its inputs have one size, with rect they have many')
+        if self.engine_device is not None and self.engine not in ('onnxruntime', 'openvino'):
+            raise ValueError(
+                f'engine_device: for onnxruntime and openvino, not for engine {self.engine}'
+            )
         for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
             value = getattr(self, name)
             if type(value) is not bool and (name, value) != ('flip_test', None):
@@ -106,7 +112,7 @@ class BatchOptions:
         return replace(
             self,
             batch_size=self.batch_size or default_batch,
-            precision=resolve_precision(self.precision, device, self.engine),
+            precision=resolve_precision(self.precision, device, self.engine, self.engine_device),
             calib_images=self.calib_images or (CALIB_IMAGES if self.precision == 'int8' else None),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
         )
@@ -184,7 +190,15 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
         raise ValueError(
             f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
         )
-    return {**own, **{key: value for key, value in given.items() if value is not None}}
+    given = {key: value for key, value in given.items() if value is not None}
+    # What only goes with another choice of the config goes with it.
+    for choice, dependent in (
+        ('precision', ('calib_images',)),
+        ('engine', ('engine_device', 'engine_file')),
+    ):
+        if given.get(choice, own.get(choice)) != own.get(choice):
+            own = {key: value for key, value in own.items() if key not in dependent}
+    return {**own, **given}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

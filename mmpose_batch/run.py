@@ -7,6 +7,7 @@ import json
 import os
 import os.path as osp
 import platform
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -211,7 +212,8 @@ class Run:
         self._clock = StageClock()
         self._summary = RunSummary()
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
-        self._identity: dict[str, Any] = {}
+        self._identity = self._identify()
+        self._before: dict[str, Any] = {}  # what the run that goes on came to
 
     def __call__(self) -> RunSummary:
         """Do it.
@@ -226,9 +228,9 @@ class Run:
             os.makedirs(self._options.out_dir, exist_ok=True)
             with _locked(self._options.out_dir):
                 check_out_dir(self._options)  # a run that ended in between
-                self._settle()
-                self._identity = self._identify()
                 keep = self._take_up()
+                if keep[0] < len(self._frames):
+                    self._settle()
                 self._write_info('running')
                 try:
                     self._stream(*keep)
@@ -326,11 +328,9 @@ class Run:
             'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
             'det_batch_size': options.det_batch_size,
             'precision': options.precision,
-            # What `auto` came to, not that it was asked for.
-            'engine': {name: host.report['engine'] for name, host in inferencer.hosts.items()},
-            'measured_batch_sizes': inferencer.measured_batch_sizes,
+            'engine': options.engine,
             'engine_device': options.engine_device,
-            'engine_file': _file_digest(options.engine_file),
+            'engine_file': inferencer.host.report.get('file'),
             'calib_images': options.calib_images,
             'rect': options.rect,
             'no_person': options.no_person,
@@ -343,7 +343,8 @@ class Run:
     def _check_identity(self) -> None:
         try:
             with open(self._path('run.json'), encoding='utf-8') as file:
-                before = json.load(file)['identity']
+                info = json.load(file)
+            before, self._before = info['identity'], info['settled']
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 'cannot resume: run.json, which tells what the earlier run was, is missing '
@@ -387,12 +388,42 @@ class Run:
     def _settle(self) -> None:
         """Settle engines and batch sizes with images from all over the run.
 
-        A resumed run takes the same images, and finds what was measured.
+        A run that goes on takes over what `auto` came to, and the same images.
+
+        Raises:
+            RunError: It comes to something else now.
         """
-        wanted = min(self._inferencer.wants_samples(self._call), len(self._frames))
+        inferencer = self._inferencer
+        if self._before:
+            inferencer.adopt(self._before['engines'], self._before['batch_sizes'])
+        wanted = min(inferencer.wants_samples(self._call), len(self._frames))
         if wanted:
+            if not self._options.quiet:
+                print(f'building and checking engines with {wanted} images', file=sys.stderr)
             indices = np.linspace(0, len(self._frames) - 1, wanted).astype(int)
-            self._inferencer.settle([self._frames[index] for index in indices], self._call)
+            inferencer.settle([self._frames[index] for index in indices], self._call)
+        changed = [
+            key
+            for key, values in self._settled().items()
+            for name, value in values.items()
+            if name in self._before.get(key, {}) and value != self._before[key][name]
+        ]
+        if changed:
+            raise RunError(
+                f'cannot resume: not what the earlier run came to: {", ".join(changed)} '
+                '(results would be mixed); use another folder'
+            )
+
+    def _settled(self) -> dict[str, Any]:
+        """What the output depends on and the first images decide, where they did."""
+        hosts = self._inferencer.hosts
+        reports = {name: host.report for name, host in hosts.items() if host.settled}
+        return {
+            'engines': {name: report['engine'] for name, report in reports.items()},
+            'precisions': {name: report['precision'] for name, report in reports.items()},
+            'calibrations': {name: report.get('calibration') for name, report in reports.items()},
+            'batch_sizes': self._inferencer.measured_batch_sizes,
+        }
 
     def _write(
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
@@ -464,6 +495,7 @@ class Run:
                 'batch_size': self._call.batch_size,
                 'torch_threads': torch.get_num_threads(),
             },
+            'settled': self._before or self._settled(),
             'engines': {name: host.report for name, host in self._inferencer.hosts.items()},
             'counts': {
                 key: getattr(self._summary, key)
@@ -507,13 +539,6 @@ def _tensors(model: nn.Module) -> Iterator[bytes]:
     for name, tensor in model.state_dict().items():
         yield name.encode()
         yield tensor.cpu().numpy().tobytes()
-
-
-def _file_digest(path: str | None) -> str | None:
-    if path is None:
-        return None
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _fingerprint(frame: Frame) -> bytes:

@@ -13,17 +13,20 @@ Item = TypeVar('Item')
 
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', 'auto')
 # What each engine may be asked for; whether a device does it is another question.
-_PRECISIONS_OF = {
+PRECISIONS_OF = {
     'torch': ('fp32', 'fp16', 'bf16'),
     'torch-compile': ('fp32', 'fp16', 'bf16'),
     'onnxruntime': ('fp32', 'int8'),
     'openvino': ('fp32', 'fp16', 'bf16', 'int8'),
-    'auto': ('fp32', 'bf16', 'int8'),
+    'auto': ('fp32', 'fp16', 'bf16', 'int8'),
 }
 
 
 # PyTorch's CPU allocator, ONNX Runtime and CUDA libraries, OpenVINO and other C++.
-_OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'bad_alloc')
+_OUT_OF_MEMORY = (
+    *("can't allocate memory", 'not enough memory', 'out of memory', 'bad_alloc'),
+    'failed to allocate memory',
+)
 
 
 def available_cores() -> int:
@@ -31,12 +34,23 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def resolve_precision(precision: str, device: str | torch.device, engine: str = 'torch') -> str:
+def resolve_precision(
+    precision: str,
+    device: str | torch.device,
+    engine: str = 'torch',
+    engine_device: str | None = None,
+) -> str:
     """Check a precision against device and engine and settle ``auto``.
 
     ``auto`` is the fastest one that the hardware computes natively and that costs
-    hardly any accuracy: fp16 on CUDA, bf16 on a CPU with bf16 instructions, fp32
+    hardly any accuracy: fp16 on a GPU, bf16 on a CPU with bf16 instructions, fp32
     elsewhere.
+
+    Args:
+        precision: One of :data:`PRECISIONS`.
+        device: Of PyTorch.
+        engine: One of :data:`PRECISIONS_OF`.
+        engine_device: Where the engine computes, if that is not where PyTorch does.
 
     Raises:
         ValueError: An unknown precision, or one that the engine or the device
@@ -45,17 +59,19 @@ def resolve_precision(precision: str, device: str | torch.device, engine: str = 
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}')
     kind = torch.device(device).type
-    able = _PRECISIONS_OF[engine]
+    if engine == 'openvino':
+        kind = 'cpu' if (engine_device or 'CPU') == 'CPU' else 'cuda'
+    able = PRECISIONS_OF[engine]
     if precision == 'auto':
         native = {'cuda': 'fp16', 'cpu': 'bf16' if cpu_has_bf16() else 'fp32'}.get(kind, 'fp32')
         return native if native in able else 'fp32'
     if precision not in able:
-        others = [name for name, precisions in _PRECISIONS_OF.items() if precision in precisions]
+        others = [name for name, precisions in PRECISIONS_OF.items() if precision in precisions]
         raise ValueError(
             f'precision: engine {engine} does {", ".join(able)}, not {precision}; '
             f'{", ".join(others)} may'
         )
-    if precision == 'fp16' and kind == 'cpu' and engine != 'openvino':
+    if precision == 'fp16' and kind == 'cpu':
         raise ValueError('precision: fp16 is not for a CPU; use bf16 there')
     return precision
 
@@ -75,8 +91,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     PyTorch's allocator for CPUs and other libraries have no class of their own for it.
     """
     text = str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(words in text for words in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+        words in text for words in _OUT_OF_MEMORY
     )
 
 

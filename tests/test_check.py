@@ -50,6 +50,15 @@ def test_who_is_missing_is_told(others, part):
     assert compare([image(pose(0), pose(300))], [image(*others)]).found == part
 
 
+def test_persons_that_nobody_else_sees_are_told():
+    reference = [image(pose(0), pose(300))]
+    one_more = compare(reference, [image(pose(0), pose(300), pose(600))])
+    assert one_more.surplus == 1 and one_more.within(BOUNDS['fp32'])
+    many_more = compare(reference, [image(*map(pose, range(0, 3000, 300)))])
+    assert many_more.surplus == 8 and not many_more.within(BOUNDS['fp32'])
+    assert '8 more' in str(many_more)
+
+
 def test_one_keypoint_in_twenty_may_be_anywhere():
     reference = [image(pose(0), pose(300), pose(600))]
     other = [image(pose(0), pose(300), pose(600))]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmpose.models import PoseDataPreprocessor
 from torch import nn
 
 from mmpose_batch.engines.cache import EngineCache, NoCache, entry_key, network_key
@@ -112,6 +114,32 @@ def test_the_key_of_a_network_tells_weights_and_layers():
     assert network_key(moved) != same
     other = nn.Sequential(network()[0], nn.BatchNorm2d(4, eps=1e-3))
     assert network_key(other) != same
+
+
+def test_the_key_of_a_network_tells_its_preprocessing_and_its_config():
+    def key(config: dict | None = None, **preprocessor: object) -> str:
+        model = network()
+        settings = {'mean': [1, 2, 3], 'std': [4, 5, 6], **preprocessor}
+        model.data_preprocessor = PoseDataPreprocessor(**settings)
+        model.cfg = Config({'model': config or {}})
+        return network_key(model)
+
+    keys = [
+        key(),
+        key(mean=[1, 2, 4]),
+        key(std=[4, 5, 7]),
+        key(bgr_to_rgb=True),
+        key({'head': {'pos_enc': True}}),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+
+
+def test_what_was_measured_is_kept_if_it_is_worth_it(tmp_path):
+    cache = EngineCache(tmp_path)
+    assert cache.measurement('key', lambda: ({'a': 1.5}, False)) == {'a': 1.5}
+    assert cache.measurement('key', lambda: ({'a': 2.5}, True)) == {'a': 2.5}
+    assert cache.measurement('key', lambda: ({'a': 3.5}, True)) == {'a': 2.5}
 
 
 def test_the_key_of_an_entry_tells_settings():

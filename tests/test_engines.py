@@ -112,6 +112,40 @@ def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
     assert again == entries
 
 
+@pytest.mark.parametrize(('batch_size', 'streams'), [(1, 1), (4, 2)])
+def test_what_was_compiled_runs_with_its_settings(
+    top_down, tmp_path, monkeypatch, batch_size, streams
+):
+    from openvino import Type, properties
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    for _ in range(2):  # compiled, and found again
+        ours = top_down.ours(engine='openvino', batch_size=batch_size)
+        list(ours([picture(120, 90, 0, persons=2)]))
+        (shape, *_) = ours.host._seam.engine._shapes.values()
+        compiled = shape.compiled
+        assert compiled.get_property(properties.num_streams) == streams
+        assert compiled.get_property(properties.inference_num_threads) == 2
+        assert compiled.get_property(properties.hint.inference_precision) == Type.f32
+        hint = compiled.get_property(properties.hint.performance_mode)
+        assert hint.name == ('LATENCY' if streams == 1 else 'THROUGHPUT')
+
+
+def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):
+    from mmpose_batch.engines import onnx_runtime, openvino
+
+    monkeypatch.setattr(openvino, 'KEPT_SHAPES', 2)
+    monkeypatch.setattr(onnx_runtime, 'KEPT_SIZES', 2)
+    for engine in ENGINES:
+        ours = one_stage.ours(engine=engine)
+        built = ours.host._seam.engine
+        for side in (32, 64, 96, 32):
+            assert len(built(torch.zeros(1, 3, side, side))) > 1
+        kept = built._shapes if engine == 'openvino' else built._sessions
+        assert len(kept) == 2
+
+
 def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     list(top_down.ours(engine='openvino', engine_cache=False)([picture(120, 90, 0, persons=2)]))
@@ -185,12 +219,45 @@ def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
             'precision: engine onnxruntime does fp32, int8, not bf16',
             id='precision',
         ),
+        pytest.param(
+            {'engine_device': 'GPU'},
+            'engine_device: for onnxruntime and openvino, not for engine torch',
+            id='a device of torch',
+        ),
         pytest.param({'self_check': 'yes'}, 'self_check: expected True or False', id='no flag'),
     ],
 )
 def test_what_cannot_be_done_is_said_at_once(top_down, settings, message):
     with pytest.raises(ValueError, match=message):
         top_down.ours(**settings)
+
+
+def test_int8_says_too_that_there_is_no_such_device(top_down):
+    ours = top_down.ours(engine='openvino', engine_device='TPU', precision='int8')
+    with pytest.raises(EngineError, match='device: expected one that OpenVINO finds'):
+        list(ours([picture(120, 90, 0, persons=2)]))
+
+
+def test_a_model_that_never_mirrors_cannot_be_told_to(one_stage):
+    with pytest.raises(ValueError, match='flip_test: this model never tests mirrored images'):
+        one_stage.ours(flip_test=True)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_network_that_cannot_be_exported_ends_the_run_at_once(top_down, engine, monkeypatch):
+    calls = []
+
+    def fail(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        raise RuntimeError('unsupported operator')
+
+    monkeypatch.setattr(torch.onnx, 'export', fail)
+    images = [picture(120, 90, seed, persons=2) for seed in range(4)]
+    for self_check in (True, False):
+        ours = top_down.ours(engine=engine, self_check=self_check, engine_cache=False)
+        with pytest.raises(EngineError, match='cannot be exported to ONNX: RuntimeError: unsup'):
+            list(ours(images))
+    assert len(calls) == 2
 
 
 def test_a_model_with_ways_of_its_own_says_so():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmpose_batch.engines import EngineError
 from mmpose_batch.engines.export import export_onnx
-from mmpose_batch.engines.given import GivenFile
+from mmpose_batch.engines.given import FixedBatch, GivenFile
 from mmpose_batch.engines.seam import Network
 
 ENGINES = ('onnxruntime', 'openvino')
@@ -134,6 +134,20 @@ def test_a_file_with_decoding_inside(one_stage, decoded_file, engine):
     assert same_poses(list(ours(IMAGES, **settings)), expected) >= 5
 
 
+def test_batches_with_more_and_with_fewer_persons_are_joined():
+    class Varying:
+        parallel = 1
+
+        def __call__(self, inputs: Tensor) -> list[Tensor]:
+            count = int(inputs[0, 0, 0, 0])
+            return [torch.ones(1, count, 5), torch.ones(1, count, 17, 3), torch.ones(1)]
+
+    inputs = torch.tensor([2.0, 0.0, 3.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    dets, keypoints, others = FixedBatch(Varying(), 1)(inputs)
+    assert dets.shape == (3, 3, 5) and keypoints.shape == (3, 3, 17, 3) and others.shape == (3,)
+    assert dets[..., 4].sum(1).tolist() == [2, 0, 3]
+
+
 # --------------------------------------------------------------------- what cannot be run
 
 
@@ -182,6 +196,13 @@ def test_outputs_that_the_head_does_not_decode_are_refused(top_down, tmp_path):
         top_down.ours(engine='openvino', engine_file=path)
 
 
+def test_a_file_of_another_input_size_is_refused(top_down, tmp_path):
+    height, width = input_size(top_down)
+    path = write_network(tmp_path / 'a.onnx', (1, 3, 2 * height, width), outputs=2)
+    with pytest.raises(EngineError, match=f'takes inputs of {2 * height} x {width} .*does not'):
+        top_down.ours(engine='openvino', engine_file=path)
+
+
 def test_inputs_of_another_size_are_refused(top_down, tmp_path):
     path = tmp_path / 'a.onnx'
     height, width = input_size(top_down)
@@ -201,6 +222,7 @@ def test_inputs_of_another_size_are_refused(top_down, tmp_path):
     [
         ({}, 'engine_file: onnxruntime, openvino or auto run it, not engine torch'),
         ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: int8 is for networks that are'),
+        ({'engine': 'openvino', 'rect': True}, 'engine_file: its inputs have one size'),
     ],
 )
 def test_what_does_not_go_with_a_file_is_said(top_down, tmp_path, settings, message):

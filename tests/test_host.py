@@ -13,6 +13,7 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor
 
 from mmpose_batch.engines import EngineError, host
+from mmpose_batch.engines.cache import NoCache
 from mmpose_batch.engines.host import EngineHost, EngineOptions
 
 
@@ -35,6 +36,16 @@ def builder(**settings: float) -> object:
     return lambda owner: Fake(owner._seam.by_torch, **settings)
 
 
+class Quick(Fake):
+    """Answers every batch as the first one, at once."""
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        if not self.calls:
+            self.kept = [output.clone() for output in self.by_torch(inputs)]
+        self.calls += 1
+        return self.kept
+
+
 class Broken:
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         raise RuntimeError('unsupported operator\nin line 7')
@@ -45,6 +56,7 @@ def install(monkeypatch) -> Callable:
     """Has the named engines built like this, and the others not there."""
 
     def install(**builders: object) -> None:
+        builders = {'torch': EngineHost._torch, **builders}
         modules = {name: () if name in builders else ('nowhere',) for name in host._MODULES}
         monkeypatch.setattr(host, '_MODULES', modules)
         monkeypatch.setattr(host, '_BUILDERS', builders)
@@ -57,9 +69,13 @@ def model(top_down) -> torch.nn.Module:
     return top_down.ours().model
 
 
-def run_of(model: torch.nn.Module) -> Callable[[], list[PoseDataSample]]:
+def run_of(
+    model: torch.nn.Module, seed: int = 0, batches: dict | None = None, count: int = 2
+) -> Callable[[], list[PoseDataSample]]:
     """One batch through the network, each keypoint where its output is largest."""
-    inputs = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    inputs = torch.randn(count, 3, 96, 64, generator=torch.Generator().manual_seed(seed))
+    if batches is not None:
+        batches[seed] = inputs
 
     def run() -> list[PoseDataSample]:
         x, y = model.head.forward(model.extract_feat(inputs))
@@ -98,9 +114,10 @@ def test_an_engine_that_answers_differently_is_refused(install, model, self_chec
     if self_check:
         with pytest.raises(EngineError, match=r'openvino in fp32 answers differently: \d'):
             owner.test_step(run_of(model))
+        assert owner.report['self_check']['px'] > 1
     else:
         assert len(owner.test_step(run_of(model))) == 2
-    assert owner.report['self_check']['px'] > 1
+        assert not owner.wants_samples
 
 
 @torch.no_grad()
@@ -134,14 +151,97 @@ def test_auto_passes_over_what_does_not_help(install, model, builders):
 
 
 @torch.no_grad()
-def test_auto_takes_the_fastest(install, model, caplog):
-    class Quick(Fake):
-        def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
-            if not self.calls:
-                self.kept = [output.clone() for output in self.by_torch(inputs)]
-            self.calls += 1
-            return self.kept
+def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image(install, model):
+    install(openvino=lambda owner: Broken())
+    options = EngineOptions(engine='openvino', cache=False, self_check=False)
+    with pytest.raises(EngineError, match='openvino cannot run this model'):
+        EngineHost(model, options).test_step(run_of(model))
 
+
+@torch.no_grad()
+def test_auto_forgets_what_failed_once(install, top_down, tmp_path, monkeypatch):
+    """A full disk at one start must not rule an engine out at all others."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    chosen = []
+    for build in (lambda owner: Broken(), lambda owner: Quick(owner._seam.by_torch)):
+        install(openvino=build)
+        model = top_down.ours().model
+        owner = EngineHost(model, EngineOptions(engine='auto'))
+        owner.test_step(run_of(model))
+        chosen.append(owner.report['engine'])
+    assert chosen == ['torch', 'openvino']
+
+
+@torch.no_grad()
+def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
+    install(openvino=builder(seconds=0.5))
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.adopted = 'openvino'
+    owner.test_step(run_of(model))
+    assert owner.report['engine'] == 'openvino'
+
+
+@torch.no_grad()
+def test_all_that_is_sampled_is_compared(install, model):
+    """The second batch is the one that an engine answers differently."""
+    inputs = {}
+
+    def build(owner: EngineHost) -> Callable:
+        def engine(batch: Tensor) -> Sequence[Tensor]:
+            shift = 3 if torch.equal(batch, inputs[1]) else 0
+            return [output.roll(shift, -1) for output in owner._seam.by_torch(batch)]
+
+        return engine
+
+    install(openvino=build)
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner.sampling = True
+    for seed in (0, 1):
+        owner.test_step(run_of(model, seed, inputs))
+    owner.sampling = False
+    with pytest.raises(EngineError, match='answers differently'):
+        owner.settle()
+
+
+@torch.no_grad()
+def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, model):
+    class Small(Fake):
+        def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+            if len(inputs) > 1:
+                raise MemoryError
+            return super().__call__(inputs)
+
+    install(openvino=lambda owner: Small(owner._seam.by_torch))
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    with pytest.raises(MemoryError):
+        owner.test_step(run_of(model))
+    assert len(owner.test_step(run_of(model, count=1))) == 1
+    assert owner.settled
+
+
+@pytest.mark.parametrize(
+    ('precision', 'candidates'),
+    [
+        ('fp32', ['torch', 'openvino', 'onnxruntime']),
+        ('bf16', ['torch', 'openvino']),
+        ('int8', ['openvino', 'onnxruntime']),
+    ],
+)
+def test_auto_asks_only_engines_that_do_the_precision(install, model, precision, candidates):
+    install()
+    options = EngineOptions(engine='auto', precision=precision, cache=False)
+    assert EngineHost(model, options)._candidates() == candidates
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    assert isinstance(host.open_cache(wanted=True), NoCache)
+    assert 'nothing is kept' in caplog.text
+
+
+@torch.no_grad()
+def test_auto_takes_the_fastest(install, model, caplog):
     install(openvino=lambda owner: Quick(owner._seam.by_torch))
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
     owner.test_step(run_of(model))
@@ -216,4 +316,5 @@ def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):
     monkeypatch.setattr(host, 'has_seam', lambda model: False)
     with pytest.raises(EngineError, match='only torch runs it'):
         EngineHost(model, EngineOptions(engine='openvino'))
-    assert EngineHost(model, EngineOptions(engine='auto')).report['engine'] == 'torch'
+    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8'))
+    assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')

@@ -47,7 +47,6 @@ def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
         ('int8', 'openvino', 'int8'),
         ('int8', 'onnxruntime', 'int8'),
         ('int8', 'auto', 'int8'),
-        ('fp16', 'openvino', 'fp16'),  # of an Intel GPU, which torch does not see
         ('auto', 'openvino', 'bf16'),
         ('auto', 'onnxruntime', 'fp32'),
     ],
@@ -55,6 +54,12 @@ def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
 def test_an_engine_has_precisions_of_its_own(precision, engine, expected, monkeypatch):
     monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: True)
     assert resolve_precision(precision, 'cpu', engine) == expected
+
+
+def test_an_engine_has_a_device_of_its_own():
+    assert resolve_precision('auto', 'cpu', 'openvino', 'GPU') == 'fp16'
+    assert resolve_precision('fp16', 'cpu', 'openvino', 'GPU.1') == 'fp16'
+    assert resolve_precision('auto', 'cuda', 'openvino') in ('fp32', 'bf16')
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 
+import mmdet.models
 import pytest
 import torch
 from mmdet.models import DetDataPreprocessor
@@ -163,9 +164,25 @@ def test_what_must_be_padded_is_left_to_stock():
     assert torch.equal(found, stock(data, False)['inputs'])
 
 
-def test_a_model_with_ways_of_its_own_has_no_seam(model):
+def test_a_model_with_ways_of_its_own_has_no_seam(top_down):
+    model = top_down.ours().model
     assert has_seam(model)
-    model.head.__class__ = type('EDPoseHead', (Head,), {})
+    model.head.__class__ = type('EDPoseHead', (type(model.head),), {})
     assert not has_seam(model)
-    del model.head
+
+
+def test_a_model_that_predicts_in_another_way_has_no_seam(top_down):
+    model = top_down.ours().model
+    model.__class__ = type('Other', (type(model),), {'predict': lambda *args: None})
     assert not has_seam(model)
+
+
+@pytest.mark.parametrize(
+    ('detector', 'expected'),
+    [('RTMDet', True), ('YOLOX', True), ('DETR', False), ('DINO', False), ('CondInst', False)],
+)
+def test_detectors_with_more_than_a_head_have_no_seam(detector, expected):
+    model = getattr(mmdet.models, detector).__new__(getattr(mmdet.models, detector))
+    nn.Module.__init__(model)
+    model.bbox_head, model.data_preprocessor = nn.Identity(), DetDataPreprocessor()
+    assert has_seam(model) is expected

@@ -156,18 +156,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         'an export of --pose2d (whose config it must be of)',
     )
     speed.add_argument(
-        '--no-engine-cache',
-        dest='engine_cache',
-        action='store_false',
-        default=None,
-        help='keep nothing of what an engine builds for the next start',
+        '--engine-cache',
+        action=argparse.BooleanOptionalAction,
+        help='keep what an engine builds for the next start (default: yes)',
     )
     speed.add_argument(
-        '--no-self-check',
-        dest='self_check',
-        action='store_false',
-        default=None,
-        help='take an engine whose first batch differs more from torch than its precision explains',
+        '--self-check',
+        action=argparse.BooleanOptionalAction,
+        help='refuse an engine that differs more from torch on the first images than its precision '
+        'explains (default: yes)',
     )
     speed.add_argument(
         '--flip-test',
@@ -176,8 +173,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     speed.add_argument(
         '--rect',
-        action='store_true',
-        default=None,
+        action=argparse.BooleanOptionalAction,
         help='pad the inputs of one-stage models and detectors to the next stride instead of to a '
         'square: less work, slightly different answers',
     )

@@ -13,8 +13,11 @@ from typing import Any
 
 from torch import nn
 
-_SUMS = 'sha256.json'
-_VERSIONS = ('torch', 'mmpose', 'mmdet', 'openvino', 'onnxruntime', 'nncf', 'mmpose-batch')
+_SUMS, _MEASURED = 'sha256.json', 'measured.json'
+_VERSIONS = (
+    *('torch', 'mmcv', 'mmpose', 'mmdet', 'mmpose-batch', 'openvino', 'nncf', 'onnx'),
+    *('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
+)
 
 
 class EngineCache:
@@ -52,6 +55,22 @@ class EngineCache:
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
+    def measurement(
+        self, key: str, measure: Callable[[], tuple[dict[str, Any], bool]]
+    ) -> dict[str, Any]:
+        """An outcome that was measured before, or is now.
+
+        Args:
+            key: As :func:`entry_key` makes it.
+            measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
+        """
+        if _intact(self.folder / key):
+            return json.loads((self.folder / key / _MEASURED).read_text())
+        outcome, kept = measure()
+        if kept:
+            self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
+        return outcome
+
     def _put(self, building: Path, entry: Path) -> Path:
         try:
             building.rename(entry)
@@ -77,9 +96,16 @@ def default_folder() -> Path:
 
 
 def network_key(model: nn.Module) -> str:
-    """What tells one network from another: its weights and how it is put together."""
-    digest = hashlib.sha256(repr(model).encode())
-    for name, tensor in model.state_dict().items():
+    """What tells one network from another: its weights, how it is put together, its config.
+
+    Buffers that no checkpoint holds count too: means, deviations and position codes.
+    """
+    config = getattr(model, 'cfg', None)
+    described = [repr(model), '' if config is None else str(config.get('model'))]
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    described.append(str(getattr(preprocessor, '_channel_conversion', None)))
+    digest = hashlib.sha256('\n'.join(described).encode())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from ..models import build_model, load_config
+from . import EngineError
 from .fusion import fuse_layers
 from .seam import Network, has_seam
 
@@ -18,7 +19,7 @@ OPSET = 17
 INPUT_NAME = 'input'
 
 
-class ExportError(RuntimeError):
+class ExportError(EngineError):
     """A network that cannot be written as ONNX."""
 
 
@@ -41,10 +42,10 @@ def export_onnx(
     device = next(network.parameters()).device
     # Two, since a network may take an axis of length one for one to drop.
     inputs = torch.zeros(batch_size or 2, 3, *size, device=device)
-    outputs = network(inputs)  # position codes and priors are computed here, and constants then
-    names = [f'output_{i}' for i in range(len(outputs))]
-    axes = None if batch_size else {name: {0: 'batch'} for name in (INPUT_NAME, *names)}
     try:
+        outputs = network(inputs)  # position codes and priors are computed here, and constants then
+        names = [f'output_{i}' for i in range(len(outputs))]
+        axes = None if batch_size else {name: {0: 'batch'} for name in (INPUT_NAME, *names)}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of TorchScript: every shape that becomes a constant
             # Traced first, since mmpose's HybridEncoder asks for switch_to_deploy when it sees an

@@ -9,6 +9,7 @@ import torch
 from mmengine.structures import InstanceData
 from mmpose.evaluation.functional import nms_torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from . import EngineError
 from .batches import fill_up
@@ -47,7 +48,12 @@ class GivenFile:
             raise ValueError(f'engine_file: {path}: {error.strerror}') from error
         except Exception as error:  # protobuf has several
             raise ValueError(f'engine_file: {path} is no ONNX file') from error
-        self.key = hashlib.sha256(content).hexdigest()
+        digest = hashlib.sha256(content)
+        for weights in graph.initializer:
+            for entry in weights.external_data:
+                if entry.key == 'location':
+                    digest.update((self.path.parent / entry.value).read_bytes())
+        self.key = digest.hexdigest()
         weights = {value.name for value in graph.initializer}
         inputs = [value for value in graph.input if value.name not in weights]
         shapes = [_shape(value) for value in inputs]
@@ -89,8 +95,15 @@ class GivenFile:
         if self.decoded:
             return
         device = next(network.parameters()).device
-        with torch.no_grad():
-            wanted = [tuple(o.shape[1:]) for o in network(torch.zeros(1, 3, *size, device=device))]
+        try:
+            with torch.no_grad():
+                outputs = network(torch.zeros(1, 3, *size, device=device))
+        except RuntimeError as error:
+            raise EngineError(
+                f'engine_file: takes inputs of {_text(size)} (height x width), and the network of '
+                'the config does not'
+            ) from error
+        wanted = [tuple(output.shape[1:]) for output in outputs]
         found = [shape[1:] for shape in self.outputs.values()]
         if len(wanted) != len(found) or not all(map(_fits, wanted, found)):
             raise EngineError(
@@ -115,10 +128,23 @@ class FixedBatch:
         """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
         parts = inputs.split(self._batch_size)
         outputs = [self._engine(fill_up(part, self._batch_size)) for part in parts]
-        return [torch.cat(output)[: len(inputs)] for output in zip(*outputs, strict=True)]
+        return [_join(output)[: len(inputs)] for output in zip(*outputs, strict=True)]
 
 
-def predict_decoded(seam: Seam, head: nn.Module) -> Callable:
+def _join(outputs: Sequence[Tensor]) -> Tensor:
+    """One output of several batches; where another batch has more persons, zeros stand for them."""
+    most = max(output.shape[1] if output.ndim > 1 else 0 for output in outputs)
+    return torch.cat(
+        [
+            pad(output, (0, 0) * (output.ndim - 2) + (0, most - output.shape[1]))
+            if most
+            else output
+            for output in outputs
+        ]
+    )
+
+
+def predict_decoded(seam: Seam, head: nn.Module, given: GivenFile) -> Callable:
     """What takes the place of ``head.predict`` where the engine decodes by itself."""
     stock = head.predict
 
@@ -132,7 +158,8 @@ def predict_decoded(seam: Seam, head: nn.Module) -> Callable:
             raise EngineError(
                 'engine_file: a file with decoding inside cannot test mirrored images'
             )
-        dets, keypoints = seam.compute_as_is(feats)
+        outputs = dict(zip(given.outputs, seam.compute_as_is(feats), strict=True))
+        dets, keypoints = (outputs[name].cpu() for name in DECODED)
         return [
             _instances(boxes, points, test_cfg, sample.metainfo['input_size'])
             for boxes, points, sample in zip(dets, keypoints, batch_data_samples, strict=True)

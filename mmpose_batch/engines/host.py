@@ -1,13 +1,15 @@
 """The engine of one model: chosen, built, checked on its first batch, and then asked."""
 
-import json
+import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from ..runtime import PRECISIONS_OF, is_out_of_memory
 from . import EngineError
 from .cache import EngineCache, NoCache, entry_key, network_key
 from .check import BOUNDS, Instances, compare, instances_of
@@ -26,11 +29,12 @@ from .quantization import (
     ModelFiles,
     Quantize,
     QuantizedFiles,
+    import_nncf,
     quantize_onnx,
     quantize_openvino,
 )
-from .seam import Engine, Network, Seam, has_seam, head_of
-from .torch_eager import prepare_model
+from .seam import Engine, Network, Normalization, Seam, has_seam, head_of
+from .torch_eager import TorchEngine, prepare_model
 
 ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
 
@@ -38,6 +42,10 @@ Run = Callable[[], Sequence[BaseDataElement]]
 
 # Batches at a time where an engine can: what decodes one leaves its core to the other.
 PARALLEL = 2
+# Batches that an engine is checked with.
+MOST_SAMPLES = 8
+# Inputs with which int8 is calibrated badly.
+FEW_INPUTS = 16
 
 logger = logging.getLogger('mmpose_batch')
 
@@ -67,7 +75,7 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class FirstBatch:
+class Sample:
     """What an engine is checked with: a batch, and PyTorch's answers to it."""
 
     run: Run
@@ -88,6 +96,8 @@ class EngineHost:
         parallel: Test steps that may run at a time.
         report: Engine, precision, and how the check went, for ``run.json``.
         sampling: Whether batches are collected, and PyTorch computes them.
+        adopted: The engine that ``auto`` came to in the run that goes on; None
+            where none did.
 
     Raises:
         EngineError: The engine is not installed, or the model has no seam.
@@ -96,17 +106,17 @@ class EngineHost:
 
     def __init__(self, model: nn.Module, options: EngineOptions) -> None:
         self.options = options
+        self.sampling = False
+        self.adopted: str | None = None
         alone = options.latency or options.engine in ('torch', 'torch-compile')
         self.parallel = 1 if alone else PARALLEL
-        self.report: dict[str, Any] = {'engine': 'torch', 'precision': options.precision}
-        self.sampling = False
+        self.report: dict[str, Any] = {'engine': options.engine, 'precision': options.precision}
+        self._model = model
         self._settled = threading.Event()
         self._lock = threading.Lock()
-        self._first: FirstBatch | None = None
-        self._model = model
+        self._samples: list[Sample] = []
         if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
-            prepare_model(model, options.precision)
-            self._take('torch', None)
+            self._take_torch()
             return
         if not has_seam(model):
             raise EngineError(
@@ -114,16 +124,25 @@ class EngineHost:
                 'network; only torch runs it'
             )
         fuse_layers(model)
-        self._seam = Seam(model)
-        self._files = OnnxFiles(self._seam.network, self._key, self._cache)
-        self._calibration = Calibration(self._seam.normalization)
-        self._given = None if options.file is None else self._take_file(model)
+        _ = self._key  # before anything of the model is another
+        self._calibration = Calibration(Normalization(model.data_preprocessor))
         if options.engine != 'auto':
             self._import(options.engine)
-            if options.precision != 'int8':  # that wants inputs first
-                self._seam.engine = self._build(options.engine)
-                if not options.self_check:
-                    self._take(options.engine, self._seam.engine)
+        self._given = None if options.file is None else self._read_file()
+        self._seam = Seam(model)
+        self._files = self._given or OnnxFiles(self._seam.network, self._key, self._cache)
+        if self._given is not None:
+            self._fit_file(self._given)
+        if options.engine != 'auto' and options.precision != 'int8':  # that wants inputs first
+            self._seam.engine = self._build(options.engine)
+
+    def _take_torch(self) -> None:
+        """PyTorch without a seam, in what it does of the precision."""
+        if self.options.precision == 'int8':
+            logger.warning('engine: nothing does int8 for this model; torch in fp32')
+            self.report['precision'] = 'fp32'
+        prepare_model(self._model, self.report['precision'])
+        self._take('torch', None)
 
     @cached_property
     def _key(self) -> str:
@@ -131,12 +150,24 @@ class EngineHost:
 
     @cached_property
     def _cache(self) -> EngineCache:
-        return EngineCache() if self.options.cache else NoCache()
+        return open_cache(self.options.cache)
 
     @property
     def settled(self) -> bool:
         """Whether the engine is chosen, built and checked."""
         return self._settled.is_set()
+
+    @property
+    def wants_samples(self) -> bool:
+        """Whether the engine is built or checked with inputs, and has none yet."""
+        return not self.settled and self._is_compared
+
+    @property
+    def _is_compared(self) -> bool:
+        options = self.options
+        return options.self_check or options.engine == 'auto' or options.precision == 'int8'
+
+    # ------------------------------------------------------------------- running
 
     def test_step(self, run: Run) -> Sequence[BaseDataElement]:
         """Run one batch.
@@ -154,7 +185,7 @@ class EngineHost:
                     samples = self._sample(run)
                     if self.sampling:
                         return samples
-                    self._settle(self._first)
+                    self._settle()
         with self._turns:
             return run()
 
@@ -165,8 +196,14 @@ class EngineHost:
             EngineError: As :meth:`test_step`.
         """
         with self._lock:
-            if not self.settled and self._first is not None:
-                self._settle(self._first)
+            if self.settled or not self._samples:
+                return
+            try:
+                self._settle()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.warning('engine: no memory for the first batch; a smaller one settles it')
 
     def note_memory(self, batch_size: int) -> None:
         """Say, and report, that the memory holds no larger batches."""
@@ -177,94 +214,118 @@ class EngineHost:
         """Have PyTorch compute a batch, and keep its inputs."""
         record = self._calibration.add if self.options.precision == 'int8' else None
         with self._seam.reference(record):
-            samples = run()
-        if self._first is None:
-            self._first = FirstBatch(run, instances_of_all(samples))
-        return samples
+            answers = run() if self._is_compared else []
+        if len(self._samples) < MOST_SAMPLES:
+            self._samples.append(Sample(run, [instances_of(answer) for answer in answers]))
+        return answers
 
-    def _settle(self, first: FirstBatch) -> None:
+    # ------------------------------------------------------------------ settling
+
+    def _settle(self) -> None:
         self._calibration.thin()
-        if self.options.engine == 'auto':
-            self._choose(first)
-        else:
+        try:
+            if self.options.engine == 'auto':
+                self._choose()
+                return
             if self.options.precision == 'int8':
                 self._seam.engine = self._build(self.options.engine)
-            self._check(self.options.engine, first)
+            self._check(self.options.engine)
             self._take(self.options.engine, self._seam.engine)
-        self._first = None
+        except ValueError as error:  # a device, say, which int8 asks for only now
+            raise EngineError(str(error)) from error
+        finally:
+            self._samples = []
 
-    def _candidates(self) -> tuple[str, ...]:
-        others = ('openvino', 'onnxruntime')
-        own = self.options.precision == 'int8' or self.options.file is not None
-        return others if own else ('torch', *others)
+    def _candidates(self) -> list[str]:
+        if self.adopted is not None:
+            return [self.adopted]
+        names = ['openvino', 'onnxruntime']
+        if self.options.file is None:
+            names.insert(0, 'torch')
+        return [name for name in names if self.options.precision in PRECISIONS_OF[name]]
 
-    def _choose(self, first: FirstBatch) -> None:
+    def _choose(self) -> None:
         """Take the fastest engine of those that are there and answer as PyTorch does."""
-        seconds = self.remember('engines', lambda: self._time_engines(first))
+        seconds = self.remember('engines', self._time_engines)
         for name in sorted(seconds, key=seconds.__getitem__):
-            try:
-                self._seam.engine = self._engine(name)
-                self._check(name, first)
-            except (EngineError, ValueError) as error:
-                logger.warning('%s; passed over', error)
-                continue
-            self.report['seconds_of_a_batch'] = seconds
-            self._take(name, self._seam.engine)
-            return
-        asked = self.options.file or self.options.precision
-        logger.warning('engine: none does %s here; torch in fp32', asked)
+            if self._try_engine(name):
+                self.report['seconds_of_a_batch'] = seconds
+                self._take(name, self._seam.engine)
+                return
+        if self._given is not None:
+            raise EngineError(f'engine: neither openvino nor onnxruntime runs {self.options.file}')
+        logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
+        self.report = {'precision': 'fp32'}
         self._seam.engine = self._seam.by_torch
-        self.report['precision'] = 'fp32'
-        self._take('torch', None)
+        self._take('torch', self._seam.engine)
 
-    def _time_engines(self, first: FirstBatch) -> dict[str, float]:
-        """Seconds of a batch for each engine that is there and answers as PyTorch does."""
-        seconds = {}
+    def _time_engines(self) -> tuple[dict[str, float], bool]:
+        """Seconds of a batch for each engine that does it, and whether all that are there did."""
+        seconds, complete = {}, True
         for name in self._candidates():
-            try:
-                self._seam.engine = self._engine(name)
-                self._check(name, first)
-            except (EngineError, ValueError) as error:
-                logger.warning('%s; passed over', error)
-                continue
-            seconds[name] = shortest(first.run)
-        return seconds
+            if self._try_engine(name):
+                try:
+                    seconds[name] = shortest(self._samples[0].run)
+                    continue
+                except Exception as error:  # PyTorch has run this batch
+                    logger.warning('engine: %s: %s; passed over', name, error)
+            complete = complete and not is_installed(name)
+        return seconds, complete
 
-    def _engine(self, name: str) -> Engine:
-        return self._seam.by_torch if name == 'torch' else self._build(name)
+    def _try_engine(self, name: str) -> bool:
+        """Put an engine in place; False, and a warning, where it does not do."""
+        try:
+            self._seam.engine = self._build(name)
+            self._check(name)
+        except (EngineError, ValueError) as error:
+            logger.warning('%s; passed over', error)
+            return False
+        return True
 
     def remember(
-        self, kind: str, measure: Callable[[], dict[str, Any]], **settings: Any
+        self, kind: str, measure: Callable[[], tuple[dict[str, Any], bool]], **settings: Any
     ) -> dict[str, Any]:
         """What was measured on this machine with this network and these settings, once.
 
         Args:
             kind: Of the measurement.
-            measure: Gives the outcome, as JSON has it.
-            settings: That it depends on, beside engine, precision and device.
+            measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
+            settings: That it depends on, beside those of the engine and the device.
         """
-        asked = {'engine': self.options.engine, 'precision': self.options.precision}
-        asked |= {'device': self.options.device, 'threads': torch.get_num_threads(), **settings}
-        key = entry_key(self._key, kind=kind, **asked)
+        device = next(self._model.parameters()).device
+        settings |= {
+            'options': asdict(self.options),
+            'engine': self.report['engine'],
+            'adopted': self.adopted,
+            'threads': torch.get_num_threads(),
+            'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type,
+            'calibration': self.report.get('calibration'),
+        }
+        return self._cache.measurement(entry_key(self._key, kind=kind, **settings), measure)
 
-        def build(folder: Path) -> None:
-            (folder / 'measured.json').write_text(json.dumps(measure()))
-
-        return json.loads((self._cache.entry(key, build) / 'measured.json').read_text())
-
-    def _check(self, name: str, first: FirstBatch) -> None:
-        """See that an engine runs and answers as PyTorch does."""
-        try:
-            answers = instances_of_all(first.run())
-        except EngineError:
-            raise
-        except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
-            text = (str(error).splitlines() or [''])[0]
-            raise EngineError(
-                f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
-            ) from error
-        difference = compare(first.answers, answers)
+    def _check(self, name: str) -> None:
+        """See that an engine runs, and answers as PyTorch does."""
+        differences = []
+        for sample in self._samples:
+            try:
+                answers = [instances_of(answer) for answer in sample.run()]
+            except EngineError:
+                raise
+            except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
+                if is_out_of_memory(error):
+                    raise  # a smaller batch may do
+                text = (str(error).splitlines() or [''])[0]
+                raise EngineError(
+                    f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
+                ) from error
+            if self._is_compared:
+                differences += zip(sample.answers, answers, strict=True)
+        if not differences:
+            return
+        difference = compare(*zip(*differences, strict=True))
         self.report['self_check'] = difference.as_dict()
+        if not difference.instances:
+            logger.warning('engine: nobody in the first images, so %s is not compared', name)
         if self.options.self_check and not difference.within(BOUNDS[self.options.precision]):
             raise EngineError(
                 f'engine: {name} in {self.options.precision} answers differently: {difference}. '
@@ -293,7 +354,7 @@ class EngineHost:
         modules = [*_MODULES[name], *(['nncf'] if int8 and name == 'openvino' else [])]
         for module in modules:
             try:
-                import_module(module)
+                import_nncf() if module == 'nncf' else import_module(module)
             except ImportError as error:
                 extra = 'int8' if module == 'nncf' else name
                 raise EngineError(
@@ -301,18 +362,22 @@ class EngineHost:
                     f"pip install 'mmpose-batch[{extra}]' ({error})"
                 ) from error
 
-    def _take_file(self, model: nn.Module) -> GivenFile:
-        """Look through the file that is to be run instead of an export of the model."""
+    def _read_file(self) -> GivenFile:
+        """The file that is to be run instead of an export of the model."""
         if self.options.precision == 'int8':
             raise ValueError('engine_file: int8 is for networks that are exported here')
         given = GivenFile(self.options.file)
+        self._key = f'file {given.key} {vars(Normalization(self._model.data_preprocessor))}'
+        self.report['file'] = given.key
+        return given
+
+    def _fit_file(self, given: GivenFile) -> None:
+        """Have the head take what the file gives, or see that it does."""
         if given.decoded:
-            head = head_of(model)
-            head.predict = predict_decoded(self._seam, head)
+            head = head_of(self._model)
+            head.predict = predict_decoded(self._seam, head, given)
         elif given.size is not None:
             given.check_outputs(self._seam.network, given.size)
-        self._files, self._key = given, f'file {given.key}'
-        return given
 
     def _fixed(self, engine: Engine) -> Engine:
         """The engine for a file that takes batches of one size."""
@@ -324,8 +389,10 @@ class EngineHost:
         if self.options.precision != 'int8':
             return self._files, self._key
         calibration = self._calibration
+        self.report |= {'calibrated_with': len(calibration), 'calibration': calibration.key}
+        if len(calibration) < FEW_INPUTS:
+            logger.warning('int8: calibrated with %d inputs only', len(calibration))
         key = f'{self._key} {calibration.key}'
-        self.report['calibrated_with'] = len(calibration)
         return QuantizedFiles(self._files, calibration, key, self._cache, quantize, name), key
 
     def _openvino(self) -> Engine:
@@ -351,6 +418,9 @@ class EngineHost:
         )
         return self._fixed(engine)
 
+    def _torch(self) -> Engine:
+        return TorchEngine(self._seam.network, self._seam.normalization, self.options.precision)
+
     def _torch_compile(self) -> Engine:
         return import_module('.torch_compile', __package__).TorchCompileEngine(
             self._seam.network, self._seam.normalization, self.options.precision
@@ -358,6 +428,7 @@ class EngineHost:
 
 
 _BUILDERS = {
+    'torch': EngineHost._torch,
     'openvino': EngineHost._openvino,
     'onnxruntime': EngineHost._onnxruntime,
     'torch-compile': EngineHost._torch_compile,
@@ -366,6 +437,7 @@ _BUILDERS = {
 
 # What must be there to export, run, and quantise.
 _MODULES = {
+    'torch': (),
     'openvino': ('openvino', 'onnx'),
     'onnxruntime': ('onnxruntime', 'onnx'),
     'torch-compile': (),
@@ -393,9 +465,24 @@ class OnnxFiles:
         export_onnx(self._network, folder / 'network.onnx', size)
 
 
-def instances_of_all(samples: Sequence[BaseDataElement]) -> list[Instances]:
-    """The answers to one batch, image by image."""
-    return [instances_of(sample) for sample in samples]
+def open_cache(wanted: bool) -> EngineCache:
+    """The cache; one that keeps nothing where none is wanted or none can be written."""
+    if not wanted:
+        return NoCache()
+    cache = EngineCache()
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache.folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        logger.warning('engine cache: %s: %s; nothing is kept', cache.folder, error.strerror)
+        return NoCache()
+    return cache
+
+
+def is_installed(name: str) -> bool:
+    """Whether an engine's libraries are there."""
+    return all(find_spec(module) for module in _MODULES[name])
 
 
 def shortest(run: Run, times: int = 3) -> float:

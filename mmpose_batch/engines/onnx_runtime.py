@@ -1,6 +1,7 @@
 """ONNX Runtime: an ONNX file by the execution providers that were asked for."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from . import EngineError
 from .seam import Normalization
+
+# With rectangular inputs there may be hundreds.
+KEPT_SIZES = 16
 
 
 class OnnxRuntimeEngine:
@@ -41,7 +46,7 @@ class OnnxRuntimeEngine:
         self._onnx_for = onnx_for
         self._normalization = normalization
         self._providers = list(providers)
-        self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+        self._sessions: OrderedDict[tuple[int, int], ort.InferenceSession] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -52,26 +57,37 @@ class OnnxRuntimeEngine:
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        device = inputs.device
         if inputs.dtype == torch.uint8:
             inputs = self._normalization(inputs)
         size = tuple(inputs.shape[2:])
+        session = self._for_size(size)
+        name = session.get_inputs()[0].name
+        outputs = session.run(None, {name: inputs.cpu().contiguous().numpy()})
+        return [torch.from_numpy(output).to(device) for output in outputs]
+
+    def _for_size(self, size: tuple[int, int]) -> ort.InferenceSession:
         with self._lock:
             if size not in self._sessions:
                 self._sessions[size] = self._open(size)
-        session = self._sessions[size]
-        name = session.get_inputs()[0].name
-        outputs = session.run(None, {name: inputs.contiguous().numpy()})
-        return [torch.from_numpy(output) for output in outputs]
+            self._sessions.move_to_end(size)
+            if len(self._sessions) > KEPT_SIZES:
+                self._sessions.popitem(last=False)
+            return self._sessions[size]
 
     def _open(self, size: tuple[int, int]) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        session = ort.InferenceSession(
-            str(self._onnx_for(size)), options, providers=self._providers
-        )
+        path = str(self._onnx_for(size))
+        try:
+            session = ort.InferenceSession(path, options, providers=self._providers)
+        except Exception as error:  # ONNX Runtime's have no class in common
+            raise EngineError(
+                f'engine: onnxruntime cannot load this network: {str(error).splitlines()[0]}'
+            ) from error
         # ONNX Runtime falls back without a word where a provider does not start.
         if session.get_providers()[0] != self._providers[0]:
-            raise ValueError(
+            raise EngineError(
                 f'providers: {self._providers[0]} does not start here; ONNX Runtime would run on '
                 f'{", ".join(session.get_providers())}'
             )

@@ -1,6 +1,7 @@
 """OpenVINO: networks compiled for Intel's processors, whole batches of one shape at a time."""
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from openvino import properties
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
+from . import EngineError
 from .batches import fill_up, next_power_of_two
 from .cache import EngineCache, entry_key
 from .seam import Normalization
 
 _TYPES = {'fp32': ov.Type.f32, 'bf16': ov.Type.bf16, 'fp16': ov.Type.f16, 'int8': ov.Type.f32}
 _BLOB = 'compiled.blob'
+# With rectangular inputs there may be hundreds; each takes as much memory as the network.
+KEPT_SHAPES = 16
 
 
 class OpenVINOEngine:
@@ -71,9 +75,8 @@ class OpenVINOEngine:
             properties.num_streams: parallel,
             properties.inference_num_threads: torch.get_num_threads(),
         }
-        self._compiled: dict[Any, ov.CompiledModel] = {}
+        self._shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
         self._lock = threading.Lock()
-        self._requests = threading.local()
 
     @property
     def description(self) -> str:
@@ -85,37 +88,64 @@ class OpenVINOEngine:
         """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
         count = len(inputs)
         filled = count if self._fixed else next_power_of_two(count)
-        inputs = fill_up(inputs, filled).contiguous().numpy()
-        request = self._request(inputs.shape, inputs.dtype)
-        outputs = request.infer({0: inputs}, share_inputs=True)
-        return [torch.from_numpy(output[:count]) for output in outputs.to_tuple()]
+        array = fill_up(inputs, filled).cpu().contiguous().numpy()
+        request = self._for_shape(array.shape, array.dtype == np.uint8).request()
+        outputs = request.infer({0: array}, share_inputs=True)
+        return [torch.from_numpy(output[:count]).to(inputs.device) for output in outputs.to_tuple()]
 
-    def _request(self, shape: tuple[int, ...], dtype: np.dtype) -> ov.InferRequest:
-        """A request of this thread's own."""
-        requests = self._requests.__dict__
-        key = f'{shape} {dtype}'
-        if key not in requests:
-            with self._lock:
-                if key not in self._compiled:
-                    self._compiled[key] = self._compile(shape, dtype == np.uint8)
-            requests[key] = self._compiled[key].create_infer_request()
-        return requests[key]
+    def _for_shape(self, shape: tuple[int, ...], pixels: bool) -> 'CompiledShape':
+        with self._lock:
+            if (shape, pixels) not in self._shapes:
+                self._shapes[shape, pixels] = CompiledShape(self._compile(shape, pixels))
+            self._shapes.move_to_end((shape, pixels))
+            if len(self._shapes) > KEPT_SHAPES:
+                self._shapes.popitem(last=False)
+            return self._shapes[shape, pixels]
 
     def _compile(self, shape: tuple[int, ...], pixels: bool) -> ov.CompiledModel:
         settings = {str(name): str(value) for name, value in self._settings.items()}
         key = entry_key(
             self._key, engine=self.name, device=self._device, shape=shape, pixels=pixels, **settings
         )
-        blob = self._cache.entry(key, lambda folder: self._build(shape, pixels, folder)) / _BLOB
-        return self._core.import_model(blob.read_bytes(), self._device)
+        entry = self._cache.entry(key, lambda folder: self._build(shape, pixels, folder))
+        try:
+            # The settings are those of this import, not of the compilation.
+            return self._core.import_model(
+                (entry / _BLOB).read_bytes(), self._device, self._settings
+            )
+        except RuntimeError as error:
+            raise EngineError(
+                f'engine: openvino cannot read what it compiled before, {entry}: remove it'
+            ) from error
 
     def _build(self, shape: tuple[int, ...], pixels: bool, folder: Path) -> None:
-        model = self._core.read_model(str(self._onnx_for(shape[2:])))
-        model.reshape(list(shape))
-        if pixels:
-            model = take_pixels(model, self._normalization)
-        compiled = self._core.compile_model(model, self._device, self._settings)
+        path = str(self._onnx_for(shape[2:]))
+        try:
+            model = self._core.read_model(path)
+            model.reshape(list(shape))
+            if pixels:
+                model = take_pixels(model, self._normalization)
+            compiled = self._core.compile_model(model, self._device, self._settings)
+        except RuntimeError as error:
+            raise EngineError(
+                f'engine: openvino cannot compile this network for inputs of {shape}: '
+                f'{str(error).splitlines()[-1].strip()}'
+            ) from error
         (folder / _BLOB).write_bytes(compiled.export_model().getbuffer())
+
+
+class CompiledShape:
+    """A network compiled for one shape of inputs; each thread has a request of its own."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self.compiled = compiled
+        self._local = threading.local()
+
+    def request(self) -> ov.InferRequest:
+        """That of the calling thread."""
+        if not hasattr(self._local, 'request'):
+            self._local.request = self.compiled.create_infer_request()
+        return self._local.request
 
 
 def take_pixels(model: ov.Model, normalization: Normalization) -> ov.Model:
@@ -138,10 +168,11 @@ def check_device(core: ov.Core, device: str, precision: str) -> None:
     Raises:
         ValueError: It is not, or cannot.
     """
-    if device.split('.')[0] not in core.available_devices:
+    there = core.available_devices
+    kinds = {name.split('.')[0] for name in there}
+    if device not in there and device not in kinds:
         raise ValueError(
-            f'device: expected one that OpenVINO finds ({", ".join(core.available_devices)}), '
-            f'found {device!r}'
+            f'device: expected one that OpenVINO finds ({", ".join(there)}), found {device!r}'
         )
     able = core.get_property(device, properties.device.capabilities)
     wanted = {'bf16': 'BF16', 'fp16': 'FP16', 'int8': 'INT8'}.get(precision)

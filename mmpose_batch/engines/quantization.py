@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -17,9 +19,6 @@ from torch.nn.functional import interpolate
 from .cache import EngineCache, entry_key
 from .export import INPUT_NAME
 from .seam import Normalization
-
-# NNCF reports to its makers that it is used, and how, unless it runs in a test of theirs.
-os.environ.setdefault('NNCF_CI', '1')
 
 # Height and width of the inputs to the file of a network that takes them.
 ModelFiles = Callable[[tuple[int, int]], Path]
@@ -50,7 +49,8 @@ class Calibration:
 
     def thin(self) -> None:
         """Keep no more inputs than say something, from first to last."""
-        self._inputs = self._inputs[:: -(-len(self._inputs) // MOST_INPUTS) or 1]
+        kept = self._inputs[:: -(-len(self._inputs) // MOST_INPUTS) or 1]
+        self._inputs = [image.clone() for image in kept]  # not views, which hold whole batches
 
     def for_size(self, size: tuple[int, int]) -> list[np.ndarray]:
         """Normalised float32 inputs (1, 3, H, W) of one size; of others, resized, if need be."""
@@ -108,13 +108,25 @@ class QuantizedFiles:
         self._quantize(self._files(size), folder / self._name, inputs)
 
 
+def import_nncf() -> ModuleType:
+    """Import NNCF, and keep it from reporting to its makers that it is used, and how.
+
+    It does not where it takes the machine for one of its own tests.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    os.environ.setdefault('NNCF_CI', '1')
+    return import_module('nncf')
+
+
 def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     """Quantise an ONNX file by NNCF, to OpenVINO's format.
 
     Weights are symmetric and activations are not, since SiLU's have a short
     negative side.
     """
-    import nncf
+    nncf = import_nncf()
     import openvino as ov
 
     nncf.set_log_level(logging.ERROR)

@@ -7,14 +7,20 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from mmdet.models import DetDataPreprocessor
+from mmdet.models import DetDataPreprocessor, SingleStageDetector
 from mmengine.model import BaseDataPreprocessor
-from mmpose.models import PoseDataPreprocessor
+from mmpose.models import BottomupPoseEstimator, PoseDataPreprocessor, TopdownPoseEstimator
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 # Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).
 _OWN_WAYS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
+# What calls them in that way, and nothing else of the network.
+_PREDICTS = (
+    TopdownPoseEstimator.predict,
+    BottomupPoseEstimator.predict,
+    SingleStageDetector.predict,
+)
 
 
 class Engine(Protocol):
@@ -223,11 +229,8 @@ def head_of(model: nn.Module) -> nn.Module | None:
 
 def has_seam(model: nn.Module) -> bool:
     """Whether a model's head gets its outputs by ``head.forward(extract_feat(inputs))``."""
-    head = head_of(model)
     return (
-        head is not None
-        and hasattr(model, 'extract_feat')
-        and type(head).__name__ not in _OWN_WAYS
-        and not hasattr(model, 'roi_head')
+        getattr(type(model), 'predict', None) in _PREDICTS
+        and type(head_of(model)).__name__ not in _OWN_WAYS
         and type(model.data_preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)
     )
