@@ -129,7 +129,7 @@ def test_what_was_compiled_runs_with_its_settings(
         assert compiled.get_property(properties.inference_num_threads) == 2
         assert compiled.get_property(properties.hint.inference_precision) == Type.f32
         hint = compiled.get_property(properties.hint.performance_mode)
-        assert hint.name == ('LATENCY' if streams == 1 else 'THROUGHPUT')
+        assert str(hint).endswith('LATENCY' if streams == 1 else 'THROUGHPUT')
 
 
 def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):

@@ -61,7 +61,9 @@ class OurDetector:
     """Stands in for ``PersonDetector``; remembers the sizes of its batches."""
 
     cat_ids = (0,)
-    host = SimpleNamespace(parallel=1, settled=True, report={}, note_memory=print)
+    host = SimpleNamespace(
+        parallel=1, settled=True, wants_samples=False, adopted=None, report={}, note_memory=print
+    )
 
     def __init__(self) -> None:
         self.batches: list[int] = []
