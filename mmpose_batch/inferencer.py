@@ -1,7 +1,6 @@
 """BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
 
 import copy
-import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,9 +23,8 @@ from mmpose.structures import PoseDataSample, merge_data_samples
 from rich.progress import track
 from torch import nn
 
-from .batching import DEVICE_LOST, BatchRunner, ImageInFlight, one_line
+from .batching import BatchRunner, ImageInFlight, one_line
 from .detection import PersonDetector, build_detector
-from .engines import EngineError
 from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
@@ -34,16 +32,10 @@ from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_
 from .padding import pad_to_stride
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
+from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
-from .tuning import choose_size, measure_rates
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
-
-# Images that engines are checked and batch sizes measured with.
-SAMPLES = 8
-_DEVICE_LOST = (DEVICE_LOST,) if DEVICE_LOST else ()
-
-logger = logging.getLogger('mmpose_batch')
 
 
 @INFERENCERS.register_module()
@@ -137,9 +129,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         engine = replace(self.options.of_engine, file=self.options.engine_file)
         self.host = EngineHost(self.model, engine)
-        self._sampled = False
-        self.measured_batch_sizes: dict[str, int] = {}
-        self._seen: dict[str, dict[str, Any]] | None = None
+        self.settling = Settling(self.options.calib_images or SAMPLES)
 
     # ---------------------------------------------------------------- building
 
@@ -357,18 +347,16 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def wants_samples(self, call: CallOptions) -> int:
         """Images that :meth:`settle` should see before the first result; 0 for none."""
-        engines = not self._sampled and any(host.wants_samples for host in self.hosts.values())
-        return (self.options.calib_images or SAMPLES) if engines or self._to_measure(call) else 0
+        return self.settling.wanted(self.hosts, self._batch_sizes(call))
 
     def settle(self, frames: list[Frame], call: CallOptions) -> Iterator[Frame]:
-        """Settle with some images what is open yet: engines and batch sizes.
+        """Build, check and choose the engines, and measure batch sizes, with some images.
 
-        Engines are built, chosen and checked, and batch sizes of ``'auto'`` measured.
         A stream does so by itself, with its first images; others may stand for a
         run better.
 
         Args:
-            frames: Some images.
+            frames: Some images; the list is emptied.
             call: The options of the run.
 
         Returns:
@@ -378,76 +366,22 @@ class BatchPose2DInferencer(Pose2DInferencer):
             EngineError: An engine cannot run the network, or its answers differ
                 too much from PyTorch's.
         """
+        steps = {
+            'pose': partial(self._test_step, call=call),
+            'detector': partial(self._detect, call=call),
+        }
         with self._lock:
-            hosts = [host for host in self.hosts.values() if host.wants_samples]
-            self._seen = {}
-            try:
-                for host in hosts:
-                    host.sampling = True
+            with self.settling.sampling(self.hosts):
                 for _ in self._flow(Source(list(frames)), call, StageClock(), alone=True):
                     pass
-                for host in hosts:
-                    host.sampling = False
-                    host.settle()
-                for name in self._to_measure(call):
-                    self.measured_batch_sizes[name] = self._measure(name, call)
-                self._sampled = True
-            finally:
-                self._seen = None
-                for host in hosts:
-                    host.sampling = False
+            flip_test = bool(call.test_cfg.get('flip_test'))
+            self.settling.settle(self.hosts, self._batch_sizes(call), steps, flip_test=flip_test)
         waiting = deque(frames)
         frames.clear()
         return (waiting.popleft() for _ in range(len(waiting)))
 
-    def adopt(self, engines: dict[str, str], batch_sizes: dict[str, int]) -> None:
-        """Take over what ``auto`` came to in the run that goes on.
-
-        Args:
-            engines: Name of a network, as in :attr:`hosts`, to its engine.
-            batch_sizes: Name of a network to its measured batch size.
-        """
-        for name, host in self.hosts.items():
-            host.adopted = engines.get(name)
-        self.measured_batch_sizes.update(batch_sizes)
-
-    def _to_measure(self, call: CallOptions) -> list[str]:
-        """Networks whose batch size is to be measured and is not yet."""
-        sizes = {'pose': call.batch_size, 'detector': self.options.det_batch_size}
-        return [
-            name
-            for name in self.hosts
-            if sizes[name] == 'auto' and name not in self.measured_batch_sizes
-        ]
-
-    def _measure(self, name: str, call: CallOptions) -> int:
-        """The fastest batch size of a network, for inputs like the first that was seen."""
-        host, packed = self.hosts[name], self._seen.get(name)
-        if packed is None:
-            logger.warning('batch size: nobody in the first images to measure with; %d', SAMPLES)
-            return SAMPLES
-        test_step = self._detect if name == 'detector' else self._test_step
-
-        def run(size: int) -> None:
-            samples = [copy.deepcopy(packed['data_samples']) for _ in range(size)]
-            test_step([{**packed, 'data_samples': sample} for sample in samples], call=call)
-
-        shape = tuple(packed['inputs'].shape) if isinstance(packed['inputs'], torch.Tensor) else ()
-        flip_test = bool(call.test_cfg.get('flip_test'))
-        try:
-            measured = host.remember(
-                'batch sizes', lambda: (measure_rates(run), True), shape=shape, flip_test=flip_test
-            )
-        except (EngineError, *_DEVICE_LOST):
-            raise
-        except Exception as error:
-            raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error
-        rates = {int(size): rate for size, rate in measured.items()}
-        host.report |= {'batch_size': choose_size(rates), 'instances_per_second': rates}
-        return host.report['batch_size']
-
-    def _batch_size(self, name: str, asked: int | str) -> int:
-        return self.measured_batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
+    def _batch_sizes(self, call: CallOptions) -> dict[str, int | str]:
+        return {'pose': call.batch_size, 'detector': self.options.det_batch_size}
 
     def _flow(
         self, source: Source, call: CallOptions, clock: StageClock, alone: bool = False
@@ -456,12 +390,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
         alone = alone or source.camera
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
-        det_batch = self._batch_size(
+        det_batch = self.settling.batch_size(
             'detector', 1 if source.camera else self.options.det_batch_size
         )
         poses = BatchRunner(
             partial(self._test_step, call=call),
-            self._batch_size('pose', call.batch_size),
+            self.settling.batch_size('pose', call.batch_size),
             call.flush_every,
             parallel=1 if alone else self.host.parallel,
             on_memory=self.host.note_memory,
@@ -503,14 +437,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
-        self._note('detector', inputs)
+        self.settling.note('detector', inputs)
         return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
-
-    def _note(self, name: str, inputs: list[dict[str, Any]]) -> None:
-        """Keep one input of a network while samples run."""
-        seen = self._seen
-        if seen is not None and name not in seen:
-            seen[name] = copy.deepcopy(inputs[0])
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
@@ -546,7 +474,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
     @torch.no_grad()
     def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
         """Put one batch through the network, under this call's settings and no other's."""
-        self._note('pose', packed)
+        self.settling.note('pose', packed)
         model = copy.copy(self.model)  # all but the settings is shared
         model.test_cfg = call.test_cfg
         batch = self.collate_fn(packed)

@@ -395,7 +395,8 @@ class Run:
         """
         inferencer = self._inferencer
         if self._before:
-            inferencer.adopt(self._before['engines'], self._before['batch_sizes'])
+            before = self._before['engines'], self._before['batch_sizes']
+            inferencer.settling.adopt(inferencer.hosts, *before)
         wanted = min(inferencer.wants_samples(self._call), len(self._frames))
         if wanted:
             if not self._options.quiet:
@@ -422,7 +423,7 @@ class Run:
             'engines': {name: report['engine'] for name, report in reports.items()},
             'precisions': {name: report['precision'] for name, report in reports.items()},
             'calibrations': {name: report.get('calibration') for name, report in reports.items()},
-            'batch_sizes': self._inferencer.measured_batch_sizes,
+            'batch_sizes': self._inferencer.settling.batch_sizes,
         }
 
     def _write(

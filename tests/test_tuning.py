@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import TinyModel, picture
 
-from mmpose_batch import inferencer, tuning
+from mmpose_batch import settling, tuning
 from mmpose_batch.tuning import choose_size, measure_rates
 
 
@@ -84,12 +84,12 @@ def tiny(request: pytest.FixtureRequest) -> TinyModel:
 
 def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch):
     images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(5)]
-    monkeypatch.setattr(inferencer, 'measure_rates', lambda run: [run(2), {1: 1.0, 2: 9.0}][1])
+    monkeypatch.setattr(settling, 'measure_rates', lambda run: [run(2), {1: 1.0, 2: 9.0}][1])
     first = tiny.ours(batch_size='auto')
     found = list(first(images))
     assert first.host.report['batch_size'] == 2
     assert found == list(tiny.ours(batch_size=2)(images))
-    monkeypatch.setattr(inferencer, 'measure_rates', None)
+    monkeypatch.setattr(settling, 'measure_rates', None)
     assert list(tiny.ours(batch_size='auto')(images)) == found
 
 

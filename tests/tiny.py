@@ -62,7 +62,13 @@ class OurDetector:
 
     cat_ids = (0,)
     host = SimpleNamespace(
-        parallel=1, settled=True, wants_samples=False, adopted=None, report={}, note_memory=print
+        parallel=1,
+        settled=True,
+        wants_samples=False,
+        adopted=None,
+        report={},
+        note_memory=print,
+        settle=dict,
     )
 
     def __init__(self) -> None:
