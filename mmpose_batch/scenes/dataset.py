@@ -5,6 +5,8 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from .body import KEYPOINTS, SKELETON
 from .scene import Scene, SceneOptions, draw_scene
 
 JPEG_QUALITY = 90
+# Drawn before processes that help have started.
+_FEW = 100
 
 
 def write_scenes(
@@ -47,14 +51,24 @@ def write_scenes(
     folder.mkdir(parents=True, exist_ok=True)
     work = partial(_write_scene, folder, seed, options)
     workers = available_cores() if num_workers is None else num_workers
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
+    if workers > 1 and count > _FEW:
+        with ProcessPoolExecutor(workers, mp_context=_clean_processes()) as pool:
             entries = list(_tracked(pool.map(work, range(count), chunksize=16), count, quiet))
     else:
         entries = list(_tracked(map(work, range(count)), count, quiet))
     path = folder / 'annotations.json'
     path.write_text(json.dumps(_coco(entries)), encoding='utf-8')
     return path
+
+
+def _clean_processes() -> BaseContext:
+    """Processes that are no copies of this one, whose OpenCV or torch may have threads running.
+
+    A copy has none of the threads and waits for them for ever.
+    """
+    context = get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _tracked(entries: Iterable, count: int, quiet: bool) -> Iterable:
