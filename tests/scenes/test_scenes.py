@@ -1,6 +1,8 @@
 """Drawn scenes: the same by seed, with annotations that say what is in them."""
 
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -9,7 +11,7 @@ from factories import run_tool
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from xtcocotools.coco import COCO
 
-from mmpose_batch.scenes import SceneOptions, draw_scene, write_scenes
+from mmpose_batch.scenes import SceneOptions, dataset, draw_scene, write_scenes
 from mmpose_batch.scenes.body import (
     FOREARM,
     KEYPOINTS,
@@ -184,7 +186,8 @@ def test_options_are_checked(options, message):
 # ------------------------------------------------------------------------------ as files
 
 
-def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path):
+def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, '_FEW', 4)
     for workers in (1, 2):
         write_scenes(tmp_path / str(workers), 5, seed=4, num_workers=workers, quiet=True)
     one, two = (sorted((tmp_path / name).iterdir()) for name in '12')
@@ -192,6 +195,31 @@ def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path):
     assert len(one) == 6
     for a, b in zip(one, two, strict=True):
         assert a.read_bytes() == b.read_bytes()
+
+
+# A caller whose threads sit in the way of copies of its process; the guard is what a script needs
+# that starts processes.
+BUSY_CALLER = """
+import sys
+import cv2
+import numpy as np
+import torch
+from mmpose_batch.scenes import dataset
+
+if __name__ == '__main__':
+    dataset._FEW = 4
+    torch.ones(2000, 2000) @ torch.ones(2000, 2000)
+    cv2.setNumThreads(2)
+    cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (3000, 3000))
+    dataset.write_scenes(sys.argv[1], 20, seed=4, num_workers=2, quiet=True)
+"""
+
+
+def test_processes_start_beside_threads_of_opencv_and_torch(tmp_path):
+    script = tmp_path / 'caller.py'
+    script.write_text(BUSY_CALLER)
+    subprocess.run([sys.executable, script, tmp_path / 'scenes'], check=True, timeout=120)
+    assert len(list((tmp_path / 'scenes').glob('*.jpg'))) == 20
 
 
 def test_the_annotations_are_cocos(tmp_path):
