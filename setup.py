@@ -47,7 +47,7 @@ setup(
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
     # MMPose environment that works. Importing the package says which of them is missing.
-    install_requires=['orjson', 'rich'],
+    install_requires=['loky', 'orjson', 'rich'],
     extras_require={
         'coco': ['xtcocotools'],
         'openvino': ['openvino>=2026.4', 'onnx'],

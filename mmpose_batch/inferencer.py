@@ -24,6 +24,7 @@ from rich.progress import track
 from torch import nn
 
 from .batching import BatchRunner, ImageInFlight, one_line
+from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .detection import PersonDetector, build_detector
 from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
@@ -61,8 +62,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
         batch_size, det_batch_size, precision, calib_images, engine, engine_device,
-        engine_file, engine_cache, self_check, flip_test, rect, num_workers, on_error, no_person:
-            See :class:`mmpose_batch.options.BatchOptions`.
+        engine_file, engine_cache, self_check, flip_test, rect, num_workers, num_threads,
+        cpu_affinity, on_error, no_person: See :class:`mmpose_batch.options.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
     ``inferencer=dict(...)``, if it has one.
@@ -98,6 +99,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         flip_test: bool | None = None,
         rect: bool | None = None,
         num_workers: int | None = None,
+        num_threads: int | None = None,
+        cpu_affinity: str | None = None,
         on_error: str | None = None,
         no_person: str | None = None,
     ) -> None:
@@ -118,8 +121,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.device = device
         self.detector: PersonDetector | None = None
         self._lock = threading.RLock()
+        if options.cpu_affinity is not None:
+            bind_to_cores(parse_cores(options.cpu_affinity))
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device, model.get('data_mode'))
+        torch.set_num_threads(self.options.num_threads)
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
@@ -401,6 +407,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             on_memory=self.host.note_memory,
         )
         with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
+            if self.options.num_workers:
+                stack.enter_context(single_opencv_thread())
             frames = source.frames
             if source.sequential:
                 frames = stack.enter_context(closing(read_ahead(frames, 2)))

@@ -7,13 +7,17 @@ from typing import Any
 
 import torch
 
+from .cores import available_cores, default_threads, parse_cores
 from .engines.host import ENGINES, EngineOptions
-from .runtime import PRECISIONS, available_cores, resolve_precision
+from .runtime import PRECISIONS, resolve_precision
 
 CALIB_IMAGES = 64
 # What may be measured.
 _MEASURED = ('batch_size', 'det_batch_size')
-_LEAST = {'batch_size': 1, 'det_batch_size': 1, 'calib_images': 1, 'num_workers': 0}
+_LEAST = {
+    **{'batch_size': 1, 'det_batch_size': 1, 'calib_images': 1},
+    **{'num_workers': 0, 'num_threads': 1},
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +50,10 @@ class BatchOptions:
         rect: Pad the inputs of one-stage models and detectors to the next stride
             instead of to a square.
         num_workers: Threads that read and prepare images; 0 for none.
+        num_threads: Threads that compute a network on a CPU; PyTorch's number is
+            set to it, for the whole process.
+        cpu_affinity: Cores that the whole process is bound to, such as ``2``,
+            ``0-3`` or ``0,2-3``; what is chosen by itself fits these.
         on_error: ``record`` gives a bad input a failure record in its place,
             ``raise`` ends the run with an :class:`InputError`.
         no_person: What a top-down model does where nobody is found: ``empty``
@@ -65,6 +73,8 @@ class BatchOptions:
     flip_test: bool | None = None
     rect: bool = False
     num_workers: int | None = None
+    num_threads: int | None = None
+    cpu_affinity: str | None = None
     on_error: str = 'record'
     no_person: str = 'empty'
 
@@ -79,6 +89,8 @@ class BatchOptions:
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
         _check_choice('engine', self.engine, ENGINES)
+        if self.cpu_affinity is not None:
+            parse_cores(self.cpu_affinity)
         if self.calib_images is not None and self.precision != 'int8':
             raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
         if self.engine_file is not None and self.engine.startswith('torch'):
@@ -115,6 +127,7 @@ class BatchOptions:
             precision=resolve_precision(self.precision, device, self.engine, self.engine_device),
             calib_images=self.calib_images or (CALIB_IMAGES if self.precision == 'int8' else None),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
+            num_threads=self.num_threads or default_threads(),
         )
 
     @property

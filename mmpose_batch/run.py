@@ -494,7 +494,6 @@ class Run:
             'options': {
                 **asdict(self._inferencer.options),
                 'batch_size': self._call.batch_size,
-                'torch_threads': torch.get_num_threads(),
             },
             'settled': self._before or self._settled(),
             'engines': {name: host.report for name, host in self._inferencer.hosts.items()},

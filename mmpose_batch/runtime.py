@@ -1,6 +1,5 @@
-"""Device, precision and threads: what a run may use, and where its time goes."""
+"""Device and precision: what a run may use, and where its time goes."""
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,11 +26,6 @@ _OUT_OF_MEMORY = (
     *("can't allocate memory", 'not enough memory', 'out of memory', 'bad_alloc'),
     'failed to allocate memory',
 )
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def resolve_precision(

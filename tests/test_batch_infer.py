@@ -179,7 +179,7 @@ def test_run_json_tells_what_ran_and_where_the_time_went(run, kind):
     assert info['device'] == 'cpu'
     assert info['options']['batch_size'] == 3
     assert info['options']['precision'] == 'fp32'
-    assert info['options']['torch_threads'] == 1
+    assert info['options']['num_threads'] == 1
     seconds = info['seconds']
     stages = {'waiting', 'detection', 'network', 'writing', 'other'}
     assert set(seconds) == {'total', *stages}

@@ -9,7 +9,9 @@ from mmpose_batch import options
 from mmpose_batch.options import BatchOptions, CallOptions
 
 
-@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'calib_images', 'num_workers'])
+@pytest.mark.parametrize(
+    'name', ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
+)
 @pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(4)])
 def test_a_number_of_another_kind_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected a whole number from') as raised:
@@ -17,7 +19,7 @@ def test_a_number_of_another_kind_is_refused_by_name(name, value):
     assert f'found {value!r}' in str(raised.value)
 
 
-@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'calib_images'])
+@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'calib_images', 'num_threads'])
 def test_a_batch_of_nothing_is_refused(name):
     with pytest.raises(ValueError, match=f'{name}: expected a whole number from 1, found 0'):
         BatchOptions(**{name: 0})
@@ -82,6 +84,7 @@ def test_what_was_chosen_stays():
         det_batch_size=3,
         precision='bf16',
         num_workers=1,
+        num_threads=2,
         on_error='raise',
         no_person='whole_image',
     )

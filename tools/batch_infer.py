@@ -31,7 +31,7 @@ INFERENCER = (
     *('precision', 'calib_images', 'engine', 'engine_device', 'engine_file'),
     *('engine_cache', 'self_check'),
     *('flip_test', 'rect'),
-    *('num_workers', 'on_error', 'no_person'),
+    *('num_workers', 'num_threads', 'cpu_affinity', 'on_error', 'no_person'),
 )
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 
@@ -183,6 +183,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='N',
         help='threads that read and prepare (default: cores, at most 8)',
     )
+    speed.add_argument(
+        '--num-threads',
+        type=int,
+        metavar='N',
+        help='threads that compute the networks on a CPU (default: cores)',
+    )
+    speed.add_argument(
+        '--cpu-affinity', metavar='CORES', help='use these cores only, e.g. 2, 0-3 or 0,2-3'
+    )
 
     output = parser.add_argument_group('output')
     output.add_argument(
@@ -306,7 +315,12 @@ def prepare(args: argparse.Namespace) -> 'Run':
         bboxes = assign_bboxes(paths, found, image_ids)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
-        print(f'{len(paths)} images, {args.pose2d} on {inferencer.device}', file=sys.stderr)
+        options = inferencer.options
+        print(
+            f'{len(paths)} images, {args.pose2d} on {inferencer.device}; {options.num_threads} '
+            f'threads for the network, {options.num_workers} to read and prepare',
+            file=sys.stderr,
+        )
     return Run(inferencer, paths, call, options, bboxes, image_ids)
 
 
