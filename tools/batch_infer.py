@@ -315,13 +315,17 @@ def prepare(args: argparse.Namespace) -> 'Run':
         bboxes = assign_bboxes(paths, found, image_ids)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
-        options = inferencer.options
-        print(
-            f'{len(paths)} images, {args.pose2d} on {inferencer.device}; {options.num_threads} '
-            f'threads for the network, {options.num_workers} to read and prepare',
-            file=sys.stderr,
-        )
+        print(describe(len(paths), args.pose2d, inferencer), file=sys.stderr)
     return Run(inferencer, paths, call, options, bboxes, image_ids)
+
+
+def describe(count: int, model: str, inferencer: 'BatchPose2DInferencer') -> str:
+    """What is about to run, and what it takes of the machine."""
+    options = inferencer.options
+    return (
+        f'{count} images, {model} on {inferencer.device}; threads: {options.num_threads} for the '
+        f'networks, {options.num_workers} to read and prepare'
+    )
 
 
 def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':
