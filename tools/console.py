@@ -40,6 +40,7 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
 def quieten_libraries() -> None:
     """Keep what the libraries say about themselves off the screen."""
     warnings.filterwarnings('ignore')
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # and processes that are started
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a record of ours
     from mmengine.logging import MMLogger
 

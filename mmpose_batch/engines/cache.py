@@ -34,6 +34,13 @@ class EngineCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
+        self._used: set[Path] = set()
+
+    @property
+    def bytes_used(self) -> int:
+        """Size of the entries that were asked for."""
+        files = (path for entry in self._used for path in entry.iterdir())
+        return sum(path.stat().st_size for path in files)
 
     def entry(self, key: str, build: Callable[[Path], None]) -> Path:
         """The folder of one entry, built if it is not there.
@@ -43,6 +50,7 @@ class EngineCache:
             build: Writes the files of the entry into an empty folder.
         """
         entry = self.folder / key
+        self._used.add(entry)
         if _intact(entry):
             return entry
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -133,15 +141,23 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's model, as far as the system tells it."""
+    """The processor's model and what it can do, as far as the system tells it."""
+    flags_sum = hashlib.sha256(_cpuinfo('flags').encode()).hexdigest()[:16]
+    return f'{processor_name()} {flags_sum}'
+
+
+def processor_name() -> str:
+    """The processor's model."""
+    return _cpuinfo('model name') or platform.processor()
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux tells of the first core; empty where it does not."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    flags = [line.split(':', 1)[1].strip() for line in lines if line.startswith('flags')]
-    flags_sum = hashlib.sha256(flags[0].encode()).hexdigest()[:16] if flags else ''
-    return f'{names[0] if names else platform.processor()} {flags_sum}'
+        return ''
+    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith(field)), '')
 
 
 def _intact(entry: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib import import_module
@@ -115,6 +116,7 @@ class EngineHost:
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._samples: list[Sample] = []
+        self._seam: Seam | None = None
         if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
             self._take_torch()
             return
@@ -151,6 +153,15 @@ class EngineHost:
     @cached_property
     def _cache(self) -> EngineCache:
         return open_cache(self.options.cache)
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Size of the files that the engine was built to and is loaded from."""
+        return 0 if self._seam is None else self._cache.bytes_used
+
+    def by_torch(self) -> AbstractContextManager[None]:
+        """In this block, and this thread, PyTorch computes whatever the engine is."""
+        return nullcontext() if self._seam is None else self._seam.reference()
 
     @property
     def settled(self) -> bool:

@@ -1,0 +1,146 @@
+"""Plots of what was measured, as PNG files."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .contenders import OURS
+from .report import STAGES, Measurement
+from .rounds import estimate
+
+_SIZE = (7.0, 4.2)
+_DPI = 120
+
+
+def plot_all(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
+    """Write every plot that these measurements have something for.
+
+    Returns:
+        The files.
+    """
+    good = [measurement for measurement in measurements if measurement.failure is None]
+    plots: dict[str, Callable[[Sequence[Measurement]], Figure | None]] = {
+        'rates': plot_rates,
+        'batch_sizes': plot_batch_sizes,
+        'threads': plot_threads,
+        'stages': plot_stages,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, plot in plots.items():
+        figure = plot(good)
+        if figure is not None:
+            written.append(folder / f'{name}.png')
+            figure.savefig(written[-1], dpi=_DPI)
+    return written
+
+
+def plot_rates(measurements: Sequence[Measurement]) -> Figure | None:
+    """Images per second of everybody, with the interval of the median."""
+    if not measurements:
+        return None
+    figure, axes = _figure(height=0.6 + 0.38 * len(measurements))
+    for row, measurement in enumerate(measurements):
+        found = estimate(measurement.rates)
+        low, high = np.nan_to_num((found.low, found.high), nan=found.median)
+        axes.barh(row, found.median, color=_color(measurement), height=0.7)
+        axes.plot((low, high), (row, row), color='black', linewidth=1.2)
+        axes.annotate(
+            f'{found.median:.1f}',
+            (max(high, found.median), row),
+            xytext=(4, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(measurements)), [m.contender.name for m in measurements])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel('images/s, from files to results (line: 90 % interval of the median)')
+    axes.grid(axis='y', visible=False)
+    return figure
+
+
+def plot_batch_sizes(measurements: Sequence[Measurement]) -> Figure | None:
+    """Images per second over the batch size, a line for each engine and precision."""
+    return _plot_lines(
+        measurements, lambda m: m.contender.settings.get('batch_size'), 'batch size', base=2
+    )
+
+
+def plot_threads(measurements: Sequence[Measurement]) -> Figure | None:
+    """Images per second over the threads of the network."""
+    return _plot_lines(measurements, lambda m: m.contender.num_threads, 'threads of the network')
+
+
+def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
+    """Milliseconds an image in each stage."""
+    known = [(m, shares) for m in measurements if (shares := m.shares())]
+    if not known:
+        return None
+    figure, axes = _figure(height=1.4 + 0.38 * len(known))
+    left = np.zeros(len(known))
+    colors = mpl.colormaps['tab10'].colors
+    for color, (stage, title) in zip(colors, STAGES.items(), strict=False):
+        widths = np.array([shares[stage] * 1e3 / m.images_per_second for m, shares in known])
+        axes.barh(range(len(known)), widths, left=left, color=color, label=title, height=0.7)
+        left += widths
+    axes.set_yticks(range(len(known)), [m.contender.name for m, _ in known])
+    axes.invert_yaxis()
+    axes.set_xlabel('ms an image')
+    axes.grid(axis='y', visible=False)
+    figure.legend(loc='outside upper center', ncols=len(STAGES), fontsize=8, frameon=False)
+    return figure
+
+
+def _plot_lines(
+    measurements: Sequence[Measurement],
+    x_of: Callable[[Measurement], Any],
+    label: str,
+    base: int | None = None,
+) -> Figure | None:
+    """Images per second over a number that several of our settings differ in."""
+    lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for measurement in measurements:
+        contender, x = measurement.contender, x_of(measurement)
+        if x is None or (contender.system == OURS and x == 'auto'):
+            continue
+        name = contender.system
+        if contender.system == OURS:
+            name = f'{contender.settings["engine"]} {contender.settings["precision"]}'
+        lines[name].append((x, measurement.images_per_second))
+    lines = {name: sorted(points) for name, points in lines.items() if len(points) > 1}
+    if not lines:
+        return None
+    figure, axes = _figure()
+    for name, points in lines.items():
+        axes.plot(*zip(*points, strict=True), marker='o', label=name)
+    ticks = sorted({x for points in lines.values() for x, _ in points})
+    if base is not None:
+        axes.set_xscale('log', base=base)
+    axes.set_xticks(ticks, list(map(str, ticks)))
+    axes.minorticks_off()
+    axes.set_xlabel(label)
+    axes.set_ylabel('images/s, from files to results')
+    axes.set_ylim(bottom=0)
+    figure.legend(loc='outside right upper', fontsize=8, frameon=False)
+    return figure
+
+
+def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_SIZE[0], max(1.6, height)), layout='constrained')
+    axes = figure.subplots()
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _color(measurement: Measurement) -> str:
+    return 'tab:blue' if measurement.contender.system == OURS else 'tab:gray'
