@@ -23,10 +23,11 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import fail, quieten_libraries
+from console import fail, number, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.contenders import Contender
@@ -125,17 +126,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def number(least: int) -> type:
-    """A type of argument: a whole number from ``least``."""
-
-    def parse(text: str) -> int:
-        if not text.lstrip('-').isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f'expected a number from {least}, found {text}')
-        return int(text)
-
-    return parse
-
-
 def size(text: str) -> int | str:
     """A batch size: a number from 1, or ``auto``."""
     return text if text == 'auto' else number(1)(text)
@@ -152,7 +142,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.recommend and (args.max_latency is not None or args.max_memory is not None):
         parser.error('--max-latency, --max-memory: of use with --recommend only')
     if args.out_dir:
-        os.makedirs(args.out_dir, exist_ok=True)
+        with suppress(OSError):
+            os.makedirs(args.out_dir, exist_ok=True)
         if not os.access(args.out_dir, os.W_OK):  # found out before the rounds, not after
             parser.error(f'--out-dir: cannot write into {args.out_dir}')
 

@@ -1,9 +1,11 @@
 """What the tools share: how they fail, build a model, and keep the libraries quiet."""
 
+import argparse
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +37,17 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
         raise RunError(
             f'the model cannot be built as asked for: {type(error).__name__}: {text}'
         ) from error
+
+
+def number(least: int) -> Callable[[str], int]:
+    """A type of argument: a whole number from ``least``."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip('-').isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f'expected a number from {least}, found {text}')
+        return int(text)
+
+    return parse
 
 
 def quieten_libraries() -> None:

@@ -90,7 +90,7 @@ def measure_limits(
     """What the networks alone take for a round.
 
     Args:
-        inferencer: Settled.
+        inferencer: Whose networks.
         run: Runs one round with it.
         images: In the round.
 
@@ -101,6 +101,8 @@ def measure_limits(
         per second of the best convolution on this machine in that precision, None
         where PyTorch has none; ``limit``, images per second at that rate.
     """
+    if not all(host.settled for host in inferencer.hosts.values()):
+        run()
     models = {'pose': inferencer.model}
     if inferencer.detector is not None:
         models['detector'] = inferencer.detector.model

@@ -144,3 +144,34 @@ def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
 
 def _color(measurement: Measurement) -> str:
     return 'tab:blue' if measurement.contender.system == OURS else 'tab:gray'
+
+
+def plot_latencies(latencies: dict[str, Sequence[float]], folder: Path) -> list[Path]:
+    """Write a histogram and the time series of latencies.
+
+    Args:
+        latencies: Name to seconds, in the order in which they were measured.
+        folder: Takes ``histogram.png`` and ``series.png``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, axes = _figure()
+    values = {name: np.asarray(seconds) * 1e3 for name, seconds in latencies.items()}
+    low = min(found.min() for found in values.values())
+    high = max(np.quantile(found, 0.999) for found in values.values())
+    bins = np.linspace(low, max(high, low + 1e-3), 80)
+    for name, found in values.items():
+        axes.hist(np.minimum(found, bins[-1]), bins=bins, histtype='step', label=name)
+    axes.set_xlabel('ms an image (the last bin holds all above)')
+    axes.set_ylabel('images')
+    figure.legend(loc='outside upper center', fontsize=8, frameon=False, ncols=2)
+    series, below = _figure()
+    for name, found in values.items():
+        below.plot(found, linewidth=0.6, label=name)
+    below.set_xlabel('image')
+    below.set_ylabel('ms')
+    below.set_ylim(bottom=0)
+    series.legend(loc='outside upper center', fontsize=8, frameon=False, ncols=2)
+    paths = [folder / 'histogram.png', folder / 'series.png']
+    for path, drawn in zip(paths, (figure, series), strict=True):
+        drawn.savefig(path, dpi=_DPI)
+    return paths

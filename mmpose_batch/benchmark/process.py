@@ -6,12 +6,15 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
+import cv2
+
 from .contenders import Contender
+from .latency import keep_pace, measure_each
 from .work import Image
 
 # Images that are run before any that count.
@@ -33,7 +36,7 @@ class ContenderProcess:
 
     Attributes:
         start: Seconds until it was loaded (``load``) and until its first result
-            (``first_result``), from the start of its process.
+            (``first_result``), from the start of its process, and of the first run.
 
     Raises:
         ContenderError: It cannot be built, or not run.
@@ -94,17 +97,20 @@ def serve(
 ) -> None:
     """Build a contender, warm it up, and do what comes down the connection, until it closes.
 
-    Commands are ``run``, ``limits``, ``ap`` with a file of annotations, and those of
-    a :class:`.systems.System`; ``latency``, the seconds from one image alone to its
-    result; and ``report``, to which the peak memory is added.
+    Commands are methods of a :class:`.systems.System`, and
+
+    - ``latency``: seconds from one image alone to its result;
+    - ``latencies`` and ``pace``: see :mod:`.latency`, with indices, or rate and
+      number, of frames, and whether these are decoded beforehand;
+    - ``report``: the system's, with the peak memory.
     """
     try:
         system = _build(contender, images)
         loaded = time.monotonic() - started
-        system.run(images[:1])
-        first_result = time.monotonic() - started
+        first_run = system.run(images[:1])['seconds']
+        start = {'load': loaded, 'first_result': time.monotonic() - started, 'first_run': first_run}
         system.run(images[:_WARM_UP])
-        connection.send((True, {'load': loaded, 'first_result': first_result}))
+        connection.send((True, start))
         while True:
             try:
                 command, *arguments = connection.recv()
@@ -112,6 +118,9 @@ def serve(
                 return
             if command == 'latency':
                 answer = median(system.run([image])['seconds'] for image in images[:_SINGLE])
+            elif command in ('latencies', 'pace'):
+                *rest, decoded = arguments
+                answer = _ONE_BY_ONE[command](_frames(system, images, decoded), *rest)
             elif command == 'report':
                 answer = {**system.report(), 'peak_memory': peak_memory()}
             else:
@@ -121,6 +130,17 @@ def serve(
         logging.getLogger('mmpose_batch').debug(traceback.format_exc())
         text = ' '.join(str(error).split()) or type(error).__name__
         connection.send((False, text))
+
+
+_ONE_BY_ONE = {'latencies': measure_each, 'pace': keep_pace}
+
+
+def _frames(system: Any, images: Sequence[Image], decoded: bool) -> Callable[[int], object]:
+    """What infers the frame of an index: the images over and over."""
+    sources: list[Any] = [image.path for image in images]
+    if decoded:
+        sources = [cv2.imread(path) for path in sources]
+    return lambda index: system.infer(sources[index % len(sources)])
 
 
 def peak_memory() -> dict[str, int]:

@@ -129,14 +129,11 @@ def cells(measurement: Measurement) -> list[str]:
 
 def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
     """Print figures and where the time went."""
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=_FILE_WIDTH)
-    rows = [cells(measurement) for measurement in measurements]
-    console.print(_table(HEADER, rows))
+    console = console or _console()
+    print_table(HEADER, [cells(measurement) for measurement in measurements], console)
     stages = [row for row in map(stage_cells, measurements) if row]
     if stages:
-        console.print(_table(('part of the time', *STAGES.values()), stages))
+        print_table(('part of the time', *STAGES.values()), stages, console)
     if any(not m.settled for m in measurements if m.failure is None):
         console.print('?: the median has not settled; more rounds or a quieter machine would tell')
 
@@ -153,10 +150,18 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None
+) -> None:
+    """Print a table, its first column to the left and the others to the right."""
     table = Table(box=None, pad_edge=False, header_style='bold')
     for index, title in enumerate(header):
         table.add_column(title, justify='left' if index == 0 else 'right')
     for row in rows:
         table.add_row(*row)
-    return table
+    (console or _console()).print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)

@@ -42,6 +42,9 @@ class System(Protocol):
             they are known.
         """
 
+    def infer(self, source: str | np.ndarray) -> int:
+        """Infer one image, a file or its pixels (H, W, 3) in BGR; returns its persons."""
+
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
         """What the network alone takes; see :func:`.limits.measure_limits`."""
 
@@ -108,6 +111,12 @@ class Ours:
         stages['other'] = max(0.0, seconds - sum(stages.values()))
         return {'seconds': seconds, 'persons': persons, 'stages': stages}
 
+    def infer(self, source: str | np.ndarray) -> int:
+        """See :class:`System`."""
+        frames = [Frame(0, source, '000000.jpg')]
+        (result,) = self.inferencer.stream(Source(iter(frames), 1), self._call)
+        return len(result.predictions[0])
+
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
         return measure_limits(self.inferencer, lambda: self.run(images), len(images))
@@ -170,6 +179,11 @@ class Stock:
                 len(inference_topdown(model, image.path, image.bboxes)) for image in images
             )
         return {'seconds': time.perf_counter() - start, 'persons': persons, 'stages': {}}
+
+    def infer(self, source: str | np.ndarray) -> int:
+        """See :class:`System`."""
+        (result,) = self._inferencer(source, **self._filters)
+        return len(result['predictions'][0])
 
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
         """Nothing: it is measured as it is."""
