@@ -47,9 +47,12 @@ setup(
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
     # MMPose environment that works. Importing the package says which of them is missing.
-    install_requires=['orjson', 'rich'],
+    install_requires=['loky', 'orjson', 'rich'],
     extras_require={
         'coco': ['xtcocotools'],
+        'openvino': ['openvino>=2026.4', 'onnx'],
+        'onnxruntime': ['onnxruntime', 'onnx'],
+        'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
         'dev': ['pytest', 'ruff', 'codespell'],
     },
 )

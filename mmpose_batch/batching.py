@@ -3,15 +3,21 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
 
+from .engines import EngineError
+from .loading import WorkerPool
 from .results import ImageResult
+from .runtime import is_out_of_memory
 
 # The device is lost, and every later batch with it. torch before 2.8 has no name for that.
 DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
+# No fault of one image.
+_FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
 
 
 @dataclass(slots=True)
@@ -25,6 +31,7 @@ class ImageInFlight:
             where they are not known.
         inputs: Network inputs still to run, as a test pipeline packs them.
         outputs: One output of the network for each of ``inputs``.
+        in_buckets: Inputs that wait for their batch to fill.
     """
 
     result: ImageResult
@@ -32,6 +39,7 @@ class ImageInFlight:
     bboxes: np.ndarray | None = None
     inputs: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
+    in_buckets: int = 0
 
     def fail(self, error: str) -> None:
         """Give the image up; what is under way for it is ignored."""
@@ -62,14 +70,28 @@ class BatchCollector:
     def add(self, instance: Instance) -> list[Instance] | None:
         """Add one instance; returns its batch when that became full."""
         shape = _input_shape(instance.packed['inputs'])
-        bucket = self._buckets[shape]
-        bucket.append(instance)
-        return self._buckets.pop(shape) if len(bucket) == self.batch_size else None
+        self._buckets[shape].append(instance)
+        instance.image.in_buckets += 1
+        return self._take(shape) if len(self._buckets[shape]) >= self.batch_size else None
 
     def flush(self) -> Iterator[list[Instance]]:
         """Give out what is left, in the order in which the buckets were begun."""
         while self._buckets:
-            yield self._buckets.pop(next(iter(self._buckets)))
+            yield self._take(next(iter(self._buckets)))
+
+    def _take(self, shape: Hashable) -> list[Instance]:
+        batch = self._buckets.pop(shape)
+        for instance in batch:
+            instance.image.in_buckets -= 1
+        return batch
+
+
+@dataclass(slots=True)
+class Step:
+    """A batch to run, and the images that are ready when it and all before it were run."""
+
+    batch: list[Instance]
+    images: deque[ImageInFlight]
 
 
 class BatchRunner:
@@ -85,6 +107,10 @@ class BatchRunner:
         flush_every: No batch spans images on both sides of a multiple of this
             index; 0 for no such boundary.
         stage: What to call ``run`` in an error message.
+        parallel: Batches that run at a time, each on a thread of its own if
+            there are more than one.
+        on_memory: Is told the new size when the memory does not hold a batch;
+            all later batches are as small.
     """
 
     def __init__(
@@ -93,61 +119,98 @@ class BatchRunner:
         batch_size: int,
         flush_every: int = 0,
         stage: str = 'network',
+        parallel: int = 1,
+        on_memory: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._run = run
+        self._on_memory = on_memory
+        self._largest = batch_size
+        self._shrinking = Lock()
         self._collector = BatchCollector(batch_size)
         self._flush_every = flush_every
         self._stage = stage
+        self._parallel = parallel
 
     def stream(self, images: Iterator[ImageInFlight]) -> Iterator[ImageInFlight]:
         """Yield the images in order, each when all its inputs have their output."""
+        threads = self._parallel if self._parallel > 1 else 0
+        with WorkerPool(threads) as pool:
+            for step in pool.map(self._run_step, self._steps(images), ahead=threads):
+                while step.images:  # nothing may keep what is yielded
+                    yield step.images.popleft()
+
+    def _steps(self, images: Iterator[ImageInFlight]) -> Iterator[Step]:
         waiting: deque[ImageInFlight] = deque()
         for image in images:
             waiting.append(image)
-            self._collect(image)
+            batches = self._collect(image)
             full = len(waiting) >= 2 * self._collector.batch_size or self._at_boundary(image)
-            del image  # nothing may keep what is yielded, not even until the next one comes
+            del image  # not even until the next one comes
             if full:
-                self._run_rest()
-            while waiting and all(output is not None for output in waiting[0].outputs):
-                yield waiting.popleft()
-        self._run_rest()
-        while waiting:
-            yield waiting.popleft()
+                batches += self._collector.flush()
+            ready: deque[ImageInFlight] = deque()
+            while waiting and not waiting[0].in_buckets:
+                ready.append(waiting.popleft())
+            yield from _in_steps(batches, ready)
+        yield from _in_steps([*self._collector.flush()], waiting)
 
-    def _collect(self, image: ImageInFlight) -> None:
-        """Hand out the inputs of one image and run the batches that they fill."""
+    def _collect(self, image: ImageInFlight) -> list[list[Instance]]:
+        """Hand out the inputs of one image; returns the batches that they fill."""
         image.outputs = [None] * len(image.inputs)
         inputs, image.inputs = image.inputs, []
-        for slot, packed in enumerate(inputs):
-            batch = self._collector.add(Instance(image, slot, packed))
-            if batch:
-                self._run_batch(batch)
+        instances = (Instance(image, slot, packed) for slot, packed in enumerate(inputs))
+        return [batch for instance in instances if (batch := self._collector.add(instance))]
 
     def _at_boundary(self, image: ImageInFlight) -> bool:
         return bool(self._flush_every) and (image.result.frame.index + 1) % self._flush_every == 0
 
-    def _run_rest(self) -> None:
-        for batch in self._collector.flush():
-            self._run_batch(batch)
+    def _run_step(self, step: Step) -> Step:
+        if step.batch:
+            self._run_batch(step.batch)
+            step.batch.clear()  # whoever else holds the list holds no image by it
+        return step
 
     def _run_batch(self, batch: list[Instance]) -> None:
         """Run one batch; where it fails it is halved, so that a bad instance fails alone."""
+        outputs = self._try_batch(batch) if len(batch) <= self._largest else None
+        if outputs is None:
+            middle = len(batch) // 2
+            for half in (batch[:middle], batch[middle:]) if middle else ():
+                self._run_batch(half)
+            return
+        for instance, output in zip(batch, outputs, strict=True):
+            places = instance.image.outputs
+            if places:  # none any more where another batch of the image has failed
+                places[instance.slot] = output
+
+    def _try_batch(self, batch: list[Instance]) -> list[Any] | None:
+        """The outputs of a batch; None where it must be halved or its only instance failed."""
         try:
-            outputs = self._run([instance.packed for instance in batch])
-        except DEVICE_LOST:
+            return self._run([instance.packed for instance in batch])
+        except _FATAL:
             raise
         except Exception as error:
             if len(batch) == 1:
                 batch[0].image.fail(f'{self._stage}: {one_line(error)}')
-                return
-            middle = len(batch) // 2
-            self._run_batch(batch[:middle])
-            self._run_batch(batch[middle:])
-            return
-        for instance, output in zip(batch, outputs, strict=True):
-            if instance.image.result.error is None:
-                instance.image.outputs[instance.slot] = output
+            elif is_out_of_memory(error):
+                self._shrink(len(batch) // 2)
+        return None
+
+    def _shrink(self, size: int) -> None:
+        with self._shrinking:
+            if size < self._largest:
+                self._largest = size
+                self._on_memory(size)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _in_steps(batches: list[list[Instance]], ready: deque[ImageInFlight]) -> Iterator[Step]:
+    """One step a batch; the images are ready after the last one."""
+    for batch in batches[:-1]:
+        yield Step(batch, deque())
+    if batches or ready:
+        yield Step(batches[-1] if batches else [], ready)
 
 
 def one_line(error: BaseException) -> str:

@@ -13,7 +13,8 @@ from mmpose.evaluation.functional import nms
 from mmpose.registry import DATASETS
 from torch import nn
 
-from .engines.torch_eager import map_tensors, prepare_model
+from .engines.host import EngineHost, EngineOptions
+from .engines.torch_eager import map_tensors
 from .models import build_model, load_config
 
 # What stock takes instead of a detector.
@@ -38,7 +39,7 @@ def build_detector(
     det_weights: str | None,
     det_cat_ids: int | Sequence[int] | None,
     device: str | None,
-    precision: str,
+    engine: EngineOptions,
 ) -> 'PersonDetector | None':
     """Build the detector of a top-down model by stock's rules.
 
@@ -49,7 +50,7 @@ def build_detector(
         det_weights: Path or URL; None takes those of the name, config or default.
         det_cat_ids: Labels to keep; None takes the default's, or 0.
         device: Where the detector runs.
-        precision: As for the pose model.
+        engine: What computes its network.
 
     Returns:
         The detector, or None where every image is one whole instance.
@@ -74,7 +75,7 @@ def build_detector(
         det_weights = det_weights or own_weights
     inferencer = SafeDetInferencer(det_model, det_weights, device, scope, show_progress=False)
     cat_ids = [det_cat_ids or 0] if np.ndim(det_cat_ids or 0) == 0 else det_cat_ids
-    return PersonDetector(inferencer, cat_ids, precision)
+    return PersonDetector(inferencer, cat_ids, engine)
 
 
 def decode_on_cpu(head: nn.Module) -> None:
@@ -93,17 +94,20 @@ class PersonDetector:
     Args:
         inferencer: Holds the detector's model and its test pipeline.
         cat_ids: Labels to keep, as in the detector's classes.
-        precision: As for the pose model.
+        engine: What computes its network.
     """
 
     def __init__(
-        self, inferencer: DetInferencer, cat_ids: Sequence[int], precision: str = 'fp32'
+        self,
+        inferencer: DetInferencer,
+        cat_ids: Sequence[int],
+        engine: EngineOptions,
     ) -> None:
         self.model = inferencer.model
         self.pipeline = inferencer.pipeline
         self.collate_fn = inferencer.collate_fn
         self.cat_ids = tuple(cat_ids)
-        prepare_model(self.model, precision)
+        self.host = EngineHost(self.model, engine)
         device = next(self.model.parameters()).device
         if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
             decode_on_cpu(self.model.bbox_head)
@@ -142,7 +146,8 @@ class PersonDetector:
             For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
             the image and a score, in stock's order.
         """
-        samples = self.model.test_step(self.collate_fn(list(prepared)))
+        batch = self.collate_fn(list(prepared))
+        samples = self.host.test_step(lambda: self.model.test_step(batch))
         return [
             self._select(sample.pred_instances.cpu().numpy(), bbox_thr, nms_thr)
             for sample in samples

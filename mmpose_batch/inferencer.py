@@ -1,10 +1,13 @@
 """BatchPose2DInferencer: stock arguments in, real batches inside, one result an image."""
 
+import copy
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -21,13 +24,16 @@ from rich.progress import track
 from torch import nn
 
 from .batching import BatchRunner, ImageInFlight, one_line
+from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .detection import PersonDetector, build_detector
-from .engines.torch_eager import prepare_model
+from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
+from .padding import pad_to_stride
 from .results import ImageResult, InputError, empty_sample, select_instances
 from .runtime import StageClock
+from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
@@ -55,8 +61,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_weights: Path or URL of the detector's checkpoint, or ``'none'``.
         det_cat_ids: Labels of the detector to keep.
         show_progress: Show a progress bar.
-        batch_size, det_batch_size, precision, num_workers, on_error, no_person:
-            See :class:`mmpose_batch.options.BatchOptions`.
+        batch_size, det_batch_size, precision, calib_images, engine, engine_device,
+        engine_file, engine_cache, self_check, flip_test, rect, num_workers, num_threads,
+        cpu_affinity, on_error, no_person: See :class:`mmpose_batch.options.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
     ``inferencer=dict(...)``, if it has one.
@@ -80,10 +87,20 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_cat_ids: int | Sequence[int] | None = None,
         show_progress: bool = False,
         *,
-        batch_size: int | None = None,
-        det_batch_size: int | None = None,
+        batch_size: int | str | None = None,
+        det_batch_size: int | str | None = None,
         precision: str | None = None,
+        calib_images: int | None = None,
+        engine: str | None = None,
+        engine_device: str | None = None,
+        engine_file: str | None = None,
+        engine_cache: bool | None = None,
+        self_check: bool | None = None,
+        flip_test: bool | None = None,
+        rect: bool | None = None,
         num_workers: int | None = None,
+        num_threads: int | None = None,
+        cpu_affinity: str | None = None,
         on_error: str | None = None,
         no_person: str | None = None,
     ) -> None:
@@ -104,12 +121,21 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.device = device
         self.detector: PersonDetector | None = None
         self._lock = threading.RLock()
+        if options.cpu_affinity is not None:
+            bind_to_cores(parse_cores(options.cpu_affinity))
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device, model.get('data_mode'))
+        torch.set_num_threads(self.options.num_threads)
         super().__init__(model, device=device, **settings)
+        if self.options.rect:
+            self._pad_to_stride()
+        if self.options.flip_test is not None and 'flip_test' not in self.model.test_cfg:
+            raise ValueError('flip_test: this model never tests mirrored images')
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
-        prepare_model(self.model, self.options.precision)
+        engine = replace(self.options.of_engine, file=self.options.engine_file)
+        self.host = EngineHost(self.model, engine)
+        self.settling = Settling(self.options.calib_images or SAMPLES)
 
     # ---------------------------------------------------------------- building
 
@@ -126,7 +152,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         device: str | None = None,
     ) -> None:
         self.detector = build_detector(
-            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.precision
+            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.of_engine
         )
 
     def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:
@@ -136,13 +162,18 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self._loader = first if isinstance(first, LoadImageFromFile) else LoadImage()
         return pipeline
 
+    def _pad_to_stride(self) -> None:
+        pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
+        if not any([pad_to_stride(pipeline) for pipeline in pipelines]):
+            raise ValueError('rect: neither the model nor its detector pads to a square')
+
     # ------------------------------------------------------------ stock's call
 
     def __call__(
         self,
         inputs: Any,
         return_datasamples: bool = False,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         out_dir: str | None = None,
         **kwargs: Any,
     ) -> Iterator[dict]:
@@ -255,7 +286,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def call_options(
         self,
-        batch_size: int | None = None,
+        batch_size: int | str | None = None,
         bbox_thr: float = 0.3,
         nms_thr: float = 0.3,
         draw_heatmap: bool = False,
@@ -277,6 +308,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         else:
             test_cfg = dict(self.model.test_cfg)
         test_cfg['output_heatmaps'] = draw_heatmap
+        if self.options.flip_test is not None:
+            test_cfg['flip_test'] = self.options.flip_test
         batch_size = BatchOptions(batch_size=batch_size).batch_size or self.options.batch_size
         return CallOptions(
             batch_size=batch_size,
@@ -305,16 +338,77 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Raises:
             InputError: A bad input, with ``on_error='raise'``.
         """
-        clock = clock or StageClock()
+        with self._lock:
+            wanted = 1 if source.camera else self.wants_samples(call)
+            if self.wants_samples(call):
+                frames = iter(source.frames)
+                source.frames = chain(self.settle(list(islice(frames, wanted)), call), frames)
+        with closing(self._flow(source, call, clock or StageClock())) as results:
+            yield from map(self._raise_error, results)
+
+    def _raise_error(self, result: ImageResult) -> ImageResult:
+        if result.error is not None and self.options.on_error == 'raise':
+            raise InputError(f'{result.frame.path}: {result.error}')
+        return result
+
+    def wants_samples(self, call: CallOptions) -> int:
+        """Images that :meth:`settle` should see before the first result; 0 for none."""
+        return self.settling.wanted(self.hosts, self._batch_sizes(call))
+
+    def settle(self, frames: list[Frame], call: CallOptions) -> Iterator[Frame]:
+        """Build, check and choose the engines, and measure batch sizes, with some images.
+
+        A stream does so by itself, with its first images; others may stand for a
+        run better.
+
+        Args:
+            frames: Some images; the list is emptied.
+            call: The options of the run.
+
+        Returns:
+            The frames again, each let go of when it is handed out.
+
+        Raises:
+            EngineError: An engine cannot run the network, or its answers differ
+                too much from PyTorch's.
+        """
+        steps = {
+            'pose': partial(self._test_step, call=call),
+            'detector': partial(self._detect, call=call),
+        }
+        with self._lock:
+            with self.settling.sampling(self.hosts):
+                for _ in self._flow(Source(list(frames)), call, StageClock(), alone=True):
+                    pass
+            flip_test = bool(call.test_cfg.get('flip_test'))
+            self.settling.settle(self.hosts, self._batch_sizes(call), steps, flip_test=flip_test)
+        waiting = deque(frames)
+        frames.clear()
+        return (waiting.popleft() for _ in range(len(waiting)))
+
+    def _batch_sizes(self, call: CallOptions) -> dict[str, int | str]:
+        return {'pose': call.batch_size, 'detector': self.options.det_batch_size}
+
+    def _flow(
+        self, source: Source, call: CallOptions, clock: StageClock, alone: bool = False
+    ) -> Iterator[ImageResult]:
+        """:meth:`stream` with engines as they are; ``alone`` for one batch at a time."""
+        alone = alone or source.camera
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
-        det_batch = 1 if source.camera else self.options.det_batch_size
+        det_batch = self.settling.batch_size(
+            'detector', 1 if source.camera else self.options.det_batch_size
+        )
         poses = BatchRunner(
-            clock.timed('network', partial(self._test_step, call=call)),
-            call.batch_size,
+            partial(self._test_step, call=call),
+            self.settling.batch_size('pose', call.batch_size),
             call.flush_every,
+            parallel=1 if alone else self.host.parallel,
+            on_memory=self.host.note_memory,
         )
         with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
+            if self.options.num_workers:
+                stack.enter_context(single_opencv_thread())
             frames = source.frames
             if source.sequential:
                 frames = stack.enter_context(closing(read_ahead(frames, 2)))
@@ -324,11 +418,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
             if self.detector is not None:
                 detect = partial(self._detect, call=call)
                 persons = BatchRunner(
-                    clock.timed('detection', detect), det_batch, call.flush_every, 'detection'
+                    *(detect, det_batch, call.flush_every, 'detection'),
+                    parallel=1 if alone else self.detector.host.parallel,
+                    on_memory=self.detector.host.note_memory,
                 )
-                images = persons.stream(images)
+                images = clock.waiting('detection', persons.stream(images))
             images = pool.map(partial(self._prepare, call=call), images, ahead)
             images = poses.stream(clock.waiting('waiting', images))
+            images = clock.waiting('network', images)
             # Not a loop, whose variable would keep what was yielded until the next one comes.
             yield from map(partial(self._finish, call=call), images)
 
@@ -348,8 +445,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
-        with self._lock:
-            return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
+        self.settling.note('detector', inputs)
+        return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
@@ -385,13 +482,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
     @torch.no_grad()
     def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
         """Put one batch through the network, under this call's settings and no other's."""
-        with self._lock:
-            previous = self.model.test_cfg
-            self.model.test_cfg = call.test_cfg
-            try:
-                return self.model.test_step(self.collate_fn(packed))
-            finally:
-                self.model.test_cfg = previous
+        self.settling.note('pose', packed)
+        model = copy.copy(self.model)  # all but the settings is shared
+        model.test_cfg = call.test_cfg
+        batch = self.collate_fn(packed)
+        return self.host.test_step(lambda: model.test_step(batch))
 
     def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
         """Turn the outputs for one image into its result."""
@@ -401,8 +496,6 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 result.data_samples = self._select(image, call)
             except Exception as error:  # mmpose's NMS fails on a pose without extent, say
                 image.fail(f'selection of instances: {one_line(error)}')
-        if result.error is not None and self.options.on_error == 'raise':
-            raise InputError(f'{result.frame.path}: {result.error}')
         return result
 
     def _select(self, image: ImageInFlight, call: CallOptions) -> list[PoseDataSample]:
@@ -416,6 +509,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return [
             select_instances(sample, call.select_thr, call.pose_based_nms) for sample in samples
         ]
+
+    @property
+    def hosts(self) -> dict[str, EngineHost]:
+        """What runs each network: ``pose``, and ``detector`` if there is one."""
+        hosts = {'pose': self.host}
+        if self.detector is not None:
+            hosts['detector'] = self.detector.host
+        return hosts
 
     @property
     def num_keypoints(self) -> int:

@@ -7,7 +7,17 @@ from typing import Any
 
 import torch
 
-from .runtime import PRECISIONS, available_cores, resolve_precision
+from .cores import available_cores, default_threads, parse_cores
+from .engines.host import ENGINES, EngineOptions
+from .runtime import PRECISIONS, resolve_precision
+
+CALIB_IMAGES = 64
+# What may be measured.
+_MEASURED = ('batch_size', 'det_batch_size')
+_LEAST = {
+    **{'batch_size': 1, 'det_batch_size': 1, 'calib_images': 1},
+    **{'num_workers': 0, 'num_threads': 1},
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,11 +26,34 @@ class BatchOptions:
 
     Attributes:
         batch_size: Instances in one pass of the pose network: persons for a
-            top-down model, images for any other.
-        det_batch_size: Images in one pass of the person detector.
+            top-down model, images for any other; 1 has an engine finish each one as
+            soon as it can; ``'auto'`` takes what is fastest
+            on this machine, found by a short measurement before the first result.
+        det_batch_size: Images in one pass of the person detector, or ``'auto'``.
         precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
-            or ``auto``, the fastest that the hardware computes natively.
+            ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
+            hardware computes natively, ``int8`` left out.
+        calib_images: Images of the input that show ``int8`` the range of every
+            value.
+        engine: What computes both networks: ``torch``, ``torch-compile``,
+            ``onnxruntime``, ``openvino``, or ``auto``, the fastest of those that
+            are installed and answer as PyTorch does.
+        engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``) or ONNX
+            Runtime's execution provider; None takes the CPU.
+        engine_file: ONNX file of the pose network, exported elsewhere, for
+            ``onnxruntime`` and ``openvino``; None has it exported.
+        engine_cache: Keep what an engine builds on disk, for the next start.
+        self_check: Refuse an engine whose first batch differs too much from
+            PyTorch's.
+        flip_test: Whether a model that tests each person mirrored too does so;
+            None as its config says. Without, its network has half the work.
+        rect: Pad the inputs of one-stage models and detectors to the next stride
+            instead of to a square.
         num_workers: Threads that read and prepare images; 0 for none.
+        num_threads: Threads that compute a network on a CPU; PyTorch's number is
+            set to it, for the whole process.
+        cpu_affinity: Cores that the whole process is bound to, such as ``2``,
+            ``0-3`` or ``0,2-3``; what is chosen by itself fits these.
         on_error: ``record`` gives a bad input a failure record in its place,
             ``raise`` ends the run with an :class:`InputError`.
         no_person: What a top-down model does where nobody is found: ``empty``
@@ -28,21 +61,52 @@ class BatchOptions:
             person, as stock does.
     """
 
-    batch_size: int | None = None
-    det_batch_size: int | None = None
+    batch_size: int | str | None = None
+    det_batch_size: int | str | None = None
     precision: str = 'fp32'
+    calib_images: int | None = None
+    engine: str = 'torch'
+    engine_device: str | None = None
+    engine_file: str | None = None
+    engine_cache: bool = True
+    self_check: bool = True
+    flip_test: bool | None = None
+    rect: bool = False
     num_workers: int | None = None
+    num_threads: int | None = None
+    cpu_affinity: str | None = None
     on_error: str = 'record'
     no_person: str = 'empty'
 
     def __post_init__(self) -> None:
-        for name, least in (('batch_size', 1), ('det_batch_size', 1), ('num_workers', 0)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
+            if value is None or (value == 'auto' and name in _MEASURED):
+                continue
+            if type(value) is not int or value < least:
                 raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
         _check_choice('on_error', self.on_error, ('record', 'raise'))
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
+        _check_choice('engine', self.engine, ENGINES)
+        if self.cpu_affinity is not None:
+            parse_cores(self.cpu_affinity)
+        if self.calib_images is not None and self.precision != 'int8':
+            raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
+        if self.engine_file is not None and self.engine.startswith('torch'):
+            raise ValueError(
+                f'engine_file: onnxruntime, openvino or auto run it, not engine {self.engine}'
+            )
+        if self.engine_file is not None and self.rect:
+            raise ValueError('engine_file: its inputs have one size, with rect they have many')
+        if self.engine_device is not None and self.engine not in ('onnxruntime', 'openvino'):
+            raise ValueError(
+                f'engine_device: for onnxruntime and openvino, not for engine {self.engine}'
+            )
+        for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
+            value = getattr(self, name)
+            if type(value) is not bool and (name, value) != ('flip_test', None):
+                raise ValueError(f'{name}: expected True or False, found {value!r}')
 
     def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
         """Fill in None and settle ``auto`` for one device and kind of model.
@@ -60,8 +124,22 @@ class BatchOptions:
         return replace(
             self,
             batch_size=self.batch_size or default_batch,
-            precision=resolve_precision(self.precision, device),
+            precision=resolve_precision(self.precision, device, self.engine, self.engine_device),
+            calib_images=self.calib_images or (CALIB_IMAGES if self.precision == 'int8' else None),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
+            num_threads=self.num_threads or default_threads(),
+        )
+
+    @property
+    def of_engine(self) -> EngineOptions:
+        """What concerns the engine of a network, once it is resolved."""
+        return EngineOptions(
+            engine=self.engine,
+            precision=self.precision,
+            device=self.engine_device,
+            cache=self.engine_cache,
+            self_check=self.self_check,
+            latency=self.batch_size == 1,
         )
 
 
@@ -84,7 +162,7 @@ class CallOptions:
             of one that started before it; 0 for no such boundary.
     """
 
-    batch_size: int
+    batch_size: int | str
     bbox_thr: float = 0.3
     nms_thr: float = 0.3
     select_thr: float = -1
@@ -125,7 +203,15 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
         raise ValueError(
             f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
         )
-    return {**own, **{key: value for key, value in given.items() if value is not None}}
+    given = {key: value for key, value in given.items() if value is not None}
+    # What only goes with another choice of the config goes with it.
+    for choice, dependent in (
+        ('precision', ('calib_images',)),
+        ('engine', ('engine_device', 'engine_file')),
+    ):
+        if given.get(choice, own.get(choice)) != own.get(choice):
+            own = {key: value for key, value in own.items() if key not in dependent}
+    return {**own, **given}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

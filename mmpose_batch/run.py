@@ -7,6 +7,7 @@ import json
 import os
 import os.path as osp
 import platform
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +25,8 @@ import torch
 from torch import nn
 
 from .batching import DEVICE_LOST, one_line
+from .engines import EngineError
+from .engines.cache import versions as engine_versions
 from .evaluation import AnnotationError, ImageIds, ScoringOptions, evaluate
 from .inferencer import BatchPose2DInferencer
 from .options import CallOptions
@@ -210,6 +213,7 @@ class Run:
         self._summary = RunSummary()
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._identity = self._identify()
+        self._before: dict[str, Any] = {}  # what the run that goes on came to
 
     def __call__(self) -> RunSummary:
         """Do it.
@@ -225,6 +229,8 @@ class Run:
             with _locked(self._options.out_dir):
                 check_out_dir(self._options)  # a run that ended in between
                 keep = self._take_up()
+                if keep[0] < len(self._frames):
+                    self._settle()
                 self._write_info('running')
                 try:
                     self._stream(*keep)
@@ -237,7 +243,7 @@ class Run:
             raise RunError(
                 f'cannot write below {self._options.out_dir}: {error.strerror or error}'
             ) from error
-        except AnnotationError as error:
+        except (AnnotationError, EngineError) as error:
             raise RunError(str(error)) from error
         except DEVICE_LOST as error:
             raise RunError(
@@ -322,16 +328,23 @@ class Run:
             'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
             'det_batch_size': options.det_batch_size,
             'precision': options.precision,
+            'engine': options.engine,
+            'engine_device': options.engine_device,
+            'engine_file': inferencer.host.report.get('file'),
+            'calib_images': options.calib_images,
+            'rect': options.rect,
             'no_person': options.no_person,
             'device': torch.device(inferencer.device).type,
             'threads': torch.get_num_threads(),
             'versions': versions(),
+            'engine_versions': {} if options.engine == 'torch' else engine_versions(),
         }
 
     def _check_identity(self) -> None:
         try:
             with open(self._path('run.json'), encoding='utf-8') as file:
-                before = json.load(file)['identity']
+                info = json.load(file)
+            before, self._before = info['identity'], info['settled']
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(
                 'cannot resume: run.json, which tells what the earlier run was, is missing '
@@ -371,6 +384,47 @@ class Run:
         self._summary.stages = {name: self._clock.seconds.get(name, 0.0) for name in stages}
         rest = self._summary.seconds - sum(self._summary.stages.values())
         self._summary.stages['other'] = max(rest, 0.0)
+
+    def _settle(self) -> None:
+        """Settle engines and batch sizes with images from all over the run.
+
+        A run that goes on takes over what `auto` came to, and the same images.
+
+        Raises:
+            RunError: It comes to something else now.
+        """
+        inferencer = self._inferencer
+        if self._before:
+            before = self._before['engines'], self._before['batch_sizes']
+            inferencer.settling.adopt(inferencer.hosts, *before)
+        wanted = min(inferencer.wants_samples(self._call), len(self._frames))
+        if wanted:
+            if not self._options.quiet:
+                print(f'building and checking engines with {wanted} images', file=sys.stderr)
+            indices = np.linspace(0, len(self._frames) - 1, wanted).astype(int)
+            inferencer.settle([self._frames[index] for index in indices], self._call)
+        changed = [
+            key
+            for key, values in self._settled().items()
+            for name, value in values.items()
+            if name in self._before.get(key, {}) and value != self._before[key][name]
+        ]
+        if changed:
+            raise RunError(
+                f'cannot resume: not what the earlier run came to: {", ".join(changed)} '
+                '(results would be mixed); use another folder'
+            )
+
+    def _settled(self) -> dict[str, Any]:
+        """What the output depends on and the first images decide, where they did."""
+        hosts = self._inferencer.hosts
+        reports = {name: host.report for name, host in hosts.items() if host.settled}
+        return {
+            'engines': {name: report['engine'] for name, report in reports.items()},
+            'precisions': {name: report['precision'] for name, report in reports.items()},
+            'calibrations': {name: report.get('calibration') for name, report in reports.items()},
+            'batch_sizes': self._inferencer.settling.batch_sizes,
+        }
 
     def _write(
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
@@ -440,8 +494,9 @@ class Run:
             'options': {
                 **asdict(self._inferencer.options),
                 'batch_size': self._call.batch_size,
-                'torch_threads': torch.get_num_threads(),
             },
+            'settled': self._before or self._settled(),
+            'engines': {name: host.report for name, host in self._inferencer.hosts.items()},
             'counts': {
                 key: getattr(self._summary, key)
                 for key in ('images', 'resumed', 'persons', 'failures')

@@ -231,14 +231,14 @@ class Pair:
     passes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        test_step = self.ours.model.test_step
+        test_step = self.ours.host.test_step
 
-        def counted(data: dict) -> list:
-            samples = test_step(data)
+        def counted(run: Callable[[], list]) -> list:
+            samples = test_step(run)
             self.passes.append(len(samples))
             return samples
 
-        self.ours.model.test_step = counted
+        self.ours.host.test_step = counted
 
     def judge(self) -> 'Judge':
         """Run stock and hand over to a judge."""
@@ -282,6 +282,7 @@ def random_pair(
     images: list[np.ndarray],
     bboxes: list[np.ndarray] | None = None,
     seed: int = 0,
+    engine: str = 'torch',
     **settings: Any,
 ) -> Pair:
     """Both inferencers with the same random weights; ours loads them from a file.
@@ -292,6 +293,7 @@ def random_pair(
         images: Decoded images.
         bboxes: For a top-down model the persons of each image.
         seed: Of the weights.
+        engine: Of ours.
         **settings: Of every call.
     """
     torch.manual_seed(seed)
@@ -304,7 +306,12 @@ def random_pair(
     meta = {'dataset_meta': stock.model.dataset_meta}
     torch.save({'meta': meta, 'state_dict': stock.model.state_dict()}, weights)
     ours = BatchPose2DInferencer(
-        cfg, str(weights), **whole_image, no_person='whole_image', on_error='raise'
+        *(cfg, str(weights)),
+        **whole_image,
+        no_person='whole_image',
+        on_error='raise',
+        engine=engine,
+        engine_cache=False,
     )
     return Pair(stock, ours, images, bboxes, settings)
 

@@ -179,7 +179,7 @@ def test_run_json_tells_what_ran_and_where_the_time_went(run, kind):
     assert info['device'] == 'cpu'
     assert info['options']['batch_size'] == 3
     assert info['options']['precision'] == 'fp32'
-    assert info['options']['torch_threads'] == 1
+    assert info['options']['num_threads'] == 1
     seconds = info['seconds']
     stages = {'waiting', 'detection', 'network', 'writing', 'other'}
     assert set(seconds) == {'total', *stages}
@@ -374,7 +374,8 @@ def test_a_log_gets_plain_lines(photos, models, tmp_path, monkeypatch):
     monkeypatch.setattr('mmpose_batch.progress.LOG_INTERVAL', 0.0)
     outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
     first, *lines = outcome.err.splitlines()
-    assert first == f'5 images, {models.one_stage[1]} on cpu'
+    expected = f'5 images, {models.one_stage[1]} on cpu; threads: 1 for the networks, '
+    assert re.fullmatch(re.escape(expected) + r'\d to read and prepare', first)
     assert len(lines) == 5
     for number, line in enumerate(lines, 1):
         assert re.fullmatch(rf'{number}/5 images, \d+\.\d images/s, 0:\d\d left', line)
@@ -422,8 +423,8 @@ PARSER = {
     'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
     'no folder': (['in'], 'the following arguments are required: --out-dir'),
     'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
-    'an unknown precision': (['--precision', 'int8'], "invalid choice: 'int8'"),
-    'a word for a number': (['--batch-size', 'many'], "invalid int value: 'many'"),
+    'an unknown precision': (['--precision', 'int4'], "invalid choice: 'int4'"),
+    'a word for a number': (['--batch-size', 'many'], "invalid size value: 'many'"),
     'resume and overwrite': (['--resume', '--overwrite'], 'not allowed with argument'),
 }
 

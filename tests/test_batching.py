@@ -1,6 +1,8 @@
 """Buckets, order, boundaries and the isolation of failures, with a function for a network."""
 
 import random
+import subprocess
+import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -231,6 +233,61 @@ def test_images_that_failed_before_pass_through_in_their_place():
         (4, [], 'too small'),
     ]
     assert network.batches == [[(1, 0)]]
+
+
+@pytest.mark.parametrize('parallel', [1, 2])
+@pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory')])
+def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, parallel):
+    sizes, said = [], []
+
+    def network(packed: list[dict[str, Any]]) -> list[Any]:
+        sizes.append(len(packed))
+        if len(packed) > 3:
+            raise error
+        return [part['place'] for part in packed]
+
+    images = [image(i, SHAPES[0]) for i in range(48)]
+    runner = BatchRunner(network, 16, parallel=parallel, on_memory=said.append)
+    result = outcome(runner.stream(iter(images)))
+    assert result == [(i, [(i, 0)], None) for i in range(48)]
+    assert said == [8, 4, 2]
+    assert set(sizes[6 * parallel :]) == {2}
+
+
+def test_one_instance_that_memory_does_not_hold_is_a_failure_of_its_image():
+    def network(packed: list[dict[str, Any]]) -> list[Any]:
+        raise MemoryError
+
+    result = outcome(BatchRunner(network, 2).stream(iter([image(0, SHAPES[0], SHAPES[0])])))
+    assert result == [(0, [], 'network: MemoryError')]
+
+
+EXHAUSTED = """
+import resource, torch
+from mmpose_batch.batching import BatchRunner, ImageInFlight
+from mmpose_batch.results import ImageResult
+from mmpose_batch.sources import Frame
+
+pages = int(open('/proc/self/statm').read().split()[0])
+limit = pages * resource.getpagesize() + (700 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+network = lambda packed: torch.ones(len(packed), 50 << 20)[:, 0].tolist()
+images = [
+    ImageInFlight(ImageResult(Frame(i, 'a', 'a')), inputs=[{'inputs': torch.empty(1)}])
+    for i in range(16)
+]
+done = list(BatchRunner(network, 8, on_memory=print).stream(iter(images)))
+print([image.result.error for image in done] == [None] * 16)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs the memory limit of Linux')
+def test_a_run_goes_on_when_the_memory_is_exhausted():
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', EXHAUSTED], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['4', '2', 'True']
 
 
 def test_an_interruption_is_no_failure_of_an_image():

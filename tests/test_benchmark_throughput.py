@@ -51,6 +51,18 @@ def test_every_setting_is_compared_with_stock(models: Models, photos, tmp_path, 
     }
 
 
+def test_engines_are_compared_too(models: Models, photos):
+    arguments = models.top_down[: models.top_down.index('--bbox-thr')]
+    outcome = benchmark(
+        *(photos, *arguments, '--images', '3', '--rounds', '1', '--no-flip-test'),
+        *('--engine', 'torch', 'openvino'),
+    )
+    assert outcome.status == 0, outcome.err
+    rows = outcome.out.splitlines()[-3:]
+    assert [row.split('  ')[0] for row in rows] == ['stock', 'fp32', 'openvino fp32']
+    assert rows[1].split()[-1] == rows[2].split()[-1]  # persons
+
+
 @pytest.mark.parametrize(
     ('more', 'status', 'message'),
     [

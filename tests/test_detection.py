@@ -23,6 +23,7 @@ from mmpose_batch.detection import (
     build_detector,
     decode_on_cpu,
 )
+from mmpose_batch.engines.host import EngineOptions
 from mmpose_batch.models import load_config
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -80,7 +81,7 @@ def stocks_detections(weights: str) -> list[InstanceData]:
 def ours(weights: str) -> PersonDetector:
     inferencer = SafeDetInferencer(two_classes(), weights, 'cpu', 'mmdet', show_progress=False)
     compute_in_double(inferencer.model)
-    return PersonDetector(inferencer, [0])
+    return PersonDetector(inferencer, [0], EngineOptions())
 
 
 def stocks_boxes(
@@ -135,7 +136,7 @@ def test_the_default_batch_fits_the_inputs_and_the_device(size, device, batch_si
         pipeline=lambda image: {'inputs': torch.empty(3, size, size, dtype=torch.uint8)},
         collate_fn=None,
     )
-    assert PersonDetector(inferencer, [0]).default_batch_size() == batch_size
+    assert PersonDetector(inferencer, [0], EngineOptions()).default_batch_size() == batch_size
 
 
 def test_a_head_may_hand_its_outputs_to_the_cpu():
@@ -185,7 +186,7 @@ def build(
     model: Any = None, weights: str | None = None, cat_ids: Any = None, pose: Config | None = None
 ) -> PersonDetector | None:
     pose = pose or Config({'dataset_type': 'CocoDataset'})
-    return build_detector(pose, model, weights, cat_ids, 'cpu', 'fp32')
+    return build_detector(pose, model, weights, cat_ids, 'cpu', EngineOptions())
 
 
 @pytest.mark.parametrize('model', ['whole_image', 'whole-image'])

@@ -21,6 +21,7 @@ from factories import our_threads
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
 from tiny import OurDetector, TinyModel, picture, save
+from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
 from mmpose_batch.writers import StockWriter
@@ -400,11 +401,11 @@ def test_two_threads_may_use_one_object(two_calls):
 
 def test_what_calls_share_is_used_by_one_thread_at_a_time(top_down, monkeypatch):
     inferencer = top_down.ours()
-    busy = threading.Lock()
     overlaps: list[str] = []
 
     def alone(owner: Any, name: str) -> None:
         function = getattr(owner, name)
+        busy = threading.Lock()
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if not busy.acquire(blocking=False):
@@ -418,8 +419,7 @@ def test_what_calls_share_is_used_by_one_thread_at_a_time(top_down, monkeypatch)
 
         monkeypatch.setattr(owner, name, guarded)
 
-    alone(inferencer.model, 'test_step')
-    alone(inferencer.detector, 'detect')
+    alone(type(inferencer.model), 'test_step')
     alone(inferencer.visualizer, 'add_datasample')
     calls = [
         threading.Thread(target=lambda: list(inferencer(PICTURES, return_vis=True, batch_size=1)))
@@ -554,16 +554,26 @@ def test_boxes_that_reach_over_the_edge_are_used_as_they_are(ours):
 # -------------------------------------------------------------------- persons and batches
 
 
+def wrap_test_step(
+    inferencer: BatchPose2DInferencer,
+    monkeypatch: pytest.MonkeyPatch,
+    before: Callable[[dict], object],
+) -> None:
+    """Call a function with every batch before the pose network gets it."""
+    kind = type(inferencer.model)  # the inferencer runs copies of its model
+    test_step = kind.test_step
+
+    def wrapped(model: nn.Module, data: dict) -> Any:
+        before(data)
+        return test_step(model, data)
+
+    monkeypatch.setattr(kind, 'test_step', wrapped)
+
+
 def batches_of(inferencer: BatchPose2DInferencer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all batches that the pose network will get."""
     sizes: list[int] = []
-    test_step = inferencer.model.test_step
-
-    def counted(data: dict) -> Any:
-        sizes.append(len(data['inputs']))
-        return test_step(data)
-
-    monkeypatch.setattr(inferencer.model, 'test_step', counted)
+    wrap_test_step(inferencer, monkeypatch, lambda data: sizes.append(len(data['inputs'])))
     return sizes
 
 
@@ -597,7 +607,7 @@ def test_a_call_may_have_a_batch_size_of_its_own(ours, monkeypatch, kind, batch_
     assert sum(sizes) == whole
 
 
-def test_inputs_of_different_shape_are_never_in_one_batch(one_stage):
+def test_inputs_of_different_shape_are_never_in_one_batch(one_stage, monkeypatch):
     # The pipeline without its resizing: every image keeps its size.
     cfg = copy.deepcopy(one_stage.cfg)
     cfg.test_dataloader.dataset.pipeline[1] = {
@@ -609,13 +619,10 @@ def test_inputs_of_different_shape_are_never_in_one_batch(one_stage):
     }
     inferencer = TinyModel(cfg, one_stage.weights).ours(batch_size=3)
     shapes = []
-    test_step = inferencer.model.test_step
-
-    def seen(data: dict) -> Any:
-        shapes.append({tuple(image.shape) for image in data['inputs']})
-        return test_step(data)
-
-    inferencer.model.test_step = seen
+    wrap_test_step(
+        *(inferencer, monkeypatch),
+        lambda data: shapes.append({tuple(image.shape) for image in data['inputs']}),
+    )
     sizes = [(96, 96), (192, 96), (96, 96), (96, 192), (192, 96), (96, 96)]
     images = [picture(*size, seed) for seed, size in enumerate(sizes)]
     results = list(inferencer(images, bbox_thr=0.2))
@@ -724,14 +731,11 @@ def test_decoded_images_do_not_wait_for_the_network(one_stage, top_down, monkeyp
         decoded.append(weakref.ref(image))
         return image
 
-    test_step = inferencer.model.test_step
-
-    def none_left(data: dict) -> Any:
+    def none_left(data: dict) -> None:
         assert not any(reference() is not None for reference in decoded)
-        return test_step(data)
 
     monkeypatch.setattr('mmpose_batch.inferencer.read_image', read)
-    monkeypatch.setattr(inferencer.model, 'test_step', none_left)
+    wrap_test_step(inferencer, monkeypatch, none_left)
     results = list(inferencer([f'{index}.jpg' for index in range(12)]))
     assert [result for result in results if 'error' in result] == []
 
@@ -772,7 +776,7 @@ def test_an_interruption_in_the_network_ends_the_threads(ours, monkeypatch):
     def interrupted(data: dict) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ours['one_stage'].model, 'test_step', interrupted)
+    wrap_test_step(ours['one_stage'], monkeypatch, interrupted)
     with pytest.raises(KeyboardInterrupt) as raised:
         list(ours['one_stage'](itertools.cycle(PICTURES)))
     assert our_threads() == []
@@ -798,7 +802,7 @@ def test_a_bad_frame_ends_the_threads_while_its_error_is_held(one_stage, tmp_pat
         raise RuntimeError('cannot run')
 
     path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(30)])
-    monkeypatch.setattr(inferencer.model, 'test_step', fail)
+    wrap_test_step(inferencer, monkeypatch, fail)
     with pytest.raises(InputError, match='cannot run') as raised:
         list(inferencer(path))
     assert our_threads() == []
@@ -852,16 +856,14 @@ def test_a_bad_file_ends_the_call_if_asked_to(one_stage, with_bad_ones):
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, monkeypatch, kind):
     inferencer = ours[kind]
-    test_step = inferencer.model.test_step
     bad = '000002.jpg'
 
-    def fail_on_one(data: dict) -> Any:
+    def fail_on_one(data: dict) -> None:
         if any(sample.img_path == bad for sample in data['data_samples']):
             raise RuntimeError('out of memory\nhint: buy more')
-        return test_step(data)
 
     expected = list(inferencer(PICTURES))
-    monkeypatch.setattr(inferencer.model, 'test_step', fail_on_one)
+    wrap_test_step(inferencer, monkeypatch, fail_on_one)
     found = list(inferencer(PICTURES))
     assert found[2] == {
         'predictions': [],

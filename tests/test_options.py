@@ -9,7 +9,9 @@ from mmpose_batch import options
 from mmpose_batch.options import BatchOptions, CallOptions
 
 
-@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'num_workers'])
+@pytest.mark.parametrize(
+    'name', ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
+)
 @pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(4)])
 def test_a_number_of_another_kind_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected a whole number from') as raised:
@@ -17,10 +19,17 @@ def test_a_number_of_another_kind_is_refused_by_name(name, value):
     assert f'found {value!r}' in str(raised.value)
 
 
-@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size'])
+@pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'calib_images', 'num_threads'])
 def test_a_batch_of_nothing_is_refused(name):
     with pytest.raises(ValueError, match=f'{name}: expected a whole number from 1, found 0'):
         BatchOptions(**{name: 0})
+
+
+def test_a_batch_size_may_be_measured():
+    options = BatchOptions(batch_size='auto', det_batch_size='auto').resolved('cpu', 'topdown')
+    assert (options.batch_size, options.det_batch_size) == ('auto', 'auto')
+    with pytest.raises(ValueError, match='num_workers: expected a whole number from 0'):
+        BatchOptions(num_workers='auto')
 
 
 def test_no_workers_at_all_are_a_choice():
@@ -32,8 +41,8 @@ def test_no_workers_at_all_are_a_choice():
     [
         ('on_error', 'ignore', 'record, raise'),
         ('no_person', 'skip', 'empty, whole_image'),
-        ('precision', 'int8', 'fp32, fp16, bf16, auto'),
-        ('precision', None, 'fp32, fp16, bf16, auto'),
+        ('precision', 'int4', 'fp32, fp16, bf16, int8, auto'),
+        ('precision', None, 'fp32, fp16, bf16, int8, auto'),
     ],
 )
 def test_another_word_is_refused_with_the_choices(name, value, choices):
@@ -75,6 +84,7 @@ def test_what_was_chosen_stays():
         det_batch_size=3,
         precision='bf16',
         num_workers=1,
+        num_threads=2,
         on_error='raise',
         no_person='whole_image',
     )
@@ -84,6 +94,14 @@ def test_what_was_chosen_stays():
 def test_the_device_is_asked_for_the_precision():
     with pytest.raises(ValueError, match='bf16'):
         BatchOptions(precision='fp16').resolved('cpu', 'topdown')
+
+
+def test_images_to_calibrate_with_are_for_int8():
+    options = BatchOptions(precision='int8', engine='openvino')
+    assert options.resolved('cpu', 'topdown').calib_images == 64
+    assert BatchOptions().resolved('cpu', 'topdown').calib_images is None
+    with pytest.raises(ValueError, match='calib_images: int8 takes them, not bf16'):
+        BatchOptions(precision='bf16', calib_images=8)
 
 
 def test_options_do_not_change_under_a_run():

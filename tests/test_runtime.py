@@ -1,11 +1,9 @@
 """Precision by device, and whose time is counted where."""
 
-import os
-
 import pytest
 
 from mmpose_batch import runtime
-from mmpose_batch.runtime import StageClock, available_cores, resolve_precision
+from mmpose_batch.runtime import StageClock, resolve_precision
 
 
 @pytest.mark.parametrize(
@@ -32,7 +30,7 @@ def test_precision_is_settled_for_the_device(precision, device, cpu_bf16, expect
     ('precision', 'message'),
     [
         ('fp16', 'precision: fp16 is not for a CPU; use bf16 there'),
-        ('half', "expected one of fp32, fp16, bf16, auto, found 'half'"),
+        ('half', "expected one of fp32, fp16, bf16, int8, auto, found 'half'"),
     ],
 )
 def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
@@ -41,16 +39,39 @@ def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
     assert message in str(raised.value)
 
 
-def test_cores_are_those_that_the_process_may_use():
-    if not hasattr(os, 'sched_setaffinity'):
-        pytest.skip('needs a system that binds processes to cores')
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert available_cores() == 1
-    finally:
-        os.sched_setaffinity(0, before)
-    assert available_cores() == len(before)
+@pytest.mark.parametrize(
+    ('precision', 'engine', 'expected'),
+    [
+        ('int8', 'openvino', 'int8'),
+        ('int8', 'onnxruntime', 'int8'),
+        ('int8', 'auto', 'int8'),
+        ('auto', 'openvino', 'bf16'),
+        ('auto', 'onnxruntime', 'fp32'),
+    ],
+)
+def test_an_engine_has_precisions_of_its_own(precision, engine, expected, monkeypatch):
+    monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: True)
+    assert resolve_precision(precision, 'cpu', engine) == expected
+
+
+def test_an_engine_has_a_device_of_its_own():
+    assert resolve_precision('auto', 'cpu', 'openvino', 'GPU') == 'fp16'
+    assert resolve_precision('fp16', 'cpu', 'openvino', 'GPU.1') == 'fp16'
+    assert resolve_precision('auto', 'cuda', 'openvino') in ('fp32', 'bf16')
+
+
+@pytest.mark.parametrize(
+    ('precision', 'engine', 'message'),
+    [
+        ('int8', 'torch', 'engine torch does fp32, fp16, bf16, not int8; onnxruntime, openvino, '),
+        ('int8', 'torch-compile', 'not int8; onnxruntime'),
+        ('bf16', 'onnxruntime', 'engine onnxruntime does fp32, int8, not bf16; torch, '),
+    ],
+)
+def test_a_precision_that_an_engine_cannot_do_is_refused(precision, engine, message):
+    with pytest.raises(ValueError) as raised:
+        resolve_precision(precision, 'cpu', engine)
+    assert message in str(raised.value)
 
 
 class Time:
@@ -70,31 +91,22 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     return time
 
 
-def test_the_time_of_calls_adds_up(time):
+def test_the_time_of_a_stage_adds_up(time):
     clock = StageClock()
-
-    def work(seconds: float) -> str:
-        time.now += seconds
-        return 'done'
-
-    timed = clock.timed('network', work)
-    assert timed(1.5) == 'done'
-    timed(2.0)
+    for seconds in (1.5, 2.0):
+        with clock.stage('network'):
+            time.now += seconds
     with clock.stage('writing'):
         time.now += 0.25
     time.now += 10  # nobody's
     assert clock.seconds == {'network': 3.5, 'writing': 0.25}
 
 
-def test_a_call_that_fails_took_its_time_too(time):
+def test_a_stage_that_fails_took_its_time_too(time):
     clock = StageClock()
-
-    def work() -> None:
+    with pytest.raises(LookupError), clock.stage('network'):
         time.now += 2
         raise LookupError
-
-    with pytest.raises(LookupError):
-        clock.timed('network', work)()
     assert clock.seconds == {'network': 2}
 
 

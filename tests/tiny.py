@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -60,6 +61,15 @@ class OurDetector:
     """Stands in for ``PersonDetector``; remembers the sizes of its batches."""
 
     cat_ids = (0,)
+    host = SimpleNamespace(
+        parallel=1,
+        settled=True,
+        wants_samples=False,
+        adopted=None,
+        report={},
+        note_memory=print,
+        settle=dict,
+    )
 
     def __init__(self) -> None:
         self.batches: list[int] = []

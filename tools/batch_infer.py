@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 TOOL = 'batch_infer'
 INFERENCER = (
     *('device', 'det_weights', 'det_cat_ids', 'batch_size', 'det_batch_size'),
-    *('precision', 'num_workers', 'on_error', 'no_person'),
+    *('precision', 'calib_images', 'engine', 'engine_device', 'engine_file'),
+    *('engine_cache', 'self_check'),
+    *('flip_test', 'rect'),
+    *('num_workers', 'num_threads', 'cpu_affinity', 'on_error', 'no_person'),
 )
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 
@@ -116,19 +119,78 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     speed = parser.add_argument_group('speed')
     speed.add_argument(
-        '--batch-size', type=int, metavar='N', help='persons (top-down) or images a pass'
+        '--batch-size',
+        type=size,
+        metavar='N',
+        help='persons (top-down) or images a pass; auto measures what is fastest here',
     )
-    speed.add_argument('--det-batch-size', type=int, metavar='N', help='images a detector pass')
+    speed.add_argument(
+        '--det-batch-size', type=size, metavar='N', help='images a detector pass, or auto'
+    )
     speed.add_argument(
         '--precision',
-        choices=('fp32', 'fp16', 'bf16', 'auto'),
-        help='of the networks (default: fp32); auto takes the fastest that is native',
+        choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+        help='of the networks (default: fp32); auto takes the fastest that is native, but int8',
+    )
+    speed.add_argument(
+        '--calib-images',
+        type=int,
+        metavar='N',
+        help='images of the input that show int8 the range of every value (default: 64)',
+    )
+    speed.add_argument(
+        '--engine',
+        choices=('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+        help='what computes the networks (default: torch); auto takes the fastest of those that '
+        'are installed and answer as torch does',
+    )
+    speed.add_argument(
+        '--engine-device',
+        metavar='NAME',
+        help="OpenVINO's device (CPU, GPU, NPU) or ONNX Runtime's execution provider",
+    )
+    speed.add_argument(
+        '--engine-file',
+        metavar='FILE',
+        help='ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py, instead of '
+        'an export of --pose2d (whose config it must be of)',
+    )
+    speed.add_argument(
+        '--engine-cache',
+        action=argparse.BooleanOptionalAction,
+        help='keep what an engine builds for the next start (default: yes)',
+    )
+    speed.add_argument(
+        '--self-check',
+        action=argparse.BooleanOptionalAction,
+        help='refuse an engine that differs more from torch on the first images than its precision '
+        'explains (default: yes)',
+    )
+    speed.add_argument(
+        '--flip-test',
+        action=argparse.BooleanOptionalAction,
+        help='test each person mirrored too, twice the work (default: as the config says)',
+    )
+    speed.add_argument(
+        '--rect',
+        action=argparse.BooleanOptionalAction,
+        help='pad the inputs of one-stage models and detectors to the next stride instead of to a '
+        'square: less work, slightly different answers',
     )
     speed.add_argument(
         '--num-workers',
         type=int,
         metavar='N',
         help='threads that read and prepare (default: cores, at most 8)',
+    )
+    speed.add_argument(
+        '--num-threads',
+        type=int,
+        metavar='N',
+        help='threads that compute the networks on a CPU (default: cores)',
+    )
+    speed.add_argument(
+        '--cpu-affinity', metavar='CORES', help='use these cores only, e.g. 2, 0-3 or 0,2-3'
     )
 
     output = parser.add_argument_group('output')
@@ -170,6 +232,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def size(text: str) -> int | str:
+    """A batch size: a number, or ``auto``."""
+    return text if text == 'auto' else int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
     try:
@@ -183,12 +250,12 @@ def run(args: argparse.Namespace) -> int:
     """Infer, print the summary or what went wrong, and give the exit status."""
     quieten_libraries()
     # Loading torch and mmpose takes seconds: --help and wrong options answer before.
-    from mmpose_batch import CheckpointError, InputError
+    from mmpose_batch import CheckpointError, EngineError, InputError
     from mmpose_batch.run import RunError
 
     try:
         job = prepare(args)
-    except (CheckpointError, RunError) as error:
+    except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
         return fail(TOOL, 2, error)
@@ -248,8 +315,17 @@ def prepare(args: argparse.Namespace) -> 'Run':
         bboxes = assign_bboxes(paths, found, image_ids)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
-        print(f'{len(paths)} images, {args.pose2d} on {inferencer.device}', file=sys.stderr)
+        print(describe(len(paths), args.pose2d, inferencer), file=sys.stderr)
     return Run(inferencer, paths, call, options, bboxes, image_ids)
+
+
+def describe(count: int, model: str, inferencer: 'BatchPose2DInferencer') -> str:
+    """What is about to run, and what it takes of the machine."""
+    options = inferencer.options
+    return (
+        f'{count} images, {model} on {inferencer.device}; threads: {options.num_threads} for the '
+        f'networks, {options.num_workers} to read and prepare'
+    )
 
 
 def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':

@@ -2,7 +2,7 @@
 r"""Images per second from files to results, beside stock MMPose, in one run.
 
   tools/benchmark_throughput.py photos/ --pose2d CONFIG --pose2d-weights FILE \
-      --precision fp32 bf16 --batch-size 1 2 4
+      --engine torch openvino --precision fp32 --batch-size 1 2 4
 
 Every round runs stock and each setting once over the same images, in turn, so that a machine whose
 speed drifts slows all of them alike; printed are medians over the rounds and the ratio to stock,
@@ -49,11 +49,20 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--images', type=int, default=64, help='repeat the inputs to this many (default: 64)'
     )
     parser.add_argument('--rounds', type=int, default=5, help='rounds that count (default: 5)')
+    parser.add_argument(
+        '--engine', nargs='+', default=['torch'], metavar='E', help='default: torch'
+    )
     parser.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
     parser.add_argument(
         '--batch-size', nargs='+', type=int, default=[None], metavar='N', help='default: automatic'
     )
     parser.add_argument('--num-workers', nargs='+', type=int, default=[None], metavar='N')
+    parser.add_argument(
+        '--rect', action='store_true', default=None, help='ours: pad to the stride, not to a square'
+    )
+    parser.add_argument(
+        '--no-flip-test', action='store_true', help='no mirrored images, for both sides'
+    )
     parser.add_argument('--num-threads', type=int, metavar='N', help="torch's threads")
     parser.add_argument('--json', metavar='FILE', help='also write every sample here')
     args = parser.parse_args(arguments)
@@ -75,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quieten_libraries()
     import torch  # and mmpose with it takes seconds: --help answers before
 
-    from mmpose_batch import CheckpointError, InputError
+    from mmpose_batch import CheckpointError, EngineError, InputError
     from mmpose_batch.run import RunError
 
     if args.num_threads:
@@ -83,13 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = find_images(args)
         runners = build_runners(args)
-    except (CheckpointError, RunError) as error:
+    except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
     warn_of_noise(args.rounds)
     try:
         rates, persons = measure(runners, paths, args.rounds)
+    except EngineError as error:
+        return fail(TOOL, 1, error)
     except InputError as error:
         reason = f'every image must be good for stock too; this one is not: {error}'
         return fail(TOOL, 1, reason)
@@ -129,14 +140,16 @@ def build_runners(args: argparse.Namespace) -> dict[str, Runner]:
         'det_cat_ids': args.det_cat_ids,
         'device': args.device,
     }
+    ours = {**models, 'rect': args.rect, 'flip_test': False if args.no_flip_test else None}
     runners = {}
-    for precision in args.precision:
+    for engine, precision in itertools.product(args.engine, args.precision):
         inferencer = build_inferencer(
-            args.pose2d, args.pose2d_weights, precision=precision, on_error='raise', **models
+            *(args.pose2d, args.pose2d_weights),
+            **{**ours, 'engine': engine, 'precision': precision, 'on_error': 'raise'},
         )
         filters = default_filters(inferencer.cfg)
         for batch_size, workers in itertools.product(args.batch_size, args.num_workers):
-            name = precision
+            name = precision if engine == 'torch' else f'{engine} {precision}'
             name += '' if batch_size is None else f', batch {batch_size}'
             name += '' if workers is None else f', {workers} workers'
             runners[name] = batched_runner(inferencer, batch_size, workers, filters)
@@ -165,6 +178,8 @@ def build_stock(args: argparse.Namespace, models: dict) -> Runner:
         settings = {**defaults, **settings, 'det_model': det_cfg.filename}
     if settings.get('det_weights') == 'none':
         settings['det_weights'] = None
+    if args.no_flip_test:
+        cfg.model.test_cfg.flip_test = False
     torch.manual_seed(0)  # as for the others, where weights are random
     with allowed_types():
         stock = Pose2DInferencer(cfg, None if weights == 'none' else weights, **settings)

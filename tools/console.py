@@ -20,15 +20,15 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
     """Build the inferencer; whatever is wrong with a config or a device becomes one line.
 
     Raises:
-        CheckpointError, ValueError: As :func:`mmpose_batch.build_inferencer`.
+        CheckpointError, EngineError, ValueError: As :func:`mmpose_batch.build_inferencer`.
         RunError: Anything else.
     """
-    from mmpose_batch import CheckpointError, build_inferencer
+    from mmpose_batch import CheckpointError, EngineError, build_inferencer
     from mmpose_batch.run import RunError
 
     try:
         return build_inferencer(*arguments, **settings)
-    except (CheckpointError, ValueError):
+    except (CheckpointError, EngineError, ValueError):
         raise
     except Exception as error:  # a config is code, and MMEngine passes on all that it raises
         text = (str(error).splitlines() or [''])[0]

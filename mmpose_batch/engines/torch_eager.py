@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
-from torch import nn
+from torch import Tensor, nn
 
 from .fusion import fuse_layers
+from .seam import Network, Normalization
 
 _DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -31,11 +32,7 @@ def prepare_model(model: nn.Module, precision: str) -> None:
     """
     fuse_layers(model)
     device = next(model.parameters()).device
-    # On CUDA, tensor cores of half precision want channels_last; fp32 does not gain.
-    # Deformable convolutions of mmcv refuse it.
-    channels_last = (device.type == 'cpu' or precision != 'fp32') and not any(
-        isinstance(module, DeformConv2d | ModulatedDeformConv2d) for module in model.modules()
-    )
+    channels_last = _likes_channels_last(model, device, precision)
     if channels_last:
         model.to(memory_format=torch.channels_last)
     if hasattr(model, 'extract_feat'):
@@ -45,6 +42,47 @@ def prepare_model(model: nn.Module, precision: str) -> None:
         if head is not None:
             forward = _network_call(head.forward, device, precision, channels_last=False)
             head.forward = _contiguous_call(forward) if channels_last else forward
+
+
+class TorchEngine:
+    """Eager PyTorch at a seam, as fast as without one.
+
+    Args:
+        network: On its device; changed in place to channels_last where that helps.
+        normalization: Of its inputs.
+        precision: As for :func:`prepare_model`.
+    """
+
+    name = 'torch'
+    parallel = 1
+
+    def __init__(self, network: Network, normalization: Normalization, precision: str) -> None:
+        self._normalization = normalization
+        self._device = next(network.parameters()).device
+        channels_last = _likes_channels_last(network, self._device, precision)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)
+        self._run = _network_call(network, self._device, precision, channels_last)
+
+    @property
+    def description(self) -> str:
+        """Version and device."""
+        return f'PyTorch {torch.__version__} on {self._device}'
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> list[Tensor]:
+        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        if inputs.dtype == torch.uint8:
+            inputs = self._normalization(inputs)
+        return [output.contiguous() for output in self._run(inputs)]
+
+
+def _likes_channels_last(model: nn.Module, device: torch.device, precision: str) -> bool:
+    # On CUDA, tensor cores of half precision want channels_last; fp32 does not gain.
+    # Deformable convolutions of mmcv refuse it.
+    return (device.type == 'cpu' or precision != 'fp32') and not any(
+        isinstance(module, DeformConv2d | ModulatedDeformConv2d) for module in model.modules()
+    )
 
 
 def _network_call(

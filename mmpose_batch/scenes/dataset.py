@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from ..runtime import available_cores
+from ..cores import available_cores
 from .body import KEYPOINTS, SKELETON
 from .scene import Scene, SceneOptions, draw_scene
 

@@ -1,0 +1,16 @@
+"""Batches for engines that are compiled for a number of instances."""
+
+import torch
+from torch import Tensor
+
+
+def next_power_of_two(count: int) -> int:
+    """The least power of two that is not below."""
+    return 1 << (count - 1).bit_length()
+
+
+def fill_up(inputs: Tensor, count: int) -> Tensor:
+    """Repeat the last of a batch until there are so many."""
+    if len(inputs) == count:
+        return inputs
+    return torch.cat((inputs, inputs[-1:].expand(count - len(inputs), *inputs.shape[1:])))

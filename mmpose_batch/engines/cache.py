@@ -1,0 +1,157 @@
+"""What is slow to build is built once and kept on disk."""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+_SUMS, _MEASURED = 'sha256.json', 'measured.json'
+_VERSIONS = (
+    *('torch', 'mmcv', 'mmpose', 'mmdet', 'mmpose-batch', 'openvino', 'nncf', 'onnx'),
+    *('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
+)
+
+
+class EngineCache:
+    """Entries of files, each whole or not there, safe for several processes at once.
+
+    An entry is a folder that is renamed into place when all its files are written;
+    of two processes that build the same one, the first wins. The files' checksums
+    are read before use, and an entry that does not fit them is built again.
+
+    Args:
+        folder: Where entries lie; None takes ``$XDG_CACHE_HOME/mmpose_batch``, or
+            ``~/.cache/mmpose_batch``.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+
+    def entry(self, key: str, build: Callable[[Path], None]) -> Path:
+        """The folder of one entry, built if it is not there.
+
+        Args:
+            key: As :func:`entry_key` makes it.
+            build: Writes the files of the entry into an empty folder.
+        """
+        entry = self.folder / key
+        if _intact(entry):
+            return entry
+        self.folder.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f'.{key[:16]}-', dir=self.folder))
+        try:
+            build(building)
+            sums = {path.name: _sha256(path) for path in sorted(building.iterdir())}
+            (building / _SUMS).write_text(json.dumps(sums))
+            return self._put(building, entry)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def measurement(
+        self, key: str, measure: Callable[[], tuple[dict[str, Any], bool]]
+    ) -> dict[str, Any]:
+        """An outcome that was measured before, or is now.
+
+        Args:
+            key: As :func:`entry_key` makes it.
+            measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
+        """
+        if _intact(self.folder / key):
+            return json.loads((self.folder / key / _MEASURED).read_text())
+        outcome, kept = measure()
+        if kept:
+            self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
+        return outcome
+
+    def _put(self, building: Path, entry: Path) -> Path:
+        try:
+            building.rename(entry)
+        except OSError:  # somebody was faster, or what is there is broken
+            if not _intact(entry):
+                shutil.rmtree(entry, ignore_errors=True)
+                building.rename(entry)
+        return entry
+
+
+class NoCache(EngineCache):
+    """Builds everything anew, in a folder that goes with this object."""
+
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
+        super().__init__(Path(self._temporary.name))
+
+
+def default_folder() -> Path:
+    """Where entries lie if nothing else is said."""
+    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(base) / 'mmpose_batch'
+
+
+def network_key(model: nn.Module) -> str:
+    """What tells one network from another: its weights, how it is put together, its config.
+
+    Buffers that no checkpoint holds count too: means, deviations and position codes.
+    """
+    config = getattr(model, 'cfg', None)
+    described = [repr(model), '' if config is None else str(config.get('model'))]
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    described.append(str(getattr(preprocessor, '_channel_conversion', None)))
+    digest = hashlib.sha256('\n'.join(described).encode())
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def entry_key(network: str, **settings: Any) -> str:
+    """The name of an entry: of a network, the settings, the versions and the processor."""
+    text = json.dumps(
+        {'network': network, **settings, 'versions': versions(), 'processor': processor()},
+        sort_keys=True,
+        default=str,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that have a part in an entry and are installed."""
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """The processor's model, as far as the system tells it."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    flags = [line.split(':', 1)[1].strip() for line in lines if line.startswith('flags')]
+    flags_sum = hashlib.sha256(flags[0].encode()).hexdigest()[:16] if flags else ''
+    return f'{names[0] if names else platform.processor()} {flags_sum}'
+
+
+def _intact(entry: Path) -> bool:
+    try:
+        sums = json.loads((entry / _SUMS).read_text())
+        return bool(sums) and all(_sha256(entry / name) == sums[name] for name in sums)
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -1,0 +1,125 @@
+"""How far the answers of an engine are from those of PyTorch in fp32."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from mmengine.structures import BaseDataElement
+
+# Lengths are parts of a person's size (the diagonal of the box around it), since a pixel means
+# more on a small one.
+QUANTILE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The most that 95 of 100 values may differ, and the part of the instances to be found.
+
+    Not all of these: one whose score is at a threshold may go either way.
+    """
+
+    size: float
+    score: float
+    found: float
+
+
+BOUNDS = {
+    'fp32': Bound(size=0.001, score=0.001, found=0.9),
+    'bf16': Bound(size=0.02, score=0.05, found=0.9),
+    'fp16': Bound(size=0.01, score=0.02, found=0.9),
+    'int8': Bound(size=0.05, score=0.15, found=0.8),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Between two answers to one batch.
+
+    Attributes:
+        instances: Of the reference.
+        found: Part of these that the other answer has too.
+        surplus: Instances that only the other answer has.
+        px: What 95 of 100 points differ by, in pixels of the image.
+        size: The same as a part of the person's size.
+        score: What 95 of 100 scores differ by.
+    """
+
+    instances: int
+    found: float
+    surplus: int
+    px: float
+    size: float
+    score: float
+
+    def within(self, bound: Bound) -> bool:
+        """Whether it is small enough."""
+        # One whose score is at a threshold may come as well as go.
+        surplus = max(1, (1 - bound.found) * self.instances)
+        return (
+            self.size <= bound.size
+            and self.score <= bound.score
+            and self.found >= bound.found
+            and self.surplus <= surplus
+        )
+
+    def as_dict(self) -> dict[str, float]:
+        """For ``run.json``."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.instances and not self.surplus:
+            return 'nobody in the first images, nothing to compare'
+        return (
+            f'{self.px:.3f} px and {self.score:.4f} score from PyTorch in fp32 '
+            f'(95 of 100 values; {self.found:.0%} of {self.instances} instances'
+            + (f', {self.surplus} more)' if self.surplus else ')')
+        )
+
+
+Instances = tuple[np.ndarray, np.ndarray]
+
+
+def instances_of(sample: BaseDataElement) -> Instances:
+    """Points (N, K, 2) in pixels and their scores (N, K) of one data sample, copied.
+
+    A detection has its two corners for points.
+    """
+    found = sample.pred_instances
+    if 'keypoints' in found:
+        return np.array(found.keypoints), np.array(found.keypoint_scores)
+    bboxes, scores = found.bboxes.cpu().numpy(), found.scores.cpu().numpy()
+    return bboxes.reshape(-1, 2, 2).copy(), np.repeat(scores[:, None], 2, axis=1)
+
+
+def compare(reference: Sequence[Instances], other: Sequence[Instances]) -> Difference:
+    """Compare two answers to one batch, image by image; each instance with its nearest."""
+    lengths, parts, scores = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    instances = found = surplus = 0
+    for (points, values), (their_points, their_values) in zip(reference, other, strict=True):
+        instances += len(points)
+        surplus += max(0, len(their_points) - len(points))
+        for instance, value in zip(points, values, strict=True):
+            if not len(their_points):
+                continue
+            size = max(float(np.linalg.norm(np.ptp(instance, axis=0))), 1.0)
+            distances = np.linalg.norm(their_points - instance, axis=-1)
+            nearest = int(np.median(distances, axis=1).argmin())
+            if np.median(distances[nearest]) > 0.1 * size:
+                continue
+            found += 1
+            lengths.append(distances[nearest])
+            parts.append(distances[nearest] / size)
+            scores.append(np.abs(their_values[nearest] - value))
+    return Difference(
+        instances=instances,
+        found=found / instances if instances else 1.0,
+        surplus=surplus,
+        px=_most(lengths),
+        size=_most(parts),
+        score=_most(scores),
+    )
+
+
+def _most(values: Sequence[np.ndarray]) -> float:
+    values = np.concatenate(values)
+    return float(np.quantile(values, QUANTILE)) if len(values) else 0.0

@@ -1,0 +1,208 @@
+"""ONNX files that somebody else exported: looked through, and run as they are."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.structures import InstanceData
+from mmpose.evaluation.functional import nms_torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from . import EngineError
+from .batches import fill_up
+from .seam import Engine, Network, Pending, Seam
+
+# What MMDeploy and rtmlib call the outputs of an RTMO file with decoding and NMS inside.
+DECODED = ('dets', 'keypoints')
+
+
+class GivenFile:
+    """The form of a network in an ONNX file.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        batch_size: The only one that the file takes; None for any.
+        size: Height and width of its inputs; None for any.
+        decoded: Whether persons come out instead of what a head decodes: ``dets``
+            (N, M, 5) and ``keypoints`` (N, M, K, 3), in pixels of the input.
+        key: Names the file in the cache.
+
+    Raises:
+        ValueError: No ONNX file, or one with another kind of input.
+        ImportError: The package ``onnx`` is not installed.
+    """
+
+    def __init__(self, path: str) -> None:
+        import onnx
+
+        self.path = Path(path)
+        try:
+            content = self.path.read_bytes()
+            graph = onnx.load_model_from_string(content).graph
+        except OSError as error:
+            raise ValueError(f'engine_file: {path}: {error.strerror}') from error
+        except Exception as error:  # protobuf has several
+            raise ValueError(f'engine_file: {path} is no ONNX file') from error
+        digest = hashlib.sha256(content)
+        for weights in graph.initializer:
+            for entry in weights.external_data:
+                if entry.key == 'location':
+                    digest.update((self.path.parent / entry.value).read_bytes())
+        self.key = digest.hexdigest()
+        weights = {value.name for value in graph.initializer}
+        inputs = [value for value in graph.input if value.name not in weights]
+        shapes = [_shape(value) for value in inputs]
+        float32 = onnx.TensorProto.FLOAT
+        if (
+            len(inputs) != 1
+            or len(shapes[0]) != 4
+            or shapes[0][1] not in (3, None)
+            or inputs[0].type.tensor_type.elem_type != float32
+        ):
+            found = ', '.join(f'{value.name} {_text(_shape(value))}' for value in inputs)
+            raise ValueError(
+                f'engine_file: expected one float32 input N x 3 x H x W, found {found or "none"}'
+            )
+        self.batch_size, _, height, width = shapes[0]
+        self.size = None if height is None or width is None else (height, width)
+        self.outputs = {value.name: _shape(value) for value in graph.output}
+        self.decoded = set(DECODED) <= self.outputs.keys()
+
+    def __call__(self, size: tuple[int, int]) -> Path:
+        """The file, for inputs of one height and width.
+
+        Raises:
+            EngineError: It takes others.
+        """
+        if self.size not in (None, size):
+            raise EngineError(
+                f'engine_file: takes inputs of {_text(self.size)}, and the config makes '
+                f'{_text(size)} (height x width)'
+            )
+        return self.path
+
+    def check_outputs(self, network: Network, size: tuple[int, int]) -> None:
+        """See that the file gives what the head decodes, in its order.
+
+        Raises:
+            EngineError: It does not.
+        """
+        if self.decoded:
+            return
+        device = next(network.parameters()).device
+        try:
+            with torch.no_grad():
+                outputs = network(torch.zeros(1, 3, *size, device=device))
+        except RuntimeError as error:
+            raise EngineError(
+                f'engine_file: takes inputs of {_text(size)} (height x width), and the network of '
+                'the config does not'
+            ) from error
+        wanted = [tuple(output.shape[1:]) for output in outputs]
+        found = [shape[1:] for shape in self.outputs.values()]
+        if len(wanted) != len(found) or not all(map(_fits, wanted, found)):
+            raise EngineError(
+                f'engine_file: the head decodes outputs of {", ".join(map(_text, wanted))}, '
+                f'the file gives {", ".join(map(_text, found))} (for each instance)'
+            )
+
+
+class FixedBatch:
+    """An engine that takes batches of one size only: others are cut, and the last filled up."""
+
+    def __init__(self, engine: Engine, batch_size: int) -> None:
+        self._engine, self._batch_size = engine, batch_size
+        self.parallel = engine.parallel
+
+    @property
+    def description(self) -> str:
+        """That of the engine, and the batch size."""
+        return f'{self._engine.description}, batches of {self._batch_size}'
+
+    def __call__(self, inputs: Tensor) -> list[Tensor]:
+        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        parts = inputs.split(self._batch_size)
+        outputs = [self._engine(fill_up(part, self._batch_size)) for part in parts]
+        return [_join(output)[: len(inputs)] for output in zip(*outputs, strict=True)]
+
+
+def _join(outputs: Sequence[Tensor]) -> Tensor:
+    """One output of several batches; where another batch has more persons, zeros stand for them."""
+    most = max(output.shape[1] if output.ndim > 1 else 0 for output in outputs)
+    return torch.cat(
+        [
+            pad(output, (0, 0) * (output.ndim - 2) + (0, most - output.shape[1]))
+            if most
+            else output
+            for output in outputs
+        ]
+    )
+
+
+def predict_decoded(seam: Seam, head: nn.Module, given: GivenFile) -> Callable:
+    """What takes the place of ``head.predict`` where the engine decodes by itself."""
+    stock = head.predict
+
+    def predict(
+        feats: Pending | list, batch_data_samples: Sequence, test_cfg: Any = None
+    ) -> list[InstanceData]:
+        test_cfg = test_cfg or {}
+        if seam.by_reference:
+            return stock(feats, batch_data_samples, test_cfg)
+        if isinstance(feats, list):
+            raise EngineError(
+                'engine_file: a file with decoding inside cannot test mirrored images'
+            )
+        outputs = dict(zip(given.outputs, seam.compute_as_is(feats), strict=True))
+        dets, keypoints = (outputs[name].cpu() for name in DECODED)
+        return [
+            _instances(boxes, points, test_cfg, sample.metainfo['input_size'])
+            for boxes, points, sample in zip(dets, keypoints, batch_data_samples, strict=True)
+        ]
+
+    return predict
+
+
+def _instances(
+    dets: Tensor, keypoints: Tensor, test_cfg: Any, input_size: tuple[int, int]
+) -> InstanceData:
+    """One image's persons with the fields of ``RTMOHead.predict``, in pixels of the input."""
+    kept = dets[:, 4] > test_cfg.get('score_thr', 0.01)
+    dets, keypoints = dets[kept], keypoints[kept]
+    nms_thr = test_cfg.get('nms_thr', 1.0)
+    if len(dets) and nms_thr < 1.0:
+        kept = nms_torch(dets[:, :4], dets[:, 4], nms_thr)
+        dets, keypoints = dets[kept], keypoints[kept]
+    boxes, scores = dets[:, :4].clone(), dets[:, 4]
+    boxes[:, 0::2].clamp_(0, input_size[0])
+    boxes[:, 1::2].clamp_(0, input_size[1])
+    return InstanceData(
+        scores=scores,
+        labels=torch.zeros(len(dets), dtype=torch.long),
+        bboxes=boxes,
+        bbox_scores=scores,
+        keypoints=keypoints[..., :2],
+        keypoint_scores=keypoints[..., 2],
+        keypoints_visible=keypoints[..., 2],
+    ).numpy()
+
+
+def _shape(value: Any) -> tuple[int | None, ...]:
+    """Lengths of the axes; None where any goes."""
+    axes = value.type.tensor_type.shape.dim
+    return tuple(axis.dim_value if axis.HasField('dim_value') else None for axis in axes)
+
+
+def _fits(wanted: tuple[int, ...], found: tuple[int | None, ...]) -> bool:
+    return len(wanted) == len(found) and all(
+        b in (None, a) for a, b in zip(wanted, found, strict=True)
+    )
+
+
+def _text(shape: Sequence[int | None]) -> str:
+    return ' x '.join('any' if length is None else str(length) for length in shape)

@@ -1,0 +1,495 @@
+"""The engine of one model: chosen, built, checked on its first batch, and then asked."""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from ..runtime import PRECISIONS_OF, is_out_of_memory
+from . import EngineError
+from .cache import EngineCache, NoCache, entry_key, network_key
+from .check import BOUNDS, Instances, compare, instances_of
+from .export import export_onnx
+from .fusion import fuse_layers
+from .given import FixedBatch, GivenFile, predict_decoded
+from .quantization import (
+    Calibration,
+    ModelFiles,
+    Quantize,
+    QuantizedFiles,
+    import_nncf,
+    quantize_onnx,
+    quantize_openvino,
+)
+from .seam import Engine, Network, Normalization, Seam, has_seam, head_of
+from .torch_eager import TorchEngine, prepare_model
+
+ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
+
+Run = Callable[[], Sequence[BaseDataElement]]
+
+# Batches at a time where an engine can: what decodes one leaves its core to the other.
+PARALLEL = 2
+# Batches that an engine is checked with.
+MOST_SAMPLES = 8
+# Inputs with which int8 is calibrated badly.
+FEW_INPUTS = 16
+
+logger = logging.getLogger('mmpose_batch')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """What computes a network.
+
+    Attributes:
+        engine: One of :data:`ENGINES`.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+        device: OpenVINO's device or ONNX Runtime's provider; None takes the CPU.
+        file: An ONNX file of the network, from elsewhere; None has it exported.
+        cache: Whether built engines are kept on disk.
+        self_check: Whether answers that differ too much from PyTorch's are refused.
+        latency: Whether one batch at a time is run, as fast as it can be, rather than
+            as many in a second as can be.
+    """
+
+    engine: str = 'torch'
+    precision: str = 'fp32'
+    device: str | None = None
+    file: str | None = None
+    cache: bool = True
+    self_check: bool = True
+    latency: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What an engine is checked with: a batch, and PyTorch's answers to it."""
+
+    run: Run
+    answers: list[Instances]
+
+
+class EngineHost:
+    """Runs a model's test steps with an engine at its seam.
+
+    An engine is built, and checked against PyTorch, with inputs of the run: those
+    that come while :attr:`sampling` is set, else the first batch.
+
+    Args:
+        model: In eval mode; changed in place.
+        options: What is asked for.
+
+    Attributes:
+        parallel: Test steps that may run at a time.
+        report: Engine, precision, and how the check went, for ``run.json``.
+        sampling: Whether batches are collected, and PyTorch computes them.
+        adopted: The engine that ``auto`` came to in the run that goes on; None
+            where none did.
+
+    Raises:
+        EngineError: The engine is not installed, or the model has no seam.
+        ValueError: It lacks the device, or the device the precision.
+    """
+
+    def __init__(self, model: nn.Module, options: EngineOptions) -> None:
+        self.options = options
+        self.sampling = False
+        self.adopted: str | None = None
+        alone = options.latency or options.engine in ('torch', 'torch-compile')
+        self.parallel = 1 if alone else PARALLEL
+        self.report: dict[str, Any] = {'engine': options.engine, 'precision': options.precision}
+        self._model = model
+        self._settled = threading.Event()
+        self._lock = threading.Lock()
+        self._samples: list[Sample] = []
+        if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
+            self._take_torch()
+            return
+        if not has_seam(model):
+            raise EngineError(
+                f'engine: {type(model).__name__} with this head has ways of its own through the '
+                'network; only torch runs it'
+            )
+        fuse_layers(model)
+        _ = self._key  # before anything of the model is another
+        self._calibration = Calibration(Normalization(model.data_preprocessor))
+        if options.engine != 'auto':
+            self._import(options.engine)
+        self._given = None if options.file is None else self._read_file()
+        self._seam = Seam(model)
+        self._files = self._given or OnnxFiles(self._seam.network, self._key, self._cache)
+        if self._given is not None:
+            self._fit_file(self._given)
+        if options.engine != 'auto' and options.precision != 'int8':  # that wants inputs first
+            self._seam.engine = self._build(options.engine)
+
+    def _take_torch(self) -> None:
+        """PyTorch without a seam, in what it does of the precision."""
+        if self.options.precision == 'int8':
+            logger.warning('engine: nothing does int8 for this model; torch in fp32')
+            self.report['precision'] = 'fp32'
+        prepare_model(self._model, self.report['precision'])
+        self._take('torch', None)
+
+    @cached_property
+    def _key(self) -> str:
+        return network_key(self._model)
+
+    @cached_property
+    def _cache(self) -> EngineCache:
+        return open_cache(self.options.cache)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the engine is chosen, built and checked."""
+        return self._settled.is_set()
+
+    @property
+    def wants_samples(self) -> bool:
+        """Whether the engine is built or checked with inputs, and has none yet."""
+        return not self.settled and self._is_compared
+
+    @property
+    def _is_compared(self) -> bool:
+        options = self.options
+        return options.self_check or options.engine == 'auto' or options.precision == 'int8'
+
+    # ------------------------------------------------------------------- running
+
+    def test_step(self, run: Run) -> Sequence[BaseDataElement]:
+        """Run one batch.
+
+        Args:
+            run: The model's ``test_step`` on the batch.
+
+        Raises:
+            EngineError: The engine cannot run the network, or its answers differ
+                too much from PyTorch's.
+        """
+        if not self.settled:
+            with self._lock:
+                if not self.settled:
+                    samples = self._sample(run)
+                    if self.sampling:
+                        return samples
+                    self._settle()
+        with self._turns:
+            return run()
+
+    def settle(self) -> None:
+        """Build, check and choose with what was sampled; without that, the first batch does.
+
+        Raises:
+            EngineError: As :meth:`test_step`.
+        """
+        with self._lock:
+            if self.settled or not self._samples:
+                return
+            try:
+                self._settle()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                logger.warning('engine: no memory for the first batch; a smaller one settles it')
+
+    def note_memory(self, batch_size: int) -> None:
+        """Say, and report, that the memory holds no larger batches."""
+        self.report['largest_batch'] = batch_size
+        logger.warning('out of memory: going on with batches of %d at most', batch_size)
+
+    def _sample(self, run: Run) -> Sequence[BaseDataElement]:
+        """Have PyTorch compute a batch, and keep its inputs."""
+        record = self._calibration.add if self.options.precision == 'int8' else None
+        with self._seam.reference(record):
+            answers = run() if self._is_compared else []
+        if len(self._samples) < MOST_SAMPLES:
+            self._samples.append(Sample(run, [instances_of(answer) for answer in answers]))
+        return answers
+
+    # ------------------------------------------------------------------ settling
+
+    def _settle(self) -> None:
+        self._calibration.thin()
+        try:
+            if self.options.engine == 'auto':
+                self._choose()
+                return
+            if self.options.precision == 'int8':
+                self._seam.engine = self._build(self.options.engine)
+            self._check(self.options.engine)
+            self._take(self.options.engine, self._seam.engine)
+        except ValueError as error:  # a device, say, which int8 asks for only now
+            raise EngineError(str(error)) from error
+        finally:
+            self._samples = []
+
+    def _candidates(self) -> list[str]:
+        if self.adopted is not None:
+            return [self.adopted]
+        names = ['openvino', 'onnxruntime']
+        if self.options.file is None:
+            names.insert(0, 'torch')
+        return [name for name in names if self.options.precision in PRECISIONS_OF[name]]
+
+    def _choose(self) -> None:
+        """Take the fastest engine of those that are there and answer as PyTorch does."""
+        seconds = self.remember('engines', self._time_engines)
+        for name in sorted(seconds, key=seconds.__getitem__):
+            if self._try_engine(name):
+                self.report['seconds_of_a_batch'] = seconds
+                self._take(name, self._seam.engine)
+                return
+        if self._given is not None:
+            raise EngineError(f'engine: neither openvino nor onnxruntime runs {self.options.file}')
+        logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
+        self.report = {'precision': 'fp32'}
+        self._seam.engine = self._seam.by_torch
+        self._take('torch', self._seam.engine)
+
+    def _time_engines(self) -> tuple[dict[str, float], bool]:
+        """Seconds of a batch for each engine that does it, and whether all that are there did."""
+        seconds, complete = {}, True
+        for name in self._candidates():
+            if self._try_engine(name):
+                try:
+                    seconds[name] = shortest(self._samples[0].run)
+                    continue
+                except Exception as error:  # PyTorch has run this batch
+                    logger.warning('engine: %s: %s; passed over', name, error)
+            complete = complete and not is_installed(name)
+        return seconds, complete
+
+    def _try_engine(self, name: str) -> bool:
+        """Put an engine in place; False, and a warning, where it does not do."""
+        try:
+            self._seam.engine = self._build(name)
+            self._check(name)
+        except (EngineError, ValueError) as error:
+            logger.warning('%s; passed over', error)
+            return False
+        return True
+
+    def remember(
+        self, kind: str, measure: Callable[[], tuple[dict[str, Any], bool]], **settings: Any
+    ) -> dict[str, Any]:
+        """What was measured on this machine with this network and these settings, once.
+
+        Args:
+            kind: Of the measurement.
+            measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
+            settings: That it depends on, beside those of the engine and the device.
+        """
+        device = next(self._model.parameters()).device
+        settings |= {
+            'options': asdict(self.options),
+            'engine': self.report['engine'],
+            'adopted': self.adopted,
+            'threads': torch.get_num_threads(),
+            'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type,
+            'calibration': self.report.get('calibration'),
+        }
+        return self._cache.measurement(entry_key(self._key, kind=kind, **settings), measure)
+
+    def _check(self, name: str) -> None:
+        """See that an engine runs, and answers as PyTorch does."""
+        differences = []
+        for sample in self._samples:
+            try:
+                answers = [instances_of(answer) for answer in sample.run()]
+            except EngineError:
+                raise
+            except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
+                if is_out_of_memory(error):
+                    raise  # a smaller batch may do
+                text = (str(error).splitlines() or [''])[0]
+                raise EngineError(
+                    f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
+                ) from error
+            if self._is_compared:
+                differences += zip(sample.answers, answers, strict=True)
+        if not differences:
+            return
+        difference = compare(*zip(*differences, strict=True))
+        self.report['self_check'] = difference.as_dict()
+        if not difference.instances:
+            logger.warning('engine: nobody in the first images, so %s is not compared', name)
+        if self.options.self_check and not difference.within(BOUNDS[self.options.precision]):
+            raise EngineError(
+                f'engine: {name} in {self.options.precision} answers differently: {difference}. '
+                'This is beyond the bound of that precision; without the self-check it runs'
+            )
+
+    def _take(self, name: str, engine: Engine | None) -> None:
+        self._turns = threading.Semaphore(getattr(engine, 'parallel', 1))
+        self.report['engine'] = name
+        self.report['description'] = getattr(engine, 'description', f'PyTorch {torch.__version__}')
+        self._settled.set()
+
+    # ------------------------------------------------------------------ building
+
+    def _build(self, name: str) -> Engine:
+        self._import(name)
+        return _BUILDERS[name](self)
+
+    def _import(self, name: str) -> None:
+        """See that what an engine needs is installed.
+
+        Raises:
+            EngineError: It is not.
+        """
+        int8 = self.options.precision == 'int8'
+        modules = [*_MODULES[name], *(['nncf'] if int8 and name == 'openvino' else [])]
+        for module in modules:
+            try:
+                import_nncf() if module == 'nncf' else import_module(module)
+            except ImportError as error:
+                extra = 'int8' if module == 'nncf' else name
+                raise EngineError(
+                    f'engine: {name} needs {module}, which is not installed: '
+                    f"pip install 'mmpose-batch[{extra}]' ({error})"
+                ) from error
+
+    def _read_file(self) -> GivenFile:
+        """The file that is to be run instead of an export of the model."""
+        if self.options.precision == 'int8':
+            raise ValueError('engine_file: int8 is for networks that are exported here')
+        given = GivenFile(self.options.file)
+        self._key = f'file {given.key} {vars(Normalization(self._model.data_preprocessor))}'
+        self.report['file'] = given.key
+        return given
+
+    def _fit_file(self, given: GivenFile) -> None:
+        """Have the head take what the file gives, or see that it does."""
+        if given.decoded:
+            head = head_of(self._model)
+            head.predict = predict_decoded(self._seam, head, given)
+        elif given.size is not None:
+            given.check_outputs(self._seam.network, given.size)
+
+    def _fixed(self, engine: Engine) -> Engine:
+        """The engine for a file that takes batches of one size."""
+        size = self._given and self._given.batch_size
+        return FixedBatch(engine, size) if size else engine
+
+    def _network_files(self, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
+        """Files of the network in the precision that is asked for, and what names them."""
+        if self.options.precision != 'int8':
+            return self._files, self._key
+        calibration = self._calibration
+        self.report |= {'calibrated_with': len(calibration), 'calibration': calibration.key}
+        if len(calibration) < FEW_INPUTS:
+            logger.warning('int8: calibrated with %d inputs only', len(calibration))
+        key = f'{self._key} {calibration.key}'
+        return QuantizedFiles(self._files, calibration, key, self._cache, quantize, name), key
+
+    def _openvino(self) -> Engine:
+        files, key = self._network_files(quantize_openvino, 'network.xml')
+        engine = import_module('.openvino', __package__).OpenVINOEngine(
+            files,
+            key,
+            self._seam.normalization,
+            self.options.precision,
+            self._cache,
+            device=self.options.device or 'CPU',
+            parallel=self.parallel,
+            fixed=bool(self._given and self._given.batch_size),
+        )
+        return self._fixed(engine)
+
+    def _onnxruntime(self) -> Engine:
+        files, _ = self._network_files(quantize_onnx, 'network.int8.onnx')
+        engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
+            files,
+            self._seam.normalization,
+            [self.options.device or 'CPUExecutionProvider'],
+        )
+        return self._fixed(engine)
+
+    def _torch(self) -> Engine:
+        return TorchEngine(self._seam.network, self._seam.normalization, self.options.precision)
+
+    def _torch_compile(self) -> Engine:
+        return import_module('.torch_compile', __package__).TorchCompileEngine(
+            self._seam.network, self._seam.normalization, self.options.precision
+        )
+
+
+_BUILDERS = {
+    'torch': EngineHost._torch,
+    'openvino': EngineHost._openvino,
+    'onnxruntime': EngineHost._onnxruntime,
+    'torch-compile': EngineHost._torch_compile,
+}
+
+
+# What must be there to export, run, and quantise.
+_MODULES = {
+    'torch': (),
+    'openvino': ('openvino', 'onnx'),
+    'onnxruntime': ('onnxruntime', 'onnx'),
+    'torch-compile': (),
+}
+
+
+class OnnxFiles:
+    """The ONNX files of a network, one for each size of inputs, exported at the first use."""
+
+    def __init__(self, network: Network, key: str, cache: EngineCache) -> None:
+        self._network = network
+        self._key = key
+        self._cache = cache
+
+    def __call__(self, size: tuple[int, int]) -> Path:
+        """The file for inputs of one height and width.
+
+        Raises:
+            ExportError: The network cannot be exported.
+        """
+        key = entry_key(self._key, kind='onnx', size=size)
+        return self._cache.entry(key, partial(self._export, size)) / 'network.onnx'
+
+    def _export(self, size: tuple[int, int], folder: Path) -> None:
+        export_onnx(self._network, folder / 'network.onnx', size)
+
+
+def open_cache(wanted: bool) -> EngineCache:
+    """The cache; one that keeps nothing where none is wanted or none can be written."""
+    if not wanted:
+        return NoCache()
+    cache = EngineCache()
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache.folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        logger.warning('engine cache: %s: %s; nothing is kept', cache.folder, error.strerror)
+        return NoCache()
+    return cache
+
+
+def is_installed(name: str) -> bool:
+    """Whether an engine's libraries are there."""
+    return all(find_spec(module) for module in _MODULES[name])
+
+
+def shortest(run: Run, times: int = 3) -> float:
+    """Seconds that a call takes at its best, when everything is built."""
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)

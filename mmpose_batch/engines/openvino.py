@@ -1,0 +1,183 @@
+"""OpenVINO: networks compiled for Intel's processors, whole batches of one shape at a time."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import properties
+from openvino.preprocess import PrePostProcessor
+from torch import Tensor
+
+from . import EngineError
+from .batches import fill_up, next_power_of_two
+from .cache import EngineCache, entry_key
+from .seam import Normalization
+
+_TYPES = {'fp32': ov.Type.f32, 'bf16': ov.Type.bf16, 'fp16': ov.Type.f16, 'int8': ov.Type.f32}
+_BLOB = 'compiled.blob'
+# With rectangular inputs there may be hundreds; each takes as much memory as the network.
+KEPT_SHAPES = 16
+
+
+class OpenVINOEngine:
+    """Runs an ONNX file on an OpenVINO device.
+
+    Every input shape is compiled by itself, since constant shapes are faster; a
+    batch that is not a power of two is filled up to the next one, or a run would
+    compile one for each remainder.
+
+    Args:
+        onnx_for: Gives the ONNX file for height and width of the inputs.
+        key: Names the network in the cache.
+        normalization: Compiled into the network, so that pixels go in.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``int8`` for files that are
+            quantised.
+        cache: Keeps what is compiled.
+        device: OpenVINO's name: ``CPU``, ``GPU``, ``NPU``, ...
+        parallel: Calls that run at a time; 1 uses all cores for each.
+        fixed: Whether the file takes batches of one size, which then come.
+
+    Raises:
+        ValueError: There is no such device, or it cannot do the precision.
+    """
+
+    name = 'openvino'
+
+    def __init__(
+        self,
+        onnx_for: Callable[[tuple[int, int]], Path],
+        key: str,
+        normalization: Normalization,
+        precision: str,
+        cache: EngineCache,
+        device: str = 'CPU',
+        parallel: int = 1,
+        fixed: bool = False,
+    ) -> None:
+        self._core = ov.Core()
+        self._fixed = fixed
+        check_device(self._core, device, precision)
+        self._onnx_for = onnx_for
+        self._key = key
+        self._normalization = normalization
+        self._cache = cache
+        self._device = device
+        self.parallel = parallel
+        hint = properties.hint.PerformanceMode
+        self._settings = {
+            properties.hint.performance_mode: hint.THROUGHPUT if parallel > 1 else hint.LATENCY,
+            properties.hint.inference_precision: _TYPES[precision],
+            properties.num_streams: parallel,
+            properties.inference_num_threads: torch.get_num_threads(),
+        }
+        self._shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def description(self) -> str:
+        """Version and device, as they are."""
+        device = self._core.get_property(self._device, properties.device.full_name)
+        return f'OpenVINO {ov.__version__.split("-")[0]} on {device}'
+
+    def __call__(self, inputs: Tensor) -> list[Tensor]:
+        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        count = len(inputs)
+        filled = count if self._fixed else next_power_of_two(count)
+        array = fill_up(inputs, filled).cpu().contiguous().numpy()
+        request = self._for_shape(array.shape, array.dtype == np.uint8).request()
+        outputs = request.infer({0: array}, share_inputs=True)
+        return [torch.from_numpy(output[:count]).to(inputs.device) for output in outputs.to_tuple()]
+
+    def _for_shape(self, shape: tuple[int, ...], pixels: bool) -> 'CompiledShape':
+        with self._lock:
+            if (shape, pixels) not in self._shapes:
+                self._shapes[shape, pixels] = CompiledShape(self._compile(shape, pixels))
+            self._shapes.move_to_end((shape, pixels))
+            if len(self._shapes) > KEPT_SHAPES:
+                self._shapes.popitem(last=False)
+            return self._shapes[shape, pixels]
+
+    def _compile(self, shape: tuple[int, ...], pixels: bool) -> ov.CompiledModel:
+        settings = {str(name): str(value) for name, value in self._settings.items()}
+        key = entry_key(
+            self._key, engine=self.name, device=self._device, shape=shape, pixels=pixels, **settings
+        )
+        entry = self._cache.entry(key, lambda folder: self._build(shape, pixels, folder))
+        try:
+            # The settings are those of this import, not of the compilation.
+            return self._core.import_model(
+                (entry / _BLOB).read_bytes(), self._device, self._settings
+            )
+        except RuntimeError as error:
+            raise EngineError(
+                f'engine: openvino cannot read what it compiled before, {entry}: remove it'
+            ) from error
+
+    def _build(self, shape: tuple[int, ...], pixels: bool, folder: Path) -> None:
+        path = str(self._onnx_for(shape[2:]))
+        try:
+            model = self._core.read_model(path)
+            model.reshape(list(shape))
+            if pixels:
+                model = take_pixels(model, self._normalization)
+            compiled = self._core.compile_model(model, self._device, self._settings)
+        except RuntimeError as error:
+            raise EngineError(
+                f'engine: openvino cannot compile this network for inputs of {shape}: '
+                f'{str(error).splitlines()[-1].strip()}'
+            ) from error
+        (folder / _BLOB).write_bytes(compiled.export_model().getbuffer())
+
+
+class CompiledShape:
+    """A network compiled for one shape of inputs; each thread has a request of its own."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self.compiled = compiled
+        self._local = threading.local()
+
+    def request(self) -> ov.InferRequest:
+        """That of the calling thread."""
+        if not hasattr(self._local, 'request'):
+            self._local.request = self.compiled.create_infer_request()
+        return self._local.request
+
+
+def take_pixels(model: ov.Model, normalization: Normalization) -> ov.Model:
+    """Fold the normalisation of uint8 pixels (N, 3, H, W) into a model."""
+    steps = PrePostProcessor(model)
+    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout('NCHW'))
+    steps.input().model().set_layout(ov.Layout('NCHW'))
+    preprocess = steps.input().preprocess()
+    if normalization.reverse_channels:
+        preprocess.reverse_channels()
+    preprocess.convert_element_type(ov.Type.f32)
+    if normalization.mean is not None:
+        preprocess.mean(normalization.mean).scale(normalization.std)
+    return steps.build()
+
+
+def check_device(core: ov.Core, device: str, precision: str) -> None:
+    """See that a device is there and can do a precision.
+
+    Raises:
+        ValueError: It is not, or cannot.
+    """
+    there = core.available_devices
+    kinds = {name.split('.')[0] for name in there}
+    if device not in there and device not in kinds:
+        raise ValueError(
+            f'device: expected one that OpenVINO finds ({", ".join(there)}), found {device!r}'
+        )
+    able = core.get_property(device, properties.device.capabilities)
+    wanted = {'bf16': 'BF16', 'fp16': 'FP16', 'int8': 'INT8'}.get(precision)
+    if wanted and wanted not in able:
+        names = [name for name in ('FP32', 'BF16', 'FP16', 'INT8') if name in able]
+        raise ValueError(
+            f'precision: {device} does {", ".join(names).lower()} in OpenVINO, not {precision}'
+        )

@@ -1,0 +1,175 @@
+"""int8: post-training quantisation, calibrated with inputs of the run itself."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from .cache import EngineCache, entry_key
+from .export import INPUT_NAME
+from .seam import Normalization
+
+# Height and width of the inputs to the file of a network that takes them.
+ModelFiles = Callable[[tuple[int, int]], Path]
+# Reads one file, and writes another with the ranges that the inputs have.
+Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
+
+# Inputs of a kind say no more beyond this; NNCF's default.
+MOST_INPUTS = 300
+
+
+class Calibration:
+    """Network inputs that tell the range of every activation.
+
+    Args:
+        normalization: Of the model.
+    """
+
+    def __init__(self, normalization: Normalization) -> None:
+        self._normalization = normalization
+        self._inputs: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def add(self, inputs: Tensor) -> None:
+        """Keep the inputs of one batch, uint8 or normalised (N, 3, H, W)."""
+        self._inputs.extend(inputs.cpu())
+
+    def thin(self) -> None:
+        """Keep no more inputs than say something, from first to last."""
+        kept = self._inputs[:: -(-len(self._inputs) // MOST_INPUTS) or 1]
+        self._inputs = [image.clone() for image in kept]  # not views, which hold whole batches
+
+    def for_size(self, size: tuple[int, int]) -> list[np.ndarray]:
+        """Normalised float32 inputs (1, 3, H, W) of one size; of others, resized, if need be."""
+        fitting = [image for image in self._inputs if tuple(image.shape[1:]) == size]
+        return [self._prepare(image, size) for image in fitting or self._inputs]
+
+    def _prepare(self, image: Tensor, size: tuple[int, int]) -> np.ndarray:
+        batch = image[None]
+        if batch.dtype == torch.uint8:
+            batch = self._normalization(batch)
+        if tuple(batch.shape[2:]) != size:
+            batch = interpolate(batch, size, mode='bilinear', antialias=True)
+        return batch.numpy()
+
+    @property
+    def key(self) -> str:
+        """Tells one set of inputs from another."""
+        digest = hashlib.sha256()
+        for image in self._inputs:
+            digest.update(image.numpy().tobytes())
+        return digest.hexdigest()
+
+
+class QuantizedFiles:
+    """The quantised files of a network, one for each size of inputs.
+
+    Args:
+        files: Those in fp32.
+        calibration: Inputs of the network.
+        key: Names network and calibration in the cache.
+        cache: Keeps the files.
+        quantize: Writes one.
+        name: Of the file that is written.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        calibration: Calibration,
+        key: str,
+        cache: EngineCache,
+        quantize: Quantize,
+        name: str,
+    ) -> None:
+        self._files, self._calibration, self._key = files, calibration, key
+        self._cache, self._quantize, self._name = cache, quantize, name
+
+    def __call__(self, size: tuple[int, int]) -> Path:
+        """The file for inputs of one height and width."""
+        key = entry_key(self._key, kind=self._name, size=size)
+        return self._cache.entry(key, partial(self._build, size)) / self._name
+
+    def _build(self, size: tuple[int, int], folder: Path) -> None:
+        inputs = self._calibration.for_size(size)
+        self._quantize(self._files(size), folder / self._name, inputs)
+
+
+def import_nncf() -> ModuleType:
+    """Import NNCF, and keep it from reporting to its makers that it is used, and how.
+
+    It does not where it takes the machine for one of its own tests.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    os.environ.setdefault('NNCF_CI', '1')
+    return import_module('nncf')
+
+
+def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+    """Quantise an ONNX file by NNCF, to OpenVINO's format.
+
+    Weights are symmetric and activations are not, since SiLU's have a short
+    negative side.
+    """
+    nncf = import_nncf()
+    import openvino as ov
+
+    nncf.set_log_level(logging.ERROR)
+    with redirect_stdout(StringIO()):  # NNCF draws progress bars on it
+        model = nncf.quantize(
+            ov.Core().read_model(str(source)),
+            nncf.Dataset(inputs),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+        )
+    ov.save_model(model, str(target), compress_to_fp16=False)
+
+
+def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
+    """Quantise an ONNX file by ONNX Runtime, to pairs of QuantizeLinear and DequantizeLinear."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._inputs: Iterator[np.ndarray] = iter(inputs)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._inputs, None)
+            return None if image is None else {INPUT_NAME: image}
+
+    prepared = target.with_suffix('.prepared.onnx')
+    quant_pre_process(source, prepared, skip_symbolic_shape=True)
+    try:
+        quantize_static(
+            prepared,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=['Conv', 'MatMul', 'Gemm'],
+        )
+    finally:
+        prepared.unlink()

@@ -1,0 +1,236 @@
+"""Where an engine slips in between MMPose's pipeline and MMPose's decoding."""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from mmdet.models import DetDataPreprocessor, SingleStageDetector
+from mmengine.model import BaseDataPreprocessor
+from mmpose.models import BottomupPoseEstimator, PoseDataPreprocessor, TopdownPoseEstimator
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+
+# Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).
+_OWN_WAYS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
+# What calls them in that way, and nothing else of the network.
+_PREDICTS = (
+    TopdownPoseEstimator.predict,
+    BottomupPoseEstimator.predict,
+    SingleStageDetector.predict,
+)
+
+
+class Engine(Protocol):
+    """Computes a network: a batch of its inputs to what its head decodes.
+
+    It may be called by several threads at a time.
+    """
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        """Compute one batch.
+
+        Args:
+            inputs: (N, 3, H, W), uint8 pixels as the pipeline packs them, or
+                float32 where the model's data preprocessor had to pad them.
+
+        Returns:
+            The tensors that :class:`Network` returns, float32, with N in front.
+        """
+
+
+class Network(nn.Module):
+    """What an engine replaces: ``head.forward(extract_feat(inputs))``, its outputs laid flat.
+
+    Args:
+        model: A pose estimator or single-stage detector in eval mode, without
+            an engine.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._extract_feat = model.extract_feat
+        self._head_forward = head_of(model).forward
+        self._structure: TreeSpec | None = None
+        self._others: list[Any] = []
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute float32 inputs (N, 3, H, W), normalised."""
+        leaves, self._structure = tree_flatten(self._head_forward(self._extract_feat(inputs)))
+        self._others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+        return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+    @property
+    def known(self) -> bool:
+        """Whether the form of the outputs is known, that is, after the first forward."""
+        return self._structure is not None
+
+    def restore(self, outputs: Sequence[Tensor]) -> Any:
+        """Put flat outputs into the form that the head decodes."""
+        flat = iter(outputs)
+        leaves = [next(flat) if other is None else other[0] for other in self._others]
+        return tree_unflatten(leaves, self._structure)
+
+
+class Normalization:
+    """What a data preprocessor does to pixels, for engines that do it themselves.
+
+    Attributes:
+        reverse_channels: Whether blue and red change places, first of all.
+        mean, std: Of each channel, in 0 to 255; None where nothing is normalised.
+        divisor: Height and width must be multiples of this, or the preprocessor
+            pads *after* normalising, which pixels cannot express.
+    """
+
+    def __init__(self, preprocessor: PoseDataPreprocessor | DetDataPreprocessor) -> None:
+        self.reverse_channels = bool(preprocessor._channel_conversion)
+        normalized = preprocessor._enable_normalize
+        self.mean = preprocessor.mean.flatten().tolist() if normalized else None
+        self.std = preprocessor.std.flatten().tolist() if normalized else None
+        self.divisor = preprocessor.pad_size_divisor
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Normalise uint8 pixels (N, 3, H, W) to float32, as the preprocessor does."""
+        inputs = pixels.flip(1) if self.reverse_channels else pixels
+        inputs = inputs.float()
+        if self.mean is None:
+            return inputs
+        shape = (1, -1, 1, 1)
+        mean, std = (inputs.new_tensor(value).view(shape) for value in (self.mean, self.std))
+        return (inputs - mean) / std
+
+
+class PixelPreprocessor(BaseDataPreprocessor):
+    """Stacks a batch of pixels and leaves their normalisation to the engine."""
+
+    def __init__(self, stock: nn.Module, divisor: int) -> None:
+        super().__init__(stock._non_blocking)
+        self.stock = stock
+        self.divisor = divisor
+        self.to(stock.device)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Stack inputs of one shape; where they need padding, do as stock does."""
+        inputs = data['inputs']
+        height, width = inputs[0].shape[-2:]
+        if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
+            return self.stock(data, training)
+        data = self.cast_data(data)
+        for sample in data['data_samples']:
+            sample.set_metainfo(
+                {'batch_input_shape': (height, width), 'pad_shape': (height, width)}
+            )
+        return {'inputs': torch.stack(data['inputs']), 'data_samples': data['data_samples']}
+
+
+class Pending:
+    """A batch of inputs whose outputs nobody has asked for yet."""
+
+    __slots__ = ('__weakref__', 'inputs', 'outputs')
+
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs: Tensor | None = inputs
+        self.outputs: Any = None
+
+
+class Seam:
+    """Lets an engine compute the network of one model, in place.
+
+    ``extract_feat`` hands its inputs through, and the first ``head.forward`` asks
+    the engine for all that is pending: both halves of a flip test as one batch.
+    Decoding stays the head's own. Only this instance changes, no class does.
+
+    Args:
+        model: In eval mode, see :func:`has_seam`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.network = Network(model)
+        self.engine: Engine = self.by_torch
+        self.normalization = Normalization(model.data_preprocessor)
+        self._thread = threading.local()
+        model.data_preprocessor = PixelPreprocessor(
+            model.data_preprocessor, self.normalization.divisor
+        )
+        model.extract_feat = self._extract_feat
+        head_of(model).forward = self._forward
+
+    @torch.no_grad()
+    def by_torch(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute a batch in eager PyTorch: the reference of every engine."""
+        if inputs.dtype == torch.uint8:
+            inputs = self.normalization(inputs)
+        return self.network(inputs)
+
+    @contextmanager
+    def reference(self, record: Callable[[Tensor], None] | None = None) -> Iterator[None]:
+        """In this block, and this thread, PyTorch computes and no engine.
+
+        Args:
+            record: Is shown the inputs of every batch.
+        """
+
+        def by_torch(inputs: Tensor) -> tuple[Tensor, ...]:
+            if record is not None:
+                record(inputs)
+            return self.by_torch(inputs)
+
+        self._thread.engine = by_torch
+        try:
+            yield
+        finally:
+            del self._thread.engine
+
+    @property
+    def by_reference(self) -> bool:
+        """Whether PyTorch computes in this thread."""
+        return hasattr(self._thread, 'engine') or self.engine == self.by_torch
+
+    def compute_as_is(self, pending: Pending) -> Sequence[Tensor]:
+        """The engine's own outputs for one batch, where they are not what the head decodes."""
+        return self.engine(pending.inputs)
+
+    def _extract_feat(self, inputs: Tensor) -> Pending:
+        pending = Pending(inputs)
+        # A batch whose decoding failed is forgotten with the last reference to it.
+        waiting = [ref for ref in getattr(self._thread, 'waiting', []) if ref() is not None]
+        self._thread.waiting = [*waiting, weakref.ref(pending)]
+        return pending
+
+    def _forward(self, pending: Pending) -> Any:
+        if pending.outputs is None:
+            shape = pending.inputs.shape[1:]
+            batches = [batch for ref in self._thread.waiting if (batch := ref()) is not None]
+            self._compute([batch for batch in batches if batch.inputs.shape[1:] == shape])
+        return pending.outputs
+
+    def _compute(self, batches: list[Pending]) -> None:
+        engine = getattr(self._thread, 'engine', self.engine)
+        inputs = torch.cat([batch.inputs for batch in batches])
+        if not self.network.known:
+            self.by_torch(inputs[:1])
+        outputs = self.network.restore(engine(inputs))
+        start = 0
+        for batch in batches:
+            part = slice(start, start + len(batch.inputs))
+            batch.outputs = tree_map_only(Tensor, lambda tensor, part=part: tensor[part], outputs)
+            batch.inputs, start = None, part.stop
+        done = set(map(id, batches))
+        self._thread.waiting = [ref for ref in self._thread.waiting if id(ref()) not in done]
+
+
+def head_of(model: nn.Module) -> nn.Module | None:
+    """The head of a pose estimator or single-stage detector; None where there is no such."""
+    return getattr(model, 'head', getattr(model, 'bbox_head', None))
+
+
+def has_seam(model: nn.Module) -> bool:
+    """Whether a model's head gets its outputs by ``head.forward(extract_feat(inputs))``."""
+    return (
+        getattr(type(model), 'predict', None) in _PREDICTS
+        and type(head_of(model)).__name__ not in _OWN_WAYS
+        and type(model.data_preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)
+    )

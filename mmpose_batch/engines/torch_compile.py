@@ -1,0 +1,50 @@
+"""torch.compile: PyTorch's own compiler, with batches of constant shape."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .batches import fill_up, next_power_of_two
+from .seam import Network, Normalization
+
+_DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+class TorchCompileEngine:
+    """Runs a network as inductor compiles it; on CUDA with CUDA graphs.
+
+    Args:
+        network: On its device.
+        normalization: Compiled into the network.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+    """
+
+    name = 'torch-compile'
+    parallel = 1
+
+    def __init__(self, network: Network, normalization: Normalization, precision: str) -> None:
+        self._device = next(network.parameters()).device
+        self._dtype = _DTYPES.get(precision)
+        on_cpu = self._device.type == 'cpu'
+        compiling = {'options': {'freezing': True}} if on_cpu else {'mode': 'reduce-overhead'}
+        self._pixels = torch.compile(
+            lambda pixels: network(normalization(pixels)), dynamic=False, **compiling
+        )
+        self._floats = torch.compile(network, dynamic=False, **compiling)
+
+    @property
+    def description(self) -> str:
+        """Version and compiler."""
+        return f'PyTorch {torch.__version__} compiled by inductor on {self._device}'
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> list[Tensor]:
+        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        count = len(inputs)
+        function: Callable = self._pixels if inputs.dtype == torch.uint8 else self._floats
+        inputs = fill_up(inputs, next_power_of_two(count))
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+            outputs = function(inputs)
+        # CUDA graphs write the next batch's outputs over this one's.
+        return [output[:count].float().clone() for output in outputs]

@@ -1,0 +1,128 @@
+"""What is open until the first images are seen: engines to build and check, batch sizes."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .batching import DEVICE_LOST, one_line
+from .engines import EngineError
+from .engines.host import EngineHost
+from .tuning import choose_size, measure_rates
+
+# Images that engines are checked and batch sizes measured with.
+SAMPLES = 8
+_FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
+
+Hosts = Mapping[str, EngineHost]
+# Network to the batch size that is asked for: a number, or 'auto'.
+Sizes = Mapping[str, int | str]
+# Runs packed inputs through a network.
+Step = Callable[[list[dict[str, Any]]], Any]
+
+logger = logging.getLogger('mmpose_batch')
+
+
+class Settling:
+    """Settles an inferencer's engines and its batch sizes of ``'auto'``, once.
+
+    Args:
+        samples: Images to see for that.
+
+    Attributes:
+        batch_sizes: Network to its measured batch size.
+    """
+
+    def __init__(self, samples: int = SAMPLES) -> None:
+        self.batch_sizes: dict[str, int] = {}
+        self._samples = samples
+        self._sampled = False
+        self._sampling = False
+        self._seen: dict[str, dict[str, Any]] = {}
+
+    def wanted(self, hosts: Hosts, asked: Sizes) -> int:
+        """Images that are to be seen before the first result; 0 for none."""
+        engines = not self._sampled and any(host.wants_samples for host in hosts.values())
+        return self._samples if engines or self._to_measure(hosts, asked) else 0
+
+    def batch_size(self, name: str, asked: int | str) -> int:
+        """The number of inputs in a batch of one network."""
+        return self.batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
+
+    def adopt(self, hosts: Hosts, engines: Mapping[str, str], sizes: Mapping[str, int]) -> None:
+        """Take over what ``auto`` came to in the run that goes on."""
+        for name, host in hosts.items():
+            host.adopted = engines.get(name)
+        self.batch_sizes.update(sizes)
+
+    @contextmanager
+    def sampling(self, hosts: Hosts) -> Iterator[None]:
+        """In this block the batches that run are samples."""
+        sampled = [host for host in hosts.values() if host.wants_samples]
+        self._sampling = True
+        for host in sampled:
+            host.sampling = True
+        try:
+            yield
+        finally:
+            self._sampling = False
+            for host in sampled:
+                host.sampling = False
+
+    def note(self, name: str, inputs: list[dict[str, Any]]) -> None:
+        """Keep one input of a network to measure with, while samples run."""
+        if self._sampling and name not in self._seen:
+            self._seen[name] = copy.deepcopy(inputs[0])
+
+    def settle(
+        self, hosts: Hosts, asked: Sizes, steps: Mapping[str, Step], **settings: Any
+    ) -> None:
+        """Settle with what was sampled.
+
+        Args:
+            hosts: Network to its engine.
+            asked: Network to its batch size.
+            steps: Network to what runs it.
+            settings: Beside the network and its inputs, what the rate depends on.
+
+        Raises:
+            EngineError: An engine cannot run its network, or its answers differ
+                too much from PyTorch's.
+        """
+        for host in hosts.values():
+            host.settle()
+        for name in self._to_measure(hosts, asked):
+            self.batch_sizes[name] = self._measure(hosts[name], name, steps[name], settings)
+        self._sampled = True
+        self._seen = {}
+
+    def _to_measure(self, hosts: Hosts, asked: Sizes) -> list[str]:
+        names = [name for name in hosts if asked[name] == 'auto']
+        return [name for name in names if name not in self.batch_sizes]
+
+    def _measure(self, host: EngineHost, name: str, step: Step, settings: dict[str, Any]) -> int:
+        """The fastest batch size of a network, for inputs like the first that was seen."""
+        packed = self._seen.get(name)
+        if packed is None:
+            logger.warning('batch size: nobody in the first images to measure with; %d', SAMPLES)
+            return SAMPLES
+        inputs, sample = packed['inputs'], packed['data_samples']
+
+        def run(size: int) -> None:
+            step([{'inputs': inputs, 'data_samples': copy.deepcopy(sample)} for _ in range(size)])
+
+        shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else ()
+        try:
+            measured = host.remember(
+                'batch sizes', lambda: (measure_rates(run), True), shape=shape, **settings
+            )
+        except _FATAL:
+            raise
+        except Exception as error:
+            raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error
+        rates = {int(size): rate for size, rate in measured.items()}
+        host.report |= {'batch_size': choose_size(rates), 'instances_per_second': rates}
+        return host.report['batch_size']

@@ -1,0 +1,80 @@
+"""How the answers of two engines are compared."""
+
+import numpy as np
+import pytest
+
+from mmpose_batch.engines.check import BOUNDS, compare
+
+
+def pose(x: float, size: float = 100.0, count: int = 17) -> np.ndarray:
+    rng = np.random.default_rng(int(x))
+    points = rng.uniform(0, 1, (count, 2)) * (0.6, 0.8) * size
+    points[0], points[1] = (0, 0), (0.6 * size, 0.8 * size)  # the diagonal is the size
+    return points + x
+
+
+def image(*poses: np.ndarray, score: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
+    points = np.array(poses).reshape(-1, 17, 2)
+    return points, np.full(points.shape[:2], score)
+
+
+def test_equal_answers_do_not_differ():
+    answer = [image(pose(0), pose(300)), image()]
+    found = compare(answer, answer)
+    assert (found.instances, found.found, found.px, found.score) == (2, 1.0, 0.0, 0.0)
+    assert found.within(BOUNDS['fp32'])
+
+
+def test_a_shift_is_told_in_pixels_and_in_parts_of_the_person():
+    found = compare([image(pose(0), score=0.8)], [image(pose(0) + np.array([3, 4]), score=0.7)])
+    assert found.px == pytest.approx(5)
+    assert found.size == pytest.approx(0.05)
+    assert found.score == pytest.approx(0.1)
+
+
+def test_instances_are_compared_in_any_order():
+    found = compare([image(pose(0), pose(300))], [image(pose(300), pose(0))])
+    assert (found.found, found.px) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ('others', 'part'),
+    [
+        pytest.param([], 0.0, id='nobody'),
+        pytest.param([pose(0)], 0.5, id='one of two'),
+        pytest.param([pose(0), pose(300) + 50], 0.5, id='somebody elsewhere'),
+        pytest.param([pose(0), pose(300), pose(600)], 1.0, id='one more'),
+    ],
+)
+def test_who_is_missing_is_told(others, part):
+    assert compare([image(pose(0), pose(300))], [image(*others)]).found == part
+
+
+def test_persons_that_nobody_else_sees_are_told():
+    reference = [image(pose(0), pose(300))]
+    one_more = compare(reference, [image(pose(0), pose(300), pose(600))])
+    assert one_more.surplus == 1 and one_more.within(BOUNDS['fp32'])
+    many_more = compare(reference, [image(*map(pose, range(0, 3000, 300)))])
+    assert many_more.surplus == 8 and not many_more.within(BOUNDS['fp32'])
+    assert '8 more' in str(many_more)
+
+
+def test_one_keypoint_in_twenty_may_be_anywhere():
+    reference = [image(pose(0), pose(300), pose(600))]
+    other = [image(pose(0), pose(300), pose(600))]
+    other[0][0][0, 5] += 40
+    assert compare(reference, other).within(BOUNDS['fp32'])
+    other[0][0][:, 6] += 5
+    assert not compare(reference, other).within(BOUNDS['fp32'])
+
+
+def test_nobody_at_all_is_no_difference():
+    found = compare([image()], [image()])
+    assert found.within(BOUNDS['fp32'])
+    assert 'nobody' in str(found)
+
+
+@pytest.mark.parametrize('precision', BOUNDS)
+def test_bounds_widen_with_the_precision(precision):
+    assert BOUNDS[precision].size >= BOUNDS['fp32'].size
+    assert 0 < BOUNDS[precision].found <= 1

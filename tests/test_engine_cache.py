@@ -1,0 +1,153 @@
+"""The cache of engines: whole entries or none, whoever builds and whatever breaks."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmpose.models import PoseDataPreprocessor
+from torch import nn
+
+from mmpose_batch.engines.cache import EngineCache, NoCache, entry_key, network_key
+
+
+def build_of(text: str, calls: list[str]) -> object:
+    def build(folder: Path) -> None:
+        calls.append(text)
+        (folder / 'engine.bin').write_text(text)
+
+    return build
+
+
+def test_an_entry_is_built_once(tmp_path):
+    calls: list[str] = []
+    for _ in range(2):
+        entry = EngineCache(tmp_path).entry('key', build_of('a', calls))
+        assert (entry / 'engine.bin').read_text() == 'a'
+    EngineCache(tmp_path).entry('other', build_of('b', calls))
+    assert calls == ['a', 'b']
+
+
+@pytest.mark.parametrize(
+    'broken',
+    [
+        pytest.param(lambda file: file.write_text('x'), id='changed'),
+        pytest.param(lambda file: file.write_text(''), id='empty'),
+        pytest.param(Path.unlink, id='missing'),
+        pytest.param(lambda file: (file.parent / 'sha256.json').write_text('{'), id='half a sum'),
+        pytest.param(lambda file: (file.parent / 'sha256.json').unlink(), id='no sums'),
+    ],
+)
+def test_a_broken_entry_is_built_again(tmp_path, broken):
+    calls: list[str] = []
+    cache = EngineCache(tmp_path)
+    broken(cache.entry('key', build_of('a', calls)) / 'engine.bin')
+    entry = cache.entry('key', build_of('b', calls))
+    assert (entry / 'engine.bin').read_text() == 'b'
+    assert cache.entry('key', build_of('c', calls)) == entry
+    assert calls == ['a', 'b']
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path):
+    def fail(folder: Path) -> None:
+        (folder / 'half').write_text('half')
+        raise RuntimeError('no')
+
+    with pytest.raises(RuntimeError, match='no'):
+        EngineCache(tmp_path).entry('key', fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _die(folder: Path) -> None:
+    (folder / 'half').write_text('half')
+    os._exit(9)
+
+
+def test_a_process_that_dies_while_it_builds_leaves_no_entry(tmp_path):
+    process = multiprocessing.get_context('fork').Process(
+        target=EngineCache(tmp_path).entry, args=('key', _die)
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    calls: list[str] = []
+    entry = EngineCache(tmp_path).entry('key', build_of('a', calls))
+    assert (entry / 'engine.bin').read_text() == 'a'
+
+
+def test_of_two_that_build_one_entry_the_first_wins(tmp_path):
+    calls: list[str] = []
+
+    def slower(folder: Path) -> None:
+        EngineCache(tmp_path).entry('key', build_of('first', calls))
+        (folder / 'engine.bin').write_text('second')
+
+    entry = EngineCache(tmp_path).entry('key', slower)
+    assert (entry / 'engine.bin').read_text() == 'first'
+    assert [path.name for path in tmp_path.iterdir()] == ['key']
+
+
+def test_without_a_cache_everything_is_built_and_nothing_stays():
+    calls: list[str] = []
+    cache = NoCache()
+    folder = cache.entry('key', build_of('a', calls)).parent
+    NoCache().entry('key', build_of('b', calls))
+    assert calls == ['a', 'b']
+    del cache
+    assert not folder.exists()
+
+
+def network(width: int = 4, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
+
+
+def test_the_key_of_a_network_tells_weights_and_layers():
+    same = network_key(network())
+    assert network_key(network()) == same
+    assert network_key(network(seed=1)) != same
+    assert network_key(network(width=5)) != same
+    moved = network()
+    moved[1].running_mean += 1e-3
+    assert network_key(moved) != same
+    other = nn.Sequential(network()[0], nn.BatchNorm2d(4, eps=1e-3))
+    assert network_key(other) != same
+
+
+def test_the_key_of_a_network_tells_its_preprocessing_and_its_config():
+    def key(config: dict | None = None, **preprocessor: object) -> str:
+        model = network()
+        settings = {'mean': [1, 2, 3], 'std': [4, 5, 6], **preprocessor}
+        model.data_preprocessor = PoseDataPreprocessor(**settings)
+        model.cfg = Config({'model': config or {}})
+        return network_key(model)
+
+    keys = [
+        key(),
+        key(mean=[1, 2, 4]),
+        key(std=[4, 5, 7]),
+        key(bgr_to_rgb=True),
+        key({'head': {'pos_enc': True}}),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == keys[0]
+
+
+def test_what_was_measured_is_kept_if_it_is_worth_it(tmp_path):
+    cache = EngineCache(tmp_path)
+    assert cache.measurement('key', lambda: ({'a': 1.5}, False)) == {'a': 1.5}
+    assert cache.measurement('key', lambda: ({'a': 2.5}, True)) == {'a': 2.5}
+    assert cache.measurement('key', lambda: ({'a': 3.5}, True)) == {'a': 2.5}
+
+
+def test_the_key_of_an_entry_tells_settings():
+    keys = {
+        entry_key('a', size=(1, 2)),
+        entry_key('a', size=(2, 1)),
+        entry_key('b', size=(1, 2)),
+        entry_key('a', size=(1, 2), precision='bf16'),
+    }
+    assert len(keys) == 4
+    assert entry_key('a', size=(1, 2)) in keys

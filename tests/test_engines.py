@@ -1,0 +1,310 @@
+"""Every engine gives stock's numbers in fp32, and says what it cannot do."""
+
+import json
+from pathlib import Path
+
+import fidelity
+import numpy as np
+import pytest
+import torch
+from factories import run_tool, write_photos
+from fidelity import mmpose_config, one_thread, random_pair, synthetic_boxes, synthetic_image
+from test_fidelity import CROPS, FAMILIES, SCENES, Family
+from tiny import TinyModel, persons_in, picture
+
+from mmpose_batch.engines import EngineError
+from mmpose_batch.engines.export import export_onnx
+from mmpose_batch.engines.seam import Network
+
+ENGINES = ('onnxruntime', 'openvino')
+
+# What another library's fp32 may differ from stock: it sums in another order.
+KEYPOINT_TOLERANCE_PX = 0.05
+SCORE_TOLERANCE = 1e-3
+
+# One family of each way through a head, and of each thing that is hard to export.
+EXPORTED = ('rtmpose', 'rle', 'mobilenet', 'rtmo', 'yoloxpose')
+EXPORTED_SLOWLY = ('simcc', 'rtmw', 'hrnet', 'hrnet-udp', 'cpm', 'mspn')
+# Deformable convolutions, and pooling to a size that is computed, have no counterpart in ONNX.
+NOT_EXPORTED = ('dekr', 'litehrnet')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory):
+    """What is exported here stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+def check(family: Family, engine: str, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fidelity, 'KEYPOINT_TOLERANCE_PX', KEYPOINT_TOLERANCE_PX)
+    patch.setattr(fidelity, 'SCORE_TOLERANCE', SCORE_TOLERANCE)
+    cfg = mmpose_config(family.config, folder)
+    if family.input_size is not None:
+        fidelity.resize_input(cfg, family.input_size)
+    bboxes = None
+    images = [synthetic_image(*size, seed) for seed, size in enumerate(SCENES[:3])]
+    if cfg.data_mode == 'topdown':
+        images = [synthetic_image(*size, seed) for seed, (*size, _) in enumerate(CROPS)]
+        bboxes = [synthetic_boxes(*crops, seed) for seed, crops in enumerate(CROPS)]
+    with one_thread():
+        pair = random_pair(cfg, folder, images, bboxes, engine=engine, **family.settings)
+        judge = pair.judge()
+        assert judge.instances > 0
+        judge.compare(pair.run_ours(3), engine)
+    print(judge.summary)
+    assert not judge.faults, '\n'.join(judge.faults)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize(
+    'name', [*EXPORTED, *(pytest.param(name, marks=pytest.mark.slow) for name in EXPORTED_SLOWLY)]
+)
+def test_fp32_is_stock(name, engine, tmp_path, monkeypatch):
+    check(FAMILIES[name], engine, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NOT_EXPORTED)
+def test_what_cannot_be_exported_says_so_and_auto_takes_torch(name, tmp_path, monkeypatch):
+    for engine in ENGINES:
+        with pytest.raises(EngineError, match=r'cannot be exported to ONNX: \w+: \S'):
+            check(FAMILIES[name], engine, tmp_path, monkeypatch)
+    check(FAMILIES[name], 'auto', tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('batch_size', [1, 3, 8])
+def test_a_batch_is_answered_like_its_parts(top_down, engine, batch_size):
+    images = [picture(120, 90, seed, persons=seed % 4) for seed in range(6)]
+    expected = list(top_down.ours()(images))
+    found = list(top_down.ours(engine=engine)(images, batch_size=batch_size))
+    for ours, torchs in zip(found, expected, strict=True):
+        assert len(ours['predictions'][0]) == len(torchs['predictions'][0])
+        for one, other in zip(ours['predictions'][0], torchs['predictions'][0], strict=True):
+            np.testing.assert_allclose(
+                one['keypoints'], other['keypoints'], atol=KEYPOINT_TOLERANCE_PX
+            )
+
+
+@pytest.mark.slow
+def test_torch_compile_answers_as_torch(top_down):
+    images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(3)]
+    ours = top_down.ours(engine='torch-compile')
+    for found, expected in zip(ours(images), top_down.ours()(images), strict=True):
+        for one, other in zip(found['predictions'][0], expected['predictions'][0], strict=True):
+            np.testing.assert_allclose(
+                one['keypoints'], other['keypoints'], atol=KEYPOINT_TOLERANCE_PX
+            )
+    assert ours.host.report['engine'] == 'torch-compile'
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
+    inferencer = one_stage.ours(engine=engine)
+    images = [picture(120, 90, seed) for seed in range(5)]
+    few = [result['predictions'] for result in inferencer(images, bbox_thr=0.9)]
+    many = [result['predictions'] for result in inferencer(images, bbox_thr=0.1)]
+    pairs = zip(inferencer(images, bbox_thr=0.9), inferencer(images, bbox_thr=0.1), strict=True)
+    assert [(a['predictions'], b['predictions']) for a, b in pairs] == list(
+        zip(few, many, strict=True)
+    )
+
+
+def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    images = [picture(120, 90, 0, persons=2)]
+    first = list(top_down.ours(engine='openvino')(images))
+    entries = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
+    assert {path.name for path in entries} >= {'network.onnx', 'compiled.blob'}
+    assert list(top_down.ours(engine='openvino')(images)) == first
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
+    assert again == entries
+
+
+@pytest.mark.parametrize(('batch_size', 'streams'), [(1, 1), (4, 2)])
+def test_what_was_compiled_runs_with_its_settings(
+    top_down, tmp_path, monkeypatch, batch_size, streams
+):
+    from openvino import Type, properties
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    for _ in range(2):  # compiled, and found again
+        ours = top_down.ours(engine='openvino', batch_size=batch_size)
+        list(ours([picture(120, 90, 0, persons=2)]))
+        (shape, *_) = ours.host._seam.engine._shapes.values()
+        compiled = shape.compiled
+        assert compiled.get_property(properties.num_streams) == streams
+        assert compiled.get_property(properties.inference_num_threads) == 2
+        assert compiled.get_property(properties.hint.inference_precision) == Type.f32
+        hint = compiled.get_property(properties.hint.performance_mode)
+        assert str(hint).endswith('LATENCY' if streams == 1 else 'THROUGHPUT')
+
+
+def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):
+    from mmpose_batch.engines import onnx_runtime, openvino
+
+    monkeypatch.setattr(openvino, 'KEPT_SHAPES', 2)
+    monkeypatch.setattr(onnx_runtime, 'KEPT_SIZES', 2)
+    for engine in ENGINES:
+        ours = one_stage.ours(engine=engine)
+        built = ours.host._seam.engine
+        for side in (32, 64, 96, 32):
+            assert len(built(torch.zeros(1, 3, side, side))) > 1
+        kept = built._shapes if engine == 'openvino' else built._sessions
+        assert len(kept) == 2
+
+
+def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    list(top_down.ours(engine='openvino', engine_cache=False)([picture(120, 90, 0, persons=2)]))
+    assert not (tmp_path / 'mmpose_batch').exists()
+
+
+# ------------------------------------------------------------------------------------ int8
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_int8_is_calibrated_with_the_first_images(top_down, engine):
+    images = [picture(120, 90, seed, persons=seed % 3) for seed in range(6)]
+
+    def run() -> list:
+        # Random networks quantise badly.
+        inferencer = top_down.ours(
+            engine=engine, precision='int8', calib_images=4, self_check=False, batch_size=3
+        )
+        results = list(inferencer(images))
+        crops = sum(len(persons_in(image)) for image in images[:4])
+        assert inferencer.host.report['calibrated_with'] == 2 * crops  # mirrored ones too
+        return results
+
+    first = run()
+    assert len(first) == len(images) and not any('error' in result for result in first)
+    assert first != list(top_down.ours(batch_size=3)(images))
+    assert run() == first
+
+
+def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
+    write_photos(tmp_path / 'in', 7)
+
+    def run(*options: object) -> list[dict]:
+        outcome = run_tool(
+            *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
+            *('--engine', 'openvino', '--precision', 'int8', '--calib-images', 3),
+            *('--no-self-check', *options),
+        )
+        assert outcome.status == 0, outcome.err
+        lines = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    first = run()
+    report = json.loads((tmp_path / 'out' / 'run.json').read_text())['engines']['detector']
+    assert report['precision'] == 'int8' and report['calibrated_with'] == 3
+    # As a run that was killed after three images.
+    path = tmp_path / 'out' / 'predictions.jsonl'
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:3]))
+    assert run('--resume') == first
+
+
+# --------------------------------------------------------------------- what cannot be done
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        pytest.param({'engine': 'tensorflow'}, 'engine: expected one of torch, ', id='engine'),
+        pytest.param(
+            {'engine': 'openvino', 'engine_device': 'TPU'},
+            r'device: expected one that OpenVINO finds \(CPU',
+            id='OpenVINO device',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'engine_device': 'TensorrtExecutionProvider'},
+            'providers: expected some of .*CPUExecutionProvider, found Tensorrt',
+            id='ONNX Runtime provider',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'precision': 'bf16'},
+            'precision: engine onnxruntime does fp32, int8, not bf16',
+            id='precision',
+        ),
+        pytest.param(
+            {'engine_device': 'GPU'},
+            'engine_device: for onnxruntime and openvino, not for engine torch',
+            id='a device of torch',
+        ),
+        pytest.param({'self_check': 'yes'}, 'self_check: expected True or False', id='no flag'),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(top_down, settings, message):
+    with pytest.raises(ValueError, match=message):
+        top_down.ours(**settings)
+
+
+def test_int8_says_too_that_there_is_no_such_device(top_down):
+    ours = top_down.ours(engine='openvino', engine_device='TPU', precision='int8')
+    with pytest.raises(EngineError, match='device: expected one that OpenVINO finds'):
+        list(ours([picture(120, 90, 0, persons=2)]))
+
+
+def test_a_model_that_never_mirrors_cannot_be_told_to(one_stage):
+    with pytest.raises(ValueError, match='flip_test: this model never tests mirrored images'):
+        one_stage.ours(flip_test=True)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_network_that_cannot_be_exported_ends_the_run_at_once(top_down, engine, monkeypatch):
+    calls = []
+
+    def fail(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        raise RuntimeError('unsupported operator')
+
+    monkeypatch.setattr(torch.onnx, 'export', fail)
+    images = [picture(120, 90, seed, persons=2) for seed in range(4)]
+    for self_check in (True, False):
+        ours = top_down.ours(engine=engine, self_check=self_check, engine_cache=False)
+        with pytest.raises(EngineError, match='cannot be exported to ONNX: RuntimeError: unsup'):
+            list(ours(images))
+    assert len(calls) == 2
+
+
+def test_a_model_with_ways_of_its_own_says_so():
+    cfg = mmpose_config(FAMILIES['cid'].config)
+    with pytest.raises(EngineError, match='only torch runs it'):
+        TinyModel(cfg, None).ours(engine='openvino')
+
+
+def test_the_tool_runs_an_engine_and_keeps_what_it_was(models, tmp_path):
+    write_photos(tmp_path / 'in', 4)
+    out = tmp_path / 'out'
+    outcome = run_tool(
+        *(tmp_path / 'in', '--out-dir', out, *models.top_down, '--engine', 'openvino'),
+    )
+    assert outcome.status == 0, outcome.err
+    engines = json.loads((out / 'run.json').read_text())['engines']
+    assert engines.keys() == {'pose', 'detector'}
+    for report in engines.values():
+        assert report['engine'] == 'openvino'
+        assert report['self_check']['found'] >= 0.9
+
+
+# ---------------------------------------------------------------------------------- export
+
+
+@torch.no_grad()
+def test_an_exported_file_takes_any_batch(one_stage, tmp_path):
+    import onnxruntime
+
+    model = one_stage.ours().model
+    network = Network(model)
+    export_onnx(network, tmp_path / 'a.onnx', (96, 96))
+    session = onnxruntime.InferenceSession(tmp_path / 'a.onnx')
+    for count in (1, 2, 5):
+        inputs = torch.randn(count, 3, 96, 96)
+        for found, expected in zip(
+            session.run(None, {'input': inputs.numpy()}), network(inputs), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)

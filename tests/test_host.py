@@ -1,0 +1,327 @@
+"""Choosing an engine and checking it, with engines whose faults are known."""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from mmpose.structures import PoseDataSample
+from torch import Tensor
+
+from mmpose_batch.engines import EngineError, host
+from mmpose_batch.engines.cache import NoCache
+from mmpose_batch.engines.host import EngineHost, EngineOptions
+
+
+class Fake:
+    """Answers as PyTorch does, moved by something, after some seconds."""
+
+    parallel = 2
+
+    def __init__(self, by_torch: object, shift: float = 0.0, seconds: float = 0.0) -> None:
+        self.by_torch, self.shift, self.seconds = by_torch, shift, seconds
+        self.calls = 0
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        self.calls += 1
+        time.sleep(self.seconds)
+        return [output + self.shift for output in self.by_torch(inputs)]
+
+
+def builder(**settings: float) -> object:
+    return lambda owner: Fake(owner._seam.by_torch, **settings)
+
+
+class Quick(Fake):
+    """Answers every batch as the first one, at once."""
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        if not self.calls:
+            self.kept = [output.clone() for output in self.by_torch(inputs)]
+        self.calls += 1
+        return self.kept
+
+
+class Broken:
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        raise RuntimeError('unsupported operator\nin line 7')
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_caught(caplog: pytest.LogCaptureFixture) -> None:
+    """NNCF, once imported, lets no handler of pytest see them."""
+    caplog.set_level(logging.WARNING)
+
+
+@pytest.fixture
+def install(monkeypatch) -> Callable:
+    """Has the named engines built like this, and the others not there."""
+
+    def install(**builders: object) -> None:
+        builders = {'torch': EngineHost._torch, **builders}
+        modules = {name: () if name in builders else ('nowhere',) for name in host._MODULES}
+        monkeypatch.setattr(host, '_MODULES', modules)
+        monkeypatch.setattr(host, '_BUILDERS', builders)
+
+    return install
+
+
+@pytest.fixture
+def model(top_down) -> torch.nn.Module:
+    return top_down.ours().model
+
+
+def run_of(
+    model: torch.nn.Module, seed: int = 0, batches: dict | None = None, count: int = 2
+) -> Callable[[], list[PoseDataSample]]:
+    """One batch through the network, each keypoint where its output is largest."""
+    inputs = torch.randn(count, 3, 96, 64, generator=torch.Generator().manual_seed(seed))
+    if batches is not None:
+        batches[seed] = inputs
+
+    def run() -> list[PoseDataSample]:
+        x, y = model.head.forward(model.extract_feat(inputs))
+        samples = []
+        for points in torch.stack((x.argmax(-1), y.argmax(-1)), -1).double().numpy():
+            scores = np.ones((1, len(points)))
+            instances = InstanceData(keypoints=points[None], keypoint_scores=scores)
+            samples.append(PoseDataSample(pred_instances=instances))
+        return samples
+
+    return run
+
+
+@torch.no_grad()
+def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
+    install(openvino=builder())
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    run = run_of(model)
+    for _ in range(3):
+        owner.test_step(run)
+    assert owner._seam.engine.calls == 4  # one for the check
+    assert owner.report['engine'] == 'openvino'
+    assert owner.report['self_check']['px'] == 0
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('self_check', [True, False])
+def test_an_engine_that_answers_differently_is_refused(install, model, self_check):
+    install(
+        openvino=lambda owner: (
+            lambda inputs: [output.roll(3, -1) for output in owner._seam.by_torch(inputs)]
+        )
+    )
+    options = EngineOptions(engine='openvino', cache=False, self_check=self_check)
+    owner = EngineHost(model, options)
+    if self_check:
+        with pytest.raises(EngineError, match=r'openvino in fp32 answers differently: \d'):
+            owner.test_step(run_of(model))
+        assert owner.report['self_check']['px'] > 1
+    else:
+        assert len(owner.test_step(run_of(model))) == 2
+        assert not owner.wants_samples
+
+
+@torch.no_grad()
+def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model):
+    install(onnxruntime=lambda owner: Broken())
+    owner = EngineHost(model, EngineOptions(engine='onnxruntime', cache=False))
+    with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
+        owner.test_step(run_of(model))
+
+
+def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
+    install()
+    with pytest.raises(EngineError, match=r"pip install 'mmpose-batch\[openvino\]'"):
+        EngineHost(model, EngineOptions(engine='openvino', cache=False))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'builders',
+    [
+        pytest.param({}, id='none is there'),
+        pytest.param({'openvino': lambda owner: Broken()}, id='one breaks'),
+        pytest.param({'openvino': builder(seconds=0.5)}, id='one is slow'),
+    ],
+)
+def test_auto_passes_over_what_does_not_help(install, model, builders):
+    install(**builders)
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.test_step(run_of(model))
+    assert owner.report['engine'] == 'torch'
+
+
+@torch.no_grad()
+def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image(install, model):
+    install(openvino=lambda owner: Broken())
+    options = EngineOptions(engine='openvino', cache=False, self_check=False)
+    with pytest.raises(EngineError, match='openvino cannot run this model'):
+        EngineHost(model, options).test_step(run_of(model))
+
+
+@torch.no_grad()
+def test_auto_forgets_what_failed_once(install, top_down, tmp_path, monkeypatch):
+    """A full disk at one start must not rule an engine out at all others."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    chosen = []
+    for build in (lambda owner: Broken(), lambda owner: Quick(owner._seam.by_torch)):
+        install(openvino=build)
+        model = top_down.ours().model
+        owner = EngineHost(model, EngineOptions(engine='auto'))
+        owner.test_step(run_of(model))
+        chosen.append(owner.report['engine'])
+    assert chosen == ['torch', 'openvino']
+
+
+@torch.no_grad()
+def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
+    install(openvino=builder(seconds=0.5))
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.adopted = 'openvino'
+    owner.test_step(run_of(model))
+    assert owner.report['engine'] == 'openvino'
+
+
+@torch.no_grad()
+def test_all_that_is_sampled_is_compared(install, model):
+    """The second batch is the one that an engine answers differently."""
+    inputs = {}
+
+    def build(owner: EngineHost) -> Callable:
+        def engine(batch: Tensor) -> Sequence[Tensor]:
+            shift = 3 if torch.equal(batch, inputs[1]) else 0
+            return [output.roll(shift, -1) for output in owner._seam.by_torch(batch)]
+
+        return engine
+
+    install(openvino=build)
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner.sampling = True
+    for seed in (0, 1):
+        owner.test_step(run_of(model, seed, inputs))
+    owner.sampling = False
+    with pytest.raises(EngineError, match='answers differently'):
+        owner.settle()
+
+
+@torch.no_grad()
+def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, model):
+    class Small(Fake):
+        def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+            if len(inputs) > 1:
+                raise MemoryError
+            return super().__call__(inputs)
+
+    install(openvino=lambda owner: Small(owner._seam.by_torch))
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    with pytest.raises(MemoryError):
+        owner.test_step(run_of(model))
+    assert len(owner.test_step(run_of(model, count=1))) == 1
+    assert owner.settled
+
+
+@pytest.mark.parametrize(
+    ('precision', 'candidates'),
+    [
+        ('fp32', ['torch', 'openvino', 'onnxruntime']),
+        ('bf16', ['torch', 'openvino']),
+        ('int8', ['openvino', 'onnxruntime']),
+    ],
+)
+def test_auto_asks_only_engines_that_do_the_precision(install, model, precision, candidates):
+    install()
+    options = EngineOptions(engine='auto', precision=precision, cache=False)
+    assert EngineHost(model, options)._candidates() == candidates
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    assert isinstance(host.open_cache(wanted=True), NoCache)
+    assert 'nothing is kept' in caplog.text
+
+
+@torch.no_grad()
+def test_auto_takes_the_fastest(install, model, caplog):
+    install(openvino=lambda owner: Quick(owner._seam.by_torch))
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.test_step(run_of(model))
+    assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
+    assert owner.report['engine'] == 'openvino'
+    assert set(owner.report['seconds_of_a_batch']) == {'torch', 'openvino'}
+
+
+@torch.no_grad()
+def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
+    install(openvino=builder())
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner.test_step(run_of(model))
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def run() -> list:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= 1
+        return []
+
+    threads = [threading.Thread(target=owner.test_step, args=(run,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == owner.parallel == 2
+
+
+@torch.no_grad()
+def test_what_is_sampled_builds_and_checks_the_engine(install, model):
+    calibrated = []
+
+    def build(owner: EngineHost) -> Fake:
+        calibrated.append(len(owner._calibration))
+        return Fake(owner._seam.by_torch)
+
+    install(openvino=build)
+    options = EngineOptions(engine='openvino', precision='int8', cache=False)
+    owner = EngineHost(model, options)
+    owner.sampling = True
+    for _ in range(3):
+        owner.test_step(run_of(model))
+    owner.sampling = False
+    assert not owner.settled and not calibrated
+    owner.settle()
+    assert owner.settled and calibrated == [6]
+    assert owner.report['self_check']['px'] == 0
+
+
+def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
+    install(openvino=builder())
+    monkeypatch.setitem(sys.modules, 'nncf', None)
+    with pytest.raises(EngineError, match=r"needs nncf.*pip install 'mmpose-batch\[int8\]'"):
+        EngineHost(model, EngineOptions(engine='openvino', precision='int8', cache=False))
+
+
+@torch.no_grad()
+def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, caplog):
+    install()
+    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
+    owner.test_step(run_of(model))
+    assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')
+    assert 'none does int8 here; torch in fp32' in caplog.text
+
+
+def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):
+    monkeypatch.setattr(host, 'has_seam', lambda model: False)
+    with pytest.raises(EngineError, match='only torch runs it'):
+        EngineHost(model, EngineOptions(engine='openvino'))
+    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8'))
+    assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')

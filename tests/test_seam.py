@@ -1,0 +1,188 @@
+"""The seam: what an engine is asked, and what the head gets back."""
+
+import copy
+from collections.abc import Sequence
+
+import mmdet.models
+import pytest
+import torch
+from mmdet.models import DetDataPreprocessor
+from mmpose.models import PoseDataPreprocessor
+from mmpose.structures import PoseDataSample
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from mmpose_batch.engines.seam import Normalization, PixelPreprocessor, Seam, has_seam
+
+RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
+
+
+class Head(nn.Module):
+    """Two outputs in a nest with something that is no tensor, computed by ``forward``."""
+
+    def forward(self, feats: Tensor) -> tuple:
+        return feats.mean((2, 3)), [feats.amax((2, 3)), 'kept']
+
+    def predict(self, feats: Tensor | Sequence[Tensor]) -> list:
+        both = feats if isinstance(feats, list) else [feats]
+        return [self.forward(one) for one in both]
+
+
+class Model(nn.Module):
+    """A network with the parts that a pose estimator has, and nothing of MMPose in it."""
+
+    def __init__(self, **preprocessor: object) -> None:
+        super().__init__()
+        self.data_preprocessor = PoseDataPreprocessor(**{**RGB, **preprocessor})
+        self.backbone = nn.Conv2d(3, 5, 3, padding=1)
+        self.head = Head()
+
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        return self.backbone(inputs)
+
+
+class Counting:
+    """An engine that answers as PyTorch does and remembers its batches."""
+
+    def __init__(self, seam: Seam) -> None:
+        self.by_torch = seam.by_torch
+        self.batches: list[int] = []
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        self.batches.append(len(inputs))
+        return self.by_torch(inputs)
+
+
+@pytest.fixture
+def model() -> Model:
+    torch.manual_seed(0)
+    return Model().eval()
+
+
+def pixels(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def with_engine(model: nn.Module) -> tuple[nn.Module, Counting]:
+    model = copy.deepcopy(model)
+    seam = Seam(model)
+    seam.engine = engine = Counting(seam)
+    return model, engine
+
+
+@torch.no_grad()
+def test_the_head_gets_what_it_would_compute(model):
+    ours, engine = with_engine(model)
+    inputs = torch.randn(3, 3, 8, 8)
+    found = ours.head.predict(ours.extract_feat(inputs))
+    expected = model.head.predict(model.extract_feat(inputs))
+    torch.testing.assert_close(tree_leaves(found)[:2], tree_leaves(expected)[:2])
+    assert tree_leaves(found)[2] == 'kept'
+    assert engine.batches == [3]
+
+
+@torch.no_grad()
+def test_both_halves_of_a_flip_test_are_one_batch(model):
+    ours, engine = with_engine(model)
+    inputs = torch.randn(4, 3, 8, 8)
+    both = [ours.extract_feat(inputs), ours.extract_feat(inputs.flip(-1))]
+    found = ours.head.predict(both)
+    expected = model.head.predict([model.extract_feat(i) for i in (inputs, inputs.flip(-1))])
+    for ours_half, half in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours_half[0], half[0])
+        torch.testing.assert_close(ours_half[1][0], half[1][0])
+    assert engine.batches == [8]
+
+
+@torch.no_grad()
+def test_what_nobody_asked_for_is_not_computed_later(model):
+    ours, engine = with_engine(model)
+    ours.extract_feat(torch.randn(2, 3, 8, 8))  # its decoding failed, say
+    ours.head.predict(ours.extract_feat(torch.randn(1, 3, 8, 8)))
+    assert engine.batches == [1]
+
+
+@torch.no_grad()
+def test_batches_of_different_shape_stay_apart(model):
+    ours, engine = with_engine(model)
+    feats = [ours.extract_feat(torch.randn(2, 3, size, 8)) for size in (8, 16)]
+    found = ours.head.predict(feats)
+    assert [len(half[0]) for half in found] == [2, 2]
+    assert engine.batches == [2, 2]
+
+
+@torch.no_grad()
+def test_the_reference_is_pytorch(model):
+    torch.manual_seed(0)
+    seam = Seam(model)
+    engine = Counting(seam)
+    seam.engine = engine
+    inputs = torch.randn(2, 3, 8, 8)
+    with seam.reference():
+        model.head.predict(model.extract_feat(inputs))
+    assert engine.batches == []
+    model.head.predict(model.extract_feat(inputs))
+    assert engine.batches == [2]
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        pytest.param(RGB, id='BGR to RGB'),
+        pytest.param({**RGB, 'bgr_to_rgb': False}, id='channels as they come'),
+        pytest.param({}, id='not normalised'),
+    ],
+)
+@pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
+def test_normalization_is_that_of_the_preprocessor(kind, settings):
+    stock = kind(**settings)
+    batch = pixels(3, 3, 10, 12)
+    data = {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
+    expected = stock(data, False)['inputs']
+    assert torch.equal(Normalization(stock)(batch), expected)
+
+
+@pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
+def test_pixels_are_stacked_and_samples_know_their_shapes(kind):
+    stock = kind(**RGB, pad_size_divisor=4)
+    batch = pixels(2, 3, 8, 12)
+
+    def data() -> dict:
+        return {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
+
+    found, expected = PixelPreprocessor(stock, 4)(data()), stock(data(), False)
+    assert torch.equal(found['inputs'], batch)
+    for ours, stocks in zip(found['data_samples'], expected['data_samples'], strict=True):
+        assert ours.metainfo == stocks.metainfo
+
+
+def test_what_must_be_padded_is_left_to_stock():
+    stock = PoseDataPreprocessor(**RGB, pad_size_divisor=32)
+    data = {'inputs': list(pixels(2, 3, 40, 20)), 'data_samples': [PoseDataSample()] * 2}
+    found = PixelPreprocessor(stock, 32)(data)['inputs']
+    assert found.dtype == torch.float32
+    assert torch.equal(found, stock(data, False)['inputs'])
+
+
+def test_a_model_with_ways_of_its_own_has_no_seam(top_down):
+    model = top_down.ours().model
+    assert has_seam(model)
+    model.head.__class__ = type('EDPoseHead', (type(model.head),), {})
+    assert not has_seam(model)
+
+
+def test_a_model_that_predicts_in_another_way_has_no_seam(top_down):
+    model = top_down.ours().model
+    model.__class__ = type('Other', (type(model),), {'predict': lambda *args: None})
+    assert not has_seam(model)
+
+
+@pytest.mark.parametrize(
+    ('detector', 'expected'),
+    [('RTMDet', True), ('YOLOX', True), ('DETR', False), ('DINO', False), ('CondInst', False)],
+)
+def test_detectors_with_more_than_a_head_have_no_seam(detector, expected):
+    model = getattr(mmdet.models, detector).__new__(getattr(mmdet.models, detector))
+    nn.Module.__init__(model)
+    model.bbox_head, model.data_preprocessor = nn.Identity(), DetDataPreprocessor()
+    assert has_seam(model) is expected

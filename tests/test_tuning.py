@@ -1,0 +1,106 @@
+"""The fastest batch size, for machines whose speed is known."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny import TinyModel, picture
+
+from mmpose_batch import settling, tuning
+from mmpose_batch.tuning import choose_size, measure_rates
+
+
+class Machine:
+    """Takes these seconds for a batch, by a clock of its own."""
+
+    def __init__(self, seconds: Callable[[int], float], most: int = 1000) -> None:
+        self.seconds, self.most = seconds, most
+        self.now = 0.0
+        self.sizes: list[int] = []
+
+    def __call__(self, size: int) -> None:
+        if size > self.most:
+            raise MemoryError
+        self.sizes.append(size)
+        self.now += self.seconds(size)
+
+
+def rates_of(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> dict[int, float]:
+    monkeypatch.setattr(tuning.time, 'perf_counter', lambda: machine.now)
+    return measure_rates(machine)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'most', 'expected'),
+    [
+        pytest.param(lambda size: 1.0, 1000, 128, id='a batch costs the same'),
+        pytest.param(lambda size: 1.0 * size, 1000, 1, id='an instance costs the same'),
+        pytest.param(lambda size: 1 + max(size, 8) / 100, 8, 8, id='memory for eight'),
+        pytest.param(lambda size: 1 + size * (1 + size / 16), 1000, 4, id='a cache for four'),
+        pytest.param(lambda size: 0.05 + size, 1000, 2, id='little gain beyond two'),
+    ],
+)
+def test_the_smallest_size_that_none_beats_clearly(seconds, most, expected, monkeypatch):
+    assert choose_size(rates_of(Machine(seconds, most), monkeypatch)) == expected
+
+
+def test_sizes_far_beyond_the_best_are_not_tried(monkeypatch):
+    machine = Machine(lambda size: size if size < 4 else size**2)
+    assert max(rates_of(machine, monkeypatch)) == 4
+
+
+def test_what_runs_at_no_size_is_no_matter_of_size():
+    with pytest.raises(MemoryError):
+        measure_rates(Machine(lambda size: 1.0, most=0))
+
+
+def test_a_fault_of_another_kind_is_said():
+    def broken(size: int) -> None:
+        raise RuntimeError('shape')
+
+    with pytest.raises(RuntimeError, match='shape'):
+        measure_rates(broken)
+
+
+def test_time_is_real():
+    rates = measure_rates(lambda size: time.sleep(0.005))
+    assert 0 < rates[1] < 250
+
+
+# ---------------------------------------------------------------------------- in the inferencer
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.fixture(params=['one_stage', 'top_down'])
+def tiny(request: pytest.FixtureRequest) -> TinyModel:
+    return request.getfixturevalue(request.param)
+
+
+def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch):
+    images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(5)]
+    monkeypatch.setattr(settling, 'measure_rates', lambda run: [run(2), {1: 1.0, 2: 9.0}][1])
+    first = tiny.ours(batch_size='auto')
+    found = list(first(images))
+    assert first.host.report['batch_size'] == 2
+    assert found == list(tiny.ours(batch_size=2)(images))
+    monkeypatch.setattr(settling, 'measure_rates', None)
+    assert list(tiny.ours(batch_size='auto')(images)) == found
+
+
+def test_auto_measures_this_machine(tiny, cache):
+    ours = tiny.ours(batch_size='auto')
+    assert not any('error' in result for result in ours([picture(120, 90, 0, persons=1)]))
+    rates = ours.host.report['instances_per_second']
+    assert rates[1] > 0 and ours.host.report['batch_size'] in rates
+
+
+def test_auto_without_anybody_to_measure_with(top_down, cache):
+    ours = top_down.ours(batch_size='auto')
+    (result,) = ours([picture(120, 90, 0, persons=0)])
+    assert result['predictions'] == [[]]

@@ -1,0 +1,163 @@
+#!/usr/bin/env python
+r"""What each engine and precision costs in accuracy, beside PyTorch in fp32, as a table.
+
+  tools/compare_engines.py photos/ --pose2d CONFIG --pose2d-weights FILE --ann-file ann.json \
+      --engine openvino onnxruntime --precision fp32 int8
+
+Every combination infers all images. Printed are what 95 of 100 keypoints and scores differ by from
+PyTorch in fp32, how many of its persons were found, AP if there are annotations, and images per
+second. The table is Markdown. A combination that cannot be run has the reason in its row.
+
+Exit status: 0 all ran, 1 could not run, 2 wrong arguments, 3 some could not.
+"""
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from console import build_inferencer, fail, quieten_libraries
+
+if TYPE_CHECKING:
+    from mmpose_batch.engines.check import Instances
+    from mmpose_batch.run import RunSummary
+
+TOOL = 'compare_engines'
+
+
+class Outcome(NamedTuple):
+    """What one combination came to."""
+
+    answers: 'list[Instances]'
+    summary: 'RunSummary'
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
+    parser.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
+    parser.add_argument(
+        '--pose2d-weights',
+        metavar='FILE',
+        help='checkpoint (default: that of the name or config; none: random)',
+    )
+    parser.add_argument('--det-model', metavar='MODEL', help='for top-down models')
+    parser.add_argument('--det-weights', metavar='FILE')
+    parser.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
+    parser.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    parser.add_argument('--ann-file', metavar='FILE', help='COCO keypoint annotations, for AP')
+    parser.add_argument('--engine', nargs='+', default=['openvino', 'onnxruntime'], metavar='E')
+    parser.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
+    parser.add_argument(
+        '--calib-images', type=int, metavar='N', help='of the input, for int8 (default: 64)'
+    )
+    parser.add_argument(
+        '--rect', action='store_true', default=None, help='also with inputs padded to the stride'
+    )
+    parser.add_argument('--no-flip-test', action='store_true', help='also without mirrored images')
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare and print; returns the exit status."""
+    args = parse_args(arguments)
+    quieten_libraries()
+    from mmpose_batch import CheckpointError, EngineError
+    from mmpose_batch.run import RunError
+    from mmpose_batch.sources import list_inputs
+
+    try:
+        paths = list_inputs(args.inputs)
+        if not paths:
+            raise ValueError(f'no images in {", ".join(args.inputs)}')
+        reference = infer(args, paths)
+    except (CheckpointError, RunError) as error:
+        return fail(TOOL, 1, error)
+    except ValueError as error:
+        return fail(TOOL, 2, error)
+    print('| engine | precision | px | score | persons found | AP | images/s |')
+    print('| --- | --- | --- | --- | --- | --- | --- |')
+    print(row('torch', 'fp32', reference, reference), flush=True)
+    failed = False
+    for name, precision, settings in combinations(args):
+        try:
+            outcome = infer(args, paths, **settings)
+        except (EngineError, RunError, ValueError) as error:
+            failed = True
+            print(f'| {name} | {precision} | {" ".join(str(error).split())} |||||', flush=True)
+            continue
+        print(row(name, precision, outcome, reference), flush=True)
+    return 3 if failed else 0
+
+
+def combinations(args: argparse.Namespace) -> Iterator[tuple[str, str, dict]]:
+    """Name, precision and settings of everything to compare."""
+    for engine, precision in itertools.product(args.engine, args.precision):
+        settings = {'engine': engine, 'precision': precision, 'self_check': False}
+        if precision == 'int8':
+            settings['calib_images'] = args.calib_images
+        yield engine, precision, settings
+        if args.rect:
+            yield f'{engine}, rect', precision, {**settings, 'rect': True}
+        if args.no_flip_test:
+            yield f'{engine}, no flip test', precision, {**settings, 'flip_test': False}
+
+
+def infer(args: argparse.Namespace, paths: list[str], **settings: object) -> Outcome:
+    """Infer all images with one combination."""
+    from mmpose_batch.evaluation import ImageIds, read_annotations
+    from mmpose_batch.models import default_filters
+    from mmpose_batch.run import Run, RunOptions
+
+    models = {name: getattr(args, name) for name in ('det_model', 'det_weights', 'det_cat_ids')}
+    inferencer = build_inferencer(
+        *(args.pose2d, args.pose2d_weights), device=args.device, **models, **settings
+    )
+    filters = default_filters(inferencer.cfg)
+    call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
+    images = read_annotations(args.ann_file)['images'] if args.ann_file else None
+    with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
+        options = RunOptions(out_dir=folder, ann_file=args.ann_file, quiet=True)
+        summary = Run(inferencer, paths, call, options, image_ids=ImageIds(images))()
+        answers = read_answers(Path(folder) / 'predictions.jsonl')
+    return Outcome(answers, summary)
+
+
+def read_answers(path: Path) -> 'list[Instances]':
+    """Keypoints and scores of every image of a run."""
+    import numpy as np
+
+    from mmpose_batch.writers.jsonl import read_records
+
+    answers = []
+    for record, _ in read_records(str(path)):
+        instances = record.get('instances', [])
+        points = np.array([instance['keypoints'] for instance in instances])
+        scores = np.array([instance['keypoint_scores'] for instance in instances])
+        answers.append((points, scores))
+    return answers
+
+
+def row(name: str, precision: str, outcome: Outcome, reference: Outcome) -> str:
+    """One line of the table."""
+    from mmpose_batch.engines.check import compare
+
+    difference = compare(reference.answers, outcome.answers)
+    ap = outcome.summary.metrics.get('AP')
+    cells = (
+        *(name, precision, f'{difference.px:.3f}', f'{difference.score:.4f}'),
+        f'{difference.found:.1%} of {difference.instances}',
+        '' if ap is None else f'{ap:.4f}',
+        f'{outcome.summary.images_per_second:.2f}',
+    )
+    return f'| {" | ".join(cells)} |'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

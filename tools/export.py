@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+r"""Write a network as an ONNX file, and see that it answers as PyTorch does.
+
+  tools/export.py rtmpose-s --out rtmpose-s.onnx
+  tools/export.py my_config.py --weights my.pth --out my.onnx --batch-size 8
+  tools/export.py my_detector.py --detector --weights det.pth --out det.onnx
+
+The file takes what the config's data preprocessor makes of a batch (float32, normalised,
+N x 3 x H x W) and gives what the head decodes: SimCC vectors, heatmaps, or the levels of a
+one-stage head.
+
+Exit status: 0 the file is written and right, 1 it could not be, 2 wrong arguments.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from console import fail, quieten_libraries
+
+TOOL = 'export'
+# Largest difference from PyTorch, as a part of the largest output.
+TOLERANCE = 1e-3
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('model', help='config file, or name or alias of a model')
+    parser.add_argument('--out', required=True, metavar='FILE', help='the ONNX file to write')
+    parser.add_argument(
+        '--weights', metavar='FILE', help='checkpoint (default: that of the name; none: random)'
+    )
+    parser.add_argument('--detector', action='store_true', help="MODEL is one of MMDetection's")
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        metavar='N',
+        help='the only one that the file takes (default: any)',
+    )
+    parser.add_argument(
+        '--input-size',
+        type=int,
+        nargs=2,
+        metavar=('W', 'H'),
+        help="of the network (default: the config's)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export, check, and print what the file takes and gives; returns the exit status."""
+    args = parse_args(arguments)
+    quieten_libraries()
+    from mmpose_batch import CheckpointError
+    from mmpose_batch.engines.export import ExportError
+
+    try:
+        if args.batch_size is not None and args.batch_size < 1:
+            raise ValueError(f'--batch-size: expected a number from 1, found {args.batch_size}')
+        if args.input_size and min(args.input_size) < 1:
+            raise ValueError('--input-size: expected numbers from 1')
+        lines = export(args)
+    except (CheckpointError, ExportError, OSError, ImportError) as error:
+        return fail(TOOL, 1, error)
+    except ValueError as error:
+        return fail(TOOL, 2, error)
+    print('\n'.join(lines))
+    return 0
+
+
+def export(args: argparse.Namespace) -> list[str]:
+    """Write the file beside its place, check it, and move it there."""
+    import torch
+
+    from mmpose_batch.engines.export import ExportError, check_onnx, export_onnx, load_network
+
+    scope = 'mmdet' if args.detector else 'mmpose'
+    network, size = load_network(args.model, args.weights, scope)
+    size = tuple(args.input_size[::-1]) if args.input_size else size
+    torch.manual_seed(0)
+    out = Path(args.out)
+    part = out.with_name(f'.{out.name}.part')
+    try:
+        export_onnx(network, part, size, args.batch_size)
+        batches = [args.batch_size] if args.batch_size else [1, 3]
+        difference = max(check_onnx(network, part, size, count) for count in batches)
+        if not difference <= TOLERANCE:
+            raise ExportError(f'the file answers otherwise: {difference:.2g} of the largest output')
+        shapes = describe(part)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    return [f'{out}: {out.stat().st_size / 1e6:.1f} MB', *shapes, f'differs by {difference:.1g}']
+
+
+def describe(path: Path) -> list[str]:
+    """What the file takes and gives."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    return [
+        f'{kind} {value.name}: {" x ".join(map(str, value.shape))}'
+        for kind, values in (('in ', session.get_inputs()), ('out', session.get_outputs()))
+        for value in values
+    ]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
