@@ -374,7 +374,8 @@ def test_a_log_gets_plain_lines(photos, models, tmp_path, monkeypatch):
     monkeypatch.setattr('mmpose_batch.progress.LOG_INTERVAL', 0.0)
     outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
     first, *lines = outcome.err.splitlines()
-    assert first == f'5 images, {models.one_stage[1]} on cpu'
+    expected = f'5 images, {models.one_stage[1]} on cpu; threads: 1 for the networks, '
+    assert re.fullmatch(re.escape(expected) + r'\d to read and prepare', first)
     assert len(lines) == 5
     for number, line in enumerate(lines, 1):
         assert re.fullmatch(rf'{number}/5 images, \d+\.\d images/s, 0:\d\d left', line)

@@ -1,5 +1,6 @@
 """Choosing an engine and checking it, with engines whose faults are known."""
 
+import logging
 import sys
 import threading
 import time
@@ -49,6 +50,12 @@ class Quick(Fake):
 class Broken:
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         raise RuntimeError('unsupported operator\nin line 7')
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_caught(caplog: pytest.LogCaptureFixture) -> None:
+    """NNCF, once imported, lets no handler of pytest see them."""
+    caplog.set_level(logging.WARNING)
 
 
 @pytest.fixture

@@ -67,7 +67,8 @@ def export_onnx(
 
 
 def _first_line(error: Exception) -> str:
-    return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+    lines = (line.strip() for line in str(error).splitlines())
+    return f'{type(error).__name__}: {next(filter(None, lines), "")}'
 
 
 def load_network(
