@@ -79,9 +79,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     rows = parser.add_argument_group('rows: every combination of')
-    rows.add_argument('--engine', nargs='+', default=['torch'], metavar='E', help='default: torch')
+    rows.add_argument('--engine', nargs='+', metavar='E', help='default: torch')
     rows.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
-    rows.add_argument('--batch-size', nargs='+', type=size, default=[None], metavar='N')
+    rows.add_argument('--batch-size', nargs='+', type=size, metavar='N', help='default: automatic')
     rows.add_argument('--num-workers', nargs='+', type=number(0), default=[None], metavar='N')
     rows.add_argument('--num-threads', nargs='+', type=number(1), default=[None], metavar='N')
     rows.add_argument('--cpu-affinity', metavar='CORES', help='of everybody, e.g. 2 or 0-1')
@@ -202,12 +202,13 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     from mmpose_batch.engines.host import ENGINES, is_installed
     from mmpose_batch.runtime import PRECISIONS
 
-    if args.recommend:
-        if args.engine == ['torch']:
-            args.engine = ['torch', *(e for e in ('openvino', 'onnxruntime') if is_installed(e))]
-        if args.batch_size == [None]:
-            args.batch_size = [1, 'auto']
-    for values, known in ((args.engine, ENGINES), (args.precision, PRECISIONS)):
+    axes = {name: getattr(args, name) for name in AXES}
+    if axes['engine'] is None:
+        more = ('openvino', 'onnxruntime') if args.recommend else ()
+        axes['engine'] = ['torch', *filter(is_installed, more)]
+    if axes['batch_size'] is None:
+        axes['batch_size'] = [1, 'auto'] if args.recommend else [None]
+    for values, known in ((axes['engine'], ENGINES), (axes['precision'], PRECISIONS)):
         for value in values:
             if value not in known:
                 raise ValueError(f'expected some of {", ".join(known)}, found {value!r}')
@@ -223,7 +224,6 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
         flip_test=False if args.no_flip_test else None,
         given_boxes=args.given_boxes or bool(set(args.against) & set(NEED_BOXES)),
     )
-    axes = {name: getattr(args, name) for name in AXES}
     return list(
         sweep(models, args.against, axes, args.num_threads, args.cpu_affinity, rect=args.rect)
     )
