@@ -171,7 +171,15 @@ def test_what_must_be_padded_is_left_to_stock():
 
 
 @pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
-@pytest.mark.parametrize('settings', [RGB, {**RGB, 'bgr_to_rgb': False}, {'bgr_to_rgb': True}])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        RGB,
+        {**RGB, 'bgr_to_rgb': False},
+        {'bgr_to_rgb': True},
+        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # whole numbers, as RTMO's configs have
+    ],
+)
 def test_a_batch_normalised_as_a_whole_is_stocks_to_the_bit(kind, settings):
     stock, batch = kind(**settings), pixels(3, 3, 40, 20)
 

@@ -149,7 +149,7 @@ class StackedPreprocessor(PixelPreprocessor):
         if not self.stock._enable_normalize:
             return pixels.float()
         mean, std = self.stock.mean, self.stock.std
-        return pixels.to(mean.dtype).sub_(mean).div_(std)
+        return pixels.to(torch.promote_types(torch.float32, mean.dtype)).sub_(mean).div_(std)
 
 
 class Pending:
