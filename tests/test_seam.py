@@ -12,7 +12,13 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmpose_batch.engines.seam import Normalization, PixelPreprocessor, Seam, has_seam
+from mmpose_batch.engines.seam import (
+    Normalization,
+    PixelPreprocessor,
+    Seam,
+    StackedPreprocessor,
+    has_seam,
+)
 
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
 
@@ -164,15 +170,48 @@ def test_what_must_be_padded_is_left_to_stock():
     assert torch.equal(found, stock(data, False)['inputs'])
 
 
+@pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
+@pytest.mark.parametrize(
+    'settings',
+    [
+        RGB,
+        {**RGB, 'bgr_to_rgb': False},
+        {'bgr_to_rgb': True},
+        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # whole numbers, as RTMO's configs have
+    ],
+)
+def test_a_batch_normalised_as_a_whole_is_stocks_to_the_bit(kind, settings):
+    stock, batch = kind(**settings), pixels(3, 3, 40, 20)
+
+    def data() -> dict:
+        return {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
+
+    before = batch.clone()
+    found, expected = StackedPreprocessor(stock)(data()), stock(data(), False)
+    assert torch.equal(found['inputs'], expected['inputs'])
+    assert torch.equal(batch, before)
+    for ours, stocks in zip(found['data_samples'], expected['data_samples'], strict=True):
+        assert ours.metainfo == stocks.metainfo
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
+def test_what_cannot_be_stacked_is_left_to_stock(dtype):
+    stock = PoseDataPreprocessor(**RGB, pad_size_divisor=32 if dtype == torch.uint8 else 1)
+    batch = pixels(2, 3, 40, 20).to(dtype)
+    data = {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
+    expected = stock(data, False)['inputs']
+    assert torch.equal(StackedPreprocessor(stock)(data)['inputs'], expected)
+
+
 def test_a_model_with_ways_of_its_own_has_no_seam(top_down):
-    model = top_down.ours().model
+    model = top_down.stock().model
     assert has_seam(model)
     model.head.__class__ = type('EDPoseHead', (type(model.head),), {})
     assert not has_seam(model)
 
 
 def test_a_model_that_predicts_in_another_way_has_no_seam(top_down):
-    model = top_down.ours().model
+    model = top_down.stock().model
     model.__class__ = type('Other', (type(model),), {'predict': lambda *args: None})
     assert not has_seam(model)
 

@@ -126,6 +126,32 @@ class PixelPreprocessor(BaseDataPreprocessor):
         return {'inputs': torch.stack(data['inputs']), 'data_samples': data['data_samples']}
 
 
+class StackedPreprocessor(PixelPreprocessor):
+    """Stacks a batch before it normalises all of it at once; the values are stock's to the bit.
+
+    Stock normalises input by input, in tensors too small to be fast, and copies
+    them to stack them.
+    """
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__(stock, stock.pad_size_divisor)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Stack and normalise inputs of one shape; where they need padding, do as stock does."""
+        data = super().forward(data, training)
+        if data['inputs'].dtype == torch.uint8:
+            data['inputs'] = self._normalize(data['inputs'])
+        return data
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        if self.stock._channel_conversion:
+            pixels = pixels.flip(1)
+        if not self.stock._enable_normalize:
+            return pixels.float()
+        mean, std = self.stock.mean, self.stock.std
+        return pixels.to(torch.promote_types(torch.float32, mean.dtype)).sub_(mean).div_(std)
+
+
 class Pending:
     """A batch of inputs whose outputs nobody has asked for yet."""
 
@@ -232,5 +258,10 @@ def has_seam(model: nn.Module) -> bool:
     return (
         getattr(type(model), 'predict', None) in _PREDICTS
         and type(head_of(model)).__name__ not in _OWN_WAYS
-        and type(model.data_preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)
+        and is_known_preprocessor(model.data_preprocessor)
     )
+
+
+def is_known_preprocessor(preprocessor: nn.Module | None) -> bool:
+    """Whether a data preprocessor does no more than :class:`Normalization` says."""
+    return type(preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)

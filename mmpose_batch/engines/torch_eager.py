@@ -8,7 +8,7 @@ from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import Tensor, nn
 
 from .fusion import fuse_layers
-from .seam import Network, Normalization
+from .seam import Network, Normalization, StackedPreprocessor, is_known_preprocessor
 
 _DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -16,11 +16,12 @@ _DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 def prepare_model(model: nn.Module, precision: str) -> None:
     """Make an MMPose or MMDetection model in eval mode ready for fast batches, in place.
 
-    Batch norms and RepVGG branches are folded into their convolutions, weights
-    and inputs become channels_last where that helps, and a lower precision is
-    wrapped around the network alone: ``extract_feat`` and ``head.forward``
-    compute under autocast and hand out fp32, so all decoding stays in fp32. What
-    the head hands out is contiguous again, since decoding takes views of it.
+    Batch norms and RepVGG branches are folded into their convolutions, a batch is
+    normalised as a whole, weights and inputs become channels_last where that
+    helps, and a lower precision is wrapped around the network alone:
+    ``extract_feat`` and ``head.forward`` compute under autocast and hand out fp32,
+    so all decoding stays in fp32. What the head hands out is contiguous again,
+    since decoding takes views of it.
 
     Only this instance changes, no class does. Its state dict is no longer that
     of its config.
@@ -31,6 +32,8 @@ def prepare_model(model: nn.Module, precision: str) -> None:
             :func:`mmpose_batch.runtime.resolve_precision`.
     """
     fuse_layers(model)
+    if is_known_preprocessor(getattr(model, 'data_preprocessor', None)):
+        model.data_preprocessor = StackedPreprocessor(model.data_preprocessor)
     device = next(model.parameters()).device
     channels_last = _likes_channels_last(model, device, precision)
     if channels_last:
