@@ -15,16 +15,15 @@ Exit status: 0 done, 1 could not run, 2 wrong arguments.
 """
 
 import argparse
-import os
 import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import fail, number, quieten_libraries
+from console import check_out_dir, end_by_signals, fail, number, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.contenders import Contender
@@ -57,8 +56,18 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
     model.add_argument('--no-flip-test', action='store_true', help='no mirrored images')
     how = parser.add_argument_group('how')
-    how.add_argument('--engine', default='torch', metavar='E', help='default: torch')
-    how.add_argument('--precision', default='fp32', metavar='P', help='default: fp32')
+    how.add_argument(
+        '--engine',
+        default='torch',
+        choices=('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+        help='default: torch',
+    )
+    how.add_argument(
+        '--precision',
+        default='fp32',
+        choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+        help='default: fp32',
+    )
     how.add_argument('--rect', action='store_true', default=None, help='pad to the stride')
     how.add_argument('--num-threads', type=number(1), metavar='N')
     how.add_argument('--cpu-affinity', metavar='CORES', help='e.g. 2 or 0-1; of everybody')
@@ -76,16 +85,17 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if args.rate is not None and not args.rate > 0:
         parser.error(f'--rate: expected a positive number, found {args.rate}')
     if args.out_dir:
-        with suppress(OSError):
-            os.makedirs(args.out_dir, exist_ok=True)
-        if not os.access(args.out_dir, os.W_OK):  # found out before the images, not after
-            parser.error(f'--out-dir: cannot write into {args.out_dir}')
+        check_out_dir(parser, args.out_dir)
     return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
-    args = parse_args(arguments)
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
     from mmpose_batch.benchmark.machine import noise

@@ -18,16 +18,14 @@ Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not
 """
 
 import argparse
-import os
 import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import fail, number, quieten_libraries
+from console import check_out_dir, end_by_signals, fail, number, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.contenders import Contender
@@ -36,6 +34,10 @@ if TYPE_CHECKING:
 
 TOOL = 'benchmark_throughput'
 AXES = ('engine', 'precision', 'batch_size', 'num_workers')
+CHOICES = {
+    'engine': ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+    'precision': ('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+}
 AGAINST = ('stock', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
 
 
@@ -96,7 +98,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     rounds = parser.add_argument_group('rounds')
     rounds.add_argument('--rounds', type=number(1), default=5, help='at least (default: 5)')
-    rounds.add_argument('--max-rounds', type=number(1), default=25, help='default: 25')
+    rounds.add_argument('--max-rounds', type=number(1), help='default: 25')
     rounds.add_argument(
         '--interval',
         type=float,
@@ -141,16 +143,27 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error('--ann-file: scenes have annotations of their own')
     if not args.recommend and (args.max_latency is not None or args.max_memory is not None):
         parser.error('--max-latency, --max-memory: of use with --recommend only')
+    if args.max_rounds is None:
+        args.max_rounds = max(args.rounds, 25)
+    if args.max_rounds < args.rounds:
+        parser.error(f'--max-rounds: expected a number from --rounds, found {args.max_rounds}')
+    if not args.interval > 0 or not args.time_limit >= 0:
+        parser.error('--interval, --time-limit: expected positive numbers')
+    for name, known in CHOICES.items():
+        for value in getattr(args, name) or ():
+            if value not in known:
+                parser.error(f'--{name}: expected some of {", ".join(known)}, found {value}')
     if args.out_dir:
-        with suppress(OSError):
-            os.makedirs(args.out_dir, exist_ok=True)
-        if not os.access(args.out_dir, os.W_OK):  # found out before the rounds, not after
-            parser.error(f'--out-dir: cannot write into {args.out_dir}')
+        check_out_dir(parser, args.out_dir)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
-    args = parse_args(arguments)
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
     from mmpose_batch.benchmark.machine import noise
@@ -167,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             stopping = Stopping(
                 rounds=args.rounds,
-                most_rounds=max(args.rounds, args.max_rounds),
+                most_rounds=args.max_rounds,
                 width=args.interval,
                 seconds=args.time_limit,
             )
@@ -180,18 +193,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if noise():
             tell(f'warning: {noise()}')
         reference = args.against[0] if args.against else None
-        try:
-            measured = measure(rows, images, stopping, reference, ann_file, tell)
-        except ContenderError as error:
-            return fail(TOOL, 1, error)
+        measured = measure(rows, images, stopping, reference, ann_file, tell)
     failed = [row for row in measured if row.failure is not None]
     if len(failed) == len(measured):
         return fail(TOOL, 1, failed[-1].failure)
     print_tables(measured)
     if args.out_dir:
         write(Path(args.out_dir), measured)
-    if args.recommend:
-        return recommend(args, measured)
+    if args.recommend and not recommend(args, measured):
+        return fail(TOOL, 1, 'nothing that ran keeps within the limits')
     return 3 if failed else 0
 
 
@@ -199,8 +209,8 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     """The rows that the arguments ask for."""
     from mmpose_batch.benchmark.contenders import NEED_BOXES, Models, sweep
     from mmpose_batch.cores import parse_cores
-    from mmpose_batch.engines.host import ENGINES, is_installed
-    from mmpose_batch.runtime import PRECISIONS
+    from mmpose_batch.engines.host import is_installed
+    from mmpose_batch.models import load_config
 
     axes = {name: getattr(args, name) for name in AXES}
     if axes['engine'] is None:
@@ -208,10 +218,6 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
         axes['engine'] = ['torch', *filter(is_installed, more)]
     if axes['batch_size'] is None:
         axes['batch_size'] = [1, 'auto'] if args.recommend else [None]
-    for values, known in ((axes['engine'], ENGINES), (axes['precision'], PRECISIONS)):
-        for value in values:
-            if value not in known:
-                raise ValueError(f'expected some of {", ".join(known)}, found {value!r}')
     if args.cpu_affinity is not None:
         parse_cores(args.cpu_affinity)
     models = Models(
@@ -224,9 +230,11 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
         flip_test=False if args.no_flip_test else None,
         given_boxes=args.given_boxes or bool(set(args.against) & set(NEED_BOXES)),
     )
-    return list(
-        sweep(models, args.against, axes, args.num_threads, args.cpu_affinity, rect=args.rect)
-    )
+    if models.given_boxes and load_config(args.pose2d)[0].get('data_mode') != 'topdown':
+        raise ValueError('--given-boxes, rtmlib, simple ways: only top-down models take boxes')
+    axes = {name: list(dict.fromkeys(values)) for name, values in axes.items()}
+    against, threads = (list(dict.fromkeys(v)) for v in (args.against, args.num_threads))
+    return list(sweep(models, against, axes, threads, args.cpu_affinity, rect=args.rect))
 
 
 def find_images(
@@ -236,25 +244,29 @@ def find_images(
     from dataclasses import replace
 
     from mmpose_batch.benchmark.throughput import find_persons
-    from mmpose_batch.benchmark.work import Image, annotated_bboxes, repeat
+    from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
+    from mmpose_batch.evaluation import read_annotations
     from mmpose_batch.scenes import SceneOptions, write_scenes
     from mmpose_batch.sources import list_inputs
 
     ann_file = args.ann_file
     if args.scenes:
         people = {} if args.persons is None else {'persons': (args.persons, args.persons)}
-        ann_file = write_scenes(folder, args.scenes, 0, SceneOptions(**people), quiet=args.quiet)
+        options = SceneOptions(**people)
+        ann_file = str(write_scenes(folder, args.scenes, 0, options, quiet=args.quiet))
+    elif ann_file is not None:
+        read_annotations(ann_file)  # found out before the rounds whether it can be
     paths = list_inputs(args.inputs or [folder])
     if not paths:
         raise ValueError(f'no images in {", ".join(args.inputs)}')
-    images = [Image(path) for path in repeat(paths, args.images or args.scenes or 64)]
+    paths = repeat(paths, args.images or args.scenes or 64)
     models = rows[0].models
-    if models.given_boxes and ann_file is not None:
-        boxes = annotated_bboxes(Path(ann_file))
-        images = [Image(image.path, boxes[os.path.basename(image.path)]) for image in images]
-    elif models.given_boxes:
-        images = find_persons(replace(models, given_boxes=False), images)
-    return images, None if ann_file is None else str(ann_file)
+    if not models.given_boxes:
+        return [Image(path) for path in paths], ann_file
+    if ann_file is not None:
+        return with_annotated_persons(paths, ann_file), ann_file
+    found = find_persons(replace(models, given_boxes=False), [Image(path) for path in paths])
+    return found, None
 
 
 def write(folder: Path, measured: 'Sequence[Measurement]') -> None:
@@ -269,20 +281,20 @@ def write(folder: Path, measured: 'Sequence[Measurement]') -> None:
     print(f'{folder}: benchmark.json, {", ".join(names)}')
 
 
-def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> int:
-    """Print the flags that are best within the limits; returns the exit status."""
+def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bool:
+    """Print the flags that are best within the limits; whether there are such."""
     from mmpose_batch.benchmark.throughput import best, flags
 
     latency = None if args.max_latency is None else args.max_latency / 1e3
     memory = None if args.max_memory is None else args.max_memory * 1e9
     chosen = best(measured, latency, memory)
     if chosen is None:
-        return fail(TOOL, 1, 'nothing that was tried keeps within --max-latency and --max-memory')
+        return False
     print(
         f'best here: {flags(chosen)}\n({chosen.images_per_second:.2f} images/s, one image alone '
         f'{chosen.latency * 1e3:.0f} ms, {chosen.report["peak_memory"]["resident"] / 1e9:.2f} GB)'
     )
-    return 0
+    return True
 
 
 if __name__ == '__main__':

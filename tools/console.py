@@ -3,9 +3,11 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,6 +50,23 @@ def number(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def check_out_dir(parser: argparse.ArgumentParser, path: str) -> None:
+    """Make a folder for results, or refuse it: before the work, not after it."""
+    with suppress(OSError):
+        os.makedirs(path, exist_ok=True)
+    if not os.path.isdir(path) or not os.access(path, os.W_OK):
+        parser.error(f'--out-dir: cannot write into {path}')
+
+
+def end_by_signals(tool: str, run: Callable[[], int]) -> int:
+    """Run a tool so that SIGTERM and Ctrl-C end what it started; returns its exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return fail(tool, 130, 'interrupted')
 
 
 def quieten_libraries() -> None:

@@ -1,6 +1,6 @@
 """Who is timed: this package in one setting, stock MMPose, or another way to get poses."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -43,7 +43,7 @@ class Contender:
         system: ``ours`` or one of :data:`OTHERS`.
         models: What it runs.
         settings: Of this package: ``engine``, ``precision``, ``batch_size``,
-            ``det_batch_size``, ``num_workers``, ``rect``, ...
+            ``num_workers``, ``rect``, ...
         num_threads: Of the network; None as many as there are cores.
         cpu_affinity: Cores that its process is bound to; None for all.
     """
@@ -81,7 +81,7 @@ def sweep(
 
     Args:
         models: What all run.
-        against: Some of :data:`OTHERS`; the first one is the reference of ratios.
+        against: Some of :data:`OTHERS`.
         axes: Settings of this package to vary, and their values.
         num_threads: Of everybody's network.
         cpu_affinity: Everybody's.
@@ -94,3 +94,9 @@ def sweep(
         for values in product(*axes.values()):
             varied = dict(zip(axes, values, strict=True))
             yield Contender(system=OURS, settings={**settings, **varied}, **common)
+
+
+def references(contenders: Sequence[Contender], system: str | None) -> Mapping[str, str]:
+    """Name to the name that ratios are taken to: a system with as many threads."""
+    named = {c.num_threads: c.name for c in contenders if c.system == system}
+    return {c.name: named[c.num_threads] for c in contenders if c.num_threads in named}

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmpose.codecs.utils import get_simcc_maximum
 from mmpose.structures.bbox import bbox_xyxy2cs, get_warp_matrix
 
@@ -36,8 +37,8 @@ class CropModel:
         batch_size: The only one that the file takes; None for any.
 
     Raises:
-        ValueError: A model whose head decodes something else, or one that tests
-            mirrored images.
+        ValueError: A model whose head decodes something else, one that tests
+            mirrored images, or another device than the CPU.
     """
 
     def __init__(self, models: Models, batch_size: int | None = None) -> None:
@@ -54,6 +55,12 @@ class CropModel:
             raise ValueError(
                 'rtmlib and the simple ways never test mirrored images: ask everybody for '
                 '--no-flip-test'
+            )
+        device = models.device or get_device()
+        if device != 'cpu':
+            raise ValueError(
+                f'rtmlib and the simple ways run on the CPU here, not on {device}: ask everybody '
+                'for --device cpu'
             )
         normalization = cfg.model.data_preprocessor
         self.mean, self.std = tuple(normalization.mean), tuple(normalization.std)
@@ -195,7 +202,6 @@ class RtmLib(CropSystem):
         if num_threads is not None:
             raise ValueError('rtmlib has no option for threads: bind everybody by --cpu-affinity')
         self.model = CropModel(models)
-        self.num_threads = torch.get_num_threads()
         with redirect_stdout(StringIO()):
             self._pose = RTMPose(
                 str(self.model.path),
@@ -209,6 +215,10 @@ class RtmLib(CropSystem):
     def infer(self, image: np.ndarray, bboxes: np.ndarray) -> list[np.ndarray]:
         """See :class:`CropSystem`."""
         return list(self._pose(image, bboxes)[0]) if len(bboxes) else []
+
+    def report(self) -> dict[str, Any]:
+        """Nothing: it has no say in its threads."""
+        return {}
 
 
 CROP_SYSTEMS = {

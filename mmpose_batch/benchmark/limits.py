@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..engines.host import EngineHost
-from ..engines.seam import head_of
+from ..engines.seam import head_of, predicts_by_head
 
 if TYPE_CHECKING:
     from ..inferencer import BatchPose2DInferencer
@@ -99,19 +99,24 @@ def measure_limits(
         ``network_only``, images per second if nothing but the networks were run;
         ``flop``, floating point operations for an image; ``best_rate``, the operations
         per second of the best convolution on this machine in that precision, None
-        where PyTorch has none; ``limit``, images per second at that rate.
+        where PyTorch has none; ``limit``, images per second at that rate. Nothing
+        where a network is not told from the rest of its model, or was not run.
     """
     if not all(host.settled for host in inferencer.hosts.values()):
         run()
     models = {'pose': inferencer.model}
     if inferencer.detector is not None:
         models['detector'] = inferencer.detector.model
+    if not all(map(predicts_by_head, models.values())):
+        return {}
     probes = {name: Probe(model) for name, model in models.items()}
     steps = _TestSteps(inferencer)
     with ExitStack() as stack:
         for probe in (*probes.values(), steps):
             stack.enter_context(probe.attached())
         run()
+    if not all(probe.groups for probe in probes.values()):
+        return {}
     hosts = inferencer.hosts
     seconds = sum(replay(probe, hosts[name]) for name, probe in probes.items())
     flop = sum(count_flop(probe, hosts[name]) for name, probe in probes.items()) / images
@@ -136,7 +141,7 @@ def replay(probe: Probe, host: EngineHost) -> float:
             head.forward(feature)
 
     times = []
-    with ThreadPoolExecutor(host.parallel) as pool:
+    with ThreadPoolExecutor(host.at_a_time) as pool:
         for _ in range(_REPEATS):
             start = time.perf_counter()
             list(pool.map(compute, probe.groups))
@@ -169,21 +174,24 @@ def best_rate(precision: str, device: torch.device) -> float | None:
     if dtype is None:
         return None
     best = 0.0
-    for channels, side, count in _CONVOLUTIONS:
+    scale, calls = (8, 20) if device.type == 'cuda' else (1, 1)  # a GPU wants much at a time
+    for channels, side, images in _CONVOLUTIONS:
+        count = images * scale
         inputs = torch.randn(count, channels, side, side, dtype=dtype, device=device)
         weight = torch.randn(channels, channels, 3, 3, dtype=dtype, device=device)
         inputs, weight = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, weight))
         flop = 2 * count * side**2 * channels**2 * 9
         for _ in range(10):
             start = time.perf_counter()
-            conv2d(inputs, weight, padding=1)
+            for _ in range(calls):
+                conv2d(inputs, weight, padding=1)
             _wait_for_device()
-            best = max(best, flop / (time.perf_counter() - start))
+            best = max(best, calls * flop / (time.perf_counter() - start))
     return best
 
 
 class _TestSteps:
-    """Times the pose model's test steps of an inferencer, stacking and decoding included."""
+    """Times the pose model's test steps of an inferencer, normalising and decoding included."""
 
     def __init__(self, inferencer: 'BatchPose2DInferencer') -> None:
         self._inferencer = inferencer
@@ -192,20 +200,22 @@ class _TestSteps:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        function = self._inferencer._test_step
+        host = self._inferencer.host
+        test_step = host.test_step
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+        def timed(run: Callable[[], Any]) -> Any:
             start = time.perf_counter()
-            result = function(*args, **kwargs)
+            result = run()
             with self._lock:
                 self.seconds += time.perf_counter() - start
             return result
 
-        self._inferencer._test_step = timed
+        # Inside its turn: the wait for that is no work.
+        host.test_step = lambda run: test_step(lambda: timed(run))
         try:
             yield
         finally:
-            del self._inferencer._test_step
+            del host.test_step
 
 
 def _wait_for_device() -> None:

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -69,14 +69,12 @@ def plot_rates(measurements: Sequence[Measurement]) -> Figure | None:
 
 def plot_batch_sizes(measurements: Sequence[Measurement]) -> Figure | None:
     """Images per second over the batch size, a line for each engine and precision."""
-    return _plot_lines(
-        measurements, lambda m: m.contender.settings.get('batch_size'), 'batch size', base=2
-    )
+    return _plot_lines(measurements, 'batch_size', 'batch size', base=2)
 
 
 def plot_threads(measurements: Sequence[Measurement]) -> Figure | None:
     """Images per second over the threads of the network."""
-    return _plot_lines(measurements, lambda m: m.contender.num_threads, 'threads of the network')
+    return _plot_lines(measurements, 'num_threads', 'threads of the network')
 
 
 def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
@@ -100,21 +98,19 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
 
 
 def _plot_lines(
-    measurements: Sequence[Measurement],
-    x_of: Callable[[Measurement], Any],
-    label: str,
-    base: int | None = None,
+    measurements: Sequence[Measurement], axis: str, label: str, base: int | None = None
 ) -> Figure | None:
-    """Images per second over a number that several of our settings differ in."""
+    """Images per second over one setting, a line for all that agree in the others."""
     lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for measurement in measurements:
-        contender, x = measurement.contender, x_of(measurement)
-        if x is None or (contender.system == OURS and x == 'auto'):
-            continue
-        name = contender.system
-        if contender.system == OURS:
-            name = f'{contender.settings["engine"]} {contender.settings["precision"]}'
-        lines[name].append((x, measurement.images_per_second))
+        contender = measurement.contender
+        if axis == 'num_threads':
+            x, others = contender.num_threads, replace(contender, num_threads=None)
+        else:
+            x = contender.settings.get(axis)
+            others = replace(contender, settings={**contender.settings, axis: None})
+        if isinstance(x, int):  # neither chosen by itself nor measured
+            lines[others.name].append((x, measurement.images_per_second))
     lines = {name: sorted(points) for name, points in lines.items() if len(points) > 1}
     if not lines:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from .contenders import Contender
+from .contenders import NEED_BOXES, Contender
 from .rounds import Rounds, estimate
 
 # Stages of a run, in its order; what they are called in a table.
@@ -16,7 +16,7 @@ STAGES = {
     'waiting': 'waiting for data',
     'detection': 'detector',
     'network': 'network',
-    'decoding': 'decoding',
+    'decoding': 'before and after it',
     'writing': 'writing',
     'other': 'other',
 }
@@ -54,8 +54,7 @@ class Measurement:
     def take(self, name: str, rounds: Rounds, width: float) -> None:
         """Keep what the rounds gave."""
         self.rates = rounds.rates[name]
-        if rounds.reference is not None:
-            self.ratios = rounds.ratios(name)
+        self.ratios = rounds.ratios(name)
         self.settled = rounds.settled(name, width)
 
     @property
@@ -96,8 +95,8 @@ class Measurement:
 _FILE_WIDTH = 160
 
 HEADER = (
-    *('', 'images/s', 'ratio (interval)', 'persons/s', 'persons', 'network only', 'of the limit'),
-    *('memory', 'first result'),
+    *('', 'images/s', 'ratio (interval)', 'persons/s', 'persons', 'AP', 'network only'),
+    *('of the limit', 'memory', 'first result'),
 )
 
 
@@ -106,25 +105,33 @@ def cells(measurement: Measurement) -> list[str]:
     name = measurement.contender.name
     if measurement.failure is not None:
         return [name, measurement.failure, *[''] * (len(HEADER) - 2)]
-    ratio = ''
+    mark = '' if measurement.settled else ' ?'
+    rate, ratio = f'{measurement.images_per_second:.2f}', ''
     if measurement.ratios:
         found = estimate(measurement.ratios)
-        ratio = f'{found.median:.2f} ({found.low:.2f} to {found.high:.2f})'
-    unsettled = '' if measurement.settled else ' ?'
+        ratio = f'{found.median:.2f} ({found.low:.2f} to {found.high:.2f}){mark}'
     network, limit = measurement.limits.get('network_only'), measurement.limits.get('limit')
-    gpu = measurement.report['peak_memory'].get('gpu')
-    memory = f'{measurement.report["peak_memory"]["resident"] / 2**20:.0f} MiB'
     return [
         name,
-        f'{measurement.images_per_second:.2f}{unsettled}',
+        rate if ratio else rate + mark,
         ratio,
         f'{measurement.persons_per_second:.1f}',
         str(measurement.persons),
+        '' if measurement.ap is None else f'{measurement.ap:.3f}',
         '' if network is None else f'{network:.2f}',
         '' if None in (network, limit) else f'{network / limit:.0%}',
-        memory + (f', GPU {gpu / 2**20:.0f} MiB' if gpu else ''),
-        f'{measurement.start["first_result"]:.1f} s',
+        *_start_cells(measurement),
     ]
+
+
+def _start_cells(measurement: Measurement) -> list[str]:
+    """Memory and time to the first result, but of those whose files are made at every start."""
+    peak = measurement.report.get('peak_memory')
+    if peak is None or measurement.contender.system in NEED_BOXES:
+        return ['', '']
+    gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
+    first = f'{measurement.start["first_result"]:.1f} s'
+    return [f'{peak["resident"] / 2**20:.0f} MiB{gpu}', first]
 
 
 def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
@@ -135,19 +142,13 @@ def print_tables(measurements: Sequence[Measurement], console: Console | None = 
     if stages:
         print_table(('part of the time', *STAGES.values()), stages, console)
     if any(not m.settled for m in measurements if m.failure is None):
-        console.print('?: the median has not settled; more rounds or a quieter machine would tell')
+        console.print('?: this median has not settled; more rounds or a quieter machine would tell')
 
 
 def stage_cells(measurement: Measurement) -> list[str]:
     """One row of the table of stages; empty where nobody knows."""
     shares = {} if measurement.failure else measurement.shares()
     return [measurement.contender.name, *(f'{x:.0%}' for x in shares.values())] if shares else []
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def print_table(

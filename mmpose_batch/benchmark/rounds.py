@@ -44,8 +44,9 @@ class Estimate:
 
     Attributes:
         median: Of the samples.
-        low, high: A confidence interval that assumes nothing about the distribution;
-            NaN where there are too few samples for one.
+        low, high: A confidence interval that assumes nothing about the distribution,
+            somewhat narrow where rounds stopped because of it; NaN where there are too
+            few samples for one.
     """
 
     median: float
@@ -70,51 +71,55 @@ class Rounds:
 
     Attributes:
         rates: Name to one rate for each round.
-        reference: The name that ratios are taken to, round by round, so that a machine
-            whose speed drifts slows both sides alike; None for plain rates.
+        references: Name to the one that its ratios are taken to, round by round, so
+            that a machine whose speed drifts slows both sides alike.
     """
 
     rates: dict[str, list[float]] = field(default_factory=dict)
-    reference: str | None = None
+    references: dict[str, str] = field(default_factory=dict)
 
     def ratios(self, name: str) -> list[float]:
-        """Of each round to the reference of the same round."""
-        return [
-            ours / other
-            for ours, other in zip(self.rates[name], self.rates[self.reference], strict=True)
-        ]
+        """Of each round to the reference of the same round; empty without one."""
+        reference = self.rates.get(self.references.get(name, ''), [])
+        return [ours / other for ours, other in zip(self.rates[name], reference, strict=False)]
 
     def settled(self, name: str, width: float) -> bool:
-        """Whether what is printed of a name stands."""
-        samples = self.rates[name]
-        if self.reference not in (None, name):
-            samples = self.ratios(name)
-        return estimate(samples).within(width)
+        """Whether the median of the ratios, or else of the rates, stands."""
+        return estimate(self.ratios(name) or self.rates[name]).within(width)
+
+    def all_settled(self, width: float) -> bool:
+        """Whether all stand; plain rates, which drift, only where there are no ratios."""
+        compared = [name for name in self.rates if self.ratios(name)]
+        return all(self.settled(name, width) for name in compared or self.rates)
 
 
 def run_rounds(
-    runs: Mapping[str, Callable[[], float]],
-    reference: str | None,
+    runs: Mapping[str, Callable[[], float | None]],
+    references: Mapping[str, str],
     stopping: Stopping,
     done: Callable[[int, str, float], None] = lambda number, name, rate: None,
 ) -> Rounds:
     """Run everybody in turn, again and again, until all settled or it is time to stop.
 
     Args:
-        runs: Name to what runs one round and returns its rate.
-        reference: Name that ratios are taken to.
+        runs: Name to what runs one round and returns its rate; None where it failed,
+            and is out.
+        references: Name to the one that its ratios are taken to.
         stopping: When to stop.
         done: Is told round, name and rate.
     """
-    rounds = Rounds({name: [] for name in runs}, reference)
+    rounds = Rounds({name: [] for name in runs}, dict(references))
     start = time.monotonic()
     for number in range(1, stopping.most_rounds + 1):
-        for name, run in runs.items():
-            rounds.rates[name].append(run())
-            done(number, name, rounds.rates[name][-1])
+        for name in list(rounds.rates):
+            rate = runs[name]()
+            if rate is None:
+                del rounds.rates[name]
+                continue
+            rounds.rates[name].append(rate)
+            done(number, name, rate)
         if stopping.seconds and time.monotonic() - start > stopping.seconds:
             break
-        settled = all(rounds.settled(name, stopping.width) for name in runs)
-        if number >= stopping.rounds and settled:
+        if number >= stopping.rounds and rounds.all_settled(stopping.width):
             break
     return rounds

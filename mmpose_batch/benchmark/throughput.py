@@ -1,16 +1,20 @@
 """Everybody in turn over the same images, each in a process of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from .contenders import DETECTOR, OURS, Contender, Models
+import orjson
+
+from .contenders import DETECTOR, OURS, Contender, Models, references
 from .process import ContenderError, ContenderProcess
 from .report import Measurement
 from .rounds import Stopping, run_rounds
 from .work import Image
 
 Tell = Callable[[str], None]
+_JSON = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def measure(
@@ -30,48 +34,60 @@ def measure(
         contenders: Who, the order of a round.
         images: Of a round.
         stopping: When there were rounds enough.
-        reference: The system that ratios are taken to; None for no ratios.
+        reference: The system that ratios are taken to, by rows of as many threads;
+            None for no ratios.
         ann_file: COCO annotations, for the AP of this package's rows.
         tell: Is told what goes on, line by line.
     """
-    measurements = [Measurement(contender=contender) for contender in contenders]
+    by_name = {contender.name: Measurement(contender=contender) for contender in contenders}
     with ExitStack() as stack:
-        running = dict(_start(measurements, images, stack, tell))
-        if not running:
-            return measurements
+        running = dict(_start(by_name, images, stack, tell))
 
-        def runner(measurement: Measurement, process: ContenderProcess) -> Callable[[], float]:
-            def run() -> float:
-                measurement.samples.append(process.ask('run'))
-                return len(images) / measurement.samples[-1]['seconds']
+        def run(name: str) -> float | None:
+            try:
+                by_name[name].samples.append(running[name].ask('run'))
+            except ContenderError as error:
+                by_name[name].failure = str(error)
+                tell(f'{name}: {error}')
+                return None
+            return len(images) / by_name[name].samples[-1]['seconds']
 
-            return run
-
-        by_name = {m.contender.name: m for m in measurements}
-        runs = {name: runner(by_name[name], process) for name, process in running.items()}
-        references = [m.contender.name for m in measurements if m.contender.system == reference]
-        base = next((name for name in references if name in running), None)
         rounds = run_rounds(
-            runs, base, stopping, lambda n, name, rate: tell(f'round {n}: {name}: {rate:.2f}/s')
+            {name: partial(run, name) for name in running},
+            references(contenders, reference),
+            stopping,
+            lambda number, name, rate: tell(f'round {number}: {name}: {rate:.2f} images/s'),
         )
-        for name, process in running.items():
+        for name in rounds.rates:
             tell(f'limits: {name}')
-            measurement = by_name[name]
-            measurement.take(name, rounds, stopping.width)
-            # First of all, since what follows takes memory of its own.
-            measurement.report = process.ask('report')
-            measurement.latency = process.ask('latency')
-            measurement.limits = process.ask('limits')
-            if ann_file is not None and measurement.contender.system == OURS:
-                measurement.ap = process.ask('ap', ann_file)
-    return measurements
+            by_name[name].take(name, rounds, stopping.width)
+            _ask_more(by_name[name], running[name], ann_file, tell)
+            running[name].close()
+    return list(by_name.values())
+
+
+def _ask_more(
+    measurement: Measurement, process: ContenderProcess, ann_file: str | None, tell: Tell
+) -> None:
+    """Ask for what is beside the rates; what cannot be told stays empty."""
+    questions = {
+        'report': ('report',),  # first of all, since what follows takes memory of its own
+        'latency': ('latency',),
+        'limits': ('limits',),
+    }
+    if ann_file is not None and measurement.contender.system == OURS:
+        questions['ap'] = ('ap', ann_file)
+    for name, question in questions.items():
+        try:
+            setattr(measurement, name, process.ask(*question))
+        except ContenderError as error:
+            tell(f'{measurement.contender.name}: no {name}: {error}')
 
 
 def _start(
-    measurements: Sequence[Measurement], images: Sequence[Image], stack: ExitStack, tell: Tell
+    measurements: Mapping[str, Measurement], images: Sequence[Image], stack: ExitStack, tell: Tell
 ) -> Iterator[tuple[str, ContenderProcess]]:
-    for measurement in measurements:
-        name = measurement.contender.name
+    for name, measurement in measurements.items():
         tell(f'starting {name}')
         try:
             process = stack.enter_context(ContenderProcess(measurement.contender, images))
@@ -125,6 +141,7 @@ def flags(measurement: Measurement) -> str:
         'engine': report['engines']['pose']['engine'],
         'precision': report['engines']['pose']['precision'],
         **{name: report[name] for name in ('batch_size', 'det_batch_size', 'num_workers')},
+        **({'batch_size': 'auto'} if contender.settings.get('batch_size') == 'auto' else {}),
         'num_threads': report['num_threads'],
         'cpu_affinity': contender.cpu_affinity,
     }
@@ -140,9 +157,5 @@ def write_json(
     path: Path, machine: dict, command: str, measurements: Sequence[Measurement]
 ) -> None:
     """Write everything that was measured, every sample of it."""
-    import orjson
-
     content = {'machine': machine, 'command': command, 'rows': [m.as_dict() for m in measurements]}
-    path.write_bytes(
-        orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY, default=str)
-    )
+    path.write_bytes(orjson.dumps(content, option=_JSON, default=str))

@@ -1,12 +1,13 @@
 """What is inferred: files, and the persons in them where these are given."""
 
-import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from pathlib import Path
 
 import numpy as np
+
+from ..evaluation import AnnotationError, ImageIds, read_annotations
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,20 +29,24 @@ def repeat(paths: Sequence[str], count: int) -> list[str]:
     return list(islice(cycle(paths), count))
 
 
-def annotated_bboxes(ann_file: Path) -> dict[str, np.ndarray]:
-    """File name to the boxes (N, 4) of its persons, from COCO annotations."""
-    data = json.loads(ann_file.read_text(encoding='utf-8'))
-    names = {image['id']: image['file_name'] for image in data['images']}
-    found: dict[str, list[list[float]]] = {name: [] for name in names.values()}
-    for annotation in data['annotations']:
+def with_annotated_persons(paths: Sequence[str], ann_file: str) -> list[Image]:
+    """The images with the persons that COCO annotations tell of, crowds left out.
+
+    Raises:
+        AnnotationError: The file cannot be used, or an image is not in it.
+    """
+    content = read_annotations(ann_file)
+    ids = ImageIds(content['images'])
+    found: defaultdict[int, list[list[float]]] = defaultdict(list)
+    for annotation in content['annotations']:
         x, y, width, height = annotation['bbox']
-        found[names[annotation['image_id']]].append([x, y, x + width, y + height])
-    return {name: np.array(boxes, dtype=np.float32).reshape(-1, 4) for name, boxes in found.items()}
-
-
-def with_bboxes(images: Sequence[Image], bboxes: Sequence[np.ndarray]) -> list[Image]:
-    """The images, each with its persons."""
-    return [
-        Image(image.path, np.asarray(found[:, :4], dtype=np.float32))
-        for image, found in zip(images, bboxes, strict=True)
-    ]
+        if width > 0 and height > 0 and not annotation.get('iscrowd'):
+            found[annotation['image_id']].append([x, y, x + width, y + height])
+    images = []
+    for path in paths:
+        image_id = ids.find(path)
+        if image_id is None:
+            raise AnnotationError(f'{ann_file}: {path} is not annotated, or twice')
+        boxes = np.array(found[image_id], dtype=np.float32).reshape(-1, 4)
+        images.append(Image(path, boxes))
+    return images

@@ -39,7 +39,8 @@ class EngineCache:
     @property
     def bytes_used(self) -> int:
         """Size of the entries that were asked for."""
-        files = (path for entry in self._used for path in entry.iterdir())
+        there = (entry for entry in self._used if entry.exists())  # others may clear the cache
+        files = (path for entry in there for path in entry.iterdir())
         return sum(path.stat().st_size for path in files)
 
     def entry(self, key: str, build: Callable[[Path], None]) -> Path:
@@ -50,8 +51,8 @@ class EngineCache:
             build: Writes the files of the entry into an empty folder.
         """
         entry = self.folder / key
-        self._used.add(entry)
         if _intact(entry):
+            self._used.add(entry)
             return entry
         self.folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f'.{key[:16]}-', dir=self.folder))
@@ -59,6 +60,7 @@ class EngineCache:
             build(building)
             sums = {path.name: _sha256(path) for path in sorted(building.iterdir())}
             (building / _SUMS).write_text(json.dumps(sums))
+            self._used.add(entry)
             return self._put(building, entry)
         finally:
             shutil.rmtree(building, ignore_errors=True)

@@ -94,7 +94,8 @@ class EngineHost:
         options: What is asked for.
 
     Attributes:
-        parallel: Test steps that may run at a time.
+        parallel: Test steps that may be asked for at a time.
+        at_a_time: Of these, how many run side by side; the others wait.
         report: Engine, precision, and how the check went, for ``run.json``.
         sampling: Whether batches are collected, and PyTorch computes them.
         adopted: The engine that ``auto`` came to in the run that goes on; None
@@ -111,6 +112,7 @@ class EngineHost:
         self.adopted: str | None = None
         alone = options.latency or options.engine in ('torch', 'torch-compile')
         self.parallel = 1 if alone else PARALLEL
+        self.at_a_time = 1
         self.report: dict[str, Any] = {'engine': options.engine, 'precision': options.precision}
         self._model = model
         self._settled = threading.Event()
@@ -344,7 +346,8 @@ class EngineHost:
             )
 
     def _take(self, name: str, engine: Engine | None) -> None:
-        self._turns = threading.Semaphore(getattr(engine, 'parallel', 1))
+        self.at_a_time = getattr(engine, 'parallel', 1)
+        self._turns = threading.Semaphore(self.at_a_time)
         self.report['engine'] = name
         self.report['description'] = getattr(engine, 'description', f'PyTorch {torch.__version__}')
         self._settled.set()

@@ -1,6 +1,6 @@
 """Rows: every combination once, each with a name of its own."""
 
-from mmpose_batch.benchmark.contenders import Contender, Models, sweep
+from mmpose_batch.benchmark.contenders import Contender, Models, references, sweep
 
 MODELS = Models(pose2d='rtmo-s')
 
@@ -33,6 +33,15 @@ def test_threads_are_varied_for_everybody():
         'stock, 2 threads',
         'torch fp32, 2 threads',
     ]
+
+
+def test_ratios_are_taken_to_a_row_of_as_many_threads():
+    axes = {'engine': ['torch'], 'precision': ['fp32']}
+    rows = list(sweep(MODELS, ['stock', 'rtmlib'], axes, num_threads=[1, 2]))
+    found = references(rows, 'stock')
+    assert found['torch fp32, 1 threads'] == found['rtmlib, 1 threads'] == 'stock, 1 threads'
+    assert found['torch fp32, 2 threads'] == 'stock, 2 threads'
+    assert references(rows, None) == {}
 
 
 def test_what_differs_is_in_the_name():

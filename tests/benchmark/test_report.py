@@ -8,13 +8,18 @@ from PIL import Image as PillowImage
 from rich.console import Console
 
 from mmpose_batch.benchmark.contenders import Contender, Models
-from mmpose_batch.benchmark.plots import plot_all, plot_batch_sizes, plot_rates, plot_stages
+from mmpose_batch.benchmark.plots import (
+    plot_all,
+    plot_batch_sizes,
+    plot_rates,
+    plot_stages,
+    plot_threads,
+)
 from mmpose_batch.benchmark.report import (
     HEADER,
     STAGES,
     Measurement,
     cells,
-    markdown,
     print_tables,
     stage_cells,
 )
@@ -57,6 +62,7 @@ def test_a_row_has_every_figure():
         'ratio (interval)': '2.00 (2.00 to 2.00)',
         'persons/s': '12.0',
         'persons': '120',
+        'AP': '',
         'network only': '6.00',
         'of the limit': '50%',
         'memory': '600 MiB',
@@ -76,6 +82,17 @@ def test_a_precision_without_a_limit_has_none():
     assert cells(int8)[HEADER.index('of the limit')] == ''
 
 
+def test_ap_stands_beside_the_speed():
+    row = measured()
+    row.ap = 0.12345
+    assert cells(row)[HEADER.index('AP')] == '0.123'
+
+
+def test_who_exports_a_file_at_every_start_is_not_judged_by_that():
+    row = dict(zip(HEADER, cells(measured('rtmlib', 2.0)), strict=True))
+    assert row['memory'] == row['first result'] == ''
+
+
 def test_memory_of_a_gpu_is_told():
     row = measured()
     row.report['peak_memory']['gpu'] = 2**30
@@ -93,8 +110,10 @@ def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
 def test_a_row_that_has_not_settled_is_marked():
     noisy = measured()
     noisy.settled = False
+    assert '2.00 (2.00 to 2.00) ?' in printed(noisy)
+    assert '?: this median has not settled' in printed(noisy)
+    noisy.ratios = []
     assert '4.00 ?' in printed(noisy)
-    assert '?: the median has not settled' in printed(noisy)
     assert '?' not in printed(measured())
 
 
@@ -103,10 +122,6 @@ def test_a_failure_is_a_row():
     text = printed(measured('stock'), failed)
     assert 'engine: not installed' in text
     assert 'part of the time' not in text
-
-
-def test_markdown_is_a_table():
-    assert markdown(['a', 'b'], [['1', '2']]) == '| a | b |\n| --- | --- |\n| 1 | 2 |'
 
 
 # ------------------------------------------------------------------------------- plots
@@ -129,6 +144,21 @@ def test_every_plot_that_there_is_something_for_is_written(tmp_path):
     for path in paths:
         pixels = np.asarray(PillowImage.open(path).convert('L'))
         assert (pixels < 200).mean() > 0.01  # there is something on it
+
+
+def test_a_line_is_of_rows_that_agree_in_all_else():
+    rows = [
+        measured(rate=size * threads, batch_size=size, num_threads=threads)
+        for size in (1, 2)
+        for threads in (1, 2)
+    ]
+    for plot, names in (
+        (plot_batch_sizes, {'torch fp32, 1 threads', 'torch fp32, 2 threads'}),
+        (plot_threads, {'torch fp32, batch 1', 'torch fp32, batch 2'}),
+    ):
+        lines = plot(rows).axes[0].lines
+        assert {line.get_label() for line in lines} == names
+        assert all(list(line.get_xdata()) == [1, 2] for line in lines)
 
 
 def test_nothing_is_plotted_of_nothing(tmp_path):

@@ -14,7 +14,8 @@ from mmpose_batch.benchmark.contenders import CROPS, OURS, STOCK, Contender, Mod
 from mmpose_batch.benchmark.crops import CROP_SYSTEMS, CropModel
 from mmpose_batch.benchmark.limits import Probe, best_rate, count_flop
 from mmpose_batch.benchmark.systems import Detector, build_system
-from mmpose_batch.benchmark.work import Image, annotated_bboxes, repeat, with_bboxes
+from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
+from mmpose_batch.evaluation import AnnotationError
 from mmpose_batch.scenes import write_scenes
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -72,7 +73,9 @@ def test_stages_add_up_to_the_time(models, images):
 
 @pytest.mark.parametrize('system', [OURS, STOCK, *CROPS])
 def test_everybody_takes_persons_that_are_given(models, given, system):
-    run = build(system, models_of(models, 'rtmpose', flip_test=False, given_boxes=True)).run(given)
+    nobody = Image(given[0].path, BOXES[:0])
+    settled = models_of(models, 'rtmpose', flip_test=False, given_boxes=True)
+    run = build(system, settled).run([*given, nobody])
     assert run['persons'] == 1 + 2 + 3
 
 
@@ -106,6 +109,14 @@ def test_what_the_simple_ways_cannot_run_is_refused(models, name, flip_test, mes
         CropModel(models_of(models, name, flip_test=flip_test))
 
 
+def test_another_device_is_refused(models):
+    settled = Models(
+        pose2d=models.file('rtmpose.py'), pose2d_weights='none', device='cuda:0', flip_test=False
+    )
+    with pytest.raises(ValueError, match='run on the CPU here, not on cuda:0'):
+        CropModel(settled)
+
+
 def test_padded_batches_have_eight_crops(models, given):
     system = CROP_SYSTEMS['padded-batches'](models_of(models, 'rtmpose', flip_test=False), 1)
     assert system.sessions['pose'].get_inputs()[0].shape[0] == 8
@@ -118,14 +129,12 @@ def test_the_detector_finds_persons_for_others(models, images):
     contender = Contender(
         system='detector', models=models_of(models, 'rtmpose', **more), settings={}
     )
-    detector = Detector(contender)
+    detector = Detector(contender, [])
     found = detector.boxes(images)
     assert [boxes.shape[1] for boxes in found] == [4] * 3
-    persons = sum(map(len, found)) + sum(len(boxes) == 0 for boxes in found)
-    assert persons == sum(map(len, found))  # otherwise stock's whole image would count
-    assert detector.run(images)['persons'] == persons
+    assert detector.run(images)['persons'] == sum(map(len, found)) > 0
     with pytest.raises(ValueError, match='no detector to find them with'):
-        Detector(Contender(system='detector', models=models_of(models, 'rtmo'))).boxes(images)
+        Detector(Contender(system='detector', models=models_of(models, 'rtmo')), []).boxes(images)
 
 
 # ------------------------------------------------------------------------------ limits
@@ -146,9 +155,26 @@ def test_limits_are_those_of_the_network(models, images, name, engine):
     assert limits['network_only'] > 0
     assert limits['flop'] > 1e6
     assert limits['limit'] == pytest.approx(limits['best_rate'] / limits['flop'])
-    assert '_test_step' not in vars(ours.inferencer)
+    assert 'test_step' not in vars(ours.inferencer.host)
     after = ours.run(images)
     assert after['persons'] == before['persons']
+
+
+def test_where_nobody_is_there_are_no_limits(models, images):
+    ours = build(OURS, models_of(models, 'rtmpose', given_boxes=True))
+    assert ours.limits([Image(image.path, BOXES[:0]) for image in images]) == {}
+
+
+def test_engines_are_settled_with_images_from_all_over_the_round(models, images):
+    pytest.importorskip('openvino')
+    contender = Contender(
+        system=OURS,
+        models=models_of(models, 'rtmo'),
+        settings={'engine': 'openvino', 'precision': 'int8', 'self_check': False},
+    )
+    ours = build_system(contender, images * 10)
+    assert ours.report()['engines']['pose']['calibrated_with'] == 30
+    assert ours.report()['engine_bytes'] > 1000
 
 
 def test_both_engines_count_the_same_operations(models, images):
@@ -192,24 +218,20 @@ def test_a_best_rate_is_known_where_pytorch_computes():
 
 def test_scenes_bring_their_persons_and_their_ap(models, tmp_path):
     ann_file = write_scenes(tmp_path, 3, seed=1, quiet=True)
-    boxes = annotated_bboxes(ann_file)
-    assert sorted(boxes) == ['000000.jpg', '000001.jpg', '000002.jpg']
-    assert all((found[:, 2:] > found[:, :2]).all() for found in boxes.values())
-    images = [Image(str(tmp_path / name), found) for name, found in sorted(boxes.items())]
+    paths = [str(path) for path in sorted(tmp_path.glob('*.jpg'))]
+    images = with_annotated_persons([*paths, paths[0]], str(ann_file))
+    assert [image.path for image in images] == [*paths, paths[0]]
+    assert all((image.bboxes[:, 2:] > image.bboxes[:, :2]).all() for image in images)
     ours = build(OURS, models_of(models, 'rtmpose', given_boxes=True))
-    assert ours.run(images)['persons'] == sum(map(len, boxes.values()))
+    assert ours.run(images)['persons'] == sum(len(image.bboxes) for image in images)
+    with pytest.raises(AnnotationError, match='photo.jpg is not annotated'):
+        with_annotated_persons(['photo.jpg'], str(ann_file))
     assert 0 <= ours.ap(images, str(ann_file)) <= 1
 
 
 def test_inputs_are_repeated():
     assert repeat(['a', 'b', 'c'], 5) == ['a', 'b', 'c', 'a', 'b']
     assert repeat(['a', 'b', 'c'], 2) == ['a', 'b']
-
-
-def test_persons_are_put_with_their_images():
-    found = with_bboxes([Image('a.jpg')], [np.ones((2, 5))])
-    assert found[0].bboxes.shape == (2, 4)
-    assert found[0].bboxes.dtype == np.float32
 
 
 def test_stock_takes_the_detector_that_the_config_names(models, tmp_path, images):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from factories import load_tool
 from test_report import measured
 
 from mmpose_batch.benchmark import throughput
@@ -46,6 +47,9 @@ def played(monkeypatch):
                 'ap': 0.9,
             }[command]
 
+        def close(self):
+            pass
+
         def __enter__(self):
             return self
 
@@ -86,6 +90,24 @@ def test_who_cannot_run_has_the_reason_in_its_row(played):
     assert found[1].images_per_second == 3.0
 
 
+def test_who_fails_on_the_way_has_the_reason_and_the_others_stay(played, monkeypatch):
+    asked = throughput.ContenderProcess.ask
+
+    def ask(self, command, *arguments):
+        if (self.name, command) in (('stock', 'run'), ('torch fp32', 'limits')):
+            raise ContenderError('it broke')
+        return asked(self, command, *arguments)
+
+    monkeypatch.setattr(throughput.ContenderProcess, 'ask', ask)
+    told = []
+    found = measure([row('stock'), row('ours')], IMAGES, Stopping(), 'stock', tell=told.append)
+    assert found[0].failure == 'it broke'
+    assert found[1].failure is None
+    assert found[1].images_per_second == 3.0
+    assert (found[1].limits, found[1].latency) == ({}, 0.5)
+    assert 'torch fp32: no limits: it broke' in told
+
+
 def test_when_nobody_runs_there_are_reasons_only(played):
     found = measure([row('rtmlib')], IMAGES, Stopping())
     assert [m.failure for m in found] == ['rtmlib is not installed']
@@ -119,14 +141,18 @@ def test_flags_are_those_of_the_tool():
         'num_workers': 2,
         'num_threads': 1,
     }
-    expected = (
-        '--engine openvino --precision bf16 --batch-size 4 --num-workers 2 --num-threads 1 --rect'
-    )
-    assert flags(chosen) == expected
+    args = load_tool('batch_infer').parse_args(['in', '--out-dir', 'out', *flags(chosen).split()])
+    assert (args.engine, args.precision, args.batch_size) == ('openvino', 'bf16', 4)
+    assert (args.num_workers, args.num_threads, args.rect) == (2, 1, True)
+    assert (args.det_batch_size, args.flip_test, args.cpu_affinity) == (None, None, None)
+    chosen.contender.settings['batch_size'] = 'auto'  # 1 would ask for another kind of engine
+    assert '--batch-size auto' in flags(chosen)
 
 
 def test_every_sample_is_written(tmp_path):
-    write_json(tmp_path / 'b.json', describe_machine(), 'command', [measured(), measured('stock')])
+    first = measured()
+    first.report['engines'] = {'pose': {'instances_per_second': {1: 2.0, 2: float('nan')}}}
+    write_json(tmp_path / 'b.json', describe_machine(), 'command', [first, measured('stock')])
     content = json.loads((tmp_path / 'b.json').read_text())
     assert content['command'] == 'command'
     assert content['machine']['cores'] >= 1
