@@ -104,7 +104,7 @@ def cells(measurement: Measurement) -> list[str]:
     """One row of the table."""
     name = measurement.contender.name
     if measurement.failure is not None:
-        return [name, measurement.failure, *[''] * (len(HEADER) - 2)]
+        return [name, 'failed', *[''] * (len(HEADER) - 2)]
     mark = '' if measurement.settled else ' ?'
     rate, ratio = f'{measurement.images_per_second:.2f}', ''
     if measurement.ratios:
@@ -141,6 +141,11 @@ def print_tables(measurements: Sequence[Measurement], console: Console | None = 
     stages = [row for row in map(stage_cells, measurements) if row]
     if stages:
         print_table(('part of the time', *STAGES.values()), stages, console)
+    for measurement in measurements:
+        if measurement.failure is not None:
+            console.print(
+                f'{measurement.contender.name}: {measurement.failure}', soft_wrap=True, markup=False
+            )
     if any(not m.settled for m in measurements if m.failure is None):
         console.print('?: this median has not settled; more rounds or a quieter machine would tell')
 

@@ -120,7 +120,7 @@ def test_a_row_that_has_not_settled_is_marked():
 def test_a_failure_is_a_row():
     failed = Measurement(contender=measured().contender, failure='engine: not installed')
     text = printed(measured('stock'), failed)
-    assert 'engine: not installed' in text
+    assert f'{failed.contender.name}: engine: not installed\n' in text
     assert 'part of the time' not in text
 
 

@@ -31,11 +31,8 @@ def test_everybody_runs_in_turn():
 
 def test_a_machine_that_drifts_does_not_change_a_ratio():
     drift = [1.0, 0.5, 0.25, 2.0, 1.0]
-    found = run_rounds(
-        runs_of([], stock=drift, ours=[2 * x for x in drift]),
-        {'stock': 'stock', 'ours': 'stock'},
-        Stopping(most_rounds=5),
-    )
+    runs = runs_of([], stock=drift, ours=[2 * x for x in drift])
+    found = run_rounds(runs, {'stock': 'stock', 'ours': 'stock'}, Stopping(most_rounds=5))
     assert found.ratios('ours') == [2.0] * 5
     assert found.all_settled(width=0.1)
     assert not Rounds({'stock': drift}).all_settled(width=0.1)  # which are plain rates

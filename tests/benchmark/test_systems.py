@@ -224,7 +224,7 @@ def test_scenes_bring_their_persons_and_their_ap(models, tmp_path):
     assert all((image.bboxes[:, 2:] > image.bboxes[:, :2]).all() for image in images)
     ours = build(OURS, models_of(models, 'rtmpose', given_boxes=True))
     assert ours.run(images)['persons'] == sum(len(image.bboxes) for image in images)
-    with pytest.raises(AnnotationError, match='photo.jpg is not annotated'):
+    with pytest.raises(AnnotationError, match=r'photo\.jpg is not annotated'):
         with_annotated_persons(['photo.jpg'], str(ann_file))
     assert 0 <= ours.ap(images, str(ann_file)) <= 1
 
