@@ -53,6 +53,7 @@ setup(
         'openvino': ['openvino>=2026.4', 'onnx'],
         'onnxruntime': ['onnxruntime', 'onnx'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
+        'benchmark': ['psutil', 'scipy', 'matplotlib'],
         'dev': ['pytest', 'ruff', 'codespell'],
     },
 )

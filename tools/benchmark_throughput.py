@@ -1,32 +1,44 @@
 #!/usr/bin/env python
-r"""Images per second from files to results, beside stock MMPose, in one run.
+r"""Images per second from files to results, and where the time goes, beside others, in one run.
 
-  tools/benchmark_throughput.py photos/ --pose2d CONFIG --pose2d-weights FILE \
-      --engine torch openvino --precision fp32 --batch-size 1 2 4
+  tools/benchmark_throughput.py photos/ --pose2d rtmo-s --engine torch openvino
+  tools/benchmark_throughput.py --scenes 64 --pose2d CONFIG --pose2d-weights FILE \
+      --batch-size 1 2 4 8 --num-threads 1 2 --out-dir bench
+  tools/benchmark_throughput.py photos/ --pose2d rtmpose-s --no-flip-test --against stock rtmlib
+  tools/benchmark_throughput.py photos/ --recommend --max-latency 300 --max-memory 2
 
-Every round runs stock and each setting once over the same images, in turn, so that a machine whose
-speed drifts slows all of them alike; printed are medians over the rounds and the ratio to stock,
-round by round. Both sides read files and make results; neither draws or writes.
+Every row runs in a process of its own. Every round runs each of them once over the same images, in
+turn, so that a machine whose speed drifts slows all of them alike. Rounds go on until the medians
+stand or the time is up; a row whose median does not stand has a question mark. Ours read files and
+write lines of predictions; the others only read and infer.
+
+Written to --out-dir: benchmark.json with every sample, and plots.
+
+Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not.
 """
 
 import argparse
-import itertools
-import json
-import os
-import statistics
+import shlex
 import sys
-import time
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import build_inferencer, fail, quieten_libraries
+from console import check_out_dir, end_by_signals, fail, number, quieten_libraries
 
 if TYPE_CHECKING:
-    from mmpose_batch import BatchPose2DInferencer
+    from mmpose_batch.benchmark.contenders import Contender
+    from mmpose_batch.benchmark.report import Measurement
+    from mmpose_batch.benchmark.work import Image
 
 TOOL = 'benchmark_throughput'
-LEAST = {'images': 1, 'rounds': 1, 'batch_size': 1, 'num_workers': 0, 'num_threads': 1}
-Runner = Callable[[list[str]], int]
+AXES = ('engine', 'precision', 'batch_size', 'num_workers')
+CHOICES = {
+    'engine': ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+    'precision': ('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+}
+AGAINST = ('stock', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,200 +46,255 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
-    parser.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
-    parser.add_argument(
+    work = parser.add_argument_group('images')
+    work.add_argument('inputs', nargs='*', metavar='INPUT', help='folders, image files, globs')
+    work.add_argument(
+        '--scenes', type=number(1), metavar='N', help='draw so many scenes instead of INPUT'
+    )
+    work.add_argument(
+        '--persons', type=number(0), metavar='K', help='people in each scene (default: 1 to 4)'
+    )
+    work.add_argument(
+        '--images', type=number(1), help='of a round; inputs are repeated (default: 64)'
+    )
+    work.add_argument('--ann-file', metavar='FILE', help='COCO annotations of INPUT, for AP')
+
+    model = parser.add_argument_group('model')
+    model.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
+    model.add_argument(
         '--pose2d-weights',
         metavar='FILE',
         help='checkpoint (default: that of the name or config; none: random)',
     )
-    parser.add_argument('--det-model', metavar='MODEL', help='for top-down models')
-    parser.add_argument('--det-weights', metavar='FILE')
-    parser.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
-    parser.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
-    parser.add_argument(
-        '--images', type=int, default=64, help='repeat the inputs to this many (default: 64)'
+    model.add_argument('--det-model', metavar='MODEL', help='for top-down models')
+    model.add_argument('--det-weights', metavar='FILE')
+    model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
+    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    model.add_argument(
+        '--no-flip-test', action='store_true', help='no mirrored images, for anybody'
     )
-    parser.add_argument('--rounds', type=int, default=5, help='rounds that count (default: 5)')
-    parser.add_argument(
-        '--engine', nargs='+', default=['torch'], metavar='E', help='default: torch'
+    model.add_argument(
+        '--given-boxes',
+        action='store_true',
+        help='persons are found, or taken from annotations, beforehand; nobody runs a detector; '
+        'rtmlib and the simple ways always want it',
     )
-    parser.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
-    parser.add_argument(
-        '--batch-size', nargs='+', type=int, default=[None], metavar='N', help='default: automatic'
+
+    rows = parser.add_argument_group('rows: every combination of')
+    rows.add_argument('--engine', nargs='+', metavar='E', help='default: torch')
+    rows.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
+    rows.add_argument('--batch-size', nargs='+', type=size, metavar='N', help='default: automatic')
+    rows.add_argument('--num-workers', nargs='+', type=number(0), default=[None], metavar='N')
+    rows.add_argument('--num-threads', nargs='+', type=number(1), default=[None], metavar='N')
+    rows.add_argument('--cpu-affinity', metavar='CORES', help='of everybody, e.g. 2 or 0-1')
+    rows.add_argument('--rect', action='store_true', default=None, help='pad to the stride')
+    rows.add_argument(
+        '--against',
+        nargs='*',
+        choices=AGAINST,
+        default=['stock'],
+        help='others in the same run; ratios are taken to the first (default: stock)',
     )
-    parser.add_argument('--num-workers', nargs='+', type=int, default=[None], metavar='N')
-    parser.add_argument(
-        '--rect', action='store_true', default=None, help='ours: pad to the stride, not to a square'
+
+    rounds = parser.add_argument_group('rounds')
+    rounds.add_argument('--rounds', type=number(1), default=5, help='at least (default: 5)')
+    rounds.add_argument('--max-rounds', type=number(1), help='default: 25')
+    rounds.add_argument(
+        '--interval',
+        type=float,
+        default=0.1,
+        help='width of the 90%% interval of a median, as a part of it, at which it stands '
+        '(default: 0.1)',
     )
-    parser.add_argument(
-        '--no-flip-test', action='store_true', help='no mirrored images, for both sides'
+    rounds.add_argument(
+        '--time-limit', type=float, default=0, metavar='S', help='no round starts later'
     )
-    parser.add_argument('--num-threads', type=int, metavar='N', help="torch's threads")
-    parser.add_argument('--json', metavar='FILE', help='also write every sample here')
+
+    output = parser.add_argument_group('output')
+    output.add_argument('--out-dir', metavar='DIR', help='for benchmark.json and plots')
+    output.add_argument(
+        '--recommend',
+        action='store_true',
+        help='print the flags of batch_infer.py that are fastest here; tries engines and batches '
+        'where none are named',
+    )
+    output.add_argument(
+        '--max-latency', type=float, metavar='MS', help='of one image alone, for --recommend'
+    )
+    output.add_argument('--max-memory', type=float, metavar='GB', help='resident, for --recommend')
+    output.add_argument('--quiet', action='store_true', help='print the tables only')
     args = parser.parse_args(arguments)
-    for name, least in LEAST.items():
-        values = getattr(args, name)
-        for value in values if isinstance(values, list) else [values]:
-            if value is not None and value < least:
-                option = name.replace('_', '-')
-                parser.error(f'--{option}: expected a number from {least}, found {value}')
-    folder = os.path.dirname(os.path.abspath(args.json or '.'))
-    if not os.access(folder, os.W_OK):  # found out before the rounds, not after
-        parser.error(f'--json: cannot write into {folder}')
+    check(parser, args)
     return args
 
 
+def size(text: str) -> int | str:
+    """A batch size: a number from 1, or ``auto``."""
+    return text if text == 'auto' else number(1)(text)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what does not go together, before anything is started."""
+    if bool(args.inputs) == bool(args.scenes):
+        parser.error('expected either INPUT or --scenes')
+    if args.persons is not None and not args.scenes:
+        parser.error('--persons: of use with --scenes only')
+    if args.ann_file and args.scenes:
+        parser.error('--ann-file: scenes have annotations of their own')
+    if not args.recommend and (args.max_latency is not None or args.max_memory is not None):
+        parser.error('--max-latency, --max-memory: of use with --recommend only')
+    if args.max_rounds is None:
+        args.max_rounds = max(args.rounds, 25)
+    if args.max_rounds < args.rounds:
+        parser.error(f'--max-rounds: expected a number from --rounds, found {args.max_rounds}')
+    if not args.interval > 0 or not args.time_limit >= 0:
+        parser.error('--interval, --time-limit: expected positive numbers')
+    for name, known in CHOICES.items():
+        for value in getattr(args, name) or ():
+            if value not in known:
+                parser.error(f'--{name}: expected some of {", ".join(known)}, found {value}')
+    if args.out_dir:
+        check_out_dir(parser, args.out_dir)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
-    args = parse_args(arguments)
     quieten_libraries()
-    import torch  # and mmpose with it takes seconds: --help answers before
+    # mmpose takes seconds to load: --help and wrong options answer before.
+    from mmpose_batch.benchmark.machine import noise
+    from mmpose_batch.benchmark.process import ContenderError
+    from mmpose_batch.benchmark.report import print_tables
+    from mmpose_batch.benchmark.rounds import Stopping
+    from mmpose_batch.benchmark.throughput import measure
 
-    from mmpose_batch import CheckpointError, EngineError, InputError
-    from mmpose_batch.run import RunError
+    def tell(line: str) -> None:
+        if not args.quiet:
+            print(line, file=sys.stderr)
 
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
-    try:
-        paths = find_images(args)
-        runners = build_runners(args)
-    except (CheckpointError, EngineError, RunError) as error:
-        return fail(TOOL, 1, error)
-    except ValueError as error:
-        return fail(TOOL, 2, error)
-    warn_of_noise(args.rounds)
-    try:
-        rates, persons = measure(runners, paths, args.rounds)
-    except EngineError as error:
-        return fail(TOOL, 1, error)
-    except InputError as error:
-        reason = f'every image must be good for stock too; this one is not: {error}'
-        return fail(TOOL, 1, reason)
-    report(rates, persons)
-    if args.json:
-        with open(args.json, 'w', encoding='utf-8') as file:
-            json.dump({'arguments': vars(args), 'images_per_second': rates}, file, indent=2)
-    return 0
-
-
-def warn_of_noise(rounds: int) -> None:
-    """Say what makes the figures worth little."""
-    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    if load > 0.5 * cores:
-        print(f'warning: the machine is busy (load {load:.1f} on {cores} cores)', file=sys.stderr)
-    if rounds < 3:
-        print('warning: fewer than 3 rounds do not tell a ratio from noise', file=sys.stderr)
-
-
-def find_images(args: argparse.Namespace) -> list[str]:
-    """The inputs, over and over, until there are as many as asked for."""
-    from mmpose_batch.sources import list_inputs
-
-    paths = list_inputs(args.inputs)
-    if not paths:
-        raise ValueError(f'no images in {", ".join(args.inputs)}')
-    return list(itertools.islice(itertools.cycle(paths), args.images))
+    with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
+        try:
+            stopping = Stopping(
+                rounds=args.rounds,
+                most_rounds=args.max_rounds,
+                width=args.interval,
+                seconds=args.time_limit,
+            )
+            rows = build_contenders(args)
+            images, ann_file = find_images(args, rows, folder)
+        except ContenderError as error:
+            return fail(TOOL, 1, error)
+        except ValueError as error:
+            return fail(TOOL, 2, error)
+        if noise():
+            tell(f'warning: {noise()}')
+        reference = args.against[0] if args.against else None
+        measured = measure(rows, images, stopping, reference, ann_file, tell)
+    failed = [row for row in measured if row.failure is not None]
+    if len(failed) == len(measured):
+        return fail(TOOL, 1, failed[-1].failure)
+    print_tables(measured)
+    if args.out_dir:
+        write(Path(args.out_dir), measured)
+    if args.recommend and not recommend(args, measured):
+        return fail(TOOL, 1, 'nothing that ran keeps within the limits')
+    return 3 if failed else 0
 
 
-def build_runners(args: argparse.Namespace) -> dict[str, Runner]:
-    """Stock, and one batched inferencer for each combination of settings."""
-    from mmpose_batch.models import default_filters
+def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
+    """The rows that the arguments ask for."""
+    from mmpose_batch.benchmark.contenders import NEED_BOXES, Models, sweep
+    from mmpose_batch.cores import parse_cores
+    from mmpose_batch.engines.host import is_installed
+    from mmpose_batch.models import load_config
 
-    models = {
-        'det_model': args.det_model,
-        'det_weights': args.det_weights,
-        'det_cat_ids': args.det_cat_ids,
-        'device': args.device,
-    }
-    ours = {**models, 'rect': args.rect, 'flip_test': False if args.no_flip_test else None}
-    runners = {}
-    for engine, precision in itertools.product(args.engine, args.precision):
-        inferencer = build_inferencer(
-            *(args.pose2d, args.pose2d_weights),
-            **{**ours, 'engine': engine, 'precision': precision, 'on_error': 'raise'},
-        )
-        filters = default_filters(inferencer.cfg)
-        for batch_size, workers in itertools.product(args.batch_size, args.num_workers):
-            name = precision if engine == 'torch' else f'{engine} {precision}'
-            name += '' if batch_size is None else f', batch {batch_size}'
-            name += '' if workers is None else f', {workers} workers'
-            runners[name] = batched_runner(inferencer, batch_size, workers, filters)
-    # Last, since it tells less of a bad image than the others.
-    return {**runners, 'stock': build_stock(args, models)}
-
-
-def build_stock(args: argparse.Namespace, models: dict) -> Runner:
-    """MMPose's own inferencer, untouched; only its checkpoints are let through torch's check."""
-    import torch
-    from mmpose.apis.inferencers import Pose2DInferencer
-
-    from mmpose_batch.checkpoint import allowed_types
-    from mmpose_batch.detection import WHOLE_IMAGE
-    from mmpose_batch.models import default_filters, load_config
-    from mmpose_batch.options import merge_settings
-
-    cfg, own_weights = load_config(args.pose2d)
-    weights = args.pose2d_weights or own_weights
-    own = merge_settings(cfg.get('inferencer', {}), models)
-    settings = {key: own[key] for key in models if key in own}
-    if isinstance(own.get('det_model'), str) and own['det_model'] not in WHOLE_IMAGE:
-        # By our names, which stock does not know; its None for the categories finds nobody.
-        det_cfg, det_weights = load_config(own['det_model'], 'mmdet')
-        defaults = {'det_weights': det_weights, 'det_cat_ids': [0]}
-        settings = {**defaults, **settings, 'det_model': det_cfg.filename}
-    if settings.get('det_weights') == 'none':
-        settings['det_weights'] = None
-    if args.no_flip_test:
-        cfg.model.test_cfg.flip_test = False
-    torch.manual_seed(0)  # as for the others, where weights are random
-    with allowed_types():
-        stock = Pose2DInferencer(cfg, None if weights == 'none' else weights, **settings)
-    filters = default_filters(stock.cfg)
-    return lambda paths: sum(len(r['predictions'][0]) for r in stock(paths, **filters))
+    axes = {name: getattr(args, name) for name in AXES}
+    if axes['engine'] is None:
+        more = ('openvino', 'onnxruntime') if args.recommend else ()
+        axes['engine'] = ['torch', *filter(is_installed, more)]
+    if axes['batch_size'] is None:
+        axes['batch_size'] = [1, 'auto'] if args.recommend else [None]
+    if args.cpu_affinity is not None:
+        parse_cores(args.cpu_affinity)
+    models = Models(
+        pose2d=args.pose2d,
+        pose2d_weights=args.pose2d_weights,
+        det_model=args.det_model,
+        det_weights=args.det_weights,
+        det_cat_ids=None if args.det_cat_ids is None else tuple(args.det_cat_ids),
+        device=args.device,
+        flip_test=False if args.no_flip_test else None,
+        given_boxes=args.given_boxes or bool(set(args.against) & set(NEED_BOXES)),
+    )
+    if models.given_boxes and load_config(args.pose2d)[0].get('data_mode') != 'topdown':
+        raise ValueError('--given-boxes, rtmlib, simple ways: only top-down models take boxes')
+    axes = {name: list(dict.fromkeys(values)) for name, values in axes.items()}
+    against, threads = (list(dict.fromkeys(v)) for v in (args.against, args.num_threads))
+    return list(sweep(models, against, axes, threads, args.cpu_affinity, rect=args.rect))
 
 
-def batched_runner(
-    inferencer: 'BatchPose2DInferencer', batch_size: int | None, workers: int | None, filters: dict
-) -> Runner:
-    """One setting of a batched inferencer, through the same call as stock."""
+def find_images(
+    args: argparse.Namespace, rows: 'list[Contender]', folder: str
+) -> 'tuple[list[Image], str | None]':
+    """The images of a round, with their persons where these are given, and annotations."""
     from dataclasses import replace
 
-    settled = inferencer.options
-    options = settled if workers is None else replace(settled, num_workers=workers)
+    from mmpose_batch.benchmark.throughput import find_persons
+    from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
+    from mmpose_batch.evaluation import read_annotations
+    from mmpose_batch.scenes import SceneOptions, write_scenes
+    from mmpose_batch.sources import list_inputs
 
-    def run(paths: list[str]) -> int:
-        inferencer.options = options
-        results = inferencer(paths, batch_size=batch_size, **filters)
-        return sum(len(result['predictions'][0]) for result in results)
-
-    return run
-
-
-def measure(
-    runners: dict[str, Runner], paths: list[str], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    """Images per second of every runner in every round, and the persons that it found."""
-    rates: dict[str, list[float]] = {name: [] for name in runners}
-    persons = {name: run(paths[:4]) for name, run in runners.items()}  # warm-up
-    for number in range(rounds):
-        for name, run in runners.items():
-            start = time.perf_counter()
-            persons[name] = run(paths)
-            rates[name].append(len(paths) / (time.perf_counter() - start))
-            print(f'round {number + 1}: {name}: {rates[name][-1]:.2f} images/s', file=sys.stderr)
-    return rates, persons
+    ann_file = args.ann_file
+    if args.scenes:
+        people = {} if args.persons is None else {'persons': (args.persons, args.persons)}
+        options = SceneOptions(**people)
+        ann_file = str(write_scenes(folder, args.scenes, 0, options, quiet=args.quiet))
+    elif ann_file is not None:
+        read_annotations(ann_file)  # found out before the rounds whether it can be
+    paths = list_inputs(args.inputs or [folder])
+    if not paths:
+        raise ValueError(f'no images in {", ".join(args.inputs)}')
+    paths = repeat(paths, args.images or args.scenes or 64)
+    models = rows[0].models
+    if not models.given_boxes:
+        return [Image(path) for path in paths], ann_file
+    if ann_file is not None:
+        return with_annotated_persons(paths, ann_file), ann_file
+    found = find_persons(replace(models, given_boxes=False), [Image(path) for path in paths])
+    return found, None
 
 
-def report(rates: dict[str, list[float]], persons: dict[str, int]) -> None:
-    """Print the table: median rate, median, least and greatest ratio to stock."""
-    rates = {'stock': rates['stock'], **rates}
-    width = max(map(len, rates))
-    print(f'{"":{width}}  images/s   ratio to stock (least to greatest)   persons')
-    for name, samples in rates.items():
-        ratios = [ours / stock for ours, stock in zip(samples, rates['stock'], strict=True)]
-        spread = f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})'
-        print(f'{name:{width}}  {statistics.median(samples):8.2f}   {spread:34}   {persons[name]}')
+def write(folder: Path, measured: 'Sequence[Measurement]') -> None:
+    """Write every sample, and the plots."""
+    from mmpose_batch.benchmark.machine import describe_machine
+    from mmpose_batch.benchmark.plots import plot_all
+    from mmpose_batch.benchmark.throughput import write_json
+
+    command = shlex.join(['tools/benchmark_throughput.py', *sys.argv[1:]])
+    write_json(folder / 'benchmark.json', describe_machine(), command, measured)
+    names = [path.name for path in plot_all(measured, folder)]
+    print(f'{folder}: benchmark.json, {", ".join(names)}')
+
+
+def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bool:
+    """Print the flags that are best within the limits; whether there are such."""
+    from mmpose_batch.benchmark.throughput import best, flags
+
+    latency = None if args.max_latency is None else args.max_latency / 1e3
+    memory = None if args.max_memory is None else args.max_memory * 1e9
+    chosen = best(measured, latency, memory)
+    if chosen is None:
+        return False
+    print(
+        f'best here: {flags(chosen)}\n({chosen.images_per_second:.2f} images/s, one image alone '
+        f'{chosen.latency * 1e3:.0f} ms, {chosen.report["peak_memory"]["resident"] / 1e9:.2f} GB)'
+    )
+    return True
 
 
 if __name__ == '__main__':

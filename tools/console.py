@@ -1,9 +1,13 @@
 """What the tools share: how they fail, build a model, and keep the libraries quiet."""
 
+import argparse
 import logging
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,9 +41,38 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
         ) from error
 
 
+def number(least: int) -> Callable[[str], int]:
+    """A type of argument: a whole number from ``least``."""
+
+    def parse(text: str) -> int:
+        if not text.lstrip('-').isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f'expected a number from {least}, found {text}')
+        return int(text)
+
+    return parse
+
+
+def check_out_dir(parser: argparse.ArgumentParser, path: str) -> None:
+    """Make a folder for results, or refuse it: before the work, not after it."""
+    with suppress(OSError):
+        os.makedirs(path, exist_ok=True)
+    if not os.path.isdir(path) or not os.access(path, os.W_OK):
+        parser.error(f'--out-dir: cannot write into {path}')
+
+
+def end_by_signals(tool: str, run: Callable[[], int]) -> int:
+    """Run a tool so that SIGTERM and Ctrl-C end what it started; returns its exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return run()
+    except KeyboardInterrupt:
+        return fail(tool, 130, 'interrupted')
+
+
 def quieten_libraries() -> None:
     """Keep what the libraries say about themselves off the screen."""
     warnings.filterwarnings('ignore')
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # and processes that are started
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a record of ours
     from mmengine.logging import MMLogger
 

@@ -34,6 +34,14 @@ class EngineCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
+        self._used: set[Path] = set()
+
+    @property
+    def bytes_used(self) -> int:
+        """Size of the entries that were asked for."""
+        there = (entry for entry in self._used if entry.exists())  # others may clear the cache
+        files = (path for entry in there for path in entry.iterdir())
+        return sum(path.stat().st_size for path in files)
 
     def entry(self, key: str, build: Callable[[Path], None]) -> Path:
         """The folder of one entry, built if it is not there.
@@ -44,6 +52,7 @@ class EngineCache:
         """
         entry = self.folder / key
         if _intact(entry):
+            self._used.add(entry)
             return entry
         self.folder.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f'.{key[:16]}-', dir=self.folder))
@@ -51,6 +60,7 @@ class EngineCache:
             build(building)
             sums = {path.name: _sha256(path) for path in sorted(building.iterdir())}
             (building / _SUMS).write_text(json.dumps(sums))
+            self._used.add(entry)
             return self._put(building, entry)
         finally:
             shutil.rmtree(building, ignore_errors=True)
@@ -133,15 +143,23 @@ def versions() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's model, as far as the system tells it."""
+    """The processor's model and what it can do, as far as the system tells it."""
+    flags_sum = hashlib.sha256(_cpuinfo('flags').encode()).hexdigest()[:16]
+    return f'{processor_name()} {flags_sum}'
+
+
+def processor_name() -> str:
+    """The processor's model."""
+    return _cpuinfo('model name') or platform.processor()
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux tells of the first core; empty where it does not."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
-        return platform.processor()
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    flags = [line.split(':', 1)[1].strip() for line in lines if line.startswith('flags')]
-    flags_sum = hashlib.sha256(flags[0].encode()).hexdigest()[:16] if flags else ''
-    return f'{names[0] if names else platform.processor()} {flags_sum}'
+        return ''
+    return next((line.split(':', 1)[1].strip() for line in lines if line.startswith(field)), '')
 
 
 def _intact(entry: Path) -> bool:

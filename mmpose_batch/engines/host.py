@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from importlib import import_module
@@ -93,7 +94,8 @@ class EngineHost:
         options: What is asked for.
 
     Attributes:
-        parallel: Test steps that may run at a time.
+        parallel: Test steps that may be asked for at a time.
+        at_a_time: Of these, how many run side by side; the others wait.
         report: Engine, precision, and how the check went, for ``run.json``.
         sampling: Whether batches are collected, and PyTorch computes them.
         adopted: The engine that ``auto`` came to in the run that goes on; None
@@ -110,11 +112,13 @@ class EngineHost:
         self.adopted: str | None = None
         alone = options.latency or options.engine in ('torch', 'torch-compile')
         self.parallel = 1 if alone else PARALLEL
+        self.at_a_time = 1
         self.report: dict[str, Any] = {'engine': options.engine, 'precision': options.precision}
         self._model = model
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._samples: list[Sample] = []
+        self._seam: Seam | None = None
         if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
             self._take_torch()
             return
@@ -151,6 +155,15 @@ class EngineHost:
     @cached_property
     def _cache(self) -> EngineCache:
         return open_cache(self.options.cache)
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Size of the files that the engine was built to and is loaded from."""
+        return 0 if self._seam is None else self._cache.bytes_used
+
+    def by_torch(self) -> AbstractContextManager[None]:
+        """In this block, and this thread, PyTorch computes whatever the engine is."""
+        return nullcontext() if self._seam is None else self._seam.reference()
 
     @property
     def settled(self) -> bool:
@@ -333,7 +346,8 @@ class EngineHost:
             )
 
     def _take(self, name: str, engine: Engine | None) -> None:
-        self._turns = threading.Semaphore(getattr(engine, 'parallel', 1))
+        self.at_a_time = getattr(engine, 'parallel', 1)
+        self._turns = threading.Semaphore(self.at_a_time)
         self.report['engine'] = name
         self.report['description'] = getattr(engine, 'description', f'PyTorch {torch.__version__}')
         self._settled.set()

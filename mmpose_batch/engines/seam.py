@@ -254,11 +254,15 @@ def head_of(model: nn.Module) -> nn.Module | None:
 
 
 def has_seam(model: nn.Module) -> bool:
+    """Whether an engine can take the place of a model's network."""
+    return predicts_by_head(model) and is_known_preprocessor(model.data_preprocessor)
+
+
+def predicts_by_head(model: nn.Module) -> bool:
     """Whether a model's head gets its outputs by ``head.forward(extract_feat(inputs))``."""
     return (
         getattr(type(model), 'predict', None) in _PREDICTS
         and type(head_of(model)).__name__ not in _OWN_WAYS
-        and is_known_preprocessor(model.data_preprocessor)
     )
 
 

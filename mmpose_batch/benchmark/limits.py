@@ -1,0 +1,223 @@
+"""What the network alone takes, and what the processor could do at best."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..engines.host import EngineHost
+from ..engines.seam import head_of, predicts_by_head
+
+if TYPE_CHECKING:
+    from ..inferencer import BatchPose2DInferencer
+
+_DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+# Channels, side and images of convolutions to try: between them lies what caches like best.
+_CONVOLUTIONS = ((128, 40, 4), (256, 20, 8), (256, 40, 2), (512, 16, 8))
+_REPEATS = 3
+
+
+class Probe:
+    """Times the network of a model, and keeps its inputs, while the model runs.
+
+    Args:
+        model: Of an inferencer or a detector, with its engine.
+
+    Attributes:
+        seconds: Spent in the network, over all threads.
+        groups: Inputs of the network; those of one group were computed together, as
+            both halves of a flip test are.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.seconds = 0.0
+        self.groups: list[list[Tensor]] = []
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """In this block the model is timed."""
+        head = head_of(self.model)
+        extract_feat, forward = self.model.extract_feat, head.forward
+        before = [(self.model, 'extract_feat'), (head, 'forward')]
+        own = [(part, name, vars(part).get(name)) for part, name in before]
+        self.model.extract_feat = lambda inputs: self._extract_feat(extract_feat, inputs)
+        head.forward = lambda *args, **kwargs: self._forward(forward, *args, **kwargs)
+        try:
+            yield
+        finally:
+            for part, name, function in own:
+                if function is None:
+                    delattr(part, name)
+                else:
+                    setattr(part, name, function)
+
+    def _extract_feat(self, function: Callable, inputs: Tensor) -> Any:
+        with self._lock:
+            group = getattr(self._thread, 'group', None)
+            if group is None:
+                group = self._thread.group = []
+                self.groups.append(group)
+            group.append(inputs)
+        return self._timed(function, inputs)
+
+    def _forward(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        self._thread.group = None
+        return self._timed(function, *args, **kwargs)
+
+    def _timed(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        result = function(*args, **kwargs)
+        _wait_for_device()
+        with self._lock:
+            self.seconds += time.perf_counter() - start
+        return result
+
+
+def measure_limits(
+    inferencer: 'BatchPose2DInferencer', run: Callable[[], Any], images: int
+) -> dict[str, Any]:
+    """What the networks alone take for a round.
+
+    Args:
+        inferencer: Whose networks.
+        run: Runs one round with it.
+        images: In the round.
+
+    Returns:
+        ``network_share``, the part of the pose model's test steps that is its network;
+        ``network_only``, images per second if nothing but the networks were run;
+        ``flop``, floating point operations for an image; ``best_rate``, the operations
+        per second of the best convolution on this machine in that precision, None
+        where PyTorch has none; ``limit``, images per second at that rate. Nothing
+        where a network is not told from the rest of its model, or was not run.
+    """
+    if not all(host.settled for host in inferencer.hosts.values()):
+        run()
+    models = {'pose': inferencer.model}
+    if inferencer.detector is not None:
+        models['detector'] = inferencer.detector.model
+    if not all(map(predicts_by_head, models.values())):
+        return {}
+    probes = {name: Probe(model) for name, model in models.items()}
+    steps = _TestSteps(inferencer)
+    with ExitStack() as stack:
+        for probe in (*probes.values(), steps):
+            stack.enter_context(probe.attached())
+        run()
+    if not all(probe.groups for probe in probes.values()):
+        return {}
+    hosts = inferencer.hosts
+    seconds = sum(replay(probe, hosts[name]) for name, probe in probes.items())
+    flop = sum(count_flop(probe, hosts[name]) for name, probe in probes.items()) / images
+    best = best_rate(hosts['pose'].report['precision'], next(inferencer.model.parameters()).device)
+    return {
+        'network_share': probes['pose'].seconds / steps.seconds,
+        'network_only': images / seconds,
+        'flop': flop,
+        'best_rate': best,
+        'limit': None if best is None else best / flop,
+    }
+
+
+def replay(probe: Probe, host: EngineHost) -> float:
+    """Seconds that the network takes for what was kept, as many batches at a time as before."""
+    head = head_of(probe.model)
+
+    @torch.no_grad()
+    def compute(group: list[Tensor]) -> None:
+        features = [probe.model.extract_feat(inputs) for inputs in group]
+        for feature in features:
+            head.forward(feature)
+
+    times = []
+    with ThreadPoolExecutor(host.at_a_time) as pool:
+        for _ in range(_REPEATS):
+            start = time.perf_counter()
+            list(pool.map(compute, probe.groups))
+            _wait_for_device()
+            times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+@torch.no_grad()
+def count_flop(probe: Probe, host: EngineHost) -> int:
+    """Floating point operations of all that was kept, counted by PyTorch."""
+    shapes: defaultdict[Any, int] = defaultdict(int)
+    examples: dict[Any, Tensor] = {}
+    for inputs in (inputs for group in probe.groups for inputs in group):
+        key = tuple(inputs.shape[1:]), inputs.dtype
+        shapes[key] += len(inputs)
+        examples[key] = inputs[:1]
+    total = 0
+    for key, count in shapes.items():
+        with host.by_torch(), FlopCounterMode(display=False) as counter:
+            head_of(probe.model).forward(probe.model.extract_feat(examples[key]))
+        total += count * counter.get_total_flops()
+    return total
+
+
+@torch.no_grad()
+def best_rate(precision: str, device: torch.device) -> float | None:
+    """Operations per second of the fastest convolution of some, in PyTorch."""
+    dtype = _DTYPES.get(precision)
+    if dtype is None:
+        return None
+    best = 0.0
+    scale, calls = (8, 20) if device.type == 'cuda' else (1, 1)  # a GPU wants much at a time
+    for channels, side, images in _CONVOLUTIONS:
+        count = images * scale
+        inputs = torch.randn(count, channels, side, side, dtype=dtype, device=device)
+        weight = torch.randn(channels, channels, 3, 3, dtype=dtype, device=device)
+        inputs, weight = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, weight))
+        flop = 2 * count * side**2 * channels**2 * 9
+        for _ in range(10):
+            start = time.perf_counter()
+            for _ in range(calls):
+                conv2d(inputs, weight, padding=1)
+            _wait_for_device()
+            best = max(best, calls * flop / (time.perf_counter() - start))
+    return best
+
+
+class _TestSteps:
+    """Times the pose model's test steps of an inferencer, normalising and decoding included."""
+
+    def __init__(self, inferencer: 'BatchPose2DInferencer') -> None:
+        self._inferencer = inferencer
+        self.seconds = 0.0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        host = self._inferencer.host
+        test_step = host.test_step
+
+        def timed(run: Callable[[], Any]) -> Any:
+            start = time.perf_counter()
+            result = run()
+            with self._lock:
+                self.seconds += time.perf_counter() - start
+            return result
+
+        # Inside its turn: the wait for that is no work.
+        host.test_step = lambda run: test_step(lambda: timed(run))
+        try:
+            yield
+        finally:
+            del host.test_step
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,210 @@
+"""A process of its own for each contender: its memory, threads and start are its alone."""
+
+import logging
+import multiprocessing
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any
+
+import cv2
+import numpy as np
+
+from .contenders import Contender
+from .latency import keep_pace, measure_each
+from .work import Image
+
+# Images that are kept decoded.
+_MOST_DECODED = 100
+# Images that are run alone, for the latency.
+_SINGLE = 10
+
+
+class ContenderError(RuntimeError):
+    """A contender that cannot run. Its message is one line."""
+
+
+class ContenderProcess:
+    """Starts a contender and has it run rounds.
+
+    Args:
+        contender: Who.
+        images: What one round infers.
+
+    Attributes:
+        start: Seconds until it was loaded (``load``) and until its first result
+            (``first_result``), from the start of its process, and of the first run.
+
+    Raises:
+        ContenderError: It cannot be built, or not run.
+    """
+
+    def __init__(self, contender: Contender, images: Sequence[Image]) -> None:
+        context = multiprocessing.get_context('spawn')
+        self._connection, other = context.Pipe()
+        self._process = context.Process(
+            target=_serve_alone,
+            args=(contender, list(images), time.monotonic(), other),
+            daemon=True,
+        )
+        self._process.start()
+        other.close()
+        try:
+            self.start: dict[str, float] = self._answer()
+        except ContenderError:
+            self.close()
+            raise
+
+    def ask(self, command: str, *arguments: Any) -> Any:
+        """What one of the commands returns, see :func:`serve`.
+
+        Raises:
+            ContenderError: It failed.
+        """
+        try:
+            self._connection.send((command, *arguments))
+        except OSError as error:
+            raise self._ended() from error
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        self._connection.close()
+        self._process.kill()
+        self._process.join()
+
+    def _answer(self) -> Any:
+        try:
+            good, answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._ended() from error
+        if not good:
+            raise ContenderError(answer)
+        return answer
+
+    def _ended(self) -> ContenderError:
+        self._process.join()
+        return ContenderError(f'its process ended with status {self._process.exitcode}')
+
+    def __enter__(self) -> 'ContenderProcess':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def serve(
+    contender: Contender, images: list[Image], started: float, connection: Connection
+) -> None:
+    """Build a contender, warm it up, and do what comes down the connection, until it closes.
+
+    Commands are methods of a :class:`.systems.System`, and
+
+    - ``latency``: seconds from one image alone to its result;
+    - ``latencies`` and ``pace``: see :mod:`.latency`, with indices, or rate and
+      number, of frames, and whether these are decoded beforehand;
+    - ``report``: the system's, with the peak memory.
+    """
+    with suppress(OSError):  # the tool is gone
+        try:
+            system = _build(contender, images)
+            loaded = time.monotonic() - started
+            first_run = system.run(images[:1])['seconds']
+            first_result = time.monotonic() - started
+            system.run(images)  # what is compiled for a size of batches is, now
+        except Exception as error:  # of whatever library it is made of
+            connection.send((False, _one_line(error)))
+            return
+        start = {'load': loaded, 'first_result': first_result, 'first_run': first_run}
+        connection.send((True, start))
+        with suppress(EOFError):
+            while True:
+                command, *arguments = connection.recv()
+                try:
+                    answer = True, _COMMANDS.get(command, _ask)(system, images, command, *arguments)
+                except Exception as error:
+                    answer = False, _one_line(error)
+                connection.send(answer)
+
+
+def _serve_alone(*arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the tool is the end of this process
+    serve(*arguments)
+
+
+def _one_line(error: Exception) -> str:
+    logging.getLogger('mmpose_batch').debug(traceback.format_exc())
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def _ask(system: Any, images: list[Image], command: str, *arguments: Any) -> Any:
+    """A method of the system itself."""
+    return getattr(system, command)(images, *arguments)
+
+
+def _latency(system: Any, images: list[Image], command: str) -> float:
+    return median(system.run([image])['seconds'] for image in images[:_SINGLE])
+
+
+def _one_by_one(system: Any, images: list[Image], command: str, *arguments: Any) -> Any:
+    *arguments, decoded = arguments
+    measure = {'latencies': measure_each, 'pace': keep_pace}[command]
+    return measure(_frames(system, images, decoded), *arguments)
+
+
+def _report(system: Any, images: list[Image], command: str) -> dict[str, Any]:
+    return {**system.report(), 'peak_memory': peak_memory()}
+
+
+_COMMANDS: dict[str, Callable] = {
+    'latency': _latency,
+    'latencies': _one_by_one,
+    'pace': _one_by_one,
+    'report': _report,
+}
+
+
+@lru_cache(_MOST_DECODED)
+def _decoded(path: str) -> np.ndarray:
+    return cv2.imread(path)
+
+
+def _frames(system: Any, images: Sequence[Image], decoded: bool) -> Callable[[int], object]:
+    """What infers the frame of an index: the images over and over."""
+    sources: list[Any] = [image.path for image in images]
+    if decoded:
+        sources = [_decoded(path) for path in sources[:_MOST_DECODED]]
+    return lambda index: system.infer(sources[index % len(sources)])
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory that this process held, in bytes: ``resident``, and ``gpu`` by PyTorch."""
+    import torch
+
+    peak = {'resident': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if torch.cuda.is_available():
+        peak['gpu'] = torch.cuda.max_memory_reserved()
+    return peak
+
+
+def _build(contender: Contender, images: list[Image]) -> Any:
+    import torch
+    from mmengine.logging import MMLogger
+
+    from ..cores import bind_to_cores, default_threads, parse_cores
+
+    sys.stdout = sys.stderr  # what libraries print is no part of the tables
+    MMLogger.get_current_instance().setLevel(logging.ERROR)
+    if contender.cpu_affinity is not None:
+        bind_to_cores(parse_cores(contender.cpu_affinity))
+    torch.set_num_threads(default_threads())  # PyTorch counted before it was bound
+    from .systems import build_system
+
+    return build_system(contender, images)

@@ -1,0 +1,173 @@
+"""What was measured, as rows, a table and Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .contenders import NEED_BOXES, Contender
+from .rounds import Rounds, estimate
+
+# Stages of a run, in its order; what they are called in a table.
+STAGES = {
+    'waiting': 'waiting for data',
+    'detection': 'detector',
+    'network': 'network',
+    'decoding': 'before and after it',
+    'writing': 'writing',
+    'other': 'other',
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Measurement:
+    """One contender's figures.
+
+    Attributes:
+        contender: Who.
+        failure: Why it could not run; None if it did.
+        start: Seconds until loaded and until the first result.
+        samples: What each round returned.
+        rates: Images per second of each round.
+        ratios: To the reference of each round; empty without one.
+        settled: Whether the median stands.
+        limits, report: Of its system.
+        latency: Seconds from one image alone to its result.
+        ap: On annotated images.
+    """
+
+    contender: Contender
+    failure: str | None = None
+    start: dict[str, float] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    ratios: list[float] = field(default_factory=list)
+    settled: bool = False
+    limits: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    latency: float = float('nan')
+    ap: float | None = None
+
+    def take(self, name: str, rounds: Rounds, width: float) -> None:
+        """Keep what the rounds gave."""
+        self.rates = rounds.rates[name]
+        self.ratios = rounds.ratios(name)
+        self.settled = rounds.settled(name, width)
+
+    @property
+    def images_per_second(self) -> float:
+        """The median."""
+        return median(self.rates)
+
+    @property
+    def persons(self) -> int:
+        """Found in a round."""
+        return self.samples[-1]['persons']
+
+    @property
+    def persons_per_second(self) -> float:
+        """The median."""
+        return median(sample['persons'] / sample['seconds'] for sample in self.samples)
+
+    def shares(self) -> dict[str, float]:
+        """Part of the time that each stage took; empty where nobody knows."""
+        if not self.samples or not self.samples[0]['stages']:
+            return {}
+        total = sum(sample['seconds'] for sample in self.samples)
+        shares = {
+            name: sum(sample['stages'].get(name, 0.0) for sample in self.samples) / total
+            for name in STAGES
+        }
+        inside = self.limits.get('network_share', 1.0)
+        shares['decoding'] = shares['network'] * (1 - inside)
+        shares['network'] *= inside
+        return shares
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``benchmark.json``."""
+        return {'name': self.contender.name, **asdict(self), 'shares': self.shares()}
+
+
+# Of a table that goes into a file.
+_FILE_WIDTH = 160
+
+HEADER = (
+    *('', 'images/s', 'ratio (interval)', 'persons/s', 'persons', 'AP', 'network only'),
+    *('of the limit', 'memory', 'first result'),
+)
+
+
+def cells(measurement: Measurement) -> list[str]:
+    """One row of the table."""
+    name = measurement.contender.name
+    if measurement.failure is not None:
+        return [name, 'failed', *[''] * (len(HEADER) - 2)]
+    mark = '' if measurement.settled else ' ?'
+    rate, ratio = f'{measurement.images_per_second:.2f}', ''
+    if measurement.ratios:
+        found = estimate(measurement.ratios)
+        ratio = f'{found.median:.2f} ({found.low:.2f} to {found.high:.2f}){mark}'
+    network, limit = measurement.limits.get('network_only'), measurement.limits.get('limit')
+    return [
+        name,
+        rate if ratio else rate + mark,
+        ratio,
+        f'{measurement.persons_per_second:.1f}',
+        str(measurement.persons),
+        '' if measurement.ap is None else f'{measurement.ap:.3f}',
+        '' if network is None else f'{network:.2f}',
+        '' if None in (network, limit) else f'{network / limit:.0%}',
+        *_start_cells(measurement),
+    ]
+
+
+def _start_cells(measurement: Measurement) -> list[str]:
+    """Memory and time to the first result, but of those whose files are made at every start."""
+    peak = measurement.report.get('peak_memory')
+    if peak is None or measurement.contender.system in NEED_BOXES:
+        return ['', '']
+    gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
+    first = f'{measurement.start["first_result"]:.1f} s'
+    return [f'{peak["resident"] / 2**20:.0f} MiB{gpu}', first]
+
+
+def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
+    """Print figures and where the time went."""
+    console = console or _console()
+    print_table(HEADER, [cells(measurement) for measurement in measurements], console)
+    stages = [row for row in map(stage_cells, measurements) if row]
+    if stages:
+        print_table(('part of the time', *STAGES.values()), stages, console)
+    for measurement in measurements:
+        if measurement.failure is not None:
+            console.print(
+                f'{measurement.contender.name}: {measurement.failure}', soft_wrap=True, markup=False
+            )
+    if any(not m.settled for m in measurements if m.failure is None):
+        console.print('?: this median has not settled; more rounds or a quieter machine would tell')
+
+
+def stage_cells(measurement: Measurement) -> list[str]:
+    """One row of the table of stages; empty where nobody knows."""
+    shares = {} if measurement.failure else measurement.shares()
+    return [measurement.contender.name, *(f'{x:.0%}' for x in shares.values())] if shares else []
+
+
+def print_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None
+) -> None:
+    """Print a table, its first column to the left and the others to the right."""
+    table = Table(box=None, pad_edge=False, header_style='bold')
+    for index, title in enumerate(header):
+        table.add_column(title, justify='left' if index == 0 else 'right')
+    for row in rows:
+        table.add_row(*row)
+    (console or _console()).print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)

@@ -1,0 +1,178 @@
+"""Figures as rows and plots: what is unknown is empty, what has not settled is marked."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from rich.console import Console
+
+from mmpose_batch.benchmark.contenders import Contender, Models
+from mmpose_batch.benchmark.plots import (
+    plot_all,
+    plot_batch_sizes,
+    plot_rates,
+    plot_stages,
+    plot_threads,
+)
+from mmpose_batch.benchmark.report import (
+    HEADER,
+    STAGES,
+    Measurement,
+    cells,
+    print_tables,
+    stage_cells,
+)
+
+MODELS = Models(pose2d='rtmo-s')
+
+
+def measured(system: str = 'ours', rate: float = 4.0, **settings) -> Measurement:
+    settings = {'engine': 'torch', 'precision': 'fp32', **settings}
+    threads = settings.pop('num_threads', None)
+    ours = system == 'ours'
+    contender = Contender(
+        system=system, models=MODELS, settings=settings if ours else {}, num_threads=threads
+    )
+    stages = {'waiting': 1.0, 'network': 6.0, 'writing': 1.0, 'other': 2.0, 'detection': 0.0}
+    sample = {'seconds': 10.0, 'persons': 120, 'stages': stages if ours else {}}
+    return Measurement(
+        contender=contender,
+        start={'load': 2.0, 'first_result': 3.25},
+        samples=[sample] * 5,
+        rates=[rate] * 5,
+        ratios=[rate / 2.0] * 5,
+        settled=True,
+        limits={'network_share': 0.75, 'network_only': 6.0, 'limit': 12.0} if ours else {},
+        report={'peak_memory': {'resident': 600 * 2**20}},
+        latency=0.3,
+    )
+
+
+def printed(*measurements: Measurement) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    print_tables(measurements, console)
+    return console.file.getvalue()
+
+
+def test_a_row_has_every_figure():
+    assert dict(zip(HEADER, cells(measured()), strict=True)) == {
+        '': 'torch fp32',
+        'images/s': '4.00',
+        'ratio (interval)': '2.00 (2.00 to 2.00)',
+        'persons/s': '12.0',
+        'persons': '120',
+        'AP': '',
+        'network only': '6.00',
+        'of the limit': '50%',
+        'memory': '600 MiB',
+        'first result': '3.2 s',
+    }
+
+
+def test_what_nobody_knows_is_empty():
+    row = dict(zip(HEADER, cells(measured('stock', 2.0)), strict=True))
+    assert row['network only'] == row['of the limit'] == ''
+    assert stage_cells(measured('stock')) == []
+
+
+def test_a_precision_without_a_limit_has_none():
+    int8 = measured()
+    int8.limits['limit'] = None
+    assert cells(int8)[HEADER.index('of the limit')] == ''
+
+
+def test_ap_stands_beside_the_speed():
+    row = measured()
+    row.ap = 0.12345
+    assert cells(row)[HEADER.index('AP')] == '0.123'
+
+
+def test_who_exports_a_file_at_every_start_is_not_judged_by_that():
+    row = dict(zip(HEADER, cells(measured('rtmlib', 2.0)), strict=True))
+    assert row['memory'] == row['first result'] == ''
+
+
+def test_memory_of_a_gpu_is_told():
+    row = measured()
+    row.report['peak_memory']['gpu'] = 2**30
+    assert cells(row)[HEADER.index('memory')] == '600 MiB, GPU 1024 MiB'
+
+
+def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
+    shares = measured().shares()
+    assert list(shares) == list(STAGES)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares['network'] == pytest.approx(0.45)
+    assert shares['decoding'] == pytest.approx(0.15)
+
+
+def test_a_row_that_has_not_settled_is_marked():
+    noisy = measured()
+    noisy.settled = False
+    assert '2.00 (2.00 to 2.00) ?' in printed(noisy)
+    assert '?: this median has not settled' in printed(noisy)
+    noisy.ratios = []
+    assert '4.00 ?' in printed(noisy)
+    assert '?' not in printed(measured())
+
+
+def test_a_failure_is_a_row():
+    failed = Measurement(contender=measured().contender, failure='engine: not installed')
+    text = printed(measured('stock'), failed)
+    assert f'{failed.contender.name}: engine: not installed\n' in text
+    assert 'part of the time' not in text
+
+
+# ------------------------------------------------------------------------------- plots
+
+
+def test_every_plot_that_there_is_something_for_is_written(tmp_path):
+    rows = [
+        measured('stock', 2.0),
+        *(measured(rate=3.0 + size, batch_size=size) for size in (1, 2, 4)),
+        *(measured(rate=2.0 * n, engine='openvino', num_threads=n) for n in (1, 2)),
+        Measurement(contender=measured().contender, failure='no'),
+    ]
+    paths = plot_all(rows, tmp_path / 'new')
+    assert [path.name for path in paths] == [
+        'rates.png',
+        'batch_sizes.png',
+        'threads.png',
+        'stages.png',
+    ]
+    for path in paths:
+        pixels = np.asarray(PillowImage.open(path).convert('L'))
+        assert (pixels < 200).mean() > 0.01  # there is something on it
+
+
+def test_a_line_is_of_rows_that_agree_in_all_else():
+    rows = [
+        measured(rate=size * threads, batch_size=size, num_threads=threads)
+        for size in (1, 2)
+        for threads in (1, 2)
+    ]
+    for plot, names in (
+        (plot_batch_sizes, {'torch fp32, 1 threads', 'torch fp32, 2 threads'}),
+        (plot_threads, {'torch fp32, batch 1', 'torch fp32, batch 2'}),
+    ):
+        lines = plot(rows).axes[0].lines
+        assert {line.get_label() for line in lines} == names
+        assert all(list(line.get_xdata()) == [1, 2] for line in lines)
+
+
+def test_nothing_is_plotted_of_nothing(tmp_path):
+    assert plot_all([], tmp_path) == []
+    assert [path.name for path in plot_all([measured('stock')], tmp_path)] == ['rates.png']
+
+
+@pytest.mark.parametrize('plot', [plot_rates, plot_batch_sizes, plot_stages])
+def test_axes_say_what_they_are_and_no_legend_hides_data(plot):
+    figure = plot([measured(rate=3.0 + size, batch_size=size) for size in (1, 2, 4)])
+    axes = figure.axes[0]
+    assert axes.get_xlabel()
+    assert axes.get_legend() is None
+    figure.canvas.draw()
+    inside = axes.get_window_extent()
+    for legend in figure.legends:
+        assert not inside.overlaps(legend.get_window_extent())

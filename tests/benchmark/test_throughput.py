@@ -1,0 +1,162 @@
+"""A measurement from start to end, with processes that are played."""
+
+import json
+
+import pytest
+from factories import load_tool
+from test_report import measured
+
+from mmpose_batch.benchmark import throughput
+from mmpose_batch.benchmark.contenders import Contender, Models
+from mmpose_batch.benchmark.machine import describe_machine
+from mmpose_batch.benchmark.process import ContenderError
+from mmpose_batch.benchmark.rounds import Stopping
+from mmpose_batch.benchmark.throughput import best, flags, measure, write_json
+from mmpose_batch.benchmark.work import Image
+
+MODELS = Models(pose2d='rtmo-s')
+IMAGES = [Image('a.jpg')] * 6
+SECONDS = {'stock': 3.0, 'torch fp32': 2.0, 'openvino fp32': 1.0}
+
+
+def row(system: str, engine: str = 'torch') -> Contender:
+    ours = {'engine': engine, 'precision': 'fp32'} if system == 'ours' else {}
+    return Contender(system=system, models=MODELS, settings=ours)
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Processes that take the seconds of their name, and what they were asked."""
+    log = []
+
+    class Played:
+        def __init__(self, contender, images) -> None:
+            self.name = contender.name
+            if contender.system == 'rtmlib':
+                raise ContenderError('rtmlib is not installed')
+            self.start = {'load': 1.0, 'first_result': 2.0}
+
+        def ask(self, command, *arguments):
+            log.append((self.name, command, *arguments))
+            if command == 'run':
+                return {'seconds': SECONDS[self.name], 'persons': 7, 'stages': {}}
+            return {
+                'report': {'peak_memory': {'resident': 1}},
+                'latency': 0.5,
+                'limits': {},
+                'ap': 0.9,
+            }[command]
+
+        def close(self):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            log.append((self.name, 'closed'))
+
+    monkeypatch.setattr(throughput, 'ContenderProcess', Played)
+    return log
+
+
+def test_rates_and_ratios_are_taken_round_by_round(played):
+    rows = [row('stock'), row('ours'), row('ours', 'openvino')]
+    found = measure(rows, IMAGES, Stopping(), 'stock')
+    assert [m.images_per_second for m in found] == [2.0, 3.0, 6.0]
+    assert [m.ratios[0] for m in found] == pytest.approx([1.0, 1.5, 3.0])
+    assert all(m.settled for m in found)
+    runs = [name for name, command, *_ in played if command == 'run']
+    assert runs == list(SECONDS) * 5
+    assert [name for name, command, *_ in played if command == 'closed'] == list(SECONDS)[::-1]
+
+
+def test_memory_is_asked_for_before_what_takes_more_of_it(played):
+    measure([row('ours')], IMAGES, Stopping(), None, 'ann.json')
+    commands = [command for _, command, *_ in played if command != 'run']
+    assert commands == ['report', 'latency', 'limits', 'ap', 'closed']
+    assert ('torch fp32', 'ap', 'ann.json') in played
+
+
+def test_only_our_rows_have_an_ap(played):
+    found = measure([row('stock')], IMAGES, Stopping(), 'stock', 'ann.json')
+    assert found[0].ap is None
+
+
+def test_who_cannot_run_has_the_reason_in_its_row(played):
+    found = measure([row('rtmlib'), row('ours')], IMAGES, Stopping(), 'rtmlib')
+    assert found[0].failure == 'rtmlib is not installed'
+    assert found[1].ratios == []  # there is nothing to take them to
+    assert found[1].images_per_second == 3.0
+
+
+def test_who_fails_on_the_way_has_the_reason_and_the_others_stay(played, monkeypatch):
+    asked = throughput.ContenderProcess.ask
+
+    def ask(self, command, *arguments):
+        if (self.name, command) in (('stock', 'run'), ('torch fp32', 'limits')):
+            raise ContenderError('it broke')
+        return asked(self, command, *arguments)
+
+    monkeypatch.setattr(throughput.ContenderProcess, 'ask', ask)
+    told = []
+    found = measure([row('stock'), row('ours')], IMAGES, Stopping(), 'stock', tell=told.append)
+    assert found[0].failure == 'it broke'
+    assert found[1].failure is None
+    assert found[1].images_per_second == 3.0
+    assert (found[1].limits, found[1].latency) == ({}, 0.5)
+    assert 'torch fp32: no limits: it broke' in told
+
+
+def test_when_nobody_runs_there_are_reasons_only(played):
+    found = measure([row('rtmlib')], IMAGES, Stopping())
+    assert [m.failure for m in found] == ['rtmlib is not installed']
+
+
+@pytest.mark.parametrize(
+    ('limits', 'expected'),
+    [
+        ({}, 8.0),
+        ({'max_latency': 0.2}, 4.0),
+        ({'max_memory': 700 * 2**20}, 4.0),
+        ({'max_latency': 0.01}, None),
+    ],
+)
+def test_the_fastest_within_the_limits_is_best(limits, expected):
+    small, large, stock = measured(rate=4.0), measured(rate=8.0), measured('stock', 9.0)
+    small.latency, large.latency, stock.latency = 0.1, 0.3, 0.01
+    large.report['peak_memory']['resident'] = 2**30
+    failed = measured(rate=99.0)
+    failed.failure = 'no'
+    chosen = best([stock, small, large, failed], **limits)
+    assert (chosen and chosen.images_per_second) == expected
+
+
+def test_flags_are_those_of_the_tool():
+    chosen = measured(rect=True)
+    chosen.report |= {
+        'engines': {'pose': {'engine': 'openvino', 'precision': 'bf16'}},
+        'batch_size': 4,
+        'det_batch_size': None,
+        'num_workers': 2,
+        'num_threads': 1,
+    }
+    args = load_tool('batch_infer').parse_args(['in', '--out-dir', 'out', *flags(chosen).split()])
+    assert (args.engine, args.precision, args.batch_size) == ('openvino', 'bf16', 4)
+    assert (args.num_workers, args.num_threads, args.rect) == (2, 1, True)
+    assert (args.det_batch_size, args.flip_test, args.cpu_affinity) == (None, None, None)
+    chosen.contender.settings['batch_size'] = 'auto'  # 1 would ask for another kind of engine
+    assert '--batch-size auto' in flags(chosen)
+
+
+def test_every_sample_is_written(tmp_path):
+    first = measured()
+    first.report['engines'] = {'pose': {'instances_per_second': {1: 2.0, 2: float('nan')}}}
+    write_json(tmp_path / 'b.json', describe_machine(), 'command', [first, measured('stock')])
+    content = json.loads((tmp_path / 'b.json').read_text())
+    assert content['command'] == 'command'
+    assert content['machine']['cores'] >= 1
+    assert content['machine']['versions']['torch']
+    assert [found['name'] for found in content['rows']] == ['torch fp32', 'stock']
+    assert len(content['rows'][0]['samples']) == 5
+    assert content['rows'][0]['shares']['network'] == pytest.approx(0.45)

@@ -1,0 +1,229 @@
+#!/usr/bin/env python
+r"""How long one image takes, one at a time, as in live use.
+
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --cpu-affinity 0
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --against stock --count 500
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --rate 20 --out-dir live
+
+Every contender has a process of its own; they take turns, a hundred images each. Measured are files
+(reading and decoding included) and the same images decoded beforehand. With --rate frames arrive at
+that rate, and a deadline is missed where a result comes after the next frame.
+
+Written to --out-dir: latency.json with every sample, a histogram and the series as plots.
+
+Exit status: 0 done, 1 could not run, 2 wrong arguments.
+"""
+
+import argparse
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from console import check_out_dir, end_by_signals, fail, number, quieten_libraries
+
+if TYPE_CHECKING:
+    from mmpose_batch.benchmark.contenders import Contender
+    from mmpose_batch.benchmark.latency import Pace
+    from mmpose_batch.benchmark.process import ContenderProcess
+
+TOOL = 'benchmark_latency'
+# Images of a turn: long enough for the processor's clock to settle, short enough that a machine
+# whose speed drifts slows everybody alike.
+TURN = 100
+KINDS = {'files': False, 'decoded': True}
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
+    model = parser.add_argument_group('model')
+    model.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
+    model.add_argument(
+        '--pose2d-weights',
+        metavar='FILE',
+        help='checkpoint (default: that of the name or config; none: random)',
+    )
+    model.add_argument('--det-model', metavar='MODEL', help='for top-down models')
+    model.add_argument('--det-weights', metavar='FILE')
+    model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
+    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    model.add_argument('--no-flip-test', action='store_true', help='no mirrored images')
+    how = parser.add_argument_group('how')
+    how.add_argument(
+        '--engine',
+        default='torch',
+        choices=('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+        help='default: torch',
+    )
+    how.add_argument(
+        '--precision',
+        default='fp32',
+        choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+        help='default: fp32',
+    )
+    how.add_argument('--rect', action='store_true', default=None, help='pad to the stride')
+    how.add_argument('--num-threads', type=number(1), metavar='N')
+    how.add_argument('--cpu-affinity', metavar='CORES', help='e.g. 2 or 0-1; of everybody')
+    how.add_argument(
+        '--against', nargs='*', choices=('stock',), default=[], help='stock in the same run'
+    )
+    much = parser.add_argument_group('how much')
+    much.add_argument('--warm-up', type=number(0), default=100, metavar='N', help='default: 100')
+    much.add_argument('--count', type=number(1), default=2000, metavar='N', help='default: 2000')
+    much.add_argument(
+        '--rate', type=float, metavar='HZ', help='frames per second that arrive, instead'
+    )
+    parser.add_argument('--out-dir', metavar='DIR', help='for latency.json and plots')
+    args = parser.parse_args(arguments)
+    if args.rate is not None and not args.rate > 0:
+        parser.error(f'--rate: expected a positive number, found {args.rate}')
+    if args.out_dir:
+        check_out_dir(parser, args.out_dir)
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit status."""
+    quieten_libraries()
+    # mmpose takes seconds to load: --help and wrong options answer before.
+    from mmpose_batch.benchmark.machine import noise
+    from mmpose_batch.benchmark.process import ContenderError, ContenderProcess
+    from mmpose_batch.benchmark.work import Image
+    from mmpose_batch.sources import list_inputs
+
+    if noise():
+        print(f'warning: {noise()}', file=sys.stderr)
+    try:
+        images = [Image(path) for path in list_inputs(args.inputs)]
+        if not images:
+            raise ValueError(f'no images in {", ".join(args.inputs)}')
+        contenders = build_contenders(args)
+        with ExitStack() as stack:
+            running = {
+                contender.name: stack.enter_context(ContenderProcess(contender, images))
+                for contender in contenders
+            }
+            for process in running.values():
+                process.ask('latencies', range(args.warm_up), True)
+            if args.rate:
+                paces = {n: p.ask('pace', args.rate, args.count, True) for n, p in running.items()}
+                print_paces(paces)
+                found = {name: {'decoded': pace.ages} for name, pace in paces.items()}
+            else:
+                found = measure(running, args.count)
+                print_latencies(found, running)
+    except ContenderError as error:
+        return fail(TOOL, 1, error)
+    except ValueError as error:
+        return fail(TOOL, 2, error)
+    if args.out_dir:
+        write(Path(args.out_dir), args, found)
+    return 0
+
+
+def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
+    """Ours, one image at a time and read without a thread between, and who is beside it."""
+    from mmpose_batch.benchmark.contenders import OURS, Contender, Models
+    from mmpose_batch.cores import parse_cores
+
+    if args.cpu_affinity is not None:
+        parse_cores(args.cpu_affinity)
+    models = Models(
+        pose2d=args.pose2d,
+        pose2d_weights=args.pose2d_weights,
+        det_model=args.det_model,
+        det_weights=args.det_weights,
+        det_cat_ids=None if args.det_cat_ids is None else tuple(args.det_cat_ids),
+        device=args.device,
+        flip_test=False if args.no_flip_test else None,
+    )
+    settings = {'engine': args.engine, 'precision': args.precision, 'rect': args.rect}
+    settings |= {'num_workers': 0, 'batch_size': 1}
+    common = {
+        'models': models,
+        'num_threads': args.num_threads,
+        'cpu_affinity': args.cpu_affinity,
+    }
+    return [
+        *(Contender(system=system, **common) for system in args.against),
+        Contender(system=OURS, settings=settings, **common),
+    ]
+
+
+def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dict[str, list]]:
+    """Seconds of every image of every contender, by turns, for files and decoded images."""
+    found: dict[str, dict[str, list]] = {name: defaultdict(list) for name in running}
+    for first in range(0, count, TURN):
+        turn = range(first, min(first + TURN, count))
+        for name, process in running.items():
+            for kind, decoded in KINDS.items():
+                found[name][kind] += process.ask('latencies', turn, decoded)
+        print(f'{turn.stop} of {count} images', file=sys.stderr)
+    return found
+
+
+def print_latencies(
+    found: dict[str, dict[str, list]], running: 'dict[str, ContenderProcess]'
+) -> None:
+    """Print one line for each contender and kind of input."""
+    from mmpose_batch.benchmark.latency import milliseconds, summarise
+    from mmpose_batch.benchmark.report import print_table
+
+    rows = []
+    for name, kinds in found.items():
+        for kind, seconds in kinds.items():
+            cells = milliseconds(summarise(seconds))
+            first = f'{running[name].start["first_run"] * 1e3:.0f}' if kind == 'files' else ''
+            rows.append([f'{name}, {kind}', first, *cells.values()])
+    print_table(['ms an image', 'first', *cells], rows)
+
+
+def print_paces(paces: 'dict[str, Pace]') -> None:
+    """Print one line for each contender."""
+    from mmpose_batch.benchmark.latency import milliseconds, summarise
+    from mmpose_batch.benchmark.report import print_table
+
+    rows = []
+    for name, pace in paces.items():
+        cells = milliseconds(summarise(pace.ages))
+        missed = f'{pace.missed} of {len(pace.ages)}'
+        rows.append([name, missed, f'{pace.oldest * 1e3:.0f}', str(pace.waited), *cells.values()])
+    header = ['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells]
+    print_table(header, rows)
+
+
+def write(folder: Path, args: argparse.Namespace, found: dict[str, dict[str, list]]) -> None:
+    """Write every sample, and the plots."""
+    import orjson
+
+    from mmpose_batch.benchmark.latency import summarise
+    from mmpose_batch.benchmark.machine import describe_machine
+    from mmpose_batch.benchmark.plots import plot_latencies
+
+    named = {f'{name}, {kind}': s for name, kinds in found.items() for kind, s in kinds.items()}
+    content = {
+        'machine': describe_machine(),
+        'command': shlex.join(['tools/benchmark_latency.py', *sys.argv[1:]]),
+        'rate': args.rate,
+        'summaries': {name: summarise(seconds) for name, seconds in named.items()},
+        'seconds': named,
+    }
+    (folder / 'latency.json').write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    names = [path.name for path in plot_latencies(named, folder)]
+    print(f'{folder}: latency.json, {", ".join(names)}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
