@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import isnan
 from statistics import median
 from typing import Any
 
@@ -109,7 +110,8 @@ def cells(measurement: Measurement) -> list[str]:
     rate, ratio = f'{measurement.images_per_second:.2f}', ''
     if measurement.ratios:
         found = estimate(measurement.ratios)
-        ratio = f'{found.median:.2f} ({found.low:.2f} to {found.high:.2f}){mark}'
+        interval = '' if isnan(found.low) else f' ({found.low:.2f} to {found.high:.2f})'
+        ratio = f'{found.median:.2f}{interval}{mark}'
     network, limit = measurement.limits.get('network_only'), measurement.limits.get('limit')
     return [
         name,

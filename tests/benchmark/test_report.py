@@ -70,6 +70,12 @@ def test_a_row_has_every_figure():
     }
 
 
+def test_a_ratio_of_few_rounds_has_no_interval():
+    few = measured()
+    few.rates, few.ratios, few.settled = [4.0], [2.0], False
+    assert cells(few)[HEADER.index('ratio (interval)')] == '2.00 ?'
+
+
 def test_what_nobody_knows_is_empty():
     row = dict(zip(HEADER, cells(measured('stock', 2.0)), strict=True))
     assert row['network only'] == row['of the limit'] == ''
