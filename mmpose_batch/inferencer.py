@@ -25,6 +25,7 @@ from torch import nn
 
 from .batching import BatchRunner, ImageInFlight, one_line
 from .cores import bind_to_cores, parse_cores, single_opencv_thread
+from .crops import StandardCrops
 from .detection import PersonDetector, build_detector
 from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
@@ -458,9 +459,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             info = {'img_path': image.result.frame.path, **self.model.dataset_meta}
             info['img'] = image.pixels
             if self.cfg.data_mode == 'topdown':
-                for bbox in self._persons(image):
-                    person = {**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
-                    image.inputs.append(self.pipeline(person))
+                image.inputs = self._prepare_persons(info, self._persons(image))
             else:
                 image.inputs.append(self.pipeline(info))
         except Exception as error:
@@ -470,6 +469,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
             image.result.image = image.pixels
         image.pixels = None
         return image
+
+    def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
+        if StandardCrops.fits(self.pipeline):
+            return StandardCrops(self.pipeline)(info, bboxes)
+        return [
+            self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
+            for bbox in bboxes
+        ]
 
     def _persons(self, image: ImageInFlight) -> np.ndarray:
         """Boxes (N, 5) of one image: given, detected, or the whole image."""
