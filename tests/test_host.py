@@ -73,7 +73,7 @@ def install(monkeypatch) -> Callable:
 
 @pytest.fixture
 def model(top_down) -> torch.nn.Module:
-    return top_down.ours().model
+    return top_down.stock().model
 
 
 def run_of(
@@ -172,7 +172,7 @@ def test_auto_forgets_what_failed_once(install, top_down, tmp_path, monkeypatch)
     chosen = []
     for build in (lambda owner: Broken(), lambda owner: Quick(owner._seam.by_torch)):
         install(openvino=build)
-        model = top_down.ours().model
+        model = top_down.stock().model
         owner = EngineHost(model, EngineOptions(engine='auto'))
         owner.test_step(run_of(model))
         chosen.append(owner.report['engine'])
