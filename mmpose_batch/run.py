@@ -33,6 +33,7 @@ from .options import CallOptions
 from .progress import ProgressReport, format_duration
 from .results import ImageResult, InputError
 from .runtime import StageClock
+from .settling import spread
 from .sources import Frame, Source, number
 from .version import __version__
 from .visualization import DrawOptions
@@ -397,12 +398,11 @@ class Run:
         if self._before:
             before = self._before['engines'], self._before['batch_sizes']
             inferencer.settling.adopt(inferencer.hosts, *before)
-        wanted = min(inferencer.wants_samples(self._call), len(self._frames))
-        if wanted:
+        samples = spread(self._frames, inferencer.wants_samples(self._call))
+        if samples:
             if not self._options.quiet:
-                print(f'building and checking engines with {wanted} images', file=sys.stderr)
-            indices = np.linspace(0, len(self._frames) - 1, wanted).astype(int)
-            inferencer.settle([self._frames[index] for index in indices], self._call)
+                print(f'building and checking engines with {len(samples)} images', file=sys.stderr)
+            inferencer.settle(samples, self._call)
         changed = [
             key
             for key, values in self._settled().items()

@@ -2,10 +2,11 @@
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from .batching import DEVICE_LOST, one_line
@@ -23,7 +24,15 @@ Sizes = Mapping[str, int | str]
 # Runs packed inputs through a network.
 Step = Callable[[list[dict[str, Any]]], Any]
 
+Item = TypeVar('Item')
+
 logger = logging.getLogger('mmpose_batch')
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of some items, from the first to the last; all where there are fewer."""
+    indices = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
+    return [items[index] for index in indices]
 
 
 class Settling:

@@ -10,7 +10,7 @@ import torch
 import mmpose_batch  # noqa: F401
 
 # isort: split
-from factories import Models, build_models, our_threads
+from factories import Models, build_models, our_threads, write_photos
 from tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
 
@@ -20,6 +20,14 @@ def shared() -> Path:
     folder = Path(__file__).resolve().parents[2] / 'shared'
     if not (folder / 'models').is_dir():
         pytest.skip('needs the checkpoints and photos of ../shared')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def two_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two photos, to be read only."""
+    folder = tmp_path_factory.mktemp('photos')
+    write_photos(folder, 2)
     return folder
 
 

@@ -1,10 +1,9 @@
 """The latency tool: what it prints, writes and refuses."""
 
 import json
-from pathlib import Path
 
 import pytest
-from factories import Models, Outcome, run_tool, write_photos
+from factories import Models, Outcome, run_tool
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -13,17 +12,10 @@ def benchmark(*arguments: object) -> Outcome:
     return run_tool('--device', 'cpu', *arguments, tool='benchmark_latency')
 
 
-@pytest.fixture(scope='module')
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('photos')
-    write_photos(folder, 2)
-    return folder
-
-
 @pytest.mark.slow
-def test_files_and_decoded_images_are_measured_beside_stock(models: Models, photos, tmp_path):
+def test_files_and_decoded_images_are_measured_beside_stock(models: Models, two_photos, tmp_path):
     outcome = benchmark(
-        *(photos, *models.one_stage, '--against', 'stock', '--warm-up', '1', '--count', '5'),
+        *(two_photos, *models.one_stage, '--against', 'stock', '--warm-up', '1', '--count', '5'),
         *('--out-dir', tmp_path / 'out'),
     )
     assert outcome.status == 0, outcome.err
@@ -39,9 +31,9 @@ def test_files_and_decoded_images_are_measured_beside_stock(models: Models, phot
 
 
 @pytest.mark.slow
-def test_frames_come_at_a_rate(models: Models, photos):
+def test_frames_come_at_a_rate(models: Models, two_photos):
     outcome = benchmark(
-        photos, *models.one_stage, '--warm-up', '0', '--count', '5', '--rate', '1000000'
+        two_photos, *models.one_stage, '--warm-up', '0', '--count', '5', '--rate', '1000000'
     )
     assert outcome.status == 0, outcome.err
     header, row = outcome.out.splitlines()
@@ -59,14 +51,14 @@ def test_frames_come_at_a_rate(models: Models, photos):
         (['--out-dir', '/proc/nowhere'], '--out-dir: cannot write into /proc/nowhere'),
     ],
 )
-def test_wrong_arguments_are_one_line(models, photos, more, message):
-    outcome = benchmark(photos, *models.one_stage, *more)
+def test_wrong_arguments_are_one_line(models, two_photos, more, message):
+    outcome = benchmark(two_photos, *models.one_stage, *more)
     assert outcome.status == 2
     assert message in outcome.err.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_a_model_that_is_not_there_is_named(photos):
-    outcome = benchmark(photos, '--pose2d', 'no-such-model')
+def test_a_model_that_is_not_there_is_named(two_photos):
+    outcome = benchmark(two_photos, '--pose2d', 'no-such-model')
     assert outcome.status == 1
     assert 'no-such-model' in outcome.err.splitlines()[-1]

@@ -1,7 +1,6 @@
 """The throughput tool: what it prints and what it refuses; no test asks how fast anything is."""
 
 import json
-from pathlib import Path
 
 import pytest
 from factories import Models, Outcome, run_tool, write_photos
@@ -13,18 +12,11 @@ def benchmark(*arguments: object) -> Outcome:
     return run_tool('--device', 'cpu', *arguments, tool='benchmark_throughput')
 
 
-@pytest.fixture(scope='module')
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('photos')
-    write_photos(folder, 2)
-    return folder
-
-
 @pytest.mark.slow
-def test_every_setting_is_compared_with_stock(models: Models, photos, tmp_path):
+def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_path):
     arguments = models.top_down[: models.top_down.index('--bbox-thr')]
     outcome = benchmark(
-        *(photos, *arguments, '--images', '3', '--rounds', '2', '--max-rounds', '2'),
+        *(two_photos, *arguments, '--images', '3', '--rounds', '2', '--max-rounds', '2'),
         *('--engine', 'torch', 'openvino', '--batch-size', '2', '--out-dir', tmp_path / 'out'),
     )
     assert outcome.status == 0, outcome.err
@@ -56,9 +48,9 @@ def test_scenes_are_drawn_measured_and_the_best_recommended(models: Models):
 
 
 @pytest.mark.slow
-def test_a_row_that_cannot_run_has_its_reason(models: Models, photos):
+def test_a_row_that_cannot_run_has_its_reason(models: Models, two_photos):
     outcome = benchmark(
-        *(photos, *models.one_stage, '--images', '1', '--rounds', '1', '--max-rounds', '1'),
+        *(two_photos, *models.one_stage, '--images', '1', '--rounds', '1', '--max-rounds', '1'),
         *('--against', '--engine', 'torch', '--precision', 'fp32', 'int8'),
     )
     assert outcome.status == 3, outcome.err
@@ -97,8 +89,8 @@ def test_a_bad_image_is_named(models, tmp_path):
         (['--out-dir', '/proc/nowhere'], '--out-dir: cannot write into /proc/nowhere'),
     ],
 )
-def test_wrong_arguments_are_one_line(models, photos, more, message):
-    outcome = benchmark(photos, *models.one_stage, *more)
+def test_wrong_arguments_are_one_line(models, two_photos, more, message):
+    outcome = benchmark(two_photos, *models.one_stage, *more)
     assert outcome.status == 2
     assert message in outcome.err.splitlines()[-1]
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from console import build_inferencer, fail, quieten_libraries
+from console import ENGINES, PRECISIONS, build_inferencer, fail, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
@@ -129,7 +129,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     speed.add_argument(
         '--precision',
-        choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+        choices=PRECISIONS,
         help='of the networks (default: fp32); auto takes the fastest that is native, but int8',
     )
     speed.add_argument(
@@ -140,7 +140,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     speed.add_argument(
         '--engine',
-        choices=('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+        choices=ENGINES,
         help='what computes the networks (default: torch); auto takes the fastest of those that '
         'are installed and answer as torch does',
     )

@@ -23,7 +23,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import check_out_dir, end_by_signals, fail, number, quieten_libraries
+from console import (
+    ENGINES,
+    PRECISIONS,
+    add_model_options,
+    check_out_dir,
+    end_by_signals,
+    fail,
+    named_models,
+    number,
+    quieten_libraries,
+)
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.contenders import Contender
@@ -44,28 +54,19 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
     model = parser.add_argument_group('model')
-    model.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
-    model.add_argument(
-        '--pose2d-weights',
-        metavar='FILE',
-        help='checkpoint (default: that of the name or config; none: random)',
-    )
-    model.add_argument('--det-model', metavar='MODEL', help='for top-down models')
-    model.add_argument('--det-weights', metavar='FILE')
-    model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
-    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    add_model_options(model)
     model.add_argument('--no-flip-test', action='store_true', help='no mirrored images')
     how = parser.add_argument_group('how')
     how.add_argument(
         '--engine',
         default='torch',
-        choices=('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
+        choices=ENGINES,
         help='default: torch',
     )
     how.add_argument(
         '--precision',
         default='fp32',
-        choices=('fp32', 'fp16', 'bf16', 'int8', 'auto'),
+        choices=PRECISIONS,
         help='default: fp32',
     )
     how.add_argument('--rect', action='store_true', default=None, help='pad to the stride')
@@ -140,15 +141,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
 
     if args.cpu_affinity is not None:
         parse_cores(args.cpu_affinity)
-    models = Models(
-        pose2d=args.pose2d,
-        pose2d_weights=args.pose2d_weights,
-        det_model=args.det_model,
-        det_weights=args.det_weights,
-        det_cat_ids=None if args.det_cat_ids is None else tuple(args.det_cat_ids),
-        device=args.device,
-        flip_test=False if args.no_flip_test else None,
-    )
+    models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
     settings = {'engine': args.engine, 'precision': args.precision, 'rect': args.rect}
     settings |= {'num_workers': 0, 'batch_size': 1}
     common = {

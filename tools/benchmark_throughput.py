@@ -25,7 +25,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import check_out_dir, end_by_signals, fail, number, quieten_libraries
+from console import (
+    ENGINES,
+    PRECISIONS,
+    add_model_options,
+    check_out_dir,
+    end_by_signals,
+    fail,
+    named_models,
+    number,
+    quieten_libraries,
+)
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.contenders import Contender
@@ -34,10 +44,7 @@ if TYPE_CHECKING:
 
 TOOL = 'benchmark_throughput'
 AXES = ('engine', 'precision', 'batch_size', 'num_workers')
-CHOICES = {
-    'engine': ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto'),
-    'precision': ('fp32', 'fp16', 'bf16', 'int8', 'auto'),
-}
+CHOICES = {'engine': ENGINES, 'precision': PRECISIONS}
 AGAINST = ('stock', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
 
 
@@ -60,16 +67,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     work.add_argument('--ann-file', metavar='FILE', help='COCO annotations of INPUT, for AP')
 
     model = parser.add_argument_group('model')
-    model.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
-    model.add_argument(
-        '--pose2d-weights',
-        metavar='FILE',
-        help='checkpoint (default: that of the name or config; none: random)',
-    )
-    model.add_argument('--det-model', metavar='MODEL', help='for top-down models')
-    model.add_argument('--det-weights', metavar='FILE')
-    model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
-    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    add_model_options(model)
     model.add_argument(
         '--no-flip-test', action='store_true', help='no mirrored images, for anybody'
     )
@@ -221,12 +219,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     if args.cpu_affinity is not None:
         parse_cores(args.cpu_affinity)
     models = Models(
-        pose2d=args.pose2d,
-        pose2d_weights=args.pose2d_weights,
-        det_model=args.det_model,
-        det_weights=args.det_weights,
-        det_cat_ids=None if args.det_cat_ids is None else tuple(args.det_cat_ids),
-        device=args.device,
+        **named_models(args),
         flip_test=False if args.no_flip_test else None,
         given_boxes=args.given_boxes or bool(set(args.against) & set(NEED_BOXES)),
     )

@@ -19,7 +19,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from console import build_inferencer, fail, quieten_libraries
+from console import (
+    add_model_options,
+    build_inferencer,
+    fail,
+    named_models,
+    quieten_libraries,
+)
 
 if TYPE_CHECKING:
     from mmpose_batch.engines.check import Instances
@@ -41,16 +47,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
-    parser.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
-    parser.add_argument(
-        '--pose2d-weights',
-        metavar='FILE',
-        help='checkpoint (default: that of the name or config; none: random)',
-    )
-    parser.add_argument('--det-model', metavar='MODEL', help='for top-down models')
-    parser.add_argument('--det-weights', metavar='FILE')
-    parser.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
-    parser.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    add_model_options(parser)
     parser.add_argument('--ann-file', metavar='FILE', help='COCO keypoint annotations, for AP')
     parser.add_argument('--engine', nargs='+', default=['openvino', 'onnxruntime'], metavar='E')
     parser.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
@@ -115,9 +112,9 @@ def infer(args: argparse.Namespace, paths: list[str], **settings: object) -> Out
     from mmpose_batch.models import default_filters
     from mmpose_batch.run import Run, RunOptions
 
-    models = {name: getattr(args, name) for name in ('det_model', 'det_weights', 'det_cat_ids')}
+    models = named_models(args)
     inferencer = build_inferencer(
-        *(args.pose2d, args.pose2d_weights), device=args.device, **models, **settings
+        *(models.pop('pose2d'), models.pop('pose2d_weights')), **models, **settings
     )
     filters = default_filters(inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])

@@ -14,6 +14,31 @@ if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
 
 
+# The package's own, which a wrong option need not wait for: importing mmpose takes seconds.
+ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
+PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', 'auto')
+_MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids', 'device')
+
+
+def add_model_options(model: argparse._ActionsContainer) -> None:
+    """Add the options that name what is run, and where."""
+    model.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
+    model.add_argument(
+        '--pose2d-weights',
+        metavar='FILE',
+        help='checkpoint (default: that of the name or config; none: random)',
+    )
+    model.add_argument('--det-model', metavar='MODEL', help='for top-down models')
+    model.add_argument('--det-weights', metavar='FILE')
+    model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
+    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+
+
+def named_models(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of :func:`add_model_options` name."""
+    return {name: getattr(args, name) for name in _MODELS}
+
+
 def fail(tool: str, status: int, error: object) -> int:
     """Print one line that says what went wrong; returns the exit status."""
     print(f'{tool}: {" ".join(str(error).split())}', file=sys.stderr)

@@ -29,7 +29,7 @@ class Models:
     pose2d_weights: str | None = None
     det_model: str | None = None
     det_weights: str | None = None
-    det_cat_ids: tuple[int, ...] | None = None
+    det_cat_ids: Sequence[int] | None = None
     device: str | None = None
     flip_test: bool | None = None
     given_boxes: bool = False

@@ -22,6 +22,7 @@ from ..models import default_filters, load_config
 from ..options import merge_settings
 from ..run import Run, RunOptions
 from ..runtime import StageClock
+from ..settling import spread
 from ..sources import Frame, Source
 from ..writers.jsonl import JsonLinesWriter, to_record
 from .contenders import DETECTOR, OURS, RTMLIB, STOCK, Contender, Models
@@ -98,10 +99,9 @@ class Ours:
         )
         filters = default_filters(self.inferencer.cfg)
         self._call = self.inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
-        wanted = min(self.inferencer.wants_samples(self._call), len(images))
-        if wanted:
-            indices = np.linspace(0, len(images) - 1, wanted).astype(int)
-            self.inferencer.settle(_frames([images[index] for index in indices]), self._call)
+        samples = spread(images, self.inferencer.wants_samples(self._call))
+        if samples:
+            self.inferencer.settle(_frames(samples), self._call)
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
@@ -148,7 +148,7 @@ class Ours:
     def report(self) -> dict[str, Any]:
         """Engines, options and threads as they were settled, and the size of engine files."""
         options = self.inferencer.options
-        sizes = {**self.inferencer.settling.batch_sizes}
+        sizes = self.inferencer.settling.batch_sizes
         return {
             'engines': {name: host.report for name, host in self.inferencer.hosts.items()},
             'engine_bytes': sum(host.bytes_on_disk for host in self.inferencer.hosts.values()),

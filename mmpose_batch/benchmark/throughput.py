@@ -127,6 +127,7 @@ def best(
         m
         for m in measurements
         if m.failure is None
+        and m.report
         and m.contender.system == OURS
         and (max_latency is None or m.latency <= max_latency)
         and (max_memory is None or m.report['peak_memory']['resident'] <= max_memory)

@@ -128,7 +128,9 @@ def test_the_fastest_within_the_limits_is_best(limits, expected):
     large.report['peak_memory']['resident'] = 2**30
     failed = measured(rate=99.0)
     failed.failure = 'no'
-    chosen = best([stock, small, large, failed], **limits)
+    silent = measured(rate=50.0)
+    silent.report = {}  # its process ended after the rounds
+    chosen = best([stock, small, large, failed, silent], **limits)
     assert (chosen and chosen.images_per_second) == expected
 
 
