@@ -1,6 +1,6 @@
 """The standard top-down pipeline for all persons of an image at once, to the bit."""
 
-import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -11,15 +11,22 @@ from mmpose.datasets.transforms import GetBBoxCenterScale, LoadImage, PackPoseIn
 from mmpose.structures import PoseDataSample
 from mmpose.structures.bbox import bbox_xyxy2cs, get_udp_warp_matrix
 
+from .results import copy_sample
+
 # The test pipeline of nearly every top-down config.
 _STANDARD = (LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs)
+
+# OpenCV warps four channels in half of the time of three (208 and 376 us for 192x256), with the
+# same values. The fourth costs a copy of the image: worth it up to so many pixels of it for each
+# pixel of the crops (0.1 ms for 640x480, 0.9 ms for 1920x1080).
+_PIXELS_PER_CROP_PIXEL = 4
 
 
 class StandardCrops:
     """Does what ``[LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs]`` does.
 
-    The pipeline itself prepares the first person of an image; the others differ from
-    that one in their crop and in a few numbers, which are computed for all at once.
+    The pipeline itself says what goes with the first of several persons; the others
+    differ from that one in a few numbers, which are computed for all at once.
 
     Args:
         pipeline: See :meth:`fits`.
@@ -56,23 +63,43 @@ class StandardCrops:
         Returns:
             For each person ``inputs``, uint8 (3, h, w), and ``data_samples``.
         """
-        if not len(bboxes):
-            return []
-        first = self._pipeline({**info, 'bbox': bboxes[:1, :4], 'bbox_score': bboxes[0, 4:5]})
+        if len(bboxes) < 2:
+            return [self._pipeline(_with_person(info, bbox)) for bbox in bboxes]
+        first = self._first(info, bboxes[0])
         centers, scales = bbox_xyxy2cs(bboxes[:, :4], padding=self._padding)
         scales = TopdownAffine._fix_aspect_ratio(scales, self._aspect_ratio)
-        matrices = self._matrices(centers, scales)
-        packed = [first]
-        for i in range(1, len(bboxes)):
-            crop = cv2.warpAffine(info['img'], matrices[i], self._size, flags=cv2.INTER_LINEAR)
-            sample = _another(first['data_samples'])
+        crops = self._crops(info['img'], self._matrices(centers, scales))
+        packed = [{'inputs': next(crops), 'data_samples': first}]
+        for i, crop in enumerate(crops, start=1):
+            sample = copy_sample(first)
             sample.set_metainfo({'input_center': centers[i], 'input_scale': scales[i]})
             instances = sample.gt_instances
             instances.bboxes, instances.bbox_scores = bboxes[i : i + 1, :4], bboxes[i, 4:5]
             instances.bbox_scales = scales[i : i + 1]
-            inputs = torch.from_numpy(np.stack(cv2.split(crop)))
-            packed.append({'inputs': inputs, 'data_samples': sample})
+            packed.append({'inputs': crop, 'data_samples': sample})
         return packed
+
+    def _first(self, info: dict[str, Any], bbox: np.ndarray) -> PoseDataSample:
+        load, boxes, affine, pack = self._pipeline.transforms
+        results = boxes(load(_with_person(info, bbox)))
+        results['img'] = np.zeros((1, 1, 3), np.uint8)  # a crop of this costs next to nothing
+        return pack(affine(results))['data_samples']
+
+    def _crops(self, img: np.ndarray, matrices: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
+        """Cut crops, uint8 (3, h, w)."""
+        width, height = self._size
+        four = img.shape[0] * img.shape[1] <= (
+            len(matrices) * width * height * _PIXELS_PER_CROP_PIXEL
+        )
+        if four:
+            img = cv2.cvtColor(img, cv2.COLOR_BGR2BGRA)
+        for matrix in matrices:
+            crop = cv2.warpAffine(img, matrix, self._size, flags=cv2.INTER_LINEAR)
+            if four:
+                crop = cv2.cvtColor(crop, cv2.COLOR_BGRA2BGR)
+            planes = np.empty((3, height, width), np.uint8)
+            cv2.split(crop, list(planes))
+            yield torch.from_numpy(planes)
 
     def _matrices(self, centers: np.ndarray, scales: np.ndarray) -> list[np.ndarray]:
         if self._use_udp:
@@ -80,6 +107,10 @@ class StandardCrops:
             return [get_udp_warp_matrix(*pair, 0.0, output_size=self._size) for pair in pairs]
         sources = _corners(centers, scales[:, 0])
         return [cv2.getAffineTransform(source, self._corners) for source in sources]
+
+
+def _with_person(info: dict[str, Any], bbox: np.ndarray) -> dict[str, Any]:
+    return {**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
 
 
 def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
@@ -95,18 +126,3 @@ def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
     way = corners[:, 0] - corners[:, 1]
     corners[:, 2] = corners[:, 1] + np.stack((-way[:, 1], way[:, 0]), axis=1)
     return corners
-
-
-def _another(sample: PoseDataSample) -> PoseDataSample:
-    """A sample with the same content, whose fields can be set without changing the first."""
-    found = copy.copy(sample)
-    for name, value in vars(sample).items():
-        if isinstance(value, set):  # the names of its fields
-            object.__setattr__(found, name, set(value))
-    for name in ('_gt_instances', '_gt_instance_labels'):
-        part = copy.copy(getattr(sample, name))
-        for key, value in vars(part).items():
-            if isinstance(value, set):
-                object.__setattr__(part, key, set(value))
-        object.__setattr__(found, name, part)
-    return found

@@ -26,6 +26,7 @@ from torch import nn
 from .batching import BatchRunner, ImageInFlight, one_line
 from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .crops import StandardCrops
+from .decoding import decode_batches
 from .detection import PersonDetector, build_detector
 from .engines.host import EngineHost
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
@@ -143,7 +144,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _init_model(
         self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
-        return build_model(cfg, weights, device, self._load_weights_to_model)
+        model = build_model(cfg, weights, device, self._load_weights_to_model)
+        decode_batches(model.head)
+        return model
 
     def _init_detector(
         self,
@@ -471,7 +474,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
-        if StandardCrops.fits(self.pipeline):
+        if len(bboxes) > 1 and StandardCrops.fits(self.pipeline):
             return StandardCrops(self.pipeline)(info, bboxes)
         return [
             self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})

@@ -1,14 +1,16 @@
 """What comes out for one image, and its stock form."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from mmengine.structures import InstanceData
+from mmengine.structures import BaseDataElement, InstanceData
 from mmpose.evaluation.functional import nearby_joints_nms
 from mmpose.structures import PoseDataSample, split_instances
 
 from .sources import Frame
+
+Sample = TypeVar('Sample', bound=BaseDataElement)
 
 
 class InputError(ValueError):
@@ -84,3 +86,18 @@ def empty_sample(path: str, size: tuple[int, int], num_keypoints: int) -> PoseDa
         bbox_scores=np.zeros((0,), np.float32),
     )
     return sample
+
+
+def copy_sample(sample: Sample) -> Sample:
+    """A data sample with the same content, whose fields can be set without changing the first.
+
+    MMEngine's own ways, ``clone`` and ``to``, take ten times as long.
+    """
+    found = object.__new__(type(sample))
+    for name, value in vars(sample).items():
+        if isinstance(value, BaseDataElement):
+            value = copy_sample(value)
+        elif isinstance(value, set):  # the names of its fields
+            value = set(value)
+        object.__setattr__(found, name, value)
+    return found

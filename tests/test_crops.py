@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import Compose
-from mmengine.registry import init_default_scope
 from mmpose.datasets.transforms import GetBBoxCenterScale, LoadImage, PackPoseInputs, TopdownAffine
 
 from mmpose_batch.crops import StandardCrops
@@ -15,7 +14,6 @@ META = {'flip_indices': [0, 2, 1], 'dataset_name': 'coco', 'skeleton_links': [(0
 
 
 def pipeline(size=(48, 64), udp=False, padding=1.25, **load) -> Compose:
-    init_default_scope('mmpose')
     steps = [LoadImage(**load), GetBBoxCenterScale(padding), TopdownAffine(size, use_udp=udp)]
     composed = Compose([])
     composed.transforms = [*steps, PackPoseInputs()]

@@ -13,6 +13,8 @@ from mmpose.models import BottomupPoseEstimator, PoseDataPreprocessor, TopdownPo
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
+from ..results import copy_sample
+
 # Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).
 _OWN_WAYS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
 # What calls them in that way, and nothing else of the network.
@@ -118,12 +120,16 @@ class PixelPreprocessor(BaseDataPreprocessor):
         height, width = inputs[0].shape[-2:]
         if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
             return self.stock(data, training)
-        data = self.cast_data(data)
-        for sample in data['data_samples']:
+        pixels = torch.stack(self.cast_data(inputs))
+        if self.device.type == 'cpu':
+            samples = [copy_sample(sample) for sample in data['data_samples']]
+        else:
+            samples = self.cast_data(data['data_samples'])
+        for sample in samples:
             sample.set_metainfo(
                 {'batch_input_shape': (height, width), 'pad_shape': (height, width)}
             )
-        return {'inputs': torch.stack(data['inputs']), 'data_samples': data['data_samples']}
+        return {'inputs': pixels, 'data_samples': samples}
 
 
 class StackedPreprocessor(PixelPreprocessor):
