@@ -22,7 +22,7 @@ def test_files_and_decoded_images_are_measured_beside_stock(models: Models, two_
     names = ['stock', 'torch fp32, batch 1, workers 0']
     rows = [f'{name}, {kind}' for name in names for kind in ('files', 'decoded')]
     assert [line.split('  ')[0] for line in outcome.out.splitlines()[1:5]] == rows
-    content = json.loads((tmp_path / 'out' / 'latency.json').read_text())
+    content = json.loads((tmp_path / 'out' / 'benchmark.json').read_text())
     assert {name: len(seconds) for name, seconds in content['seconds'].items()} == dict.fromkeys(
         rows, 5
     )

@@ -9,13 +9,12 @@ Every contender has a process of its own; they take turns, a hundred images each
 (reading and decoding included) and the same images decoded beforehand. With --rate frames arrive at
 that rate, and a deadline is missed where a result comes after the next frame.
 
-Written to --out-dir: latency.json with every sample, a histogram and the series as plots.
+Written to --out-dir: benchmark.json with every sample, a histogram and the series as plots.
 
 Exit status: 0 done, 1 could not run, 2 wrong arguments.
 """
 
 import argparse
-import shlex
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from console import (
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.contenders import Contender
+    from mmpose_batch.benchmark.document import Table
     from mmpose_batch.benchmark.latency import Pace
     from mmpose_batch.benchmark.process import ContenderProcess
 
@@ -81,7 +81,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     much.add_argument(
         '--rate', type=float, metavar='HZ', help='frames per second that arrive, instead'
     )
-    parser.add_argument('--out-dir', metavar='DIR', help='for latency.json and plots')
+    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json and plots')
     args = parser.parse_args(arguments)
     if args.rate is not None and not args.rate > 0:
         parser.error(f'--rate: expected a positive number, found {args.rate}')
@@ -101,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     # mmpose takes seconds to load: --help and wrong options answer before.
     from mmpose_batch.benchmark.machine import noise
     from mmpose_batch.benchmark.process import ContenderError, ContenderProcess
+    from mmpose_batch.benchmark.report import print_table
     from mmpose_batch.benchmark.work import Image
     from mmpose_batch.sources import list_inputs
 
@@ -120,17 +121,18 @@ def run(args: argparse.Namespace) -> int:
                 process.ask('latencies', range(args.warm_up), True)
             if args.rate:
                 paces = {n: p.ask('pace', args.rate, args.count, True) for n, p in running.items()}
-                print_paces(paces)
+                table = tabulate_paces(paces)
                 found = {name: {'decoded': pace.ages} for name, pace in paces.items()}
             else:
                 found = measure(running, args.count)
-                print_latencies(found, running)
+                table = tabulate(found, running)
     except ContenderError as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
+    print_table(table)
     if args.out_dir:
-        write(Path(args.out_dir), args, found)
+        write(Path(args.out_dir), table, found)
     return 0
 
 
@@ -167,12 +169,10 @@ def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dic
     return found
 
 
-def print_latencies(
-    found: dict[str, dict[str, list]], running: 'dict[str, ContenderProcess]'
-) -> None:
-    """Print one line for each contender and kind of input."""
+def tabulate(found: dict[str, dict[str, list]], running: 'dict[str, ContenderProcess]') -> 'Table':
+    """One line for each contender and kind of input."""
+    from mmpose_batch.benchmark.document import Table
     from mmpose_batch.benchmark.latency import milliseconds, summarise
-    from mmpose_batch.benchmark.report import print_table
 
     rows = []
     for name, kinds in found.items():
@@ -180,42 +180,33 @@ def print_latencies(
             cells = milliseconds(summarise(seconds))
             first = f'{running[name].start["first_run"] * 1e3:.0f}' if kind == 'files' else ''
             rows.append([f'{name}, {kind}', first, *cells.values()])
-    print_table(['ms an image', 'first', *cells], rows)
+    return Table(['ms an image', 'first', *cells], rows)
 
 
-def print_paces(paces: 'dict[str, Pace]') -> None:
-    """Print one line for each contender."""
+def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
+    """One line for each contender."""
+    from mmpose_batch.benchmark.document import Table
     from mmpose_batch.benchmark.latency import milliseconds, summarise
-    from mmpose_batch.benchmark.report import print_table
 
     rows = []
     for name, pace in paces.items():
         cells = milliseconds(summarise(pace.ages))
         missed = f'{pace.missed} of {len(pace.ages)}'
         rows.append([name, missed, f'{pace.oldest * 1e3:.0f}', str(pace.waited), *cells.values()])
-    header = ['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells]
-    print_table(header, rows)
+    return Table(['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells], rows)
 
 
-def write(folder: Path, args: argparse.Namespace, found: dict[str, dict[str, list]]) -> None:
+def write(folder: Path, table: 'Table', found: dict[str, dict[str, list]]) -> None:
     """Write every sample, and the plots."""
-    import orjson
-
+    from mmpose_batch.benchmark.document import write_result
     from mmpose_batch.benchmark.latency import summarise
-    from mmpose_batch.benchmark.machine import describe_machine
     from mmpose_batch.benchmark.plots import plot_latencies
 
     named = {f'{name}, {kind}': s for name, kinds in found.items() for kind, s in kinds.items()}
-    content = {
-        'machine': describe_machine(),
-        'command': shlex.join(['tools/benchmark_latency.py', *sys.argv[1:]]),
-        'rate': args.rate,
-        'summaries': {name: summarise(seconds) for name, seconds in named.items()},
-        'seconds': named,
-    }
-    (folder / 'latency.json').write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    summaries = {name: summarise(seconds) for name, seconds in named.items()}
+    write_result(folder, TOOL, sys.argv[1:], [table], summaries=summaries, seconds=named)
     names = [path.name for path in plot_latencies(named, folder)]
-    print(f'{folder}: latency.json, {", ".join(names)}')
+    print(f'{folder}: benchmark.json, {", ".join(names)}')
 
 
 if __name__ == '__main__':

@@ -18,7 +18,6 @@ Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -264,12 +263,12 @@ def find_images(
 
 def write(folder: Path, measured: 'Sequence[Measurement]') -> None:
     """Write every sample, and the plots."""
-    from mmpose_batch.benchmark.machine import describe_machine
+    from mmpose_batch.benchmark.document import write_result
     from mmpose_batch.benchmark.plots import plot_all
-    from mmpose_batch.benchmark.throughput import write_json
+    from mmpose_batch.benchmark.report import tables
 
-    command = shlex.join(['tools/benchmark_throughput.py', *sys.argv[1:]])
-    write_json(folder / 'benchmark.json', describe_machine(), command, measured)
+    rows = [measurement.as_dict() for measurement in measured]
+    write_result(folder, TOOL, sys.argv[1:], tables(measured), measurements=rows)
     names = [path.name for path in plot_all(measured, folder)]
     print(f'{folder}: benchmark.json, {", ".join(names)}')
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from console import (
     add_model_options,
     build_inferencer,
+    check_out_dir,
     fail,
     named_models,
     quieten_libraries,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from mmpose_batch.run import RunSummary
 
 TOOL = 'compare_engines'
+HEADER = ('engine', 'precision', 'px', 'score', 'persons found', 'AP', 'images/s')
 
 
 class Outcome(NamedTuple):
@@ -58,7 +60,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--rect', action='store_true', default=None, help='also with inputs padded to the stride'
     )
     parser.add_argument('--no-flip-test', action='store_true', help='also without mirrored images')
-    return parser.parse_args(arguments)
+    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json')
+    args = parser.parse_args(arguments)
+    if args.out_dir:
+        check_out_dir(parser, args.out_dir)
+    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
     quieten_libraries()
     from mmpose_batch import CheckpointError, EngineError
+    from mmpose_batch.benchmark.document import Table, markdown_row, write_result
     from mmpose_batch.run import RunError
     from mmpose_batch.sources import list_inputs
 
@@ -78,18 +85,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
-    print('| engine | precision | px | score | persons found | AP | images/s |')
-    print('| --- | --- | --- | --- | --- | --- | --- |')
-    print(row('torch', 'fp32', reference, reference), flush=True)
+    rows = [row('torch', 'fp32', reference, reference)]
+    print(Table(HEADER, rows).markdown(), flush=True)
     failed = False
     for name, precision, settings in combinations(args):
         try:
             outcome = infer(args, paths, **settings)
+            rows.append(row(name, precision, outcome, reference))
         except (EngineError, RunError, ValueError) as error:
             failed = True
-            print(f'| {name} | {precision} | {" ".join(str(error).split())} |||||', flush=True)
-            continue
-        print(row(name, precision, outcome, reference), flush=True)
+            rows.append([name, precision, ' '.join(str(error).split()), *[''] * 4])
+        print(markdown_row(rows[-1]), flush=True)
+    if args.out_dir:
+        write_result(Path(args.out_dir), TOOL, sys.argv[1:], [Table(HEADER, rows)])
     return 3 if failed else 0
 
 
@@ -141,19 +149,18 @@ def read_answers(path: Path) -> 'list[Instances]':
     return answers
 
 
-def row(name: str, precision: str, outcome: Outcome, reference: Outcome) -> str:
-    """One line of the table."""
+def row(name: str, precision: str, outcome: Outcome, reference: Outcome) -> list[str]:
+    """Cells of one line of the table."""
     from mmpose_batch.engines.check import compare
 
     difference = compare(reference.answers, outcome.answers)
     ap = outcome.summary.metrics.get('AP')
-    cells = (
+    return [
         *(name, precision, f'{difference.px:.3f}', f'{difference.score:.4f}'),
         f'{difference.found:.1%} of {difference.instances}',
         '' if ap is None else f'{ap:.4f}',
         f'{outcome.summary.images_per_second:.2f}',
-    )
-    return f'| {" | ".join(cells)} |'
+    ]
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
 """Plots of what was measured, as PNG files."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from .rounds import estimate
 
 _SIZE = (7.0, 4.2)
 _DPI = 120
+_COLORS = mpl.colormaps['tab10'].colors
 
 
 def plot_all(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
@@ -30,6 +32,7 @@ def plot_all(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
         'batch_sizes': plot_batch_sizes,
         'threads': plot_threads,
         'stages': plot_stages,
+        'accuracy': plot_accuracy,
     }
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -84,8 +87,7 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
         return None
     figure, axes = _figure(height=1.4 + 0.38 * len(known))
     left = np.zeros(len(known))
-    colors = mpl.colormaps['tab10'].colors
-    for color, (stage, title) in zip(colors, STAGES.items(), strict=False):
+    for color, (stage, title) in zip(_COLORS, STAGES.items(), strict=False):
         widths = np.array([shares[stage] * 1e3 / m.images_per_second for m, shares in known])
         axes.barh(range(len(known)), widths, left=left, color=color, label=title, height=0.7)
         left += widths
@@ -94,6 +96,23 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
     axes.set_xlabel('ms an image')
     axes.grid(axis='y', visible=False)
     figure.legend(loc='outside upper center', ncols=len(STAGES), fontsize=8, frameon=False)
+    return figure
+
+
+def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
+    """Images per second over AP, of all whose AP is known."""
+    known = [measurement for measurement in measurements if measurement.ap is not None]
+    if len(known) < 2:
+        return None
+    figure, axes = _figure()
+    for color, measurement in zip(itertools.cycle(_COLORS), known, strict=False):
+        place = measurement.ap, measurement.images_per_second
+        axes.scatter(*place, color=color, label=measurement.contender.name)
+    axes.set_xlabel('AP')
+    axes.set_ylabel('images/s, from files to results')
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.1)
+    figure.legend(loc='outside right upper', fontsize=8, frameon=False)
     return figure
 
 

@@ -6,10 +6,11 @@ from math import isnan
 from statistics import median
 from typing import Any
 
+import rich.table
 from rich.console import Console
-from rich.table import Table
 
 from .contenders import NEED_BOXES, Contender
+from .document import Table
 from .rounds import Rounds, estimate
 
 # Stages of a run, in its order; what they are called in a table.
@@ -136,13 +137,20 @@ def _start_cells(measurement: Measurement) -> list[str]:
     return [f'{peak["resident"] / 2**20:.0f} MiB{gpu}', first]
 
 
+def tables(measurements: Sequence[Measurement]) -> list[Table]:
+    """Figures, and where the time went."""
+    found = [Table(HEADER, [cells(measurement) for measurement in measurements])]
+    stages = [row for row in map(stage_cells, measurements) if row]
+    if stages:
+        found.append(Table(('part of the time', *STAGES.values()), stages))
+    return found
+
+
 def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
     """Print figures and where the time went."""
     console = console or _console()
-    print_table(HEADER, [cells(measurement) for measurement in measurements], console)
-    stages = [row for row in map(stage_cells, measurements) if row]
-    if stages:
-        print_table(('part of the time', *STAGES.values()), stages, console)
+    for table in tables(measurements):
+        print_table(table, console)
     for measurement in measurements:
         if measurement.failure is not None:
             console.print(
@@ -158,16 +166,14 @@ def stage_cells(measurement: Measurement) -> list[str]:
     return [measurement.contender.name, *(f'{x:.0%}' for x in shares.values())] if shares else []
 
 
-def print_table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], console: Console | None = None
-) -> None:
+def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table, its first column to the left and the others to the right."""
-    table = Table(box=None, pad_edge=False, header_style='bold')
-    for index, title in enumerate(header):
-        table.add_column(title, justify='left' if index == 0 else 'right')
-    for row in rows:
-        table.add_row(*row)
-    (console or _console()).print(table)
+    shown = rich.table.Table(box=None, pad_edge=False, header_style='bold')
+    for index, title in enumerate(table.header):
+        shown.add_column(title, justify='left' if index == 0 else 'right')
+    for row in table.rows:
+        shown.add_row(*row)
+    (console or _console()).print(shown)
 
 
 def _console() -> Console:

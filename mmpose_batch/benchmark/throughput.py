@@ -3,9 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
-
-import orjson
 
 from .contenders import DETECTOR, OURS, Contender, Models, references
 from .process import ContenderError, ContenderProcess
@@ -14,7 +11,6 @@ from .rounds import Stopping, run_rounds
 from .work import Image
 
 Tell = Callable[[str], None]
-_JSON = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
 
 def measure(
@@ -152,11 +148,3 @@ def flags(measurement: Measurement) -> str:
     if contender.models.flip_test is not None:
         words.append('--flip-test' if contender.models.flip_test else '--no-flip-test')
     return ' '.join([*words, '--rect'] if contender.settings.get('rect') else words)
-
-
-def write_json(
-    path: Path, machine: dict, command: str, measurements: Sequence[Measurement]
-) -> None:
-    """Write everything that was measured, every sample of it."""
-    content = {'machine': machine, 'command': command, 'rows': [m.as_dict() for m in measurements]}
-    path.write_bytes(orjson.dumps(content, option=_JSON, default=str))

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mmpose_batch.benchmark.contenders import Contender, Models
 from mmpose_batch.benchmark.plots import (
+    plot_accuracy,
     plot_all,
     plot_batch_sizes,
     plot_rates,
@@ -22,6 +23,7 @@ from mmpose_batch.benchmark.report import (
     cells,
     print_tables,
     stage_cells,
+    tables,
 )
 
 MODELS = Models(pose2d='rtmo-s')
@@ -123,6 +125,13 @@ def test_a_row_that_has_not_settled_is_marked():
     assert '?' not in printed(measured())
 
 
+def test_a_table_is_of_those_who_have_something_for_it():
+    rates, stages = tables([measured('stock'), measured()])
+    assert [row[0] for row in rates.rows] == ['stock', 'torch fp32']
+    assert [row[0] for row in stages.rows] == ['torch fp32']
+    assert len(tables([measured('stock')])) == 1
+
+
 def test_a_failure_is_a_row():
     failed = Measurement(contender=measured().contender, failure='engine: not installed')
     text = printed(measured('stock'), failed)
@@ -165,6 +174,15 @@ def test_a_line_is_of_rows_that_agree_in_all_else():
         lines = plot(rows).axes[0].lines
         assert {line.get_label() for line in lines} == names
         assert all(list(line.get_xdata()) == [1, 2] for line in lines)
+
+
+def test_accuracy_is_plotted_where_it_is_known():
+    rows = [measured(rate=3.0), measured(rate=5.0, engine='openvino'), measured('stock', 2.0)]
+    assert plot_accuracy(rows) is None
+    rows[0].ap, rows[1].ap = 0.75, 0.76
+    axes = plot_accuracy(rows).axes[0]
+    places = [tuple(points.get_offsets()[0]) for points in axes.collections]
+    assert places == [(0.75, 3.0), (0.76, 5.0)]
 
 
 def test_nothing_is_plotted_of_nothing(tmp_path):

@@ -1,17 +1,14 @@
 """A measurement from start to end, with processes that are played."""
 
-import json
-
 import pytest
 from factories import load_tool
 from test_report import measured
 
 from mmpose_batch.benchmark import throughput
 from mmpose_batch.benchmark.contenders import Contender, Models
-from mmpose_batch.benchmark.machine import describe_machine
 from mmpose_batch.benchmark.process import ContenderError
 from mmpose_batch.benchmark.rounds import Stopping
-from mmpose_batch.benchmark.throughput import best, flags, measure, write_json
+from mmpose_batch.benchmark.throughput import best, flags, measure
 from mmpose_batch.benchmark.work import Image
 
 MODELS = Models(pose2d='rtmo-s')
@@ -149,16 +146,3 @@ def test_flags_are_those_of_the_tool():
     assert (args.det_batch_size, args.flip_test, args.cpu_affinity) == (None, None, None)
     chosen.contender.settings['batch_size'] = 'auto'  # 1 would ask for another kind of engine
     assert '--batch-size auto' in flags(chosen)
-
-
-def test_every_sample_is_written(tmp_path):
-    first = measured()
-    first.report['engines'] = {'pose': {'instances_per_second': {1: 2.0, 2: float('nan')}}}
-    write_json(tmp_path / 'b.json', describe_machine(), 'command', [first, measured('stock')])
-    content = json.loads((tmp_path / 'b.json').read_text())
-    assert content['command'] == 'command'
-    assert content['machine']['cores'] >= 1
-    assert content['machine']['versions']['torch']
-    assert [found['name'] for found in content['rows']] == ['torch fp32', 'stock']
-    assert len(content['rows'][0]['samples']) == 5
-    assert content['rows'][0]['shares']['network'] == pytest.approx(0.45)

@@ -1,0 +1,82 @@
+"""Results as files, and as parts of a document that people wrote."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mmpose_batch.benchmark.document import Table, document, write_result
+
+TEXT = """# Title
+
+<!-- pair -->
+what was there
+<!-- end of pair -->
+
+What it means: \\1 is kept.
+
+<!-- live -->
+<!-- end of live -->
+"""
+TABLE = Table(('name', 'images/s'), [('stock', '1.00'), ('ours', '2.00')])
+
+
+@pytest.fixture
+def result(tmp_path):
+    folder = tmp_path / 'result'
+    folder.mkdir()
+    arguments = [
+        'photos/',
+        '--pose2d',
+        'rtmo-s',
+        '--engine',
+        *['openvino'] * 12,
+        '--out-dir',
+        'a b',
+    ]
+    write_result(folder, 'benchmark_throughput', arguments, [TABLE], samples={1: float('nan')})
+    return folder
+
+
+def test_a_result_says_on_what_and_how_it_was_measured(result):
+    content = json.loads((result / 'benchmark.json').read_text())
+    assert content['command'].startswith('tools/benchmark_throughput.py photos/ --pose2d rtmo-s')
+    assert content['command'].endswith("--out-dir 'a b'")
+    assert content['machine']['cores'] >= 1
+    assert content['machine']['versions']['torch']
+    assert content['tables'][0]['rows'][1] == ['ours', '2.00']
+    assert content['samples'] == {'1': None}
+
+
+def test_every_sample_can_be_written(tmp_path):
+    write_result(tmp_path, 'tool', [], [], samples=np.arange(3.0), path=tmp_path)
+    content = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert content['samples'] == [0, 1, 2]
+    assert content['path'] == str(tmp_path)
+
+
+def test_a_place_takes_machine_command_table_and_plots(result, tmp_path):
+    (result / 'rates.png').write_bytes(b'plot')
+    text = document(TEXT, 'pair', result, tmp_path / 'benchmarks')
+    before, after = text.split('<!-- end of pair -->')
+    assert before.startswith('# Title\n\n<!-- pair -->\n20')
+    assert 'what was there' not in text
+    assert '| name | images/s |\n| --- | ---: |\n| stock | 1.00 |' in before
+    assert '```\ntools/benchmark_throughput.py photos/ --pose2d rtmo-s \\\n    --engine' in before
+    assert '![pair, rates](benchmarks/pair-rates.png)' in before
+    assert (tmp_path / 'benchmarks' / 'pair-rates.png').read_bytes() == b'plot'
+    assert after == TEXT.split('<!-- end of pair -->')[1]
+    assert document(text, 'pair', result, tmp_path / 'benchmarks') == text
+
+
+def test_what_has_no_place_is_named(result, tmp_path):
+    with pytest.raises(ValueError, match='expected <!-- other --> and <!-- end of other -->'):
+        document(TEXT, 'other', result, tmp_path)
+
+
+@pytest.mark.parametrize('content', [None, 'text', '{}', '[]', '{"machine": {}, "command": ""}'])
+def test_what_is_no_result_is_named(content, tmp_path):
+    if content is not None:
+        (tmp_path / 'benchmark.json').write_text(content)
+    with pytest.raises(ValueError, match='no result of a benchmark in'):
+        document(TEXT, 'pair', tmp_path, tmp_path)

@@ -1,0 +1,59 @@
+#!/usr/bin/env python
+r"""Write what the benchmark tools found into a document.
+
+  tools/write_benchmarks.py docs/benchmarks.md pair=bench/pair live=bench/live
+
+A result is a folder that a tool wrote with --out-dir. It comes between <!-- NAME --> and
+<!-- end of NAME --> of the document, in place of what is there: machine, versions, date, command,
+tables and plots. What stands around it is written by people.
+
+Exit status: 0 written, 2 wrong arguments.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from console import fail, quieten_libraries
+
+TOOL = 'write_benchmarks'
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('document', type=Path, metavar='FILE', help='Markdown, with the places')
+    parser.add_argument('results', nargs='+', type=result, metavar='NAME=DIR')
+    return parser.parse_args(arguments)
+
+
+def result(text: str) -> tuple[str, Path]:
+    """Read NAME=DIR."""
+    name, equals, folder = text.partition('=')
+    if not (name and equals and folder):
+        raise argparse.ArgumentTypeError(f'expected NAME=DIR, found {text}')
+    return name, Path(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write; returns the exit status."""
+    args = parse_args(arguments)
+    quieten_libraries()
+    from mmpose_batch.benchmark.document import document
+
+    try:
+        text = args.document.read_text(encoding='utf-8')
+        pictures = args.document.with_suffix('')
+        for name, folder in args.results:
+            text = document(text, name, folder, pictures)
+    except (OSError, ValueError) as error:
+        return fail(TOOL, 2, error)
+    args.document.write_text(text, encoding='utf-8')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
