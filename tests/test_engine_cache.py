@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_a_process_that_dies_while_it_builds_leaves_no_entry(tmp_path):
     calls: list[str] = []
     entry = EngineCache(tmp_path).entry('key', build_of('a', calls))
     assert (entry / 'engine.bin').read_text() == 'a'
+
+
+def test_what_dead_builds_left_is_removed_after_a_day(tmp_path):
+    old, new = tmp_path / '.0123456789abcdef-old', tmp_path / '.0123456789abcdef-new'
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / 'file').write_text('half')
+    yesterday = time.time() - 25 * 60 * 60
+    os.utime(old, (yesterday, yesterday))
+    EngineCache(tmp_path).entry('key', lambda folder: (folder / 'file').write_text('whole'))
+    assert not old.exists()
+    assert new.exists()
 
 
 def test_of_two_that_build_one_entry_the_first_wins(tmp_path):

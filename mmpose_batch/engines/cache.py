@@ -6,7 +6,9 @@ import os
 import platform
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 from torch import nn
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
+# No build takes a day of seconds.
+_LEFT_BEHIND = 24 * 60 * 60
 _VERSIONS = (
     *('torch', 'mmcv', 'mmpose', 'mmdet', 'mmpose-batch', 'openvino', 'nncf', 'onnx'),
     *('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
@@ -55,6 +59,7 @@ class EngineCache:
             self._used.add(entry)
             return entry
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         building = Path(tempfile.mkdtemp(prefix=f'.{key[:16]}-', dir=self.folder))
         try:
             build(building)
@@ -80,6 +85,13 @@ class EngineCache:
         if kept:
             self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
         return outcome
+
+    def _sweep(self) -> None:
+        """Remove what processes left that were killed while they built."""
+        for building in self.folder.glob('.*-*'):
+            with suppress(OSError):  # another process may be as tidy
+                if time.time() - building.stat().st_mtime > _LEFT_BEHIND:
+                    shutil.rmtree(building, ignore_errors=True)
 
     def _put(self, building: Path, entry: Path) -> Path:
         try:
