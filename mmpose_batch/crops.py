@@ -25,8 +25,9 @@ _PIXELS_PER_CROP_PIXEL = 4
 class StandardCrops:
     """Does what ``[LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs]`` does.
 
-    The pipeline itself says what goes with the first of several persons; the others
-    differ from that one in a few numbers, which are computed for all at once.
+    The pipeline itself says what goes with the first person; the others differ from
+    that one in a few numbers, which are computed for all at once. One person alone
+    costs more than by the pipeline.
 
     Args:
         pipeline: See :meth:`fits`.
@@ -58,13 +59,11 @@ class StandardCrops:
         Args:
             info: What the pipeline is given beside the person: ``img``, uint8
                 (H, W, 3), ``img_path`` and the dataset's meta information.
-            bboxes: float32 (N, 5): x1, y1, x2, y2 in pixels and a score.
+            bboxes: float32 (N, 5), N from 1: x1, y1, x2, y2 in pixels and a score.
 
         Returns:
             For each person ``inputs``, uint8 (3, h, w), and ``data_samples``.
         """
-        if len(bboxes) < 2:
-            return [self._pipeline(_with_person(info, bbox)) for bbox in bboxes]
         first = self._first(info, bboxes[0])
         centers, scales = bbox_xyxy2cs(bboxes[:, :4], padding=self._padding)
         scales = TopdownAffine._fix_aspect_ratio(scales, self._aspect_ratio)
@@ -81,7 +80,7 @@ class StandardCrops:
 
     def _first(self, info: dict[str, Any], bbox: np.ndarray) -> PoseDataSample:
         load, boxes, affine, pack = self._pipeline.transforms
-        results = boxes(load(_with_person(info, bbox)))
+        results = boxes(load({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}))
         results['img'] = np.zeros((1, 1, 3), np.uint8)  # a crop of this costs next to nothing
         return pack(affine(results))['data_samples']
 
@@ -107,10 +106,6 @@ class StandardCrops:
             return [get_udp_warp_matrix(*pair, 0.0, output_size=self._size) for pair in pairs]
         sources = _corners(centers, scales[:, 0])
         return [cv2.getAffineTransform(source, self._corners) for source in sources]
-
-
-def _with_person(info: dict[str, Any], bbox: np.ndarray) -> dict[str, Any]:
-    return {**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
 
 
 def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
