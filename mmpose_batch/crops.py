@@ -44,11 +44,13 @@ class StandardCrops:
         self._corners = _corners(np.array([[width * 0.5, height * 0.5]]), np.array([width]))[0]
 
     @staticmethod
-    def fits(pipeline: Compose) -> bool:
-        """Whether a pipeline is the standard one, with nothing in it changed."""
+    def fits(pipeline: Compose, img: np.ndarray) -> bool:
+        """Whether a pipeline is the standard one, nothing in it changed, and an image is BGR."""
         steps = pipeline.transforms
         return (
-            tuple(map(type, steps)) == _STANDARD
+            img.dtype == np.uint8
+            and img.shape[2:] == (3,)
+            and tuple(map(type, steps)) == _STANDARD
             and not steps[0].to_float32
             and not steps[3].pack_transformed
         )

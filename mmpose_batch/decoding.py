@@ -1,6 +1,6 @@
 """Keypoints of a whole batch at once where the codec is SimCC, to the bit."""
 
-from types import MethodType
+from functools import partial
 
 from mmengine.structures import InstanceData
 from mmpose.codecs import SimCCLabel
@@ -15,10 +15,12 @@ def decode_batches(head: nn.Module) -> None:
     MMPose calls the codec of RTMPose and its like person by person, though it takes
     all of them. Only this instance changes, no class does.
     """
-    codec = getattr(head, 'decoder', None)
-    plain = type(codec) is SimCCLabel and not codec.use_dark and not codec.decode_visibility
-    if plain and type(head).decode is BaseHead.decode:
-        head.decode = MethodType(_decode, head)
+    if getattr(type(head), 'decode', None) is BaseHead.decode and _is_plain(head.decoder):
+        head.decode = partial(_decode, head)
+
+
+def _is_plain(codec: object) -> bool:
+    return type(codec) is SimCCLabel and not codec.use_dark and not codec.decode_visibility
 
 
 def _decode(head: BaseHead, batch_outputs: tuple[Tensor, Tensor]) -> list[InstanceData]:
@@ -32,6 +34,8 @@ def _decode(head: BaseHead, batch_outputs: tuple[Tensor, Tensor]) -> list[Instan
         For each person ``keypoints`` (1, K, 2) in pixels of the input and
         ``keypoint_scores`` (1, K), float32.
     """
+    if not _is_plain(head.decoder):  # changed since
+        return BaseHead.decode(head, batch_outputs)
     keypoints, scores = head.decoder.decode(*to_numpy(batch_outputs))
     return [
         InstanceData(keypoints=keypoints[i : i + 1], keypoint_scores=scores[i : i + 1])

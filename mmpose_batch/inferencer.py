@@ -474,7 +474,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
-        if len(bboxes) > 1 and StandardCrops.fits(self.pipeline):
+        if len(bboxes) > 1 and StandardCrops.fits(self.pipeline, info['img']):
             return StandardCrops(self.pipeline)(info, bboxes)
         return [
             self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})

@@ -2,8 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
+import torch
 from factories import Models, Outcome, run_tool
+
+from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.benchmark.overhead import Ways
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -15,7 +20,9 @@ def benchmark(*arguments: object) -> Outcome:
 def test_every_stage_has_its_row(models: Models, tmp_path):
     outcome = benchmark(*models.crops, '--persons', '3', '--rounds', '5', '--out-dir', tmp_path)
     assert outcome.status == 0, outcome.err
-    (table,) = json.loads((tmp_path / 'benchmark.json').read_text())['tables']
+    content = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert content['command'][1:3] == list(models.crops[:2])
+    (table,) = content['tables']
     assert [row[0] for row in table['rows']] == [
         'crops and their samples',
         'a batch of them, normalised',
@@ -27,6 +34,28 @@ def test_every_stage_has_its_row(models: Models, tmp_path):
         *stages, total = (float(row[column]) for row in table['rows'])
         assert min(stages) > 0
         assert sum(stages) == pytest.approx(total, abs=0.005)
+
+
+@pytest.mark.parametrize('persons', [1, 3])
+def test_both_ways_come_to_the_same(models: Models, persons):
+    inferencer = BatchPose2DInferencer(
+        models.file('rtmpose.py'), models.file('rtmpose.pth'), det_model='whole_image', device='cpu'
+    )
+    with torch.no_grad():
+        ways = Ways(inferencer, persons)
+        for ours, stocks in zip(ways.prepare_here(), ways.prepare_stock(), strict=True):
+            assert torch.equal(ours['inputs'], stocks['inputs'])
+        ours, stocks = (
+            torch.cat([batch['inputs'] for batch in batches])
+            for batches in (ways.normalise_here(), ways.normalise_stock())
+        )
+        assert torch.equal(ours, stocks)
+        for ours, stocks in zip(ways.decode_here(), ways.decode_stock(), strict=True):
+            one, other = ours.pred_instances, stocks.pred_instances
+            np.testing.assert_array_equal(one.keypoints, other.keypoints)
+            np.testing.assert_array_equal(one.keypoint_scores, other.keypoint_scores)
+        assert len(json.loads(ways.result_here())['instances']) == persons
+        assert len(json.loads(ways.result_stock())) == persons
 
 
 def test_what_is_wrong_is_one_line(models: Models):

@@ -97,6 +97,19 @@ def test_persons_do_not_share_what_is_set_later():
 )
 def test_only_the_standard_pipeline_fits(change):
     steps = pipeline()
-    assert StandardCrops.fits(steps)
+    assert StandardCrops.fits(steps, image())
     change(steps.transforms)
-    assert not StandardCrops.fits(steps)
+    assert not StandardCrops.fits(steps, image())
+
+
+@pytest.mark.parametrize(
+    'img',
+    [
+        image().astype(np.uint16),
+        image()[..., 0],
+        image()[..., :1],
+        np.concatenate([image(), image()[..., :1]], axis=-1),
+    ],
+)
+def test_only_bgr_images_fit(img):
+    assert not StandardCrops.fits(pipeline(), img)

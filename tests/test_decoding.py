@@ -1,5 +1,8 @@
 """Decoding a batch as a whole: what MMPose decodes person by person, to the bit."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -50,9 +53,31 @@ def test_persons_do_not_share_what_is_set_later():
     head = Head(SimCCLabel(**SIZE))
     decode_batches(head)
     first, second = head.decode(outputs(2, 17))
-    before = second.keypoints.copy()
-    first.keypoints[:] = 0
-    np.testing.assert_array_equal(second.keypoints, before)
+    for name in ('keypoints', 'keypoint_scores'):
+        before = second[name].copy()
+        first[name][:] = 0
+        np.testing.assert_array_equal(second[name], before)
+
+
+def test_a_codec_that_changes_later_is_respected():
+    head = Head(SimCCLabel(**SIZE))
+    decode_batches(head)
+    head.decoder.decode_visibility = True
+    batch = outputs(2, 17)
+    for ours, stocks in zip(head.decode(batch), BaseHead.decode(head, batch), strict=True):
+        np.testing.assert_array_equal(ours.keypoint_scores, stocks.keypoint_scores)
+        np.testing.assert_array_equal(ours.keypoints_visible, stocks.keypoints_visible)
+
+
+def test_a_copied_head_decodes_as_the_first():
+    head = Head(SimCCLabel(**SIZE))
+    decode_batches(head)
+    batch = outputs(2, 17)
+    for other in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        other.decoder.simcc_split_ratio *= 2  # its own
+        np.testing.assert_array_equal(
+            other.decode(batch)[0].keypoints * 2, head.decode(batch)[0].keypoints
+        )
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,11 @@ def persons_of(results: Sequence[dict]) -> list[int]:
 # ------------------------------------------------------------------ stock's interface
 
 
+def test_a_batch_is_decoded_as_a_whole_where_the_codec_is_simcc(ours):
+    assert 'decode' in vars(ours['top_down'].model.head)
+    assert 'decode' not in vars(ours['one_stage'].model.head)
+
+
 @pytest.mark.parametrize('name', ['__init__', '__call__'])
 def test_arguments_are_stocks_by_name_order_and_default(name):
     def parameters(cls: type) -> list[inspect.Parameter]:

@@ -7,6 +7,7 @@ import mmdet.models
 import pytest
 import torch
 from mmdet.models import DetDataPreprocessor
+from mmengine.structures import InstanceData
 from mmpose.models import PoseDataPreprocessor
 from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
@@ -160,6 +161,23 @@ def test_pixels_are_stacked_and_samples_know_their_shapes(kind):
     assert torch.equal(found['inputs'], batch)
     for ours, stocks in zip(found['data_samples'], expected['data_samples'], strict=True):
         assert ours.metainfo == stocks.metainfo
+
+
+@pytest.mark.parametrize('preprocessor', [PixelPreprocessor, StackedPreprocessor])
+def test_a_batch_can_be_run_again(preprocessor):
+    sample = PoseDataSample(metainfo={'img_path': 'a.jpg'})
+    sample.gt_instances = InstanceData(bboxes=torch.ones(1, 4))
+    stock = PoseDataPreprocessor(**RGB)
+    arguments = (4,) if preprocessor is PixelPreprocessor else ()
+    data = {'inputs': [torch.ones(3, 8, 4, dtype=torch.uint8)], 'data_samples': [sample]}
+    (found,) = preprocessor(stock, *arguments)(data)['data_samples']
+    found.pred_instances = InstanceData(keypoints=torch.ones(1, 17, 2))
+    found.gt_instances.scores = torch.ones(1)
+    assert found.img_path == 'a.jpg'
+    assert torch.equal(found.gt_instances.bboxes, sample.gt_instances.bboxes)
+    assert sample.keys() == ['gt_instances']
+    assert sample.gt_instances.keys() == ['bboxes']
+    assert sample.metainfo_keys() == ['img_path']
 
 
 def test_what_must_be_padded_is_left_to_stock():

@@ -27,6 +27,7 @@ from console import (
     PRECISIONS,
     add_model_options,
     check_out_dir,
+    command_line,
     end_by_signals,
     fail,
     named_models,
@@ -83,6 +84,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json and plots')
     args = parser.parse_args(arguments)
+    args.command = command_line(arguments)
     if args.rate is not None and not args.rate > 0:
         parser.error(f'--rate: expected a positive number, found {args.rate}')
     if args.out_dir:
@@ -132,7 +134,7 @@ def run(args: argparse.Namespace) -> int:
         return fail(TOOL, 2, error)
     print_table(table)
     if args.out_dir:
-        write(Path(args.out_dir), table, found)
+        write(args, table, found)
     return 0
 
 
@@ -196,7 +198,7 @@ def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
     return Table(['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells], rows)
 
 
-def write(folder: Path, table: 'Table', found: dict[str, dict[str, list]]) -> None:
+def write(args: argparse.Namespace, table: 'Table', found: dict[str, dict[str, list]]) -> None:
     """Write every sample, and the plots."""
     from mmpose_batch.benchmark.document import write_result
     from mmpose_batch.benchmark.latency import summarise
@@ -204,9 +206,11 @@ def write(folder: Path, table: 'Table', found: dict[str, dict[str, list]]) -> No
 
     named = {f'{name}, {kind}': s for name, kinds in found.items() for kind, s in kinds.items()}
     summaries = {name: summarise(seconds) for name, seconds in named.items()}
-    write_result(folder, TOOL, sys.argv[1:], [table], summaries=summaries, seconds=named)
-    names = [path.name for path in plot_latencies(named, folder)]
-    print(f'{folder}: benchmark.json, {", ".join(names)}')
+    folder = Path(args.out_dir)
+    plots = plot_latencies(named, folder)
+    samples = {'summaries': summaries, 'seconds': named}
+    write_result(folder, TOOL, args.command, [table], plots, **samples)
+    print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')
 
 
 if __name__ == '__main__':

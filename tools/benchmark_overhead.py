@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 r"""What a person costs outside the network, beside stock's way, on one core.
 
-  tools/benchmark_overhead.py --pose2d rtmpose-s --pose2d-weights none
-  tools/benchmark_overhead.py --pose2d CONFIG --pose2d-weights none --persons 1
+  tools/benchmark_overhead.py --pose2d rtmpose-s
+  tools/benchmark_overhead.py --pose2d CONFIG --persons 1
 
 One drawn image with boxes all over it goes through every stage but the network, again and again,
 both ways in turn. Weights do not matter.
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import build_inferencer, check_out_dir, fail, number, quieten_libraries
+from console import build_inferencer, check_out_dir, command_line, fail, number, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.document import Table
@@ -33,13 +33,16 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--pose2d', default='rtmpose-s', metavar='MODEL', help='a top-down config file or name'
     )
-    parser.add_argument('--pose2d-weights', metavar='FILE', help='none for random ones')
+    parser.add_argument(
+        '--pose2d-weights', default='none', metavar='FILE', help='default: none, random ones'
+    )
     parser.add_argument(
         '--persons', type=number(1), default=100, metavar='N', help='in the image (default: 100)'
     )
-    parser.add_argument('--rounds', type=number(1), default=20, help='at least (default: 20)')
+    parser.add_argument('--rounds', type=number(5), default=40, help='default: 40')
     parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json')
     args = parser.parse_args(arguments)
+    args.command = command_line(arguments)
     if args.out_dir:
         check_out_dir(parser, args.out_dir)
     return args
@@ -49,27 +52,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; returns the exit status."""
     args = parse_args(arguments)
     quieten_libraries()
-    from mmpose_batch import CheckpointError
+    from mmpose_batch import CheckpointError, EngineError
     from mmpose_batch.benchmark.document import write_result
     from mmpose_batch.benchmark.overhead import measure_overhead
     from mmpose_batch.benchmark.report import print_table
-    from mmpose_batch.benchmark.rounds import Stopping
     from mmpose_batch.run import RunError
 
     try:
         inferencer = build_inferencer(
-            *(args.pose2d, args.pose2d_weights), det_model='whole_image', device='cpu'
+            *(args.pose2d, args.pose2d_weights),
+            **{'det_model': 'whole_image', 'device': 'cpu', 'engine': 'torch', 'precision': 'fp32'},
         )
-        stopping = Stopping(rounds=args.rounds, most_rounds=10 * args.rounds)
-        overhead = measure_overhead(inferencer, args.persons, stopping)
-    except (CheckpointError, RunError) as error:
+        overhead = measure_overhead(inferencer, args.persons, args.rounds)
+    except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
     table = tabulate(overhead)
     print_table(table)
     if args.out_dir:
-        write_result(Path(args.out_dir), TOOL, sys.argv[1:], [table])
+        write_result(Path(args.out_dir), TOOL, args.command, [table])
     return 0
 
 

@@ -29,6 +29,7 @@ from console import (
     PRECISIONS,
     add_model_options,
     check_out_dir,
+    command_line,
     end_by_signals,
     fail,
     named_models,
@@ -121,6 +122,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     output.add_argument('--max-memory', type=float, metavar='GB', help='resident, for --recommend')
     output.add_argument('--quiet', action='store_true', help='print the tables only')
     args = parser.parse_args(arguments)
+    args.command = command_line(arguments)
     check(parser, args)
     return args
 
@@ -196,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
         return fail(TOOL, 1, failed[-1].failure)
     print_tables(measured)
     if args.out_dir:
-        write(Path(args.out_dir), measured)
+        write(args, measured)
     if args.recommend and not recommend(args, measured):
         return fail(TOOL, 1, 'nothing that ran keeps within the limits')
     return 3 if failed else 0
@@ -261,16 +263,18 @@ def find_images(
     return found, None
 
 
-def write(folder: Path, measured: 'Sequence[Measurement]') -> None:
+def write(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> None:
     """Write every sample, and the plots."""
     from mmpose_batch.benchmark.document import write_result
     from mmpose_batch.benchmark.plots import plot_all
-    from mmpose_batch.benchmark.report import tables
+    from mmpose_batch.benchmark.report import failures, tables
 
+    folder = Path(args.out_dir)
+    plots = plot_all(measured, folder)
     rows = [measurement.as_dict() for measurement in measured]
-    write_result(folder, TOOL, sys.argv[1:], tables(measured), measurements=rows)
-    names = [path.name for path in plot_all(measured, folder)]
-    print(f'{folder}: benchmark.json, {", ".join(names)}')
+    shown = tables(measured) + failures(measured)
+    write_result(folder, TOOL, args.command, shown, plots, measurements=rows)
+    print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')
 
 
 def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bool:

@@ -23,6 +23,7 @@ from console import (
     add_model_options,
     build_inferencer,
     check_out_dir,
+    command_line,
     fail,
     named_models,
     quieten_libraries,
@@ -62,6 +63,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--no-flip-test', action='store_true', help='also without mirrored images')
     parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json')
     args = parser.parse_args(arguments)
+    args.command = command_line(arguments)
     if args.out_dir:
         check_out_dir(parser, args.out_dir)
     return args
@@ -91,13 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, precision, settings in combinations(args):
         try:
             outcome = infer(args, paths, **settings)
-            rows.append(row(name, precision, outcome, reference))
         except (EngineError, RunError, ValueError) as error:
             failed = True
-            rows.append([name, precision, ' '.join(str(error).split()), *[''] * 4])
+            rows.append([name, precision, str(error), *[''] * 4])
+        else:
+            rows.append(row(name, precision, outcome, reference))
         print(markdown_row(rows[-1]), flush=True)
     if args.out_dir:
-        write_result(Path(args.out_dir), TOOL, sys.argv[1:], [Table(HEADER, rows)])
+        write_result(Path(args.out_dir), TOOL, args.command, [Table(HEADER, rows)])
     return 3 if failed else 0
 
 

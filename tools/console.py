@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,11 @@ def number(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def command_line(arguments: Sequence[str] | None) -> list[str]:
+    """The arguments that a tool was given, whoever started it."""
+    return list(sys.argv[1:] if arguments is None else map(str, arguments))
 
 
 def check_out_dir(parser: argparse.ArgumentParser, path: str) -> None:

@@ -11,6 +11,8 @@ Exit status: 0 written, 2 wrong arguments.
 """
 
 import argparse
+import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +34,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def result(text: str) -> tuple[str, Path]:
     """Read NAME=DIR."""
-    name, equals, folder = text.partition('=')
-    if not (name and equals and folder):
-        raise argparse.ArgumentTypeError(f'expected NAME=DIR, found {text}')
+    name, _, folder = text.partition('=')
+    if not (re.fullmatch(r'[\w-]+', name) and folder):
+        raise argparse.ArgumentTypeError(
+            f'expected NAME=DIR, the name of letters, digits, _ and -, found {text}'
+        )
     return name, Path(folder)
 
 
@@ -42,16 +46,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write; returns the exit status."""
     args = parse_args(arguments)
     quieten_libraries()
-    from mmpose_batch.benchmark.document import document
+    from mmpose_batch.benchmark.document import put, read_section
 
     try:
         text = args.document.read_text(encoding='utf-8')
-        pictures = args.document.with_suffix('')
+        if not args.document.suffix:
+            raise ValueError(f'{args.document}: its pictures would have the same name; add .md')
+        pictures: dict[str, Path] = {}
         for name, folder in args.results:
-            text = document(text, name, folder, pictures)
+            section = read_section(name, folder, args.document.stem)
+            text = put(text, name, section)
+            pictures |= section.plots
+        for link, plot in pictures.items():
+            target = args.document.parent / link
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(plot, target)
+        args.document.write_text(text, encoding='utf-8')
     except (OSError, ValueError) as error:
         return fail(TOOL, 2, error)
-    args.document.write_text(text, encoding='utf-8')
     return 0
 
 

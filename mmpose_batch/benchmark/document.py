@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from .machine import describe_machine
 
 RESULT = 'benchmark.json'
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-_WIDTH = 110
+_WIDTH = 80
 # Figures of everything else that is installed say nothing about a speed.
 _VERSIONS = ('torch', 'mmpose', 'mmdet', 'mmcv', 'openvino', 'onnxruntime', 'nncf')
 
@@ -39,11 +38,17 @@ class Table:
 
 def markdown_row(cells: Sequence[str]) -> str:
     """One line of a table."""
-    return f'| {" | ".join(cells)} |'
+    clean = (' '.join(cell.split()).replace('|', r'\|') for cell in cells)
+    return f'| {" | ".join(clean)} |'
 
 
 def write_result(
-    folder: Path, tool: str, arguments: Sequence[str], tables: Sequence[Table], **more: Any
+    folder: Path,
+    tool: str,
+    arguments: Sequence[str],
+    tables: Sequence[Table],
+    plots: Sequence[Path] = (),
+    **more: Any,
 ) -> None:
     """Write ``benchmark.json``: the machine, the command, what was printed, and more.
 
@@ -52,69 +57,83 @@ def write_result(
         tool: Name of the tool.
         arguments: Of its command line.
         tables: That it printed.
+        plots: Files in the folder that belong to it.
         more: Whatever else was found, as every sample.
     """
     content = {
         'machine': describe_machine(),
-        'command': shlex.join([f'tools/{tool}.py', *arguments]),
+        'command': [f'tools/{tool}.py', *map(str, arguments)],
         'tables': [asdict(table) for table in tables],
+        'plots': [plot.name for plot in plots],
         **more,
     }
     (folder / RESULT).write_bytes(orjson.dumps(content, option=_JSON, default=str))
 
 
-def document(text: str, name: str, folder: Path, pictures: Path) -> str:
-    """Put a result into a document, between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A result as it stands in a document.
+
+    Attributes:
+        text: Machine, command, tables, and the plots' links.
+        plots: Name beside the document to the plot's file.
+    """
+
+    text: str
+    plots: dict[str, Path]
+
+
+def read_section(name: str, folder: Path, pictures: str) -> Section:
+    """Read what a tool wrote.
 
     Args:
-        text: The document.
         name: Of the result.
-        folder: Where a tool wrote it, with its plots.
-        pictures: Folder beside the document that takes the plots, as ``NAME-PLOT.png``.
-
-    Returns:
-        The document with the machine, the command, the tables and the plots.
+        folder: Where the tool wrote it.
+        pictures: Folder beside the document that will take the plots.
 
     Raises:
-        ValueError: The document has no such place, or the folder no result.
+        ValueError: The folder has no result.
     """
-    begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
-    place = re.compile(rf'({re.escape(begin)}\n).*?({re.escape(end)})', re.DOTALL)
-    if not place.search(text):
-        raise ValueError(f'expected {begin} and {end} in the document')
     try:
         content = orjson.loads((folder / RESULT).read_bytes())
         parts = [_machine(content['machine']), _command(content['command'])]
         parts += [Table(**table).markdown() for table in content['tables']]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        plots = {f'{pictures}/{name}-{plot}': folder / plot for plot in content['plots']}
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f'no result of a benchmark in {folder}: {error}') from error
-    for plot in sorted(folder.glob('*.png')):
-        pictures.mkdir(exist_ok=True)
-        copy = shutil.copyfile(plot, pictures / f'{name}-{plot.name}')
-        parts.append(f'![{name}, {plot.stem}]({pictures.name}/{copy.name})')
-    content = '\n\n'.join(parts)
-    return place.sub(lambda found: f'{found[1]}{content}\n{found[2]}', text)
+    parts += [f'![{name}, {plot.stem}]({link})' for link, plot in plots.items()]
+    return Section('\n\n'.join(parts), plots)
+
+
+def put(text: str, name: str, section: Section) -> str:
+    """Put a result between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a document.
+
+    Raises:
+        ValueError: The document has no such place.
+    """
+    begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
+    place = re.compile(rf'({re.escape(begin)})[ \t]*\n.*?({re.escape(end)})', re.DOTALL)
+    if not place.search(text):
+        raise ValueError(f'expected {begin} and {end} in the document')
+    return place.sub(lambda found: f'{found[1]}\n{section.text}\n{found[2]}', text)
 
 
 def _machine(machine: dict[str, Any]) -> str:
-    versions = [
-        f'{name} {machine["versions"][name]}' for name in _VERSIONS if name in machine['versions']
-    ]
+    versions = machine['versions']
     parts = (
         f'{machine["date"]}, {machine["processor"]}, {machine["cores"]} cores',
         *machine['gpus'],
         machine['system'],
-        *versions,
+        *(f'{name} {versions[name]}' for name in _VERSIONS if name in versions),
     )
     return f'{", ".join(parts)}:'
 
 
-def _command(command: str) -> str:
-    """A block of code, its lines broken between options."""
+def _command(words: Sequence[str]) -> str:
+    """A block of code, its lines broken before options."""
     lines = ['']
-    for word in re.split(r' (?=--)', command):
-        if lines[-1] and len(lines[-1]) + len(word) > _WIDTH:
-            lines.append(f'    {word}')
-        else:
-            lines[-1] = f'{lines[-1]} {word}'.strip() if len(lines) == 1 else f'{lines[-1]} {word}'
+    for word in map(shlex.quote, words):
+        if word.startswith('--') and len(lines[-1]) > _WIDTH:
+            lines.append('   ')
+        lines[-1] = f'{lines[-1]} {word}' if lines[-1] else word
     return '```\n' + ' \\\n'.join(lines) + '\n```'

@@ -5,14 +5,13 @@ import platform
 from datetime import UTC, datetime
 from typing import Any
 
-import psutil
-
 from ..cores import available_cores
 from ..engines.cache import processor_name, versions
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory, GPU, versions and date."""
+    import psutil  # of the extra [benchmark]
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -22,7 +21,7 @@ def describe_machine() -> dict[str, Any]:
         'cores': available_cores(),
         'memory': psutil.virtual_memory().total,
         'gpus': gpus,
-        'system': f'{platform.system()} {platform.release()}, Python {platform.python_version()}',
+        'system': f'{platform.system()}, Python {platform.python_version()}',
         'versions': versions(),
     }
 

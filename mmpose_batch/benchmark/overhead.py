@@ -1,8 +1,10 @@
 """What a person costs outside the network: this package, and the way stock goes."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -11,7 +13,6 @@ import cv2
 import numpy as np
 import orjson
 import torch
-from mmpose.models.heads.base_head import BaseHead
 from mmpose.structures import merge_data_samples, split_instances
 
 from ..batching import ImageInFlight
@@ -20,9 +21,8 @@ from ..results import ImageResult, copy_sample
 from ..scenes import draw_scene
 from ..sources import Frame
 from ..writers.jsonl import to_record
-from .rounds import Estimate, Rounds, Stopping, estimate, run_rounds
+from .rounds import Estimate, estimate
 
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 HERE, STOCK = 'here', 'stock'
 # In the order of a run; what they are called in a table.
 STAGES = {
@@ -31,6 +31,8 @@ STAGES = {
     'decode': 'keypoints from what the network says',
     'result': "an image's result, as a line of JSON",
 }
+# A sample lasts some milliseconds, however few persons an image has.
+_PERSONS_PER_SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,52 +50,53 @@ class Overhead:
 
 
 @torch.no_grad()
-def measure_overhead(
-    inferencer: BatchPose2DInferencer, persons: int, stopping: Stopping
-) -> Overhead:
+def measure_overhead(inferencer: BatchPose2DInferencer, persons: int, rounds: int) -> Overhead:
     """Time every stage for one image, on one core.
 
-    The network runs once; its outputs are decoded again and again.
+    The network runs once; its outputs are decoded again and again. Who goes first
+    changes from round to round. Threads of PyTorch and OpenCV are set to one for
+    the whole process.
 
     Args:
-        inferencer: Of a top-down model with its whole network in eager PyTorch.
+        inferencer: Of a top-down model, its network in eager PyTorch on a CPU.
         persons: Boxes in the image.
-        stopping: When there were rounds enough.
+        rounds: How often every stage is timed.
 
     Raises:
-        ValueError: The model is no top-down model.
+        ValueError: No top-down model, or one whose head decodes in a way of its own.
     """
     if inferencer.cfg.data_mode != 'topdown':
         raise ValueError('expected a top-down model: only those prepare persons')
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    work = _Work(inferencer, persons)
-    runs = {
-        f'{stage} {who}': partial(_rate, getattr(work, f'{stage}_{who}'), persons)
+    ways = Ways(inferencer, persons)
+    repeats = ceil(_PERSONS_PER_SAMPLE / persons)
+    samples = defaultdict[tuple[str, str], list[float]](list)
+    for number in range(rounds):
+        for stage in STAGES:
+            for who in (HERE, STOCK) if number % 2 else (STOCK, HERE):
+                seconds = _time(getattr(ways, f'{stage}_{who}'), repeats)
+                samples[stage, who].append(seconds / repeats / persons * 1e3)
+    ratios = {
+        stage: [s / h for h, s in zip(samples[stage, HERE], samples[stage, STOCK], strict=True)]
         for stage in STAGES
-        for who in (HERE, STOCK)
     }
-    for run in runs.values():
-        run()
-    rounds = run_rounds(runs, {f'{s} {HERE}': f'{s} {STOCK}' for s in STAGES}, stopping)
     return Overhead(
-        _milliseconds(rounds, HERE),
-        _milliseconds(rounds, STOCK),
-        {stage: estimate(rounds.ratios(f'{stage} {HERE}')) for stage in STAGES},
+        {stage: median(samples[stage, HERE]) for stage in STAGES},
+        {stage: median(samples[stage, STOCK]) for stage in STAGES},
+        {stage: estimate(found) for stage, found in ratios.items()},
     )
 
 
-def _rate(work: Callable[[], object], persons: int) -> float:
+def _time(work: Callable[[], object], repeats: int) -> float:
+    work()  # the caches are its own, whoever ran before
     start = perf_counter()
-    work()
-    return persons / (perf_counter() - start)
+    for _ in range(repeats):
+        work()
+    return perf_counter() - start
 
 
-def _milliseconds(rounds: Rounds, who: str) -> dict[str, float]:
-    return {stage: 1e3 / median(rounds.rates[f'{stage} {who}']) for stage in STAGES}
-
-
-class _Work:
+class Ways:
     """Both ways through every stage, for one image with boxes all over it."""
 
     def __init__(self, inferencer: BatchPose2DInferencer, persons: int) -> None:
@@ -111,13 +114,18 @@ class _Work:
         self._packed = self.prepare_here()
         (batch,) = self._normalise(model.data_preprocessor, persons)
         self._samples = batch['data_samples']
-        self._outputs = model.head.forward(model.extract_feat(batch['inputs']))
+        self._outputs = _outputs(model, batch['inputs'], self._samples)
         self._decoded = self.decode_here()
+        error = orjson.loads(self.result_here()).get('error')
+        if error is not None:
+            raise ValueError(f'expected a result of the model: {error}')
 
     def prepare_here(self) -> list[dict[str, Any]]:
+        """Network inputs of all persons, as the run makes them."""
         return self._inferencer._prepare_persons(self._info, self._bboxes)
 
     def prepare_stock(self) -> list[dict[str, Any]]:
+        """The same, person by person through the pipeline."""
         return [
             self._inferencer.pipeline(
                 {**self._info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
@@ -126,11 +134,13 @@ class _Work:
         ]
 
     def normalise_here(self) -> list[dict[str, Any]]:
+        """Batches of this package's size."""
         size = self._inferencer.options.batch_size
+        size = size if isinstance(size, int) else len(self._packed)
         return self._normalise(self._inferencer.model.data_preprocessor, size)
 
     def normalise_stock(self) -> list[dict[str, Any]]:
-        """Stock puts all persons of an image into one batch."""
+        """One batch: stock puts all persons of an image into one."""
         preprocessor = self._inferencer.model.data_preprocessor
         return self._normalise(getattr(preprocessor, 'stock', preprocessor), len(self._packed))
 
@@ -141,20 +151,46 @@ class _Work:
         return [preprocessor(self._inferencer.collate_fn(part)) for part in parts]
 
     def decode_here(self) -> list[Any]:
+        """Data samples with the keypoints in pixels of the image."""
         return self._decode(self._inferencer.model.head.decode)
 
     def decode_stock(self) -> list[Any]:
-        return self._decode(partial(BaseHead.decode, self._inferencer.model.head))
+        """The same, by the head's class."""
+        head = self._inferencer.model.head
+        return self._decode(partial(type(head).decode, head))
 
     def _decode(self, decode: Callable[[Any], Any]) -> list[Any]:
         model, samples = self._inferencer.model, list(map(copy_sample, self._samples))
         return model.add_pred_to_datasample(decode(self._outputs), None, samples)
 
     def result_here(self) -> bytes:
+        """A line of ``predictions.jsonl``."""
         result = ImageResult(Frame(0, '0.jpg', '0.jpg'), self._size)
         image = ImageInFlight(result, outputs=list(self._decoded))
         return orjson.dumps(to_record(self._inferencer._finish(image, self._call)))
 
     def result_stock(self) -> bytes:
-        merged = merge_data_samples(self._decoded)
-        return orjson.dumps(split_instances(merged.pred_instances), option=_NUMPY)
+        """What stock writes for an image, by a writer as fast."""
+        instances = split_instances(merge_data_samples(self._decoded).pred_instances)
+        return orjson.dumps(instances, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _outputs(model: torch.nn.Module, inputs: torch.Tensor, samples: list[Any]) -> Any:
+    """What a head hands to its ``decode``."""
+    head, seen = model.head, []
+    before = vars(head).get('decode')
+
+    def record(outputs: Any) -> Any:
+        seen.append(outputs)
+        return type(head).decode(head, outputs)
+
+    head.decode = record
+    try:
+        head.predict(model.extract_feat(inputs), samples, test_cfg={})
+    finally:
+        del head.decode
+        if before is not None:
+            head.decode = before
+    if not seen:
+        raise ValueError(f'{type(head).__name__} decodes in a way of its own')
+    return seen[0]

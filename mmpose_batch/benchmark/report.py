@@ -146,16 +146,20 @@ def tables(measurements: Sequence[Measurement]) -> list[Table]:
     return found
 
 
+def failures(measurements: Sequence[Measurement]) -> list[Table]:
+    """Who could not run, and why; empty where all did."""
+    failed = [(m.contender.name, m.failure) for m in measurements if m.failure is not None]
+    return [Table(('failed', 'why'), failed)] if failed else []
+
+
 def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
     """Print figures and where the time went."""
     console = console or _console()
     for table in tables(measurements):
         print_table(table, console)
-    for measurement in measurements:
-        if measurement.failure is not None:
-            console.print(
-                f'{measurement.contender.name}: {measurement.failure}', soft_wrap=True, markup=False
-            )
+    for table in failures(measurements):
+        for name, why in table.rows:
+            console.print(f'{name}: {why}', soft_wrap=True, markup=False)
     if any(not m.settled for m in measurements if m.failure is None):
         console.print('?: this median has not settled; more rounds or a quieter machine would tell')
 

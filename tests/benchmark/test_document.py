@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mmpose_batch.benchmark.document import Table, document, write_result
+from mmpose_batch.benchmark.document import Table, put, read_section, write_result
 
 TEXT = """# Title
 
@@ -25,26 +25,21 @@ TABLE = Table(('name', 'images/s'), [('stock', '1.00'), ('ours', '2.00')])
 def result(tmp_path):
     folder = tmp_path / 'result'
     folder.mkdir()
-    arguments = [
-        'photos/',
-        '--pose2d',
-        'rtmo-s',
-        '--engine',
-        *['openvino'] * 12,
-        '--out-dir',
-        'a b',
-    ]
-    write_result(folder, 'benchmark_throughput', arguments, [TABLE], samples={1: float('nan')})
+    engines = ['--engine', *['openvino'] * 12]
+    arguments = ['photos/', '--pose2d', 'rtmo-s', *engines, '--out-dir', 'a --b']
+    plots = [folder / 'rates.png']
+    samples = {'samples': {1: float('nan')}}
+    write_result(folder, 'benchmark_throughput', arguments, [TABLE], plots, **samples)
     return folder
 
 
 def test_a_result_says_on_what_and_how_it_was_measured(result):
     content = json.loads((result / 'benchmark.json').read_text())
-    assert content['command'].startswith('tools/benchmark_throughput.py photos/ --pose2d rtmo-s')
-    assert content['command'].endswith("--out-dir 'a b'")
+    assert content['command'][:3] == ['tools/benchmark_throughput.py', 'photos/', '--pose2d']
     assert content['machine']['cores'] >= 1
     assert content['machine']['versions']['torch']
     assert content['tables'][0]['rows'][1] == ['ours', '2.00']
+    assert content['plots'] == ['rates.png']
     assert content['samples'] == {'1': None}
 
 
@@ -55,23 +50,30 @@ def test_every_sample_can_be_written(tmp_path):
     assert content['path'] == str(tmp_path)
 
 
-def test_a_place_takes_machine_command_table_and_plots(result, tmp_path):
-    (result / 'rates.png').write_bytes(b'plot')
-    text = document(TEXT, 'pair', result, tmp_path / 'benchmarks')
+def test_a_place_takes_machine_command_table_and_plots(result):
+    section = read_section('pair', result, 'benchmarks')
+    text = put(TEXT, 'pair', section)
     before, after = text.split('<!-- end of pair -->')
     assert before.startswith('# Title\n\n<!-- pair -->\n20')
     assert 'what was there' not in text
     assert '| name | images/s |\n| --- | ---: |\n| stock | 1.00 |' in before
-    assert '```\ntools/benchmark_throughput.py photos/ --pose2d rtmo-s \\\n    --engine' in before
+    assert '```\ntools/benchmark_throughput.py photos/ --pose2d rtmo-s --engine' in before
+    assert " \\\n    '--out-dir' 'a --b'\n```" in before.replace('--out-dir', "'--out-dir'")
     assert '![pair, rates](benchmarks/pair-rates.png)' in before
-    assert (tmp_path / 'benchmarks' / 'pair-rates.png').read_bytes() == b'plot'
+    assert section.plots == {'benchmarks/pair-rates.png': result / 'rates.png'}
     assert after == TEXT.split('<!-- end of pair -->')[1]
-    assert document(text, 'pair', result, tmp_path / 'benchmarks') == text
+    assert put(text, 'pair', section) == text
+    assert put(TEXT.replace('pair -->', 'pair -->  '), 'pair', section).startswith(before)
 
 
-def test_what_has_no_place_is_named(result, tmp_path):
+def test_what_is_in_a_cell_stays_in_it():
+    assert Table(('a', 'b'), [('x | y', 'one\ntwo')]).markdown().endswith('| x \\| y | one two |')
+
+
+def test_what_has_no_place_is_named(result):
+    section = read_section('other', result, 'benchmarks')
     with pytest.raises(ValueError, match='expected <!-- other --> and <!-- end of other -->'):
-        document(TEXT, 'other', result, tmp_path)
+        put(TEXT, 'other', section)
 
 
 @pytest.mark.parametrize('content', [None, 'text', '{}', '[]', '{"machine": {}, "command": ""}'])
@@ -79,4 +81,4 @@ def test_what_is_no_result_is_named(content, tmp_path):
     if content is not None:
         (tmp_path / 'benchmark.json').write_text(content)
     with pytest.raises(ValueError, match='no result of a benchmark in'):
-        document(TEXT, 'pair', tmp_path, tmp_path)
+        read_section('pair', tmp_path, 'benchmarks')
