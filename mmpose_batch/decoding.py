@@ -15,7 +15,8 @@ def decode_batches(head: nn.Module) -> None:
     MMPose calls the codec of RTMPose and its like person by person, though it takes
     all of them. Only this instance changes, no class does.
     """
-    if getattr(type(head), 'decode', None) is BaseHead.decode and _is_plain(head.decoder):
+    codec = getattr(head, 'decoder', None)  # heads around other heads have none
+    if _is_plain(codec) and type(head).decode is BaseHead.decode:
         head.decode = partial(_decode, head)
 
 

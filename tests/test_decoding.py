@@ -89,6 +89,7 @@ def test_a_copied_head_decodes_as_the_first():
         Head(type('Mine', (SimCCLabel,), {})(**SIZE)),
         type('MyHead', (Head,), {'decode': lambda self, outputs: []})(SimCCLabel(**SIZE)),
         Head(None),
+        type('Wrapping', (BaseHead,), {'forward': None, 'predict': None, 'loss': None})(),
         nn.Identity(),
     ],
 )
