@@ -273,7 +273,7 @@ def write(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> None:
     plots = plot_all(measured, folder)
     rows = [measurement.as_dict() for measurement in measured]
     shown = tables(measured) + failures(measured)
-    write_result(folder, TOOL, args.command, shown, plots, measurements=rows)
+    write_result(folder, TOOL, args.command, shown, plots, rows=rows)
     print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')
 
 
