@@ -11,7 +11,7 @@ from mmpose.datasets.transforms import GetBBoxCenterScale, LoadImage, PackPoseIn
 from mmpose.structures import PoseDataSample
 from mmpose.structures.bbox import bbox_xyxy2cs, get_udp_warp_matrix
 
-from .results import copy_sample
+from .samples import copy_sample
 
 # The test pipeline of nearly every top-down config.
 _STANDARD = (LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs)

@@ -33,8 +33,9 @@ from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
 from .padding import pad_to_stride
-from .results import ImageResult, InputError, empty_sample, select_instances
+from .results import ImageResult, InputError, select_instances
 from .runtime import StageClock
+from .samples import empty_sample
 from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
 from .visualization import DrawOptions, draw_result

@@ -9,7 +9,8 @@ from mmengine.structures import InstanceData
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.structures import PoseDataSample, merge_data_samples, split_instances
 
-from mmpose_batch.results import ImageResult, empty_sample, select_instances
+from mmpose_batch.results import ImageResult, select_instances
+from mmpose_batch.samples import empty_sample
 from mmpose_batch.sources import Frame
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tiny import picture
 
-from mmpose_batch.results import ImageResult, empty_sample
+from mmpose_batch.results import ImageResult
+from mmpose_batch.samples import empty_sample
 from mmpose_batch.sources import Frame
 from mmpose_batch.visualization import DrawOptions, draw_result
 

@@ -26,12 +26,11 @@ from console import (
     ENGINES,
     PRECISIONS,
     add_model_options,
-    check_out_dir,
-    command_line,
     end_by_signals,
     fail,
     named_models,
     number,
+    parse_with_out_dir,
     quieten_libraries,
 )
 
@@ -82,13 +81,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     much.add_argument(
         '--rate', type=float, metavar='HZ', help='frames per second that arrive, instead'
     )
-    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json and plots')
-    args = parser.parse_args(arguments)
-    args.command = command_line(arguments)
+    args = parse_with_out_dir(parser, arguments)
     if args.rate is not None and not args.rate > 0:
         parser.error(f'--rate: expected a positive number, found {args.rate}')
-    if args.out_dir:
-        check_out_dir(parser, args.out_dir)
     return args
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import build_inferencer, check_out_dir, command_line, fail, number, quieten_libraries
+from console import build_inferencer, fail, number, parse_with_out_dir, quieten_libraries
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.document import Table
@@ -40,12 +40,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--persons', type=number(1), default=100, metavar='N', help='in the image (default: 100)'
     )
     parser.add_argument('--rounds', type=number(5), default=40, help='default: 40')
-    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json')
-    args = parser.parse_args(arguments)
-    args.command = command_line(arguments)
-    if args.out_dir:
-        check_out_dir(parser, args.out_dir)
-    return args
+    return parse_with_out_dir(parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,12 +28,11 @@ from console import (
     ENGINES,
     PRECISIONS,
     add_model_options,
-    check_out_dir,
-    command_line,
     end_by_signals,
     fail,
     named_models,
     number,
+    parse_with_out_dir,
     quieten_libraries,
 )
 
@@ -109,7 +108,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     output = parser.add_argument_group('output')
-    output.add_argument('--out-dir', metavar='DIR', help='for benchmark.json and plots')
     output.add_argument(
         '--recommend',
         action='store_true',
@@ -121,8 +119,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     output.add_argument('--max-memory', type=float, metavar='GB', help='resident, for --recommend')
     output.add_argument('--quiet', action='store_true', help='print the tables only')
-    args = parser.parse_args(arguments)
-    args.command = command_line(arguments)
+    args = parse_with_out_dir(parser, arguments)
     check(parser, args)
     return args
 
@@ -152,8 +149,6 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         for value in getattr(args, name) or ():
             if value not in known:
                 parser.error(f'--{name}: expected some of {", ".join(known)}, found {value}')
-    if args.out_dir:
-        check_out_dir(parser, args.out_dir)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

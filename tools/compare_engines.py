@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from console import (
     add_model_options,
     build_inferencer,
-    check_out_dir,
-    command_line,
     fail,
     named_models,
+    parse_with_out_dir,
     quieten_libraries,
 )
 
@@ -61,12 +60,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--rect', action='store_true', default=None, help='also with inputs padded to the stride'
     )
     parser.add_argument('--no-flip-test', action='store_true', help='also without mirrored images')
-    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json')
-    args = parser.parse_args(arguments)
-    args.command = command_line(arguments)
-    if args.out_dir:
-        check_out_dir(parser, args.out_dir)
-    return args
+    return parse_with_out_dir(parser, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

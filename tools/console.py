@@ -77,17 +77,22 @@ def number(least: int) -> Callable[[str], int]:
     return parse
 
 
-def command_line(arguments: Sequence[str] | None) -> list[str]:
-    """The arguments that a tool was given, whoever started it."""
-    return list(sys.argv[1:] if arguments is None else map(str, arguments))
+def parse_with_out_dir(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse the arguments of a tool that writes a ``benchmark.json``, and keep them.
 
-
-def check_out_dir(parser: argparse.ArgumentParser, path: str) -> None:
-    """Make a folder for results, or refuse it: before the work, not after it."""
-    with suppress(OSError):
-        os.makedirs(path, exist_ok=True)
-    if not os.path.isdir(path) or not os.access(path, os.W_OK):
-        parser.error(f'--out-dir: cannot write into {path}')
+    The folder is made, or refused, before the work and not after it.
+    """
+    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json, and plots if any')
+    args = parser.parse_args(arguments)
+    args.command = sys.argv[1:] if arguments is None else list(arguments)
+    if args.out_dir:
+        with suppress(OSError):
+            os.makedirs(args.out_dir, exist_ok=True)
+        if not os.path.isdir(args.out_dir) or not os.access(args.out_dir, os.W_OK):
+            parser.error(f'--out-dir: cannot write into {args.out_dir}')
+    return args
 
 
 def end_by_signals(tool: str, run: Callable[[], int]) -> int:

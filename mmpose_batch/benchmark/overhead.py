@@ -1,5 +1,6 @@
 """What a person costs outside the network: this package, and the way stock goes."""
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from mmpose.structures import merge_data_samples, split_instances
 
 from ..batching import ImageInFlight
 from ..inferencer import BatchPose2DInferencer
-from ..results import ImageResult, copy_sample
+from ..results import ImageResult
+from ..samples import copy_sample
 from ..scenes import draw_scene
 from ..sources import Frame
 from ..writers.jsonl import to_record
@@ -177,20 +179,14 @@ class Ways:
 
 def _outputs(model: torch.nn.Module, inputs: torch.Tensor, samples: list[Any]) -> Any:
     """What a head hands to its ``decode``."""
-    head, seen = model.head, []
-    before = vars(head).get('decode')
+    head, seen = copy.copy(model.head), []
 
-    def record(outputs: Any) -> Any:
+    def decode(outputs: Any) -> Any:
         seen.append(outputs)
         return type(head).decode(head, outputs)
 
-    head.decode = record
-    try:
-        head.predict(model.extract_feat(inputs), samples, test_cfg={})
-    finally:
-        del head.decode
-        if before is not None:
-            head.decode = before
+    head.decode = decode
+    head.predict(model.extract_feat(inputs), samples, test_cfg={})
     if not seen:
         raise ValueError(f'{type(head).__name__} decodes in a way of its own')
     return seen[0]

@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
-# No build takes a day of seconds.
+# Seconds; no build takes a day.
 _LEFT_BEHIND = 24 * 60 * 60
 _VERSIONS = (
     *('torch', 'mmcv', 'mmpose', 'mmdet', 'mmpose-batch', 'openvino', 'nncf', 'onnx'),

@@ -13,7 +13,7 @@ from mmpose.models import BottomupPoseEstimator, PoseDataPreprocessor, TopdownPo
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
-from ..results import copy_sample
+from ..samples import copy_sample
 
 # Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).
 _OWN_WAYS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')

@@ -8,7 +8,8 @@ import pytest
 from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 
-from mmpose_batch.results import ImageResult, empty_sample
+from mmpose_batch.results import ImageResult
+from mmpose_batch.samples import empty_sample
 from mmpose_batch.sources import Frame
 from mmpose_batch.writers.jsonl import JsonLinesWriter, read_records, to_record
 
