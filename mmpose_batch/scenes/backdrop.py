@@ -5,6 +5,13 @@ import numpy as np
 
 from .figure import Canvas
 
+# Walls, sky, grass, earth, wood and stone; RGB.
+_GROUNDS = (
+    *((214, 208, 196), (168, 164, 158), (120, 116, 112), (70, 72, 78), (186, 170, 150)),
+    *((150, 186, 222), (200, 218, 232), (104, 140, 84), (140, 156, 104), (70, 96, 66)),
+    *((150, 124, 96), (116, 84, 60), (196, 176, 132), (90, 104, 124), (206, 190, 190)),
+)
+
 
 def draw_background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """A blurred wall, ground and sky, or a clutter of shapes; float32 (H, W, 3), RGB."""
@@ -13,25 +20,25 @@ def draw_background(rng: np.random.Generator, width: int, height: int) -> np.nda
         horizon = int(height * rng.uniform(0.35, 0.85))
         ground = _clouds(rng, width, height - horizon)
         colors[horizon:] = 0.3 * colors[horizon:] + 0.7 * ground
-    for _ in range(rng.integers(0, 14)):
+    for _ in range(rng.integers(0, 10)):
         _draw_shape(rng, colors)
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         colors = cv2.GaussianBlur(colors, (0, 0), rng.uniform(0.8, 3))
     return colors
 
 
 def _clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """Smooth changes of one colour, with a finer texture over it."""
-    base = rng.uniform(20, 240, 3)
-    base = base.mean() + rng.uniform(0.1, 0.8) * (base - base.mean())
+    base = np.array(_GROUNDS[rng.integers(len(_GROUNDS))]) * rng.uniform(0.75, 1.15)
+    base += rng.normal(0, 8, 3)
     result = np.zeros((height, width, 3), np.float32) + base.astype(np.float32)
     for cells, strength in (
-        (3, rng.uniform(5, 50)),
-        (12, rng.uniform(0, 30)),
-        (60, rng.uniform(0, 25)),
+        (3, rng.uniform(5, 30)),
+        (12, rng.uniform(0, 15)),
+        (60, rng.uniform(0, 12)),
     ):
         coarse = rng.normal(0, strength, (cells, cells, 3)).astype(np.float32)
-        coarse = 0.5 * coarse + 0.5 * coarse.mean(-1, keepdims=True)
+        coarse = 0.3 * coarse + 0.7 * coarse.mean(-1, keepdims=True)  # light more than colour
         result += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     return result
 
@@ -88,11 +95,11 @@ def develop(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W, 3), BGR.
     """
-    if rng.random() < 0.3:
-        colors = cv2.GaussianBlur(colors, (0, 0), rng.uniform(0.4, 1.0))
+    if rng.random() < 0.2:
+        colors = cv2.GaussianBlur(colors, (0, 0), rng.uniform(0.4, 0.9))
     cast = (rng.uniform(0.85, 1.15, 3) * rng.uniform(0.65, 1.2)).astype(np.float32)
     contrast = np.float32(rng.uniform(0.75, 1.15))
     noise = np.frombuffer(rng.bytes(colors.size), np.int8).reshape(colors.shape)
     colors = colors * (cast * contrast) + 128 * cast * (1 - contrast)
-    colors += noise * np.float32(rng.uniform(0, 0.09))
+    colors += noise * np.float32(rng.uniform(0, 0.06))
     return np.clip(colors, 0, 255).astype(np.uint8)[..., ::-1]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from .body import DOWN, FORWARD, HEAD, HIP, KEYPOINTS, SHOULDER, SIDES, SKELETON, Body
-from .outfit import Material, Outfit
+from .outfit import BELT, ELBOW_PAD, KNEE_PAD, SOCK, SWEATBAND, Material, Outfit
 
 # How strongly distance shrinks: the camera stands this many heights of the body away.
 CAMERA_DISTANCE = 4.0
@@ -145,21 +145,23 @@ class Figure:
     def _arm(self, side: str) -> list[Part]:
         wear, girth, joints = self._outfit, self._outfit.girth, self._body.joints
         shoulder, elbow, wrist = (joints[f'{side}_{j}'] for j in ('shoulder', 'elbow', 'wrist'))
-        upper = wear.shirt if wear.sleeves >= 1 else wear.skin
-        lower = wear.shirt if wear.sleeves > 1 else wear.skin
+        upper = wear.sleeve if wear.sleeves >= 1 else wear.skin
+        lower = wear.sleeve if wear.sleeves > 1 else wear.skin
         parts = [
             self._between(f'{side}_upper_arm', shoulder, elbow, (0.034 * girth, 0.026 * girth),
                           upper, (f'{side}_shoulder', f'{side}_elbow'), 0.012),
-            self._between(f'{side}_forearm', elbow, wrist, (0.026 * girth, 0.019), lower,
+            self._between(f'{side}_forearm', elbow, wrist, (0.026 * girth, 0.019 * girth), lower,
                           (f'{side}_elbow', f'{side}_wrist'), 0.014),
-            self._between(f'{side}_hand', wrist, f'{side}_hand', (0.019, 0.022), wear.skin,
-                          (f'{side}_wrist',), 0.016),
+            self._between(f'{side}_hand', wrist, f'{side}_hand', (0.019 * girth, 0.022 * girth),
+                          wear.skin, (f'{side}_wrist',), 0.016),
+            self._around(f'{side}_elbow', wrist, 0.013, 0.036 * girth, ELBOW_PAD, 0.03),
+            self._around(f'{side}_wrist', elbow, 0.017, 0.029 * girth, SWEATBAND, 0.03),
         ]  # fmt: skip
         if wear.sleeves < 1:  # a T-shirt
             end = shoulder + 0.5 * (elbow - shoulder)
             parts.append(
                 self._between(f'{side}_sleeve', shoulder, end, (0.038 * girth, 0.036 * girth),
-                              wear.shirt, (f'{side}_shoulder',), 0.02)
+                              wear.sleeve, (f'{side}_shoulder',), 0.02)
             )  # fmt: skip
         return parts
 
@@ -170,13 +172,28 @@ class Figure:
         parts = [
             self._between(f'{side}_thigh', hip, knee, (0.062 * girth, 0.043 * girth),
                           wear.trousers, (f'{side}_hip', f'{side}_knee'), 0.002),
-            self._between(f'{side}_shin', knee, ankle, (0.041 * girth, 0.027),
+            self._between(f'{side}_shin', knee, ankle, (0.041 * girth, 0.027 * girth),
                           wear.skin if bare else wear.trousers,
                           (f'{side}_knee', f'{side}_ankle')),
-            self._between(f'{side}_foot', ankle, f'{side}_toe', (0.03, 0.022), wear.shoes,
-                          (f'{side}_ankle',), 0.004),
+            self._between(f'{side}_foot', ankle, f'{side}_toe', (0.03 * girth, 0.022 * girth),
+                          wear.shoes, (f'{side}_ankle',), 0.004),
+            self._around(f'{side}_knee', ankle, 0.012, 0.044 * girth, KNEE_PAD, 0.035),
+            self._around(f'{side}_ankle', knee, 0.014, 0.033 * girth, SOCK, 0.05),
         ]  # fmt: skip
         return parts
+
+    def _around(
+        self, joint: str, toward: np.ndarray, half: float, radius: float, material: Material,
+        nearer: float,
+    ) -> Part:  # fmt: skip
+        """Something worn around a joint, along the bone that leads from it."""
+        place = self._body.joints[joint]
+        bone = toward - place
+        bone *= half / np.linalg.norm(bone)
+        ends = place - bone, place + bone
+        return self._between(
+            f'{joint}_wear', *ends, (radius, radius), material, (joint,), nearer
+        )  # fmt: skip
 
     def _trunk(self) -> list[Part]:
         """The hull of shoulders, belly and hips, the neck, and a skirt."""
@@ -220,7 +237,7 @@ class Figure:
             ear = features[f'{side}_ear']
             parts.append(
                 self._between(f'{side}_ear_part', ear - head @ DOWN * 0.012,
-                              ear + head @ DOWN * 0.012, (0.015, 0.013), wear.skin,
+                              ear + head @ DOWN * 0.012, (0.022, 0.019), wear.skin,
                               (f'{side}_ear',))
             )  # fmt: skip
         top, chin = center - head @ DOWN * 0.02, center + head @ DOWN * 0.02
@@ -265,6 +282,7 @@ class Figure:
         )
         if part.facing:
             colors = _with_front(colors, part, along, across)
+            colors = _with_waist(colors, along, self._outfit.trousers.color)
         light = self._lit(part, across)
         alpha = mask[..., None].astype(np.float32) / 255
         canvas.colors[window] += alpha * (colors * light[..., None] - canvas.colors[window])
@@ -295,16 +313,14 @@ class Figure:
         colors[is_hair] = hair.at(left, down)[is_hair]
         front = back < 0
         for sign in (1, -1):
-            eye = ((left - sign * 0.36) / 0.17) ** 2 + ((down + 0.14) / 0.12) ** 2
-            colors[front & (eye < 1)] = (240, 240, 240)
-            colors[front & (eye < 0.45)] = (30, 25, 30)
-            brow = (np.abs(left - sign * 0.36) < 0.2) & (np.abs(down + 0.33) < 0.04)
+            eye = ((left - sign * 0.36) / 0.24) ** 2 + ((down + 0.14) / 0.19) ** 2
+            colors[front & (eye < 1)] = (248, 248, 248)
+            colors[front & (eye < 0.3)] = (20, 18, 22)
+            brow = (np.abs(left - sign * 0.36) < 0.22) & (np.abs(down + 0.42) < 0.04)
             colors[front & brow] = hair.color * 0.8
-        nose = (np.abs(left) < 0.05 + 0.35 * np.maximum(down + 0.05, 0)) & (
-            np.abs(down - 0.07) < 0.13
-        )
-        colors[front & nose] = skin * 0.78
-        mouth = (np.abs(left) < 0.25) & (np.abs(down - 0.48) < 0.05)
+        nose = (left / 0.15) ** 2 + ((down - 0.12) / 0.17) ** 2 < 1
+        colors[front & nose] = skin * (0.85, 0.5, 0.45)
+        mouth = (np.abs(left) < 0.28) & (np.abs(down - 0.55) < 0.06)
         colors[front & mouth] = skin * (0.75, 0.45, 0.45)
         return colors
 
@@ -313,27 +329,23 @@ class Figure:
     def visible_keypoints(self, canvas: Canvas, owner: int) -> np.ndarray:
         """COCO's visibility (17,) of each keypoint: 2 seen, 1 hidden, 0 not labelled.
 
-        Hidden are those behind the body itself, and those behind something else of
-        which a neighbour is seen. The others nobody could tell.
+        A hidden one is labelled if two of its neighbours in the skeleton are seen, as
+        shoulder and wrist of an elbow. Where a limb ends out of sight nobody could tell.
         """
         height, width = canvas.owners.shape
         places, away = self.keypoints()
-        flags = np.zeros(len(KEYPOINTS), int)
-        behind = np.zeros(len(KEYPOINTS), bool)
+        seen = np.zeros(len(KEYPOINTS), bool)
+        inside = np.zeros(len(KEYPOINTS), bool)
         for i, (name, (x, y)) in enumerate(zip(KEYPOINTS, places, strict=True)):
             column, row = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
-            if away[i] or not (0 <= column < width and 0 <= row < height):
-                continue
-            own = canvas.owners[row, column] == owner
-            shown = own and name in self.parts[canvas.parts[row, column]].joints
-            flags[i] = 2 if shown else 1
-            behind[i] = not own
-        near_seen = np.zeros(len(KEYPOINTS), bool)
+            inside[i] = not away[i] and 0 <= column < width and 0 <= row < height
+            if inside[i] and canvas.owners[row, column] == owner:
+                seen[i] = name in self.parts[canvas.parts[row, column]].joints
+        neighbours = np.zeros(len(KEYPOINTS), int)
         for a, b in np.array(SKELETON) - 1:
-            near_seen[a] |= flags[b] == 2
-            near_seen[b] |= flags[a] == 2
-        flags[behind & ~near_seen] = 0
-        return flags
+            neighbours[a] += seen[b]
+            neighbours[b] += seen[a]
+        return np.where(seen, 2, np.where(inside & (neighbours >= 2), 1, 0))
 
 
 def _with_front(
@@ -348,6 +360,12 @@ def _with_front(
     colors[neckline] = colors[neckline] * 0.5
     colors[buttons] = 255 - part.material.color
     return colors
+
+
+def _with_waist(colors: np.ndarray, along: np.ndarray, trousers: np.ndarray) -> np.ndarray:
+    """Where a shirt ends: a belt, and trousers below it."""
+    colors = np.where((along > 0.86)[..., None], BELT.color, colors)
+    return np.where((along > 0.95)[..., None], trousers, colors)
 
 
 def _coordinates(part: Part, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

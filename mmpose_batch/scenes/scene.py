@@ -25,8 +25,8 @@ class SceneOptions:
         occluders: Greatest number of things in front of people.
     """
 
-    persons: tuple[int, int] = (1, 4)
-    heights: tuple[float, float] = (0.35, 0.95)
+    persons: tuple[int, int] = (1, 3)
+    heights: tuple[float, float] = (0.4, 0.95)
     occluders: int = 1
 
     def __post_init__(self) -> None:
@@ -98,8 +98,8 @@ def _sample_figures(
     figures: list[Figure] = []
     places: list[float] = []
     for size in sizes:
-        # The freest of three places: people overlap, but seldom stand one behind the other.
-        tries = rng.uniform(0.06, 0.94, 3)
+        # The freest of five places: people overlap, but seldom stand one behind the other.
+        tries = rng.uniform(0.08, 0.92, 5)
         free = [min([1.0, *(abs(x - place) for place in places)]) for x in tries]
         places.append(tries[np.argmax(free)])
         ground = height * rng.uniform(0.6, 0.95) + 0.1 * size

@@ -69,7 +69,7 @@ def test_joints_bend_no_further_than_a_body_does(joints, limb):
 
 def test_left_is_left_from_the_front_and_from_behind():
     sides = {'front': 0, 'back': 0}
-    for body in bodies():
+    for body in bodies(2000):  # few turn their back
         seen = -(body.chest @ (0, 0, -1))[2]
         if abs(seen) > 0.8:
             difference = body.joints['left_shoulder'][0] - body.joints['right_shoulder'][0]
@@ -100,27 +100,38 @@ def figure_of(body: Body, size: int = 200) -> tuple[Figure, Canvas]:
 
 def test_a_face_turned_away_is_not_labelled():
     turned = {True: 0, False: 0}
-    for body in bodies(60):
+    for body in bodies(400):  # few turn their back
         forward = (body.head @ (0, 0, -1))[2]
-        if abs(forward) < 0.7:
+        if abs(forward) < 0.7 or (forward < 0 and turned[False] > 10):
             continue
         figure, canvas = figure_of(body)
         flags = dict(zip(KEYPOINTS, figure.visible_keypoints(canvas, 0), strict=True))
-        away = forward > 0
-        assert all((flags[name] == 0) == away for name in ('nose', 'left_eye', 'right_eye'))
-        turned[away] += 1
+        seen = [flags[name] for name in ('nose', 'left_eye', 'right_eye')]
+        assert not any(seen) if forward > 0 else any(seen)  # a hand may hide one
+        turned[forward > 0] += 1
     assert min(turned.values()) > 3
 
 
-def test_what_something_covers_is_hidden_and_what_is_outside_is_not_labelled():
+@pytest.mark.parametrize(
+    'name, expected',
+    [('left_knee', 1), ('left_ankle', 0)],  # between hip and ankle; where the leg ends
+)
+def test_what_something_covers_is_labelled_if_others_tell_where_it_is(name, expected):
     figure, canvas = figure_of(bodies(1)[0])
+    place = KEYPOINTS.index(name)
     before = figure.visible_keypoints(canvas, 0)
-    assert (before == 2).sum() > 8
-    assert before[KEYPOINTS.index('left_ankle')] == 2
-    x, y = figure.keypoints()[0][KEYPOINTS.index('left_ankle')].astype(int)
+    assert (
+        before[[KEYPOINTS.index(f'left_{joint}') for joint in ('hip', 'knee', 'ankle')]] == 2
+    ).all()
+    x, y = figure.keypoints()[0][place].astype(int)
     canvas.owners[y - 3 : y + 4, x - 3 : x + 4] = -1
     after = figure.visible_keypoints(canvas, 0)
-    assert after[KEYPOINTS.index('left_ankle')] == 1  # the knee tells where it is
+    assert after[place] == expected
+    assert (np.delete(after, place) == np.delete(before, place)).all()
+
+
+def test_what_is_outside_is_not_labelled():
+    figure, canvas = figure_of(bodies(1)[0])
     canvas.owners[:], canvas.parts[:] = -1, -1
     assert not figure.visible_keypoints(canvas, 0).any()
     outside = Canvas(np.zeros((10, 10, 3), np.float32))
