@@ -28,16 +28,12 @@ help: ## show this list
 
 setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: about 10 minutes on 2 cores)
 
-# Random weights want inputs near zero, and call everything a person: four are drawn.
-demo: setup ## run the main job on a sample photo, with random weights; the result goes to demo_output/
-	@echo 'This demo runs RTMO-s with random weights: it shows that all works, not poses.'
-	$(PY) tools/batch_infer.py \
-	  "$$($(PY) -c 'from matplotlib.cbook import get_sample_data as f; print(f("grace_hopper.jpg", asfileobj=False))')" \
-	  --pose2d rtmo-s --pose2d-weights none --no-pose-based-nms --save-vis --out-dir demo_output --overwrite \
-	  --cfg-options model.data_preprocessor.mean=[114,114,114] model.data_preprocessor.std=[57,57,57] \
-	  model.test_cfg.nms_pre=4
-	@echo 'Look at demo_output/vis/grace_hopper.jpg. For real poses: --pose2d rtmo-s without --pose2d-weights none'
-	@echo 'fetches the weights of MMPose, see the README.'
+# Series 1 and 2 of the scenes were the training's, the tests draw from 4.
+demo: setup ## draw people that no model has seen, find their poses, put a dozen on one sheet: demo/
+	$(PY) tools/make_scenes.py demo/scenes --count 48 --seed 3
+	$(PY) tools/batch_infer.py demo/scenes --out-dir demo/poses --overwrite --save-vis \
+	  --ann-file demo/scenes/annotations.json
+	$(PY) tools/contact_sheet.py demo/poses/vis --out demo/contact_sheet.png
 
 test: setup ## run all tests, the slow ones too
 	$(PY) -m pytest -m ""
@@ -52,7 +48,7 @@ format: setup ## bring the code into the style that lint checks
 	$(PY) -m ruff format .
 
 clean: ## remove what builds, tests and the demo left; .venv stays
-	rm -rf build dist demo_output .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist demo .pytest_cache .ruff_cache *.egg-info
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 define CHECK_PYTHON

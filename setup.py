@@ -44,6 +44,7 @@ setup(
     ],
     packages=[*packages, CONFIGS, *config_packages],
     package_dir={CONFIGS: 'configs'},
+    package_data={f'{CONFIGS}.demo': ['*.pth']},
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
     # MMPose environment that works. Importing the package says which of them is missing.

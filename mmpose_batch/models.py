@@ -13,6 +13,9 @@ from torch import nn
 
 from .checkpoint import CheckpointError, load_checkpoint, load_weights
 
+# Short names of this package's configs.
+ALIASES = {'demo': 'demo-rtmpose'}
+
 
 def config_folder() -> str:
     """The folder of this package's config overrides, installed or in a checkout."""
@@ -27,13 +30,24 @@ def own_configs() -> dict[str, str]:
     return {osp.splitext(osp.basename(path))[0]: path for path in paths}
 
 
+def _own_names() -> dict[str, str]:
+    own = own_configs()
+    return own | {alias: own[name] for alias, name in ALIASES.items() if name in own}
+
+
+def is_demo_model(model: str) -> bool:
+    """Whether a path or name is that of a demo model's config, which knows drawn scenes only."""
+    folder = osp.dirname(osp.realpath(_own_names().get(model, model)))
+    return folder == osp.realpath(osp.join(config_folder(), 'demo'))
+
+
 def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
     """Find the config and the weights that a model's name stands for.
 
     Args:
         model: Path of a config, a model name or alias of MMPose's metafiles
             (``human``, ``rtmo``, ``td-hm_hrnet-w32_8xb64-210e_coco-256x192``),
-            or the name of one of this package's configs (``rtmo-s``).
+            or the name of one of this package's configs (``rtmo-s``, ``demo``).
         scope: Whose metafiles to search: ``'mmpose'`` or ``'mmdet'``.
 
     Returns:
@@ -42,7 +56,7 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
     Raises:
         ValueError: Nothing goes by that name.
     """
-    own = own_configs()
+    own = _own_names()
     if osp.isfile(model) or model in own:
         cfg = Config.fromfile(model if osp.isfile(model) else own[model])
         if osp.isfile(model) or cfg.get('default_scope') == scope:  # no pose model as a detector
@@ -57,9 +71,10 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
             weights = entry['Weights']
             cfg = Config.fromfile(osp.join(folder, entry['Config']))
             return cfg, weights[0] if isinstance(weights, list) else weights
+    added = [name for name in own if Config.fromfile(own[name]).get('default_scope') == scope]
     raise ValueError(
-        f'model: expected a config file or a name of {scope}, found {model!r}'
-        + (f' (this package adds {", ".join(own)})' if scope == 'mmpose' else '')
+        f'model: expected a config file or a name of {scope}, found {model!r} '
+        f'(this package adds {", ".join(added)})'
     )
 
 

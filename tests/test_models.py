@@ -11,7 +11,13 @@ from mmpose.apis.inferencers import Pose2DInferencer
 from tiny import TinyModel, mm_config, one_stage_config, top_down_config
 
 from mmpose_batch.checkpoint import CheckpointError, load_checkpoint
-from mmpose_batch.models import build_model, default_filters, load_config, own_configs
+from mmpose_batch.models import (
+    build_model,
+    default_filters,
+    is_demo_model,
+    load_config,
+    own_configs,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,9 +44,23 @@ def test_a_name_of_this_package_means_its_config():
     assert Path(own_configs()['rtmo-s']).samefile(cfg.filename)
 
 
-def test_names_of_this_package_are_no_detectors():
-    with pytest.raises(ValueError, match=r"a name of mmdet, found 'rtmo-s'$"):
-        load_config('rtmo-s', 'mmdet')
+@pytest.mark.parametrize(
+    ('name', 'scope'), [('rtmo-s', 'mmdet'), ('demo', 'mmdet'), ('demo-rtmdet', 'mmpose')]
+)
+def test_no_pose_model_is_taken_for_a_detector_nor_the_other_way_round(name, scope):
+    with pytest.raises(ValueError, match=f"a name of {scope}, found '{name}'") as raised:
+        load_config(name, scope)
+    added = str(raised.value).split('(this package adds ')[1].rstrip(')').split(', ')
+    assert ('demo-rtmdet' in added) == (scope == 'mmdet')
+    assert name not in added
+
+
+def test_demo_models_are_told_from_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('demo.py').touch()
+    named = ['demo', 'demo-rtmpose', 'demo-rtmdet', own_configs()['demo-rtmpose'], 'demo.py']
+    assert [is_demo_model(name) for name in named] == [True, True, True, True, False]
+    assert not any(map(is_demo_model, ('rtmo-s', 'human', 'rtmdet-m')))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +99,8 @@ def test_what_nothing_goes_by_is_an_error(tmp_path, monkeypatch, model, message)
 def test_the_error_of_an_unknown_name_lists_those_of_this_package():
     with pytest.raises(ValueError) as raised:
         load_config('humans')
-    assert all(name in str(raised.value) for name in own_configs())
+    poses = own_configs().keys() - {'demo-rtmdet'}
+    assert all(f'{name},' in f'{raised.value},' for name in poses)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 r"""Poses for a folder of images, in batches.
 
+  tools/batch_infer.py scenes/ --out-dir poses
   tools/batch_infer.py photos/ --out-dir poses --pose2d rtmo-s
   tools/batch_infer.py photos/ --out-dir poses --pose2d human --save-vis --format json coco
   tools/batch_infer.py @list.txt --out-dir poses --pose2d my_config.py --pose2d-weights my.pth \
@@ -19,7 +20,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from console import ENGINES, PRECISIONS, build_inferencer, fail, quieten_libraries
+from console import (
+    ENGINES,
+    PRECISIONS,
+    build_inferencer,
+    fail,
+    note_demo_models,
+    quieten_libraries,
+)
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
@@ -57,9 +65,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     model = parser.add_argument_group('model')
     model.add_argument(
         '--pose2d',
-        default='rtmo-s',
+        default='demo',
         metavar='MODEL',
-        help='config file, or name or alias of a pose model (default: %(default)s)',
+        help='config file, or name or alias of a pose model (default: %(default)s, which knows '
+        'drawn scenes only; for photos rtmo-s, human, ...)',
     )
     model.add_argument(
         '--pose2d-weights',
@@ -70,12 +79,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--det-model',
         metavar='MODEL',
         help='for top-down models: config file or name of an MMDetection model, or whole_image '
-        "(default: MMPose's detector for the kind of data)",
+        "(default: the config's, else MMPose's for the kind of data)",
     )
     model.add_argument(
         '--det-weights',
         metavar='FILE',
-        help="the detector's checkpoint (default: that of the name; none: random weights)",
+        help="the detector's checkpoint (default: that of the name or config; none: random)",
     )
     model.add_argument(
         '--det-cat-ids',
@@ -316,6 +325,7 @@ def prepare(args: argparse.Namespace) -> 'Run':
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
         print(describe(len(paths), args.pose2d, inferencer), file=sys.stderr)
+        note_demo_models(args)
     return Run(inferencer, paths, call, options, bboxes, image_ids)
 
 

@@ -29,6 +29,7 @@ from console import (
     end_by_signals,
     fail,
     named_models,
+    note_demo_models,
     number,
     parse_with_out_dir,
     quieten_libraries,
@@ -102,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
     from mmpose_batch.benchmark.work import Image
     from mmpose_batch.sources import list_inputs
 
+    note_demo_models(args)
     if noise():
         print(f'warning: {noise()}', file=sys.stderr)
     try:

@@ -31,6 +31,7 @@ from console import (
     end_by_signals,
     fail,
     named_models,
+    note_demo_models,
     number,
     parse_with_out_dir,
     quieten_libraries,
@@ -58,7 +59,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--scenes', type=number(1), metavar='N', help='draw so many scenes instead of INPUT'
     )
     work.add_argument(
-        '--persons', type=number(0), metavar='K', help='people in each scene (default: 1 to 4)'
+        '--persons', type=number(0), metavar='K', help='people in each scene (default: 1 to 3)'
     )
     work.add_argument(
         '--images', type=number(1), help='of a round; inputs are repeated (default: 64)'
@@ -184,6 +185,8 @@ def run(args: argparse.Namespace) -> int:
             return fail(TOOL, 1, error)
         except ValueError as error:
             return fail(TOOL, 2, error)
+        if args.inputs and not args.quiet:
+            note_demo_models(args)
         if noise():
             tell(f'warning: {noise()}')
         reference = args.against[0] if args.against else None

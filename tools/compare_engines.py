@@ -24,6 +24,7 @@ from console import (
     build_inferencer,
     fail,
     named_models,
+    note_demo_models,
     parse_with_out_dir,
     quieten_libraries,
 )
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = list_inputs(args.inputs)
         if not paths:
             raise ValueError(f'no images in {", ".join(args.inputs)}')
+        note_demo_models(args)
         reference = infer(args, paths)
     except (CheckpointError, RunError) as error:
         return fail(TOOL, 1, error)

@@ -22,7 +22,12 @@ _MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids'
 
 def add_model_options(model: argparse._ActionsContainer) -> None:
     """Add the options that name what is run, and where."""
-    model.add_argument('--pose2d', default='rtmo-s', metavar='MODEL', help='config file or name')
+    model.add_argument(
+        '--pose2d',
+        default='demo',
+        metavar='MODEL',
+        help='config file or name (default: %(default)s, which knows drawn scenes only)',
+    )
     model.add_argument(
         '--pose2d-weights',
         metavar='FILE',
@@ -32,6 +37,18 @@ def add_model_options(model: argparse._ActionsContainer) -> None:
     model.add_argument('--det-weights', metavar='FILE')
     model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
     model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+
+
+def note_demo_models(args: argparse.Namespace) -> None:
+    """Say what the demo models are for, if one of them is to see images that somebody brought."""
+    from mmpose_batch.models import is_demo_model
+
+    if any(model and is_demo_model(model) for model in (args.pose2d, args.det_model)):
+        print(
+            'note: the demo models know the scenes of tools/make_scenes.py; photos want a real '
+            'one, such as --pose2d rtmo-s',
+            file=sys.stderr,
+        )
 
 
 def named_models(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""tools/train_demo.py: a few iterations from scratch and on, and what it refuses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from factories import TOOLS, load_tool, run_tool
+
+from mmpose_batch.models import load_config
+from mmpose_batch.scenes import write_scenes
+
+NAMES = load_tool('train_demo').NAMES
+FEW = (
+    *('train_cfg.val_interval=1', 'train_dataloader.batch_size=4'),
+    *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False'),
+    *('val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'),
+)
+
+
+def arguments(folder: Path, name: str, *options: object, epochs: int = 1) -> tuple:
+    return (
+        *(name, '--data-root', folder / 'scenes', '--train-scenes', 8, '--val-scenes', 2),
+        *('--work-dir', folder / 'work', '--out', folder / 'weights.pth', *options),
+        *('--cfg-options', *FEW, f'train_cfg.max_epochs={epochs}'),
+    )
+
+
+def train(folder: Path, name: str, *options: object, epochs: int = 1) -> dict[str, torch.Tensor]:
+    outcome = run_tool(*arguments(folder, name, *options, epochs=epochs), tool='train_demo')
+    assert outcome.status == 0
+    return torch.load(folder / 'weights.pth', weights_only=True)['state_dict']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', NAMES)
+def test_from_scratch_and_on(tmp_path, name):
+    first = train(tmp_path, name, '--prepared', 2)
+    assert len(list((tmp_path / 'work' / 'prepared').glob('*/*.bin'))) == 2
+    assert (tmp_path / 'work' / 'epoch_1.pth').exists()
+    second = train(tmp_path, name, '--resume', '--prepared', 2, epochs=2)
+    assert (tmp_path / 'work' / 'epoch_2.pth').exists()
+    own = torch.load(load_config(name, _scope(name))[1], weights_only=True)
+    assert first.keys() == second.keys() == own['state_dict'].keys()
+    changed = [key for key in first if not np.array_equal(first[key], second[key])]
+    assert any(key.startswith('backbone.') for key in changed)
+
+
+def _scope(name: str) -> str:
+    return 'mmdet' if name == 'demo-rtmdet' else 'mmpose'
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_batch(tmp_path):
+    words = map(str, arguments(tmp_path, 'demo-rtmpose', '--launcher', 'pytorch'))
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
+            *('--nproc_per_node', '2', TOOLS / 'train_demo.py', *words),
+        ],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / 'weights.pth').exists()
+
+
+@pytest.mark.slow
+def test_samples_of_other_scenes_are_prepared_anew(tmp_path):
+    train(tmp_path, 'demo-rtmpose', '--prepared', 1)
+    (tmp_path / 'scenes').rename(tmp_path / 'before')
+    more = '--resume', '--prepared', 1, '--train-scenes', 12
+    train(tmp_path, 'demo-rtmpose', *more, epochs=2)
+    assert len(list((tmp_path / 'work' / 'prepared').glob('*/*.bin'))) == 2
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--train-scenes', 0], '--train-scenes: expected a number from 1, found 0'),
+        (['--prepared', -1], '--prepared: expected a number from 0, found -1'),
+        (['--num-threads', 0], '--num-threads: expected a number from 1, found 0'),
+        (['--launcher', 'pytorch'], '--launcher pytorch: start it by torchrun'),
+        (['--resume'], '--resume: no checkpoint in'),
+        (['--out', 'missing/weights.pth'], '--out: cannot write into'),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, list) else '',
+)
+def test_wrong_arguments(tmp_path, monkeypatch, options, message):
+    monkeypatch.delenv('WORLD_SIZE', raising=False)
+    outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose', *options), tool='train_demo')
+    assert outcome.status == 2
+    assert message in outcome.err
+    assert not (tmp_path / 'scenes').exists()
+
+
+def test_a_run_is_not_trained_over(tmp_path):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work' / 'last_checkpoint').write_text('epoch_1.pth')
+    outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
+    assert outcome.status == 2
+    assert 'holds a run; --resume goes on' in outcome.err
+
+
+@pytest.mark.parametrize(('count', 'seed'), [(7, 1), (8, 9)], ids=['fewer', 'another series'])
+def test_other_scenes_are_refused(tmp_path, count, seed):
+    write_scenes(tmp_path / 'scenes' / 'train', count, seed, quiet=True)
+    outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
+    assert outcome.status == 2
+    assert 'holds other scenes than the 8 of series 1; remove it' in outcome.err

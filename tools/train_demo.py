@@ -1,0 +1,299 @@
+#!/usr/bin/env python
+"""Train one of the demo models on drawn scenes, by MMEngine's runner."""
+
+import argparse
+import hashlib
+import json
+import os
+import os.path as osp
+import pickle
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from console import fail, number
+from mmengine.config import Config, DictAction
+from mmengine.dist import barrier, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from mmpose_batch.checkpoint import allowed_types
+from mmpose_batch.scenes import write_scenes
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOL = 'train_demo'
+NAMES = ('demo-rtmpose', 'demo-rtmdet')
+# Series of scenes; the demo and the tests draw from others.
+TRAIN_SEED, VAL_SEED = 1, 2
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog='Example: tools/train_demo.py demo-rtmpose --resume. On a CPU a process for each '
+        'core is faster: torchrun --nproc_per_node 2 tools/train_demo.py demo-rtmpose '
+        '--launcher pytorch',
+    )
+    parser.add_argument('model', choices=NAMES, help='which one; its schedule is in configs/demo')
+    parser.add_argument(
+        '--data-root',
+        default='data/scenes',
+        metavar='DIR',
+        help='scenes are drawn there once (default: %(default)s)',
+    )
+    for name, count, use in (('train', 8000, 'train'), ('val', 500, 'measure')):
+        parser.add_argument(
+            f'--{name}-scenes',
+            type=number(1),
+            default=count,
+            metavar='N',
+            help=f'to {use} on (default: %(default)s)',
+        )
+    parser.add_argument(
+        '--work-dir', metavar='DIR', help='logs and checkpoints (default: work_dirs/MODEL)'
+    )
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    parser.add_argument(
+        '--out', metavar='FILE', help='the weights to write (default: configs/demo/MODEL.pth)'
+    )
+    parser.add_argument(
+        '--num-threads', type=number(1), metavar='N', help="PyTorch's (default: its own choice)"
+    )
+    parser.add_argument(
+        '--prepared',
+        type=number(0),
+        default=0,
+        metavar='N',
+        help='prepare N epochs of samples once, on disk, and take them in turn (default: 0, each '
+        'anew, which takes half of the time of a small network; a gigabyte or two each)',
+    )
+    parser.add_argument(
+        '--launcher', choices=('none', 'pytorch'), default='none', help='pytorch under torchrun'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='change the config'
+    )
+    args = parser.parse_args(arguments)
+    args.work_dir = args.work_dir or osp.join('work_dirs', args.model)
+    args.out = args.out or str(ROOT / 'configs' / 'demo' / f'{args.model}.pth')
+    check(parser, args)
+    return args
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what would fail after hours."""
+    if args.launcher == 'pytorch' and 'WORLD_SIZE' not in os.environ:
+        parser.error('--launcher pytorch: start it by torchrun, which says how many processes')
+    folder = osp.dirname(osp.abspath(args.out))
+    if not os.access(folder, os.W_OK):
+        parser.error(f'--out: cannot write into {folder}')
+    begun = osp.exists(osp.join(args.work_dir, 'last_checkpoint'))
+    if args.resume and not begun:
+        parser.error(f'--resume: no checkpoint in {args.work_dir}')
+    if begun and not args.resume:
+        parser.error(f'{args.work_dir} holds a run; --resume goes on, --work-dir takes another')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the scenes, train, and write the weights; returns the exit status."""
+    args = parse_args(arguments)
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    try:
+        cfg = read_config(args)
+        runner = Runner.from_cfg(cfg)
+        if is_main_process():
+            draw_scenes(args)
+    except ValueError as error:
+        return fail(TOOL, 2, error)
+    barrier()
+    if not torch.cuda.is_available():
+        use_channels_last(plain(runner.model))
+    with allowed_types():  # for --resume: torch refuses what MMEngine writes into checkpoints
+        runner.train()
+    if is_main_process():
+        save_weights(runner, args.out)
+        print(f'weights: {args.out}')
+    return 0
+
+
+@DATASETS.register_module(force=True)  # whoever loads this file again means this one
+class PreparedSamples(Dataset):
+    """What a dataset hands out, prepared several times over and kept in files.
+
+    Args:
+        dataset: Config of the dataset, with its random pipeline.
+        folder: Where the files go, one an epoch; what is there of the same config and
+            annotations is used.
+        epochs: How many times every sample is prepared. Which of them comes is chance.
+        num_workers: Processes that prepare.
+    """
+
+    def __init__(self, dataset: dict[str, Any], folder: str, epochs: int, num_workers: int) -> None:
+        self._dataset = DATASETS.build(dataset)
+        self.metainfo = self._dataset.metainfo
+        source = json.dumps(dataset, sort_keys=True, default=str).encode()
+        source += Path(self._dataset.ann_file).read_bytes()
+        self._folder = Path(folder) / hashlib.sha256(source).hexdigest()[:16]
+        self._epochs = epochs
+        if is_main_process():
+            self._prepare(num_workers)
+        barrier()
+        self._bytes = [np.memmap(path.with_suffix('.bin'), mode='r') for path in self._paths()]
+        self._ends = [np.load(path.with_suffix('.npy')) for path in self._paths()]
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        epoch = random.randrange(self._epochs)
+        start, end = self._ends[epoch][index : index + 2]
+        return pickle.loads(self._bytes[epoch][start:end])
+
+    def _paths(self) -> list[Path]:
+        return [self._folder / f'{epoch}' for epoch in range(self._epochs)]
+
+    def _prepare(self, num_workers: int) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        loader = DataLoader(
+            self._dataset, batch_size=32, num_workers=num_workers, collate_fn=_pickled
+        )
+        for path in self._paths():
+            if path.with_suffix('.npy').exists():
+                continue
+            ends = [0]
+            with open(path.with_suffix('.bin'), 'wb') as file:
+                for samples in loader:
+                    file.writelines(samples)
+                    ends.extend(len(sample) for sample in samples)
+            np.save(path.with_suffix('.npy'), np.cumsum(ends))
+
+
+def _pickled(samples: Sequence[Any]) -> list[bytes]:
+    return [pickle.dumps(sample) for sample in samples]
+
+
+def draw_scenes(args: argparse.Namespace) -> None:
+    """Draw the scenes that are not there yet.
+
+    Raises:
+        ValueError: Others are there.
+    """
+    for part, count, seed in (
+        ('train', args.train_scenes, TRAIN_SEED),
+        ('val', args.val_scenes, VAL_SEED),
+    ):
+        folder = Path(args.data_root) / part
+        annotations = folder / 'annotations.json'
+        if not annotations.exists():
+            write_scenes(folder, count, seed)
+        there = json.loads(annotations.read_text(encoding='utf-8'))
+        if len(there['images']) != count or not _is_first(folder / '000000.jpg', seed):
+            raise ValueError(
+                f'{folder} holds other scenes than the {count} of series {seed}; remove it, or '
+                'name another --data-root'
+            )
+
+
+def _is_first(path: Path, seed: int) -> bool:
+    """Whether a file is the first scene of a series, as scenes are drawn now."""
+    with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
+        write_scenes(folder, 1, seed, quiet=True)
+        return path.exists() and path.read_bytes() == (Path(folder) / path.name).read_bytes()
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The config of the model, with this machine's paths."""
+    cfg = Config.fromfile(str(ROOT / 'configs' / 'demo' / f'{args.model}.py'))
+    data_root = osp.join(args.data_root, '')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = data_root
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.ann_file = osp.join(data_root, 'val', 'annotations.json')
+    cfg.work_dir = args.work_dir
+    cfg.resume = args.resume
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.launcher != 'none':
+        distribute(cfg, args.launcher)
+    if args.prepared:
+        cfg.train_dataloader.dataset = dict(
+            type='PreparedSamples',
+            _scope_='mmengine',
+            dataset=dict(cfg.train_dataloader.dataset, _scope_=cfg.default_scope),
+            folder=osp.join(cfg.work_dir, 'prepared'),
+            epochs=args.prepared,
+            num_workers=os.cpu_count() or 1,
+        )
+    return cfg
+
+
+def distribute(cfg: Config, launcher: str) -> None:
+    """Share the batches of a config among the processes that torchrun started.
+
+    Raises:
+        ValueError: They cannot be divided.
+    """
+    cfg.launcher = launcher
+    loader, processes = cfg.train_dataloader, int(os.environ['WORLD_SIZE'])
+    if loader.batch_size % processes:
+        raise ValueError(f'a batch of {loader.batch_size} cannot be shared by {processes}')
+    loader.batch_size //= processes
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', find_unused_parameters=True)
+    if not torch.cuda.is_available():
+        cfg.model_wrapper_cfg.device_ids = None
+        torch.distributed.init_process_group('gloo')  # MMEngine's own way asks for a GPU
+
+
+def use_channels_last(model: nn.Module) -> None:
+    """Train in the memory layout that takes a quarter off a step on a CPU."""
+    model.to(memory_format=torch.channels_last)
+    model.backbone.register_forward_pre_hook(
+        lambda _, inputs: (inputs[0].contiguous(memory_format=torch.channels_last),)
+    )
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The model without what distributes it."""
+    return model.module if is_model_wrapper(model) else model
+
+
+def save_weights(runner: Runner, path: str) -> None:
+    """Write the averaged weights as plain tensors, with the plain ``dataset_meta``.
+
+    Tensors of two and more dimensions become float16, which halves the file.
+    """
+    model = plain(runner.model)
+    for hook in runner.hooks:
+        if hasattr(hook, 'ema_model'):
+            model = hook.ema_model.module
+    state = {name: _compact(tensor) for name, tensor in model.state_dict().items()}
+    meta = {'dataset_meta': _plain(runner.train_dataloader.dataset.metainfo)}
+    torch.save({'meta': meta, 'state_dict': state}, path)
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def _plain(value: Any) -> Any:
+    """The same with lists in place of arrays, as ``weights_only=True`` wants it."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value.tolist() if hasattr(value, 'tolist') else value
+
+
+if __name__ == '__main__':
+    sys.exit(main())
