@@ -9,6 +9,7 @@ import pytest
 import torch
 from factories import run_tool, stocks_metrics
 from mmengine.config import Config
+from mmpose.models import TopdownPoseEstimator
 
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.models import ALIASES, load_config
@@ -35,6 +36,7 @@ class Quality(NamedTuple):
     y: float
 
 
+# The quarter of a pixel comes from MMPose's flip test of SimCC: without it x is -0.01.
 RECORDED = {'demo-rtmpose': Quality(ap=0.792, score=1.035, x=0.23, y=-0.02)}
 # Drawing and networks are the same on every machine but for rounding.
 BOUNDS = Quality(ap=0.01, score=0.01, x=0.1, y=0.1)
@@ -119,18 +121,17 @@ def test_red_taken_for_blue_would_show(scenes, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECORDED)
-def test_half_a_pixel_would_show(tmp_path, name):
-    folder = tmp_path / 'scenes'
-    path = write_scenes(folder, COUNT, SEED, quiet=True)
-    content, cfg = json.loads(path.read_text()), load_config(name)[0]
-    for person in content['annotations']:
-        labels = np.reshape(person['keypoints'], (17, 3))
-        labels[:, :2] += 0.5 * input_pixel(person, cfg)
-        person['keypoints'] = labels.ravel().tolist()
-    path.write_text(json.dumps(content))
-    found = find_quality(folder, tmp_path / 'out', name)
-    assert found.x == pytest.approx(RECORDED[name].x - 0.5, abs=BOUNDS.x)
-    assert found.y == pytest.approx(RECORDED[name].y - 0.5, abs=BOUNDS.y)
+def test_half_a_pixel_would_show(scenes, tmp_path, monkeypatch, name):
+    into_image = TopdownPoseEstimator.add_pred_to_datasample
+
+    def shifted(model, instances, *rest):
+        for found in instances:
+            found.keypoints = found.keypoints + 0.5
+        return into_image(model, instances, *rest)
+
+    monkeypatch.setattr(TopdownPoseEstimator, 'add_pred_to_datasample', shifted)
+    wrong = differences(find_quality(scenes, tmp_path, name), RECORDED[name])
+    assert [line[0] for line in wrong if line[0] in 'xy'] == ['x', 'y']
 
 
 @pytest.mark.slow

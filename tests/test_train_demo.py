@@ -1,5 +1,6 @@
 """tools/train_demo.py: a few iterations from scratch and on, and what it refuses."""
 
+import json
 import os
 import subprocess
 import sys
@@ -43,10 +44,15 @@ def test_from_scratch_and_on(tmp_path, name):
     assert (tmp_path / 'work' / 'epoch_1.pth').exists()
     second = train(tmp_path, name, '--resume', '--prepared', 2, epochs=2)
     assert (tmp_path / 'work' / 'epoch_2.pth').exists()
+    assert 'resumed epoch: 1' in logs(tmp_path)
     own = torch.load(load_config(name, _scope(name))[1], weights_only=True)
     assert first.keys() == second.keys() == own['state_dict'].keys()
     changed = [key for key in first if not np.array_equal(first[key], second[key])]
     assert any(key.startswith('backbone.') for key in changed)
+
+
+def logs(folder: Path) -> str:
+    return ''.join(path.read_text() for path in (folder / 'work').glob('*/*.log'))
 
 
 def _scope(name: str) -> str:
@@ -55,19 +61,28 @@ def _scope(name: str) -> str:
 
 @pytest.mark.slow
 def test_two_processes_share_a_batch(tmp_path):
-    words = map(str, arguments(tmp_path, 'demo-rtmpose', '--launcher', 'pytorch'))
+    words = map(str, arguments(tmp_path, 'demo-rtmpose'))
     done = subprocess.run(
         [
             *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
             *('--nproc_per_node', '2', TOOLS / 'train_demo.py', *words),
         ],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'weights.pth').exists()
+    assert 'Distributed training: True' in logs(tmp_path)
+    assert 'GPU number: 2' in logs(tmp_path)  # MMEngine's word for processes
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '3')
+    outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
+    assert outcome.status == 2
+    assert outcome.err.endswith('train_demo: a batch of 4 cannot be shared by 3\n')
 
 
 @pytest.mark.slow
@@ -85,14 +100,13 @@ def test_samples_of_other_scenes_are_prepared_anew(tmp_path):
         (['--train-scenes', 0], '--train-scenes: expected a number from 1, found 0'),
         (['--prepared', -1], '--prepared: expected a number from 0, found -1'),
         (['--num-threads', 0], '--num-threads: expected a number from 1, found 0'),
-        (['--launcher', 'pytorch'], '--launcher pytorch: start it by torchrun'),
         (['--resume'], '--resume: no checkpoint in'),
-        (['--out', 'missing/weights.pth'], '--out: cannot write into'),
+        (['--out', 'missing/weights.pth'], '--out: cannot write missing/weights.pth'),
+        (['--out', '.'], '--out: cannot write .'),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, list) else '',
 )
-def test_wrong_arguments(tmp_path, monkeypatch, options, message):
-    monkeypatch.delenv('WORLD_SIZE', raising=False)
+def test_wrong_arguments(tmp_path, options, message):
     outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose', *options), tool='train_demo')
     assert outcome.status == 2
     assert message in outcome.err
@@ -107,9 +121,25 @@ def test_a_run_is_not_trained_over(tmp_path):
     assert 'holds a run; --resume goes on' in outcome.err
 
 
-@pytest.mark.parametrize(('count', 'seed'), [(7, 1), (8, 9)], ids=['fewer', 'another series'])
-def test_other_scenes_are_refused(tmp_path, count, seed):
-    write_scenes(tmp_path / 'scenes' / 'train', count, seed, quiet=True)
+def relabel(annotations: Path) -> None:
+    content = json.loads(annotations.read_text())
+    content['annotations'][0]['keypoints'][2] = 0
+    annotations.write_text(json.dumps(content))
+
+
+def truncate(annotations: Path) -> None:
+    annotations.write_text(annotations.read_text()[:-9])
+
+
+@pytest.mark.parametrize(
+    ('count', 'seed', 'change'),
+    [(7, 1, None), (8, 9, None), (8, 1, relabel), (8, 1, truncate)],
+    ids=['fewer', 'another series', 'other labels', 'half a file'],
+)
+def test_other_scenes_are_refused(tmp_path, count, seed, change):
+    path = write_scenes(tmp_path / 'scenes' / 'train', count, seed, quiet=True)
+    if change:
+        change(path)
     outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
     assert outcome.status == 2
     assert 'holds other scenes than the 8 of series 1; remove it' in outcome.err

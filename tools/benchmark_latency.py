@@ -82,10 +82,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     much.add_argument(
         '--rate', type=float, metavar='HZ', help='frames per second that arrive, instead'
     )
-    args = parse_with_out_dir(parser, arguments)
+    return parse_with_out_dir(parser, arguments, check)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before anything is started."""
     if args.rate is not None and not args.rate > 0:
         parser.error(f'--rate: expected a positive number, found {args.rate}')
-    return args
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -120,9 +120,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     output.add_argument('--max-memory', type=float, metavar='GB', help='resident, for --recommend')
     output.add_argument('--quiet', action='store_true', help='print the tables only')
-    args = parse_with_out_dir(parser, arguments)
-    check(parser, args)
-    return args
+    return parse_with_out_dir(parser, arguments, check)
 
 
 def size(text: str) -> int | str:

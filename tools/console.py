@@ -95,14 +95,17 @@ def number(least: int) -> Callable[[str], int]:
 
 
 def parse_with_out_dir(
-    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    check: Callable[[argparse.ArgumentParser, argparse.Namespace], None] = lambda *_: None,
 ) -> argparse.Namespace:
-    """Parse the arguments of a tool that writes a ``benchmark.json``, and keep them.
+    """Parse and check the arguments of a tool that writes a ``benchmark.json``, and keep them.
 
     The folder is made, or refused, before the work and not after it.
     """
     parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json, and plots if any')
     args = parser.parse_args(arguments)
+    check(parser, args)
     args.command = sys.argv[1:] if arguments is None else list(arguments)
     if args.out_dir:
         with suppress(OSError):

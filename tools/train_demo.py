@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmpose_batch.checkpoint import allowed_types
+from mmpose_batch.cores import available_cores
 from mmpose_batch.scenes import write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,6 +35,8 @@ TOOL = 'train_demo'
 NAMES = ('demo-rtmpose', 'demo-rtmdet')
 # Series of scenes; the demo and the tests draw from others.
 TRAIN_SEED, VAL_SEED = 1, 2
+# Seconds that processes wait for the one that draws and prepares.
+PATIENCE = 12 * 60 * 60
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,8 +44,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='Example: tools/train_demo.py demo-rtmpose --resume. On a CPU a process for each '
-        'core is faster: torchrun --nproc_per_node 2 tools/train_demo.py demo-rtmpose '
-        '--launcher pytorch',
+        'core is faster: torchrun --nproc_per_node 2 tools/train_demo.py demo-rtmpose',
     )
     parser.add_argument('model', choices=NAMES, help='which one; its schedule is in configs/demo')
     parser.add_argument(
@@ -73,11 +76,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=number(0),
         default=0,
         metavar='N',
-        help='prepare N epochs of samples once, on disk, and take them in turn (default: 0, each '
-        'anew, which takes half of the time of a small network; a gigabyte or two each)',
-    )
-    parser.add_argument(
-        '--launcher', choices=('none', 'pytorch'), default='none', help='pytorch under torchrun'
+        help='prepare N epochs of samples once, on disk, and take them at random (default: 0, '
+        'each anew, which takes half of the time of a small network; a gigabyte or two each)',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='change the config'
@@ -91,11 +91,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse what would fail after hours."""
-    if args.launcher == 'pytorch' and 'WORLD_SIZE' not in os.environ:
-        parser.error('--launcher pytorch: start it by torchrun, which says how many processes')
     folder = osp.dirname(osp.abspath(args.out))
-    if not os.access(folder, os.W_OK):
-        parser.error(f'--out: cannot write into {folder}')
+    if osp.isdir(args.out) or not os.access(folder, os.W_OK):
+        parser.error(f'--out: cannot write {args.out}')
     begun = osp.exists(osp.join(args.work_dir, 'last_checkpoint'))
     if args.resume and not begun:
         parser.error(f'--resume: no checkpoint in {args.work_dir}')
@@ -109,12 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     try:
-        cfg = read_config(args)
-        runner = Runner.from_cfg(cfg)
+        runner = Runner.from_cfg(read_config(args))
         if is_main_process():
             draw_scenes(args)
     except ValueError as error:
         return fail(TOOL, 2, error)
+    except OSError as error:
+        return fail(TOOL, 1, error)
     barrier()
     if not torch.cuda.is_available():
         use_channels_last(plain(runner.model))
@@ -132,8 +131,8 @@ class PreparedSamples(Dataset):
 
     Args:
         dataset: Config of the dataset, with its random pipeline.
-        folder: Where the files go, one an epoch; what is there of the same config and
-            annotations is used.
+        folder: Where the files go, one an epoch; what is there of the same config,
+            annotations and first image is used.
         epochs: How many times every sample is prepared. Which of them comes is chance.
         num_workers: Processes that prepare.
     """
@@ -142,7 +141,8 @@ class PreparedSamples(Dataset):
         self._dataset = DATASETS.build(dataset)
         self.metainfo = self._dataset.metainfo
         source = json.dumps(dataset, sort_keys=True, default=str).encode()
-        source += Path(self._dataset.ann_file).read_bytes()
+        for path in (self._dataset.ann_file, self._dataset.get_data_info(0)['img_path']):
+            source += Path(path).read_bytes()
         self._folder = Path(folder) / hashlib.sha256(source).hexdigest()[:16]
         self._epochs = epochs
         if is_main_process():
@@ -164,12 +164,16 @@ class PreparedSamples(Dataset):
 
     def _prepare(self, num_workers: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        loader = DataLoader(
-            self._dataset, batch_size=32, num_workers=num_workers, collate_fn=_pickled
-        )
-        for path in self._paths():
+        for epoch, path in enumerate(self._paths()):
             if path.with_suffix('.npy').exists():
                 continue
+            loader = DataLoader(
+                self._dataset,
+                batch_size=32,
+                num_workers=num_workers,
+                collate_fn=_pickled,
+                generator=torch.Generator().manual_seed(epoch),
+            )
             ends = [0]
             with open(path.with_suffix('.bin'), 'wb') as file:
                 for samples in loader:
@@ -193,22 +197,32 @@ def draw_scenes(args: argparse.Namespace) -> None:
         ('val', args.val_scenes, VAL_SEED),
     ):
         folder = Path(args.data_root) / part
-        annotations = folder / 'annotations.json'
-        if not annotations.exists():
+        if not (folder / 'annotations.json').exists():
             write_scenes(folder, count, seed)
-        there = json.loads(annotations.read_text(encoding='utf-8'))
-        if len(there['images']) != count or not _is_first(folder / '000000.jpg', seed):
+        if not _are_scenes(folder, count, seed):
             raise ValueError(
                 f'{folder} holds other scenes than the {count} of series {seed}; remove it, or '
                 'name another --data-root'
             )
 
 
-def _is_first(path: Path, seed: int) -> bool:
-    """Whether a file is the first scene of a series, as scenes are drawn now."""
-    with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
-        write_scenes(folder, 1, seed, quiet=True)
-        return path.exists() and path.read_bytes() == (Path(folder) / path.name).read_bytes()
+def _are_scenes(folder: Path, count: int, seed: int) -> bool:
+    """Whether so many scenes of a series are there, judged by the first as it is drawn now."""
+    with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as name:
+        expected = _first_scene(write_scenes(name, 1, seed, quiet=True))[1:]
+    try:
+        number, *found = _first_scene(folder / 'annotations.json')
+    except (ValueError, OSError):  # half of a file, or an image less
+        return False
+    return number == count and found == expected
+
+
+def _first_scene(annotations: Path) -> list[Any]:
+    """The number of images, and the file and the persons of the first."""
+    content = json.loads(annotations.read_text(encoding='utf-8'))
+    image = content['images'][0]
+    persons = [entry for entry in content['annotations'] if entry['image_id'] == image['id']]
+    return [len(content['images']), (annotations.parent / image['file_name']).read_bytes(), persons]
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -223,8 +237,9 @@ def read_config(args: argparse.Namespace) -> Config:
     cfg.resume = args.resume
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
-    if args.launcher != 'none':
-        distribute(cfg, args.launcher)
+    processes = int(os.environ.get('WORLD_SIZE', 1))
+    if processes > 1:
+        distribute(cfg, processes)
     if args.prepared:
         cfg.train_dataloader.dataset = dict(
             type='PreparedSamples',
@@ -232,26 +247,29 @@ def read_config(args: argparse.Namespace) -> Config:
             dataset=dict(cfg.train_dataloader.dataset, _scope_=cfg.default_scope),
             folder=osp.join(cfg.work_dir, 'prepared'),
             epochs=args.prepared,
-            num_workers=os.cpu_count() or 1,
+            num_workers=available_cores(),
         )
     return cfg
 
 
-def distribute(cfg: Config, launcher: str) -> None:
+def distribute(cfg: Config, processes: int) -> None:
     """Share the batches of a config among the processes that torchrun started.
 
     Raises:
         ValueError: They cannot be divided.
     """
-    cfg.launcher = launcher
-    loader, processes = cfg.train_dataloader, int(os.environ['WORLD_SIZE'])
+    loader = cfg.train_dataloader
     if loader.batch_size % processes:
         raise ValueError(f'a batch of {loader.batch_size} cannot be shared by {processes}')
     loader.batch_size //= processes
+    cfg.launcher = 'pytorch'
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', find_unused_parameters=True)
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl', timeout=PATIENCE))
+    else:
         cfg.model_wrapper_cfg.device_ids = None
-        torch.distributed.init_process_group('gloo')  # MMEngine's own way asks for a GPU
+        waiting = timedelta(seconds=PATIENCE)
+        torch.distributed.init_process_group('gloo', timeout=waiting)  # MMEngine asks for a GPU
 
 
 def use_channels_last(model: nn.Module) -> None:
@@ -278,7 +296,9 @@ def save_weights(runner: Runner, path: str) -> None:
             model = hook.ema_model.module
     state = {name: _compact(tensor) for name, tensor in model.state_dict().items()}
     meta = {'dataset_meta': _plain(runner.train_dataloader.dataset.metainfo)}
-    torch.save({'meta': meta, 'state_dict': state}, path)
+    part = f'{path}.part'
+    torch.save({'meta': meta, 'state_dict': state}, part)
+    os.replace(part, path)
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,7 @@ model = dict(
         bgr_to_rgb=True,
         batch_augments=None,
     ),
-    # The backbone of demo-rtmpose, which has seen people already, and a fourth stage. Its dense
+    # The weights of demo-rtmpose's, which has seen people already, and a fourth stage. Its dense
     # convolutions train several times faster on a CPU than the depthwise ones of a CSPNeXt.
     backbone=dict(
         type='ResNet',
