@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from factories import TOOLS, load_tool, run_tool
+from factories import TOOLS, Outcome, load_tool, run_tool
 
 from mmpose_batch.models import load_config
 from mmpose_batch.scenes import write_scenes
@@ -30,9 +30,21 @@ def arguments(folder: Path, name: str, *options: object, epochs: int = 1) -> tup
     )
 
 
+def run_alone(*words: object, start: tuple = (), **environment: str) -> Outcome:
+    """Run the tool in a process of its own: MMEngine's runner changes that in which it runs."""
+    done = subprocess.run(
+        [sys.executable, *start, TOOLS / 'train_demo.py', *map(str, words)],
+        env={**os.environ, 'CUDA_VISIBLE_DEVICES': '', **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
 def train(folder: Path, name: str, *options: object, epochs: int = 1) -> dict[str, torch.Tensor]:
-    outcome = run_tool(*arguments(folder, name, *options, epochs=epochs), tool='train_demo')
-    assert outcome.status == 0
+    outcome = run_alone(*arguments(folder, name, *options, epochs=epochs))
+    assert outcome.status == 0, outcome.err[-2000:]
     return torch.load(folder / 'weights.pth', weights_only=True)['state_dict']
 
 
@@ -61,26 +73,16 @@ def _scope(name: str) -> str:
 
 @pytest.mark.slow
 def test_two_processes_share_a_batch(tmp_path):
-    words = map(str, arguments(tmp_path, 'demo-rtmpose'))
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'torch.distributed.run', '--standalone'),
-            *('--nproc_per_node', '2', TOOLS / 'train_demo.py', *words),
-        ],
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    two = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2')
+    outcome = run_alone(*arguments(tmp_path, 'demo-rtmpose'), start=two, OMP_NUM_THREADS='1')
+    assert outcome.status == 0, outcome.err[-2000:]
     assert (tmp_path / 'weights.pth').exists()
     assert 'Distributed training: True' in logs(tmp_path)
     assert 'GPU number: 2' in logs(tmp_path)  # MMEngine's word for processes
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '3')
-    outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path):
+    outcome = run_alone(*arguments(tmp_path, 'demo-rtmpose'), WORLD_SIZE='3')
     assert outcome.status == 2
     assert outcome.err.endswith('train_demo: a batch of 4 cannot be shared by 3\n')
 
@@ -140,6 +142,6 @@ def test_other_scenes_are_refused(tmp_path, count, seed, change):
     path = write_scenes(tmp_path / 'scenes' / 'train', count, seed, quiet=True)
     if change:
         change(path)
-    outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
+    outcome = run_alone(*arguments(tmp_path, 'demo-rtmpose'))
     assert outcome.status == 2
     assert 'holds other scenes than the 8 of series 1; remove it' in outcome.err
