@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from factories import TOOLS, Outcome, load_tool, run_tool
+from mmengine.registry import DefaultScope
+from mmpose.registry import MODELS
 
 from mmpose_batch.models import load_config
 from mmpose_batch.scenes import write_scenes
@@ -69,6 +71,19 @@ def logs(folder: Path) -> str:
 
 def _scope(name: str) -> str:
     return 'mmdet' if name == 'demo-rtmdet' else 'mmpose'
+
+
+def test_features_alone_are_computed_in_bfloat16():
+    with DefaultScope.overwrite_default_scope('mmpose'):
+        model = MODELS.build(load_config('demo-rtmpose')[0].model).eval()
+    image = torch.rand(1, 3, 192, 112, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        (exact,) = model.extract_feat(image)
+        load_tool('train_demo').use_bfloat16(model)
+        (rough,) = model.extract_feat(image)
+    assert exact.dtype == rough.dtype == torch.float32
+    error = (rough - exact).abs().max() / exact.abs().max()
+    assert 0 < error < 2**-5  # a bfloat16 has 8 bits; rounding adds up over the layers
 
 
 @pytest.mark.slow

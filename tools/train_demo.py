@@ -10,7 +10,7 @@ import pickle
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         'each anew, which takes half of the time of a small network; a gigabyte or two each)',
     )
     parser.add_argument(
+        '--bfloat16',
+        action='store_true',
+        help='compute backbone and neck in bfloat16: faster where the processor has it',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='change the config'
     )
     args = parser.parse_args(arguments)
@@ -117,6 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     barrier()
     if not torch.cuda.is_available():
         use_channels_last(plain(runner.model))
+    if args.bfloat16:
+        use_bfloat16(plain(runner.model))
     with allowed_types():  # for --resume: torch refuses what MMEngine writes into checkpoints
         runner.train()
     if is_main_process():
@@ -278,6 +285,22 @@ def use_channels_last(model: nn.Module) -> None:
     model.backbone.register_forward_pre_hook(
         lambda _, inputs: (inputs[0].contiguous(memory_format=torch.channels_last),)
     )
+
+
+def use_bfloat16(model: nn.Module) -> None:
+    """Compute features in bfloat16; coordinates and losses need all digits of a float32."""
+    device = next(model.parameters()).device.type
+    for module in (model.backbone, model.neck):
+        module.forward = _in_bfloat16(module.forward, device)
+
+
+def _in_bfloat16(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
+    def cast(*features: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16):
+            found = forward(*features)
+        return tuple(feature.float() for feature in found)
+
+    return cast
 
 
 def plain(model: nn.Module) -> nn.Module:
