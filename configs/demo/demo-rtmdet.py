@@ -1,4 +1,4 @@
-# RTMDet's head on a small ResNet, 256x256, trained on drawn scenes.
+# RTMDet's head on a small ResNet, 320x320, trained on drawn scenes.
 _base_ = './_scenes.py'
 
 default_scope = 'mmdet'
@@ -22,7 +22,7 @@ param_scheduler = [
     ),
 ]
 
-input_size = (256, 256)
+input_size = (320, 320)
 model = dict(
     type='RTMDet',
     use_syncbn=False,  # which only GPUs have
@@ -76,8 +76,8 @@ model = dict(
     test_cfg=dict(
         nms_pre=300,
         min_bbox_size=0,
-        score_thr=0.05,
-        nms=dict(type='nms', iou_threshold=0.6),
+        score_thr=0.01,
+        nms=dict(type='nms', iou_threshold=0.7),
         max_per_img=30,
     ),
 )
