@@ -146,6 +146,9 @@ def randomize(stock: Pose2DInferencer, images: Sequence[np.ndarray], seed: int) 
         if norm.affine:
             norm.weight.data.uniform_(0.5, 1.0, generator=generator)
             norm.bias.data.uniform_(0.5, 1.5, generator=generator)
+    for name, parameter in model.named_parameters():
+        if name.endswith('level_embed'):  # EDPose's is what the memory held before init_weights
+            parameter.data.normal_(generator=generator)
     packed = [person for image in images for person in stock.preprocess_single(image, 0)]
     packed = [person for person in packed if person['inputs'].shape == packed[0]['inputs'].shape]
     inputs = model.data_preprocessor(stock.collate_fn(packed), False)['inputs']
