@@ -77,7 +77,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=0,
         metavar='N',
         help='prepare N epochs of samples once, on disk, and take them at random (default: 0, '
-        'each anew, which takes half of the time of a small network; a gigabyte or two each)',
+        'each anew, which takes half of the time of a small network; about 2 GB each)',
     )
     parser.add_argument(
         '--bfloat16',
