@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.connection import Connection
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import cv2
 import numpy as np
 
 from .contenders import Contender
+from .gpu import watch_utilization
 from .latency import keep_pace, measure_each
 from .work import Image
 
@@ -107,6 +108,7 @@ def serve(
 
     Commands are methods of a :class:`.systems.System`, and
 
+    - ``run``: the system's, with ``gpu_utilization`` in percent where that can be read;
     - ``latency``: seconds from one image alone to its result;
     - ``latencies`` and ``pace``: see :mod:`.latency`, with indices, or rate and
       number, of frames, and whether these are decoded beforehand;
@@ -149,6 +151,12 @@ def _ask(system: Any, images: list[Image], command: str, *arguments: Any) -> Any
     return getattr(system, command)(images, *arguments)
 
 
+def _run(system: Any, images: list[Image], command: str) -> dict[str, Any]:
+    with watch_utilization() as readings:
+        sample = system.run(images)
+    return {**sample, 'gpu_utilization': fmean(readings)} if readings else sample
+
+
 def _latency(system: Any, images: list[Image], command: str) -> float:
     return median(system.run([image])['seconds'] for image in images[:_SINGLE])
 
@@ -164,6 +172,7 @@ def _report(system: Any, images: list[Image], command: str) -> dict[str, Any]:
 
 
 _COMMANDS: dict[str, Callable] = {
+    'run': _run,
     'latency': _latency,
     'latencies': _one_by_one,
     'pace': _one_by_one,
@@ -205,6 +214,8 @@ def _build(contender: Contender, images: list[Image]) -> Any:
     if contender.cpu_affinity is not None:
         bind_to_cores(parse_cores(contender.cpu_affinity))
     torch.set_num_threads(default_threads())  # PyTorch counted before it was bound
+    if (contender.models.device or '').startswith('cuda:'):
+        torch.cuda.set_device(contender.models.device)  # whose memory and utilisation are told
     from .systems import build_system
 
     return build_system(contender, images)

@@ -128,11 +128,16 @@ def cells(measurement: Measurement) -> list[str]:
 
 
 def _start_cells(measurement: Measurement) -> list[str]:
-    """Memory and time to the first result, but of those whose files are made at every start."""
+    """Memory and time to the first result, but of those whose files are made at every start.
+
+    With the memory of a GPU comes how busy that was.
+    """
     peak = measurement.report.get('peak_memory')
     if peak is None or measurement.contender.system in NEED_BOXES:
         return ['', '']
     gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
+    busy = [s['gpu_utilization'] for s in measurement.samples if 'gpu_utilization' in s]
+    gpu += f', {median(busy):.0f}% busy' if busy else ''
     first = f'{measurement.start["first_result"]:.1f} s'
     return [f'{peak["resident"] / 2**20:.0f} MiB{gpu}', first]
 

@@ -72,6 +72,13 @@ def test_a_row_has_every_figure():
     }
 
 
+def test_a_gpu_has_its_memory_and_how_busy_it_was():
+    one = measured()
+    one.report['peak_memory']['gpu'] = 300 * 2**20
+    one.samples = [{**one.samples[0], 'gpu_utilization': busy} for busy in (80.0, 91.0, 93.0)]
+    assert cells(one)[HEADER.index('memory')] == '600 MiB, GPU 300 MiB, 91% busy'
+
+
 def test_a_ratio_of_few_rounds_has_no_interval():
     few = measured()
     few.rates, few.ratios, few.settled = [4.0], [2.0], False
