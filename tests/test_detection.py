@@ -121,6 +121,25 @@ def test_the_case_tells_the_settings_apart(stocks_detections):
     assert usual < count((0, 1), 0.3, 0.3)
 
 
+def test_an_engine_is_checked_by_what_is_handed_on(ours, stocks_detections, monkeypatch):
+    checked = []
+
+    def test_step(run):
+        checked.extend(run())
+        return checked
+
+    monkeypatch.setattr(ours.host, 'test_step', test_step)
+    prepared = [ours.prepare(image) for image in IMAGES]
+    threshold = float(np.median(np.concatenate([found.scores for found in stocks_detections])))
+    ours.detect(prepared, threshold, 1.0)
+    expected = [
+        int(((found.scores > threshold) & np.isin(found.labels, ours.cat_ids)).sum())
+        for found in stocks_detections
+    ]
+    assert [len(sample.pred_instances) for sample in checked] == expected
+    assert 0 < sum(expected) < sum(map(len, stocks_detections))
+
+
 def test_nobody_is_an_empty_array(ours):
     for bboxes in ours.detect([ours.prepare(image) for image in IMAGES], 1.0, 0.3):
         assert (bboxes.shape, bboxes.dtype) == ((0, 5), np.float32)

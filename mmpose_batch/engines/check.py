@@ -87,8 +87,8 @@ def instances_of(sample: BaseDataElement) -> Instances:
     found = sample.pred_instances
     if 'keypoints' in found:
         return np.array(found.keypoints), np.array(found.keypoint_scores)
-    bboxes, scores = found.bboxes.cpu().numpy(), found.scores.cpu().numpy()
-    return bboxes.reshape(-1, 2, 2).copy(), np.repeat(scores[:, None], 2, axis=1)
+    corners = np.array(found.bboxes).reshape(-1, 2, 2)
+    return corners, np.repeat(np.array(found.scores)[:, None], 2, axis=1)
 
 
 def compare(reference: Sequence[Instances], other: Sequence[Instances]) -> Difference:
