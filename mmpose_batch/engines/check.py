@@ -23,11 +23,14 @@ class Bound:
     found: float
 
 
+# Of the demo pair on 500 scenes (docs/engines.md), where the score of a keypoint is 1.07 in the
+# mean, bf16 differs by 0.013 and 0.074, which costs no AP, and int8 by up to 0.071 and 0.24, which
+# costs 0.9 points. A network that is broken differs several times as much.
 BOUNDS = {
     'fp32': Bound(size=0.001, score=0.001, found=0.9),
-    'bf16': Bound(size=0.02, score=0.05, found=0.9),
+    'bf16': Bound(size=0.02, score=0.1, found=0.9),
     'fp16': Bound(size=0.01, score=0.02, found=0.9),
-    'int8': Bound(size=0.05, score=0.15, found=0.8),
+    'int8': Bound(size=0.08, score=0.3, found=0.8),
 }
 
 
