@@ -25,6 +25,8 @@ ModelFiles = Callable[[tuple[int, int]], Path]
 # Reads one file, and writes another with the ranges that the inputs have.
 Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
 
+# Part of the names in the cache: what was quantised another way is not this.
+METHOD = 'MIXED TRANSFORMER / QDQ per channel'
 # Inputs of a kind say no more beyond this; NNCF's default.
 MOST_INPUTS = 300
 
