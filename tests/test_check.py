@@ -68,6 +68,21 @@ def test_one_keypoint_in_ten_may_be_anywhere():
     assert not compare(reference, other).within(BOUNDS['fp32'])
 
 
+def test_a_keypoint_that_is_wrong_in_everybody_shows():
+    reference = [image(*map(pose, range(0, 3000, 300)))]
+    other = [image(*map(pose, range(0, 3000, 300)))]
+    other[0][0][:, 5] += 40
+    found = compare(reference, other)
+    assert found.px == pytest.approx(40 * 2**0.5) and not found.within(BOUNDS['int8'])
+
+
+@pytest.mark.parametrize(('persons', 'good'), [(1, False), (2, False), (3, True), (9, True)])
+def test_one_of_a_few_may_be_missing(persons, good):
+    everybody = [pose(300 * index) for index in range(persons)]
+    found = compare([image(*everybody)], [image(*everybody[1:])])
+    assert found.within(BOUNDS['fp32']) == good
+
+
 def test_nobody_at_all_is_no_difference():
     found = compare([image()], [image()])
     assert found.within(BOUNDS['fp32'])

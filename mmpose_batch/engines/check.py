@@ -7,14 +7,16 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 
 # Lengths are parts of a person's size (the diagonal of the box around it), since a pixel means
-# more on a small one. Eight images hold twenty boxes: the 95th of a hundred corners would be one or
-# two boxes that nobody is sure of.
+# more on a small one. Eight images hold twenty boxes with forty corners: 0.95 of these would be one
+# box that nobody is sure of. A point that is wrong in everybody shows by its median.
 QUANTILE = 0.9
+# Instances of which a median is told.
+_ENOUGH = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The most that 9 of 10 values may differ, and the part of the instances to be found.
+    """The most that values may differ, and the part of the instances to be found.
 
     Not all of these: one whose score is at a threshold may go either way.
     """
@@ -43,9 +45,10 @@ class Difference:
         instances: Of the reference.
         found: Part of these that the other answer has too.
         surplus: Instances that only the other answer has.
-        px: What 9 of 10 points differ by, in pixels of the image.
+        px: What 9 of 10 points differ by, or the one in most instances that differs
+            more, in pixels of the image.
         size: The same as a part of the person's size.
-        score: What 9 of 10 scores differ by.
+        score: The same of scores.
     """
 
     instances: int
@@ -57,13 +60,14 @@ class Difference:
 
     def within(self, bound: Bound) -> bool:
         """Whether it is small enough."""
-        # One whose score is at a threshold may come as well as go.
-        surplus = max(1, (1 - bound.found) * self.instances)
+        # One whose score is at a threshold may come as well as go, if it is not all there is.
+        spare = max(1.0, (1 - bound.found) * self.instances)
+        missing = round((1 - self.found) * self.instances)
         return (
             self.size <= bound.size
             and self.score <= bound.score
-            and self.found >= bound.found
-            and self.surplus <= surplus
+            and (missing == 0 or missing <= min(spare, self.instances / 3))
+            and self.surplus <= spare
         )
 
     def as_dict(self) -> dict[str, float]:
@@ -97,7 +101,7 @@ def instances_of(sample: BaseDataElement) -> Instances:
 
 def compare(reference: Sequence[Instances], other: Sequence[Instances]) -> Difference:
     """Compare two answers to one batch, image by image; each instance with its nearest."""
-    lengths, parts, scores = [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    lengths, parts, scores = [], [], []
     instances = found = surplus = 0
     for (points, values), (their_points, their_values) in zip(reference, other, strict=True):
         instances += len(points)
@@ -125,5 +129,11 @@ def compare(reference: Sequence[Instances], other: Sequence[Instances]) -> Diffe
 
 
 def _most(values: Sequence[np.ndarray]) -> float:
-    values = np.concatenate(values)
-    return float(np.quantile(values, QUANTILE)) if len(values) else 0.0
+    """Of the points (K,) of every instance."""
+    if not values:
+        return 0.0
+    table = np.stack(values)
+    most = np.quantile(table, QUANTILE)
+    if len(table) >= _ENOUGH:
+        most = max(most, np.median(table, axis=0).max())
+    return float(most)
