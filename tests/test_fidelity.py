@@ -243,7 +243,7 @@ def photos(shared: Path) -> list[np.ndarray]:
 
 
 def checkpoint_pair(
-    shared: Path, config: str, checkpoint: str, images: list[np.ndarray], **detector: Any
+    shared: Path, config: str, checkpoint: str, engine: str = 'torch', **detector: Any
 ) -> Pair:
     """Both inferencers on a real checkpoint, which stock cannot load without help."""
     weights = str(shared / 'models' / checkpoint)
@@ -251,33 +251,42 @@ def checkpoint_pair(
     cfg = mmpose_config(config)
     with allowed_types():
         stock = Pose2DInferencer(copy.deepcopy(cfg), **arguments)
-    ours = BatchPose2DInferencer(cfg, **arguments, no_person='whole_image', on_error='raise')
-    return Pair(stock, ours, images)
+    ours = BatchPose2DInferencer(
+        cfg, **arguments, no_person='whole_image', on_error='raise', engine=engine
+    )
+    return Pair(stock, ours, photos(shared))
 
 
-@pytest.mark.slow
-def test_rtmo_checkpoint(shared):
+def rtmo_pair(shared: Path, engine: str = 'torch') -> Pair:
     config = f'{BODY}/rtmo/coco/rtmo-s_8xb32-600e_coco-640x640.py'
-    pair = checkpoint_pair(shared, config, 'rtmo-s_four-photos.pth', photos(shared))
+    pair = checkpoint_pair(shared, config, 'rtmo-s_four-photos.pth', engine)
     pair.settings = {'bbox_thr': 0.1, 'nms_thr': 0.65}
-    check(pair)  # 0.2 % undetermined, up to 0.19 px where stock itself moves by 0.17
+    return pair
 
 
-@pytest.mark.slow
-def test_detector_and_rtmpose_checkpoints(shared):
+def top_down_pair(shared: Path, engine: str = 'torch') -> Pair:
     mim = Path(BaseInferencer._get_repo_or_mim_dir('mmpose'))
-    pair = checkpoint_pair(
+    return checkpoint_pair(
         shared,
         f'{BODY}/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py',
         'rtmpose-s_four-photos.pth',
-        photos(shared),
+        engine,
         det_model=str(mim / 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'),
         det_weights=str(shared / 'models/rtmdet-nano_person.pth'),
         det_cat_ids=[0],
     )
+
+
+@pytest.mark.slow
+def test_rtmo_checkpoint(shared):
+    check(rtmo_pair(shared))  # 0.2 % undetermined, up to 0.19 px where stock itself moves by 0.17
+
+
+@pytest.mark.slow
+def test_detector_and_rtmpose_checkpoints(shared):
     # Its scores go up to 2.2, and to no more than 1e-4 are they determined: 1.6 %
     # measured beyond that, up to 1.6e-4.
-    check(pair, undetermined=0.04)
+    check(top_down_pair(shared), undetermined=0.04)
 
 
 @pytest.fixture(scope='module')
