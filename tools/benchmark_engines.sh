@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# What engines, precisions and batch sizes give and cost on this machine, in one command:
+#
+#   tools/benchmark_engines.sh OUT_DIR [OPTIONS of tools/benchmark_throughput.py, such as --max-rounds 5]
+#
+# With an NVIDIA GPU: eager PyTorch and torch.compile in fp32 and fp16, RTMO-l and RTMPose-m, whose weights
+# come from MMPose's model zoo, with batches of 1 to 256. Without one: PyTorch, OpenVINO and ONNX Runtime on
+# the CPU, the demo models, batches of 1, 4 and 16. All images are drawn. A result is a folder of OUT_DIR:
+#
+#   parity             pixels, score and AP of every engine and precision, demo models
+#   one-stage-BATCH    beside stock MMPose: images/s and persons/s, memory; on a GPU only
+#   top-down-BATCH     the same
+#
+# With nvidia-ml-py installed the memory comes with how busy the GPU was. tools/write_benchmarks.py puts
+# results into a document. SCENES (500 for parity), IMAGES (256 in a round) and SIZES change the extent.
+set -euo pipefail
+
+if [[ $# -lt 1 || $1 == -* ]]; then
+  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+  [[ ${1:-} == --help || ${1:-} == -h ]] && exit 0
+  exit 2
+fi
+out=$1
+shift
+tools=$(dirname "$0")
+mkdir -p "$out"
+
+cuda=$(python -c 'import torch; print(int(torch.cuda.is_available()))')
+if [[ $cuda == 1 ]]; then
+  engines=(torch torch-compile) precisions=(fp32 fp16) sizes=${SIZES:-1 4 16 64 256}
+else
+  engines=(torch openvino onnxruntime) precisions=(fp32 int8) sizes=${SIZES:-1 4 16}
+  bf16=$(python -W ignore -c 'from mmpose_batch.runtime import cpu_has_bf16 as f; print(int(f()))')
+  [[ $bf16 == 1 ]] && precisions+=(bf16)
+fi
+
+# 3 is the status of a table with combinations that cannot be run; each says why in its row.
+tolerate() {
+  local status=0
+  "$@" || status=$?
+  [[ $status == 0 || $status == 3 ]] || exit "$status"
+}
+
+"$tools/make_scenes.py" "$out/scenes" --count "${SCENES:-500}" --seed 2
+annotations=$out/scenes/annotations.json
+tolerate "$tools/compare_engines.py" "$out/scenes" --ann-file "$annotations" \
+  --engine "${engines[@]}" --precision "${precisions[@]}" --no-flip-test --out-dir "$out/parity"
+
+# Rows of one run are all in memory: one run for each size.
+measure() {
+  local name=$1 size
+  shift
+  for size in $sizes; do
+    tolerate "$tools/benchmark_throughput.py" "$out/scenes" --images "${IMAGES:-256}" \
+      --engine "${engines[@]}" --precision "${precisions[@]}" --batch-size "$size" "$@" \
+      --out-dir "$out/$name-$size"
+  done
+}
+if [[ $cuda == 1 ]]; then
+  measure one-stage --pose2d rtmo-l "$@"
+  measure top-down --pose2d rtmpose-m "$@"
+else
+  measure top-down --pose2d demo-rtmpose "$@"
+fi
