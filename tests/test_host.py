@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmpose_batch.engines import EngineError, host
 from mmpose_batch.engines.cache import NoCache
+from mmpose_batch.engines.check import BOUNDS
 from mmpose_batch.engines.host import EngineHost, EngineOptions
 
 
@@ -301,6 +302,7 @@ def test_what_is_sampled_builds_and_checks_the_engine(install, model):
     owner.settle()
     assert owner.settled and calibrated == [6]
     assert owner.report['self_check']['px'] == 0
+    assert owner.report['self_check']['quantile'] == BOUNDS['int8'].quantile
 
 
 def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):

@@ -336,11 +336,12 @@ class EngineHost:
                 differences += zip(sample.answers, answers, strict=True)
         if not differences:
             return
-        difference = compare(*zip(*differences, strict=True))
+        bound = BOUNDS[self.options.precision]
+        difference = compare(*zip(*differences, strict=True), quantile=bound.quantile)
         self.report['self_check'] = difference.as_dict()
         if not difference.instances:
             logger.warning('engine: nobody in the first images, so %s is not compared', name)
-        if self.options.self_check and not difference.within(BOUNDS[self.options.precision]):
+        if self.options.self_check and not difference.within(bound):
             raise EngineError(
                 f'engine: {name} in {self.options.precision} answers differently: {difference}. '
                 'This is beyond the bound of that precision; without the self-check it runs'
