@@ -58,7 +58,7 @@ def test_no_pose_model_is_taken_for_a_detector_nor_the_other_way_round(name, sco
 def test_demo_models_are_told_from_others(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('demo.py').touch()
-    named = ['demo', 'demo-rtmpose', 'demo-rtmdet', own_configs()['demo-rtmpose'], 'demo.py']
+    named = ['demo', 'demo-rtmo', 'demo-rtmdet', own_configs()['demo-rtmpose'], 'demo.py']
     assert [is_demo_model(name) for name in named] == [True, True, True, True, False]
     assert not any(map(is_demo_model, ('rtmo-s', 'human', 'rtmdet-m')))
 

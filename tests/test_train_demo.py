@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,8 @@ def test_from_scratch_and_on(tmp_path, name):
     first = train(tmp_path, name, '--prepared', 2)
     assert len(list((tmp_path / 'work' / 'prepared').glob('*/*.bin'))) == 2
     assert (tmp_path / 'work' / 'epoch_1.pth').exists()
+    people = most_people(tmp_path / 'scenes' / ('crowd' if name == 'demo-rtmo' else 'train'))
+    assert people == (4 if name == 'demo-rtmo' else 3)
     second = train(tmp_path, name, '--resume', '--prepared', 2, epochs=2)
     assert (tmp_path / 'work' / 'epoch_2.pth').exists()
     assert 'resumed epoch: 1' in logs(tmp_path)
@@ -63,6 +66,11 @@ def test_from_scratch_and_on(tmp_path, name):
     assert first.keys() == second.keys() == own['state_dict'].keys()
     changed = [key for key in first if not np.array_equal(first[key], second[key])]
     assert any(key.startswith('backbone.') for key in changed)
+
+
+def most_people(folder: Path) -> int:
+    content = json.loads((folder / 'annotations.json').read_text())
+    return max(Counter(person['image_id'] for person in content['annotations']).values())
 
 
 def logs(folder: Path) -> str:
@@ -159,4 +167,17 @@ def test_other_scenes_are_refused(tmp_path, count, seed, change):
         change(path)
     outcome = run_alone(*arguments(tmp_path, 'demo-rtmpose'))
     assert outcome.status == 2
-    assert 'holds other scenes than the 8 of series 1; remove it' in outcome.err
+    assert 'holds other scenes than the 8 of series 1 that the config asks for' in outcome.err
+
+
+def test_scenes_with_other_people_are_refused(tmp_path):
+    write_scenes(tmp_path / 'scenes' / 'crowd', 8, 1, quiet=True)
+    outcome = run_alone(*arguments(tmp_path, 'demo-rtmo'))
+    assert outcome.status == 2
+    assert f'{tmp_path / "scenes" / "crowd"} holds other scenes' in outcome.err
+
+
+def test_an_unknown_option_of_scenes_is_refused(tmp_path):
+    outcome = run_alone(*arguments(tmp_path, 'demo-rtmo'), 'scene_options.crowds=3')
+    assert outcome.status == 2
+    assert 'scene_options: ' in outcome.err and "'crowds'" in outcome.err

@@ -28,11 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from mmpose_batch.checkpoint import allowed_types
 from mmpose_batch.cores import available_cores
-from mmpose_batch.scenes import write_scenes
+from mmpose_batch.scenes import SceneOptions, write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = 'train_demo'
-NAMES = ('demo-rtmpose', 'demo-rtmdet')
+NAMES = ('demo-rtmpose', 'demo-rtmdet', 'demo-rtmo')
 # Series of scenes; the demo and the tests draw from others.
 TRAIN_SEED, VAL_SEED = 1, 2
 # Seconds that processes wait for the one that draws and prepares.
@@ -77,7 +77,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=0,
         metavar='N',
         help='prepare N epochs of samples once, on disk, and take them at random (default: 0, '
-        'each anew, which takes half of the time of a small network; about 2 GB each)',
+        'each anew, which takes half of the time of a small network; 1 to 2 GB each)',
     )
     parser.add_argument(
         '--bfloat16',
@@ -112,9 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     try:
-        runner = Runner.from_cfg(read_config(args))
+        cfg = read_config(args)
+        runner = Runner.from_cfg(cfg)
         if is_main_process():
-            draw_scenes(args)
+            draw_scenes(args, cfg)
     except ValueError as error:
         return fail(TOOL, 2, error)
     except OSError as error:
@@ -193,30 +194,39 @@ def _pickled(samples: Sequence[Any]) -> list[bytes]:
     return [pickle.dumps(sample) for sample in samples]
 
 
-def draw_scenes(args: argparse.Namespace) -> None:
+def draw_scenes(args: argparse.Namespace, cfg: Config) -> None:
     """Draw the scenes that are not there yet.
 
     Raises:
         ValueError: Others are there.
     """
-    for part, count, seed in (
-        ('train', args.train_scenes, TRAIN_SEED),
-        ('val', args.val_scenes, VAL_SEED),
+    dataset = cfg.train_dataloader.dataset
+    dataset = dataset.get('dataset', dataset)  # that of PreparedSamples
+    for part, count, seed, options in (
+        (dataset.data_prefix.img, args.train_scenes, TRAIN_SEED, _scene_options(cfg)),
+        ('val', args.val_scenes, VAL_SEED, SceneOptions()),
     ):
         folder = Path(args.data_root) / part
         if not (folder / 'annotations.json').exists():
-            write_scenes(folder, count, seed)
-        if not _are_scenes(folder, count, seed):
+            write_scenes(folder, count, seed, options)
+        if not _are_scenes(folder, count, seed, options):
             raise ValueError(
-                f'{folder} holds other scenes than the {count} of series {seed}; remove it, or '
-                'name another --data-root'
+                f'{folder} holds other scenes than the {count} of series {seed} that the config '
+                'asks for; remove it, or name another --data-root'
             )
 
 
-def _are_scenes(folder: Path, count: int, seed: int) -> bool:
+def _scene_options(cfg: Config) -> SceneOptions:
+    try:
+        return SceneOptions(**cfg.scene_options)
+    except TypeError as error:  # no such option
+        raise ValueError(f'scene_options: {error}') from None
+
+
+def _are_scenes(folder: Path, count: int, seed: int, options: SceneOptions) -> bool:
     """Whether so many scenes of a series are there, judged by the first as it is drawn now."""
     with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as name:
-        expected = _first_scene(write_scenes(name, 1, seed, quiet=True))[1:]
+        expected = _first_scene(write_scenes(name, 1, seed, options, quiet=True))[1:]
     try:
         number, *found = _first_scene(folder / 'annotations.json')
     except (ValueError, OSError):  # half of a file, or an image less

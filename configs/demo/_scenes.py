@@ -13,7 +13,8 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 
-# Written by tools/train_demo.py, or by tools/make_scenes.py with the seeds 1 and 2.
+# Drawn by tools/train_demo.py; those to train on hold what the options say (SceneOptions).
+scene_options = dict()
 dataset_type = 'CocoDataset'
 data_root = 'data/scenes/'
 train_dataloader = dict(
