@@ -194,7 +194,7 @@ val_pipeline = [
         ),
     ),
 ]
-# More people in a scene are more to learn for the same work.
+# More people to learn from in a step.
 scene_options = dict(persons=(2, 4))
 train_dataloader = dict(
     batch_size=32,
