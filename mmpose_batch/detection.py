@@ -17,12 +17,10 @@ from torch import nn
 from .engines.host import EngineHost, EngineOptions
 from .engines.torch_eager import map_tensors
 from .models import build_model, load_config
+from .tuning import default_batch_size
 
 # What stock takes instead of a detector.
 WHOLE_IMAGE = ('whole_image', 'whole-image')
-
-# Pixels of the largest input of which a CPU takes many in one pass.
-_SMALL_INPUT = 416 * 416
 
 
 class SafeDetInferencer(DetInferencer):
@@ -122,15 +120,9 @@ class PersonDetector:
         return self.pipeline(image)
 
     def default_batch_size(self) -> int:
-        """Images in one pass that are fastest as a rule.
-
-        On a CPU every layer costs a fixed time beside its work, and a batch that
-        leaves the cache costs more: measured, 320x320 inputs are fastest by 16
-        and 640x640 inputs by 2.
-        """
-        height, width = self.prepare(np.zeros((480, 640, 3), np.uint8))['inputs'].shape[-2:]
-        on_cpu = next(self.model.parameters()).device.type == 'cpu'
-        return 2 if on_cpu and height * width > _SMALL_INPUT else 16
+        """Images in one pass that are fastest as a rule."""
+        blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
+        return default_batch_size(next(self.model.parameters()).device, blank['inputs'])
 
     @torch.no_grad()
     def detect(

@@ -38,6 +38,7 @@ from .runtime import StageClock
 from .samples import empty_sample
 from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
+from .tuning import default_batch_size
 from .visualization import DrawOptions, draw_result
 from .writers import StockWriter
 
@@ -127,13 +128,15 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if options.cpu_affinity is not None:
             bind_to_cores(parse_cores(options.cpu_affinity))
         # Stock's constructor builds the detector, which needs the settled precision.
-        self.options = options.resolved(device, model.get('data_mode'))
+        self.options = options.resolved(device)
         torch.set_num_threads(self.options.num_threads)
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
         if self.options.flip_test is not None and 'flip_test' not in self.model.test_cfg:
             raise ValueError('flip_test: this model never tests mirrored images')
+        if self.options.batch_size is None:
+            self.options = replace(self.options, batch_size=self._default_batch_size())
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         engine = replace(self.options.of_engine, file=self.options.engine_file)
@@ -171,6 +174,13 @@ class BatchPose2DInferencer(Pose2DInferencer):
         pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
         if not any([pad_to_stride(pipeline) for pipeline in pipelines]):
             raise ValueError('rect: neither the model nor its detector pads to a square')
+
+    def _default_batch_size(self) -> int:
+        crops = self.cfg.data_mode == 'topdown'
+        info = {'img': np.zeros((480, 640, 3), np.uint8), **self.model.dataset_meta}
+        if crops:
+            info.update(bbox=np.float32([[0, 0, 640, 480]]), bbox_score=np.ones(1, np.float32))
+        return default_batch_size(self.device, self.pipeline(info)['inputs'], crops=crops)
 
     # ------------------------------------------------------------ stock's call
 

@@ -108,22 +108,17 @@ class BatchOptions:
             if type(value) is not bool and (name, value) != ('flip_test', None):
                 raise ValueError(f'{name}: expected True or False, found {value!r}')
 
-    def resolved(self, device: str | torch.device, data_mode: str) -> 'BatchOptions':
-        """Fill in None and settle ``auto`` for one device and kind of model.
+    def resolved(self, device: str | torch.device) -> 'BatchOptions':
+        """Fill in None and settle ``auto`` for one device.
 
-        On a CPU a large batch of large inputs leaves the cache: one-stage models
-        are fastest with 2 images, crops with 16. A GPU wants more of both. The
-        batch size of a detector is left to the detector, which knows its inputs.
+        Batch sizes are left: how many inputs are best depends on their size
+        (:func:`mmpose_batch.tuning.default_batch_size`).
 
         Raises:
             ValueError: The device cannot do the precision.
         """
-        on_cpu = torch.device(device).type == 'cpu'
-        crops = data_mode == 'topdown'
-        default_batch = (16 if crops else 2) if on_cpu else (64 if crops else 16)
         return replace(
             self,
-            batch_size=self.batch_size or default_batch,
             precision=resolve_precision(self.precision, device, self.engine, self.engine_device),
             calib_images=self.calib_images or (CALIB_IMAGES if self.precision == 'int8' else None),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,

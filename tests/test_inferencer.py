@@ -20,7 +20,7 @@ import pytest
 from factories import our_threads
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
-from tiny import OurDetector, TinyModel, picture, save
+from tiny import OurDetector, TinyModel, picture, resize_input, save
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
@@ -949,6 +949,18 @@ def test_the_registry_builds_it(one_stage):
     assert isinstance(inferencer, BatchPose2DInferencer)
     assert isinstance(inferencer, Pose2DInferencer)
     assert inferencer.options.batch_size == 5
+
+
+@pytest.mark.parametrize(
+    ('kind', 'size', 'expected'),
+    [('one_stage', (96, 96), 16), ('one_stage', (640, 640), 2), ('top_down', (64, 96), 16)],
+)
+def test_the_default_batch_fits_the_inputs(one_stage, top_down, kind, size, expected):
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    cfg = copy.deepcopy(model.cfg)
+    resize_input(cfg, size)
+    assert TinyModel(cfg, model.weights).ours().options.batch_size == expected
+    assert TinyModel(cfg, model.weights).ours(batch_size=5).options.batch_size == 5
 
 
 def test_progress_is_shown_if_asked_for(one_stage, capsys):

@@ -26,14 +26,14 @@ def test_a_batch_of_nothing_is_refused(name):
 
 
 def test_a_batch_size_may_be_measured():
-    options = BatchOptions(batch_size='auto', det_batch_size='auto').resolved('cpu', 'topdown')
+    options = BatchOptions(batch_size='auto', det_batch_size='auto').resolved('cpu')
     assert (options.batch_size, options.det_batch_size) == ('auto', 'auto')
     with pytest.raises(ValueError, match='num_workers: expected a whole number from 0'):
         BatchOptions(num_workers='auto')
 
 
 def test_no_workers_at_all_are_a_choice():
-    assert BatchOptions(num_workers=0).resolved('cpu', 'topdown').num_workers == 0
+    assert BatchOptions(num_workers=0).resolved('cpu').num_workers == 0
 
 
 @pytest.mark.parametrize(
@@ -56,26 +56,16 @@ def test_an_unknown_option_is_refused():
         BatchOptions(batchsize=4)
 
 
-@pytest.mark.parametrize(
-    ('device', 'data_mode', 'batch_size'),
-    [
-        ('cpu', 'topdown', 16),
-        ('cpu', 'bottomup', 2),
-        ('cuda', 'topdown', 64),
-        ('cuda:1', 'bottomup', 16),
-    ],
-)
-def test_none_is_chosen_for_the_device_and_the_model(device, data_mode, batch_size, monkeypatch):
+def test_none_is_chosen_for_the_machine(monkeypatch):
     monkeypatch.setattr(options, 'available_cores', lambda: 3)
-    resolved = BatchOptions().resolved(device, data_mode)
-    assert resolved.batch_size == batch_size
+    resolved = BatchOptions().resolved('cpu')
     assert resolved.num_workers == 3
     assert resolved.precision == 'fp32'
 
 
 def test_many_cores_do_not_mean_as_many_threads(monkeypatch):
     monkeypatch.setattr(options, 'available_cores', lambda: 128)
-    assert BatchOptions().resolved('cpu', 'topdown').num_workers == 8
+    assert BatchOptions().resolved('cpu').num_workers == 8
 
 
 def test_what_was_chosen_stays():
@@ -88,18 +78,18 @@ def test_what_was_chosen_stays():
         on_error='raise',
         no_person='whole_image',
     )
-    assert chosen.resolved('cpu', 'topdown') == chosen
+    assert chosen.resolved('cpu') == chosen
 
 
 def test_the_device_is_asked_for_the_precision():
     with pytest.raises(ValueError, match='bf16'):
-        BatchOptions(precision='fp16').resolved('cpu', 'topdown')
+        BatchOptions(precision='fp16').resolved('cpu')
 
 
 def test_images_to_calibrate_with_are_for_int8():
     options = BatchOptions(precision='int8', engine='openvino')
-    assert options.resolved('cpu', 'topdown').calib_images == 64
-    assert BatchOptions().resolved('cpu', 'topdown').calib_images is None
+    assert options.resolved('cpu').calib_images == 64
+    assert BatchOptions().resolved('cpu').calib_images is None
     with pytest.raises(ValueError, match='calib_images: int8 takes them, not bf16'):
         BatchOptions(precision='bf16', calib_images=8)
 

@@ -5,10 +5,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import TinyModel, picture
 
 from mmpose_batch import settling, tuning
-from mmpose_batch.tuning import choose_size, measure_rates
+from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates
+
+
+@pytest.mark.parametrize(
+    ('device', 'size', 'crops', 'batch_size'),
+    [
+        ('cpu', (256, 192), True, 16),
+        ('cpu', (288, 288), False, 16),
+        ('cpu', (416, 416), False, 16),
+        ('cpu', (448, 640), False, 2),
+        ('cpu', (640, 640), False, 2),
+        ('cuda', (256, 192), True, 64),
+        ('cuda:1', (640, 640), False, 16),
+        (torch.device('cuda'), (288, 288), False, 16),
+    ],
+)
+def test_the_rule_knows_the_device_and_the_size(device, size, crops, batch_size):
+    assert default_batch_size(device, torch.empty(3, *size), crops=crops) == batch_size
 
 
 class Machine:
