@@ -1,18 +1,21 @@
 """tools/train_demo.py: a few iterations from scratch and on, and what it refuses."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from factories import TOOLS, Outcome, load_tool, run_tool
 from mmengine.registry import DefaultScope
-from mmpose.registry import MODELS
+from mmpose.registry import HOOKS, MODELS
+from torch import nn
 
 from mmpose_batch.models import load_config
 from mmpose_batch.scenes import write_scenes
@@ -117,6 +120,21 @@ def test_samples_of_other_scenes_are_prepared_anew(tmp_path):
     more = '--resume', '--prepared', 1, '--train-scenes', 12
     train(tmp_path, 'demo-rtmpose', *more, epochs=2)
     assert len(list((tmp_path / 'work' / 'prepared').glob('*/*.bin'))) == 2
+
+
+def test_a_resumed_training_keeps_its_second_phase():
+    cfg, _ = load_config('demo-rtmo')
+    (hook,) = (hook for hook in cfg.custom_hooks if hook.type == 'RTMOModeSwitchHook')
+    model = nn.Module()
+    model.head = nn.Module()
+    runner = SimpleNamespace(epoch=cfg.switch_epoch - 1, model=model, logger=logging.getLogger())
+    del hook['priority']  # the runner's
+    switch = HOOKS.build(hook)
+    switch.before_train_epoch(runner)
+    assert not hasattr(model.head, 'proxy_target_cc')
+    runner.epoch = cfg.max_epochs - 1  # the first of the process that resumes
+    switch.before_train_epoch(runner)
+    assert model.head.proxy_target_cc
 
 
 @pytest.mark.parametrize(
