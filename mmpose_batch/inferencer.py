@@ -160,7 +160,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         device: str | None = None,
     ) -> None:
         self.detector = build_detector(
-            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.of_engine
+            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.of_detector
         )
 
     def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:

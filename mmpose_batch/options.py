@@ -137,6 +137,11 @@ class BatchOptions:
             latency=self.batch_size == 1,
         )
 
+    @property
+    def of_detector(self) -> EngineOptions:
+        """The same of a detector, which has batches of its own."""
+        return replace(self.of_engine, latency=(self.det_batch_size or self.batch_size) == 1)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallOptions:

@@ -403,6 +403,9 @@ class Run:
             if not self._options.quiet:
                 print(f'building and checking engines with {len(samples)} images', file=sys.stderr)
             inferencer.settle(samples, self._call)
+            for name, host in inferencer.hosts.items():
+                if host.settled and not self._options.quiet:
+                    print(f'{name}: {host.outcome}', file=sys.stderr)
         changed = [
             key
             for key, values in self._settled().items()

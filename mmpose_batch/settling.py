@@ -126,7 +126,10 @@ class Settling:
         shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else ()
         try:
             measured = host.remember(
-                'batch sizes', lambda: (measure_rates(run), True), shape=shape, **settings
+                'batch sizes',
+                lambda: (measure_rates(run, host.at_a_time), True),
+                shape=shape,
+                **settings,
             )
         except _FATAL:
             raise

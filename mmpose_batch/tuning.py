@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from .batching import DEVICE_LOST
+from .loading import WorkerPool
 from .runtime import is_out_of_memory
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -37,12 +39,12 @@ def default_batch_size(
     return 64 if crops else 16
 
 
-def measure_rates(run: Callable[[int], object], times: int = 3) -> dict[int, float]:
+def measure_rates(run: Callable[[int], object], at_a_time: int = 1) -> dict[int, float]:
     """Instances a second for batches of growing size, as far as it pays.
 
     Args:
         run: Runs a batch of this many instances.
-        times: Of which the shortest counts.
+        at_a_time: Batches that share the machine, as they do in a run.
 
     Returns:
         Size to rate; sizes that the memory does not hold are left out.
@@ -50,8 +52,7 @@ def measure_rates(run: Callable[[int], object], times: int = 3) -> dict[int, flo
     rates: dict[int, float] = {}
     for size in SIZES:
         try:
-            run(size)  # builds, warms up
-            rates[size] = size / min(_seconds(run, size) for _ in range(times))
+            rates[size] = size / shortest(partial(run, size), at_a_time)
         except DEVICE_LOST:
             raise
         except Exception as error:
@@ -68,7 +69,20 @@ def choose_size(rates: dict[int, float]) -> int:
     return min(size for size, rate in rates.items() if rate * _GAIN >= max(rates.values()))
 
 
-def _seconds(run: Callable[[int], object], size: int) -> float:
-    start = time.perf_counter()
-    run(size)
-    return time.perf_counter() - start
+def shortest(run: Callable[[], object], at_a_time: int = 1, times: int = 3) -> float:
+    """Seconds that a call takes at its best, when everything is built.
+
+    Args:
+        run: What is called.
+        at_a_time: Calls that share the machine, as they do in a run: an engine that
+            takes several gives each a part of the cores.
+        times: Of which the shortest counts.
+    """
+    seconds = []
+    with WorkerPool(at_a_time if at_a_time > 1 else 0) as pool:
+        for _ in range(times + 1):  # threads start in the first
+            start = time.perf_counter()
+            for _ in pool.map(lambda _: run(), iter(range(at_a_time)), ahead=at_a_time):
+                pass
+            seconds.append((time.perf_counter() - start) / at_a_time)
+    return min(seconds[1:])

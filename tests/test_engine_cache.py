@@ -1,5 +1,6 @@
 """The cache of engines: whole entries or none, whoever builds and whatever breaks."""
 
+import errno
 import multiprocessing
 import os
 import time
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from mmpose.models import PoseDataPreprocessor
 from torch import nn
 
+from mmpose_batch.engines import EngineError
 from mmpose_batch.engines.cache import EngineCache, NoCache, entry_key, network_key
 
 
@@ -100,6 +102,42 @@ def test_of_two_that_build_one_entry_the_first_wins(tmp_path):
     entry = EngineCache(tmp_path).entry('key', slower)
     assert (entry / 'engine.bin').read_text() == 'first'
     assert [path.name for path in tmp_path.iterdir()] == ['key']
+
+
+def full_disk(folder: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_a_full_disk_does_not_take_is_built_elsewhere(tmp_path, caplog):
+    calls: list[str] = []
+    places = []
+
+    def build(folder: Path) -> None:
+        places.append(folder.parent)
+        if folder.parent == tmp_path:
+            full_disk(folder)
+        build_of('a', calls)(folder)
+
+    cache = EngineCache(tmp_path)
+    for key in ('key', 'key', 'other'):
+        assert (cache.entry(key, build) / 'engine.bin').read_text() == 'a'
+    assert list(tmp_path.iterdir()) == []
+    assert calls == ['a', 'a']  # once for each key
+    assert caplog.text.count(f'engine cache: {tmp_path}: No space left on device; not kept') == 1
+    assert cache.bytes_used > 0
+
+
+def test_where_nothing_can_be_written_the_engine_is_the_one_to_fail(tmp_path):
+    with pytest.raises(EngineError, match=r'cannot be written to .*: No space left on device'):
+        EngineCache(tmp_path).entry('key', full_disk)
+
+
+def test_a_whole_entry_can_be_dropped(tmp_path):
+    calls: list[str] = []
+    cache = EngineCache(tmp_path)
+    cache.entry('key', build_of('a', calls))
+    cache.drop('key')
+    assert (cache.entry('key', build_of('b', calls)) / 'engine.bin').read_text() == 'b'
 
 
 def test_without_a_cache_everything_is_built_and_nothing_stays():

@@ -1,5 +1,6 @@
 """Every engine gives stock's numbers in fp32, and says what it cannot do."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,12 +17,17 @@ from fidelity import (
     synthetic_boxes,
     synthetic_image,
 )
+from mmpose.models import PoseDataPreprocessor
 from test_fidelity import CROPS, FAMILIES, SCENES, Family, rtmo_pair, top_down_pair
 from tiny import TinyModel, persons_in, picture
+from torch import nn
+from torch._dynamo.utils import counters
 
 from mmpose_batch.engines import EngineError
+from mmpose_batch.engines.cache import NoCache
 from mmpose_batch.engines.export import export_onnx
-from mmpose_batch.engines.seam import Network
+from mmpose_batch.engines.seam import Network, Normalization
+from mmpose_batch.engines.torch_compile import TorchCompileEngine
 
 ENGINES = ('onnxruntime', 'openvino')
 
@@ -127,6 +133,41 @@ def test_torch_compile_answers_as_torch(top_down):
     assert ours.host.report['engine'] == 'torch-compile'
 
 
+@pytest.mark.slow
+def test_more_shapes_than_pytorch_allows_are_compiled():
+    class Small(nn.Conv2d):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor]:
+            return (super().forward(inputs),)
+
+    engine = TorchCompileEngine(Small(3, 4, 3), Normalization(PoseDataPreprocessor()), 'fp32')
+    counters.clear()
+    for side in range(8, 18):
+        engine(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    assert counters['stats']['unique_graphs'] == 10
+
+
+class OtherDevices:
+    """OpenVINO's core with a GPU and an NPU."""
+
+    available_devices = ('CPU', 'GPU', 'NPU')
+
+    def get_property(self, device: str, name: object) -> list[str]:
+        return {'GPU': ['FP32', 'FP16'], 'NPU': ['FP16', 'INT8']}[device]
+
+
+def test_other_devices_of_openvino_have_settings_of_their_own(monkeypatch):
+    from openvino import properties
+
+    from mmpose_batch.engines import openvino
+
+    monkeypatch.setattr(openvino.ov, 'Core', OtherDevices)
+    arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
+    engine = openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'GPU')
+    assert properties.inference_num_threads not in engine._settings  # unknown to a GPU
+    with pytest.raises(ValueError, match='NPU does fp16, int8 in OpenVINO, not fp32'):
+        openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'NPU')
+
+
 @pytest.mark.parametrize('engine', ENGINES)
 def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
     inferencer = one_stage.ours(engine=engine)
@@ -148,6 +189,45 @@ def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
     assert list(top_down.ours(engine='openvino')(images)) == first
     again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
     assert again == entries
+
+
+def test_what_openvino_refuses_of_its_cache_is_compiled_again(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    images = [picture(120, 90, 0, persons=2)]
+    first = list(top_down.ours(engine='openvino')(images))
+    blobs = list(tmp_path.rglob('compiled.blob'))
+    for blob in blobs:  # whole, but of another driver, say
+        blob.write_bytes(b'something else')
+        sums = {blob.name: hashlib.sha256(b'something else').hexdigest()}
+        blob.with_name('sha256.json').write_text(json.dumps(sums))
+    assert blobs and list(top_down.ours(engine='openvino')(images)) == first
+    assert all(len(blob.read_bytes()) > 1000 for blob in blobs)
+
+
+class LittleMemory:
+    """OpenVINO's core on a machine that cannot compile for more than two inputs."""
+
+    def __init__(self, core: object) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._core, name)
+
+    def compile_model(self, model: object, *arguments: object) -> object:
+        if model.input(0).shape[0] > 2:
+            raise RuntimeError('Exception from src/plugin.cpp: std::bad_alloc')
+        return self._core.compile_model(model, *arguments)
+
+
+def test_a_batch_that_cannot_be_compiled_for_want_of_memory_is_halved(one_stage, caplog):
+    images = [picture(120, 90, seed) for seed in range(8)]
+    ours = one_stage.ours(engine='openvino', batch_size=4, engine_cache=False)
+    engine = ours.host._seam.engine
+    engine._core = LittleMemory(engine._core)
+    found = list(ours(images))
+    assert not any('error' in result for result in found)
+    assert ours.host.report['largest_batch'] == 2
+    assert 'out of memory: going on with batches of 2 at most' in caplog.text
 
 
 @pytest.mark.parametrize(('batch_size', 'streams'), [(1, 1), (4, 2)])
@@ -253,6 +333,11 @@ def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
             id='ONNX Runtime provider',
         ),
         pytest.param(
+            {'engine': 'onnxruntime', 'engine_device': 'CPUExecutionProvider,Nowhere'},
+            'providers: expected some of .*CPUExecutionProvider, found Nowhere$',
+            id='one of two providers',
+        ),
+        pytest.param(
             {'engine': 'onnxruntime', 'precision': 'bf16'},
             'precision: engine onnxruntime does fp32, int8, not bf16',
             id='precision',
@@ -311,6 +396,7 @@ def test_the_tool_runs_an_engine_and_keeps_what_it_was(models, tmp_path):
         *(tmp_path / 'in', '--out-dir', out, *models.top_down, '--engine', 'openvino'),
     )
     assert outcome.status == 0, outcome.err
+    assert 'pose: OpenVINO 20' in outcome.err and ' px and 0.0' in outcome.err
     engines = json.loads((out / 'run.json').read_text())['engines']
     assert engines.keys() == {'pose', 'detector'}
     for report in engines.values():

@@ -22,10 +22,11 @@ from mmpose_batch.engines.host import EngineHost, EngineOptions
 class Fake:
     """Answers as PyTorch does, moved by something, after some seconds."""
 
-    parallel = 2
-
-    def __init__(self, by_torch: object, shift: float = 0.0, seconds: float = 0.0) -> None:
+    def __init__(
+        self, by_torch: object, shift: float = 0.0, seconds: float = 0.0, parallel: int = 2
+    ) -> None:
         self.by_torch, self.shift, self.seconds = by_torch, shift, seconds
+        self.parallel = parallel
         self.calls = 0
 
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
@@ -256,6 +257,16 @@ def test_auto_takes_the_fastest(install, model, caplog):
     assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
     assert owner.report['engine'] == 'openvino'
     assert set(owner.report['seconds_of_a_batch']) == {'torch', 'openvino'}
+
+
+@torch.no_grad()
+def test_auto_times_an_engine_with_as_many_batches_as_in_a_run(install, model):
+    """Each of two calls at a time takes longer than PyTorch's one; both together do not."""
+    install(torch=builder(seconds=0.3, parallel=1), openvino=builder(seconds=0.4))
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.test_step(run_of(model))
+    assert owner.report['engine'] == 'openvino'
+    assert 'the fastest here (seconds of a batch: torch 0.' in owner.outcome
 
 
 @torch.no_grad()

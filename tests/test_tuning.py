@@ -1,5 +1,6 @@
 """The fastest batch size, for machines whose speed is known."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from tiny import TinyModel, picture
 
 from mmpose_batch import settling, tuning
-from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates
+from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates, shortest
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,12 @@ def test_a_fault_of_another_kind_is_said():
         measure_rates(broken)
 
 
+def test_as_many_run_side_by_side_as_in_a_run():
+    both = threading.Barrier(2, timeout=10)
+    shortest(both.wait, at_a_time=2)
+    measure_rates(lambda size: both.wait(), at_a_time=2)
+
+
 def test_time_is_real():
     rates = measure_rates(lambda size: time.sleep(0.005))
     assert 0 < rates[1] < 250
@@ -102,7 +109,7 @@ def tiny(request: pytest.FixtureRequest) -> TinyModel:
 
 def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch):
     images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(5)]
-    monkeypatch.setattr(settling, 'measure_rates', lambda run: [run(2), {1: 1.0, 2: 9.0}][1])
+    monkeypatch.setattr(settling, 'measure_rates', lambda run, _: [run(2), {1: 1.0, 2: 9.0}][1])
     first = tiny.ours(batch_size='auto')
     found = list(first(images))
     assert first.host.report['batch_size'] == 2

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 
 from torch import nn
 
+from . import EngineError
+
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
 # Seconds; no build takes a day.
 _LEFT_BEHIND = 24 * 60 * 60
@@ -23,13 +26,16 @@ _VERSIONS = (
     *('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
 )
 
+logger = logging.getLogger('mmpose_batch')
+
 
 class EngineCache:
     """Entries of files, each whole or not there, safe for several processes at once.
 
     An entry is a folder that is renamed into place when all its files are written;
     of two processes that build the same one, the first wins. The files' checksums
-    are read before use, and an entry that does not fit them is built again.
+    are read before use, and an entry that does not fit them is built again. What
+    cannot be written there, on a full disk say, lasts as long as this object.
 
     Args:
         folder: Where entries lie; None takes ``$XDG_CACHE_HOME/mmpose_batch``, or
@@ -39,6 +45,7 @@ class EngineCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
         self._used: set[Path] = set()
+        self._spare: NoCache | None = None
 
     @property
     def bytes_used(self) -> int:
@@ -53,22 +60,43 @@ class EngineCache:
         Args:
             key: As :func:`entry_key` makes it.
             build: Writes the files of the entry into an empty folder.
+
+        Raises:
+            EngineError: It can be written nowhere.
         """
         entry = self.folder / key
-        if _intact(entry):
-            self._used.add(entry)
-            return entry
+        if not _intact(entry):
+            try:
+                self._build(entry, build)
+            except OSError as error:
+                entry = self._do_without(key, build, error)
+        self._used.add(entry)
+        return entry
+
+    def drop(self, key: str) -> None:
+        """Forget an entry that is whole and yet of no use."""
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+
+    def _build(self, entry: Path, build: Callable[[Path], None]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._sweep()
-        building = Path(tempfile.mkdtemp(prefix=f'.{key[:16]}-', dir=self.folder))
+        building = self._new_folder(entry)
         try:
             build(building)
             sums = {path.name: _sha256(path) for path in sorted(building.iterdir())}
             (building / _SUMS).write_text(json.dumps(sums))
-            self._used.add(entry)
-            return self._put(building, entry)
+            self._put(building, entry)
         finally:
             shutil.rmtree(building, ignore_errors=True)
+
+    def _new_folder(self, entry: Path) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f'.{entry.name[:16]}-', dir=self.folder))
+
+    def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
+        if self._spare is None:
+            logger.warning('engine cache: %s: %s; not kept', self.folder, error.strerror)
+            self._spare = NoCache()
+        return self._spare.entry(key, build)
 
     def measurement(
         self, key: str, measure: Callable[[], tuple[dict[str, Any], bool]]
@@ -93,14 +121,20 @@ class EngineCache:
                 if time.time() - building.stat().st_mtime > _LEFT_BEHIND:
                     shutil.rmtree(building, ignore_errors=True)
 
-    def _put(self, building: Path, entry: Path) -> Path:
+    def _put(self, building: Path, entry: Path) -> None:
         try:
             building.rename(entry)
         except OSError:  # somebody was faster, or what is there is broken
-            if not _intact(entry):
-                shutil.rmtree(entry, ignore_errors=True)
+            if _intact(entry):
+                return
+            aside = self._new_folder(entry)  # a rename, for no other process to find half of it
+            with suppress(OSError):
+                entry.rename(aside / 'broken')
+            shutil.rmtree(aside, ignore_errors=True)
+            with suppress(OSError):
                 building.rename(entry)
-        return entry
+            if not _intact(entry):
+                raise
 
 
 class NoCache(EngineCache):
@@ -109,6 +143,11 @@ class NoCache(EngineCache):
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
         super().__init__(Path(self._temporary.name))
+
+    def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
+        raise EngineError(
+            f'engine: cannot be written to {self.folder}: {error.strerror}'
+        ) from error
 
 
 def default_folder() -> Path:

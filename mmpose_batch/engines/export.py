@@ -127,7 +127,8 @@ def check_onnx(network: Network, path: Path, size: tuple[int, int], batch_size: 
     found = session.run(None, {INPUT_NAME: inputs.numpy()})
     with torch.no_grad():
         expected = network(inputs)
-    return max(
-        float((torch.from_numpy(ours) - stock).abs().max() / stock.abs().max().clamp(min=1e-12))
+    differences = [
+        (torch.from_numpy(ours) - stock).abs().max() / stock.abs().max().clamp(min=1e-12)
         for ours, stock in zip(found, expected, strict=True)
-    )
+    ]
+    return float(torch.stack(differences).max())  # NaN, if there is one, unlike Python's max

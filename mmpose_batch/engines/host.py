@@ -4,7 +4,6 @@ import errno
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,12 +15,14 @@ from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 
 from ..runtime import PRECISIONS_OF, is_out_of_memory
+from ..tuning import shortest
 from . import EngineError
+from .batches import next_power_of_two
 from .cache import EngineCache, NoCache, entry_key, network_key
-from .check import BOUNDS, Instances, compare, instances_of
+from .check import BOUNDS, Difference, Instances, compare, instances_of
 from .export import export_onnx
 from .fusion import fuse_layers
 from .given import FixedBatch, GivenFile, predict_decoded
@@ -59,7 +60,8 @@ class EngineOptions:
     Attributes:
         engine: One of :data:`ENGINES`.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
-        device: OpenVINO's device or ONNX Runtime's provider; None takes the CPU.
+        device: OpenVINO's device, or ONNX Runtime's providers with commas between, the
+            preferred one first; None takes the CPU.
         file: An ONNX file of the network, from elsewhere; None has it exported.
         cache: Whether built engines are kept on disk.
         self_check: Whether answers that differ too much from PyTorch's are refused.
@@ -119,6 +121,7 @@ class EngineHost:
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._samples: list[Sample] = []
+        self._shape: tuple[int, ...] | None = None  # of the first of them
         self._seam: Seam | None = None
         if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
             self._take_torch()
@@ -165,6 +168,18 @@ class EngineHost:
     def by_torch(self) -> AbstractContextManager[None]:
         """In this block, and this thread, PyTorch computes whatever the engine is."""
         return nullcontext() if self._seam is None else self._seam.reference()
+
+    @property
+    def outcome(self) -> str:
+        """What computes the network, why, and how it answers, in one line."""
+        report = self.report
+        parts = [f'{report.get("description", report["engine"])}, {report["precision"]}']
+        if seconds := report.get('seconds_of_a_batch'):
+            times = (f'{name} {value:.3f}' for name, value in seconds.items())
+            parts.append(f'the fastest here (seconds of a batch: {", ".join(times)})')
+        if checked := report.get('self_check'):
+            parts.append(str(Difference(**checked)))
+        return '; '.join(parts)
 
     @property
     def settled(self) -> bool:
@@ -226,12 +241,17 @@ class EngineHost:
 
     def _sample(self, run: Run) -> Sequence[BaseDataElement]:
         """Have PyTorch compute a batch, and keep its inputs."""
-        record = self._calibration.add if self.options.precision == 'int8' else None
-        with self._seam.reference(record):
+        with self._seam.reference(self._note_inputs):
             answers = run() if self._is_compared else []
         if len(self._samples) < MOST_SAMPLES:
             self._samples.append(Sample(run, [instances_of(answer) for answer in answers]))
         return answers
+
+    def _note_inputs(self, inputs: Tensor) -> None:
+        # Not the very number: what is measured would be kept for each number of persons.
+        self._shape = self._shape or (next_power_of_two(len(inputs)), *inputs.shape[1:])
+        if self.options.precision == 'int8':
+            self._calibration.add(inputs)
 
     # ------------------------------------------------------------------ settling
 
@@ -260,7 +280,7 @@ class EngineHost:
 
     def _choose(self) -> None:
         """Take the fastest engine of those that are there and answer as PyTorch does."""
-        seconds = self.remember('engines', self._time_engines)
+        seconds = self.remember('engines', self._time_engines, shape=self._shape)
         for name in sorted(seconds, key=seconds.__getitem__):
             if self._try_engine(name):
                 self.report['seconds_of_a_batch'] = seconds
@@ -279,7 +299,8 @@ class EngineHost:
         for name in self._candidates():
             if self._try_engine(name):
                 try:
-                    seconds[name] = shortest(self._samples[0].run)
+                    at_a_time = getattr(self._seam.engine, 'parallel', 1)
+                    seconds[name] = shortest(self._samples[0].run, at_a_time)
                     continue
                 except Exception as error:  # PyTorch has run this batch
                     logger.warning('engine: %s: %s; passed over', name, error)
@@ -430,7 +451,7 @@ class EngineHost:
         engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
             files,
             self._seam.normalization,
-            [self.options.device or 'CPUExecutionProvider'],
+            (self.options.device or 'CPUExecutionProvider').split(','),
         )
         return self._fixed(engine)
 
@@ -499,13 +520,3 @@ def open_cache(wanted: bool) -> EngineCache:
 def is_installed(name: str) -> bool:
     """Whether an engine's libraries are there."""
     return all(find_spec(module) for module in _MODULES[name])
-
-
-def shortest(run: Run, times: int = 3) -> float:
-    """Seconds that a call takes at its best, when everything is built."""
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)

@@ -9,6 +9,7 @@ import onnxruntime as ort
 import torch
 from torch import Tensor
 
+from ..runtime import is_out_of_memory
 from . import EngineError
 from .seam import Normalization
 
@@ -82,13 +83,16 @@ class OnnxRuntimeEngine:
         try:
             session = ort.InferenceSession(path, options, providers=self._providers)
         except Exception as error:  # ONNX Runtime's have no class in common
+            if is_out_of_memory(error):
+                raise  # a smaller batch may do
             raise EngineError(
                 f'engine: onnxruntime cannot load this network: {str(error).splitlines()[0]}'
             ) from error
-        # ONNX Runtime falls back without a word where a provider does not start.
-        if session.get_providers()[0] != self._providers[0]:
+        # ONNX Runtime falls back without a word where a provider does not start, or fails.
+        session.disable_fallback()
+        if absent := [name for name in self._providers if name not in session.get_providers()]:
             raise EngineError(
-                f'providers: {self._providers[0]} does not start here; ONNX Runtime would run on '
+                f'providers: {", ".join(absent)} does not start here; ONNX Runtime would run on '
                 f'{", ".join(session.get_providers())}'
             )
         return session

@@ -13,6 +13,7 @@ from openvino import properties
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor
 
+from ..runtime import is_out_of_memory
 from . import EngineError
 from .batches import fill_up, next_power_of_two
 from .cache import EngineCache, entry_key
@@ -73,8 +74,9 @@ class OpenVINOEngine:
             properties.hint.performance_mode: hint.THROUGHPUT if parallel > 1 else hint.LATENCY,
             properties.hint.inference_precision: _TYPES[precision],
             properties.num_streams: parallel,
-            properties.inference_num_threads: torch.get_num_threads(),
         }
+        if device == 'CPU':
+            self._settings[properties.inference_num_threads] = torch.get_num_threads()
         self._shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -107,16 +109,18 @@ class OpenVINOEngine:
         key = entry_key(
             self._key, engine=self.name, device=self._device, shape=shape, pixels=pixels, **settings
         )
-        entry = self._cache.entry(key, lambda folder: self._build(shape, pixels, folder))
-        try:
-            # The settings are those of this import, not of the compilation.
-            return self._core.import_model(
-                (entry / _BLOB).read_bytes(), self._device, self._settings
-            )
-        except RuntimeError as error:
-            raise EngineError(
-                f'engine: openvino cannot read what it compiled before, {entry}: remove it'
-            ) from error
+        for _ in range(2):
+            entry = self._cache.entry(key, lambda folder: self._build(shape, pixels, folder))
+            blob = (entry / _BLOB).read_bytes()
+            try:
+                # The settings are those of this import, not of the compilation.
+                return self._core.import_model(blob, self._device, self._settings)
+            except RuntimeError as error:  # compiled for another driver, say
+                if is_out_of_memory(error):
+                    raise
+                self._cache.drop(key)
+                refused = error
+        raise EngineError('engine: openvino cannot read what it has compiled') from refused
 
     def _build(self, shape: tuple[int, ...], pixels: bool, folder: Path) -> None:
         path = str(self._onnx_for(shape[2:]))
@@ -127,6 +131,8 @@ class OpenVINOEngine:
                 model = take_pixels(model, self._normalization)
             compiled = self._core.compile_model(model, self._device, self._settings)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise  # a smaller batch may do
             raise EngineError(
                 f'engine: openvino cannot compile this network for inputs of {shape}: '
                 f'{str(error).splitlines()[-1].strip()}'
@@ -175,8 +181,7 @@ def check_device(core: ov.Core, device: str, precision: str) -> None:
             f'device: expected one that OpenVINO finds ({", ".join(there)}), found {device!r}'
         )
     able = core.get_property(device, properties.device.capabilities)
-    wanted = {'bf16': 'BF16', 'fp16': 'FP16', 'int8': 'INT8'}.get(precision)
-    if wanted and wanted not in able:
+    if precision.upper() not in able:
         names = [name for name in ('FP32', 'BF16', 'FP16', 'INT8') if name in able]
         raise ValueError(
             f'precision: {device} does {", ".join(names).lower()} in OpenVINO, not {precision}'

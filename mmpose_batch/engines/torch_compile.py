@@ -3,11 +3,15 @@
 from collections.abc import Callable
 
 import torch
+import torch._dynamo.config
 from torch import Tensor
 
 from .batches import fill_up, next_power_of_two
 from .seam import Network, Normalization
 
+# Every shape of inputs is compiled by itself; after eight of them PyTorch would go on in eager,
+# with a line in its own log.
+_MANY = {'recompile_limit': 10_000, 'accumulated_recompile_limit': 10_000}
 _DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -44,7 +48,8 @@ class TorchCompileEngine:
         count = len(inputs)
         function: Callable = self._pixels if inputs.dtype == torch.uint8 else self._floats
         inputs = fill_up(inputs, next_power_of_two(count))
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
+        half = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
+        with half, torch._dynamo.config.patch(_MANY):
             outputs = function(inputs)
         # CUDA graphs write the next batch's outputs over this one's.
         return [output[:count].float().clone() for output in outputs]
