@@ -56,8 +56,21 @@ def test_what_is_wrong_is_one_line(models: Models, tmp_path, options, status, te
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_answers_otherwise_is_not_left(models: Models, tmp_path, monkeypatch):
-    monkeypatch.setattr('mmpose_batch.engines.export.check_onnx', lambda *_: np.nan)
+def test_a_detector_by_itself_is_told_of_its_option(models: Models, tmp_path):
+    outcome = export(
+        *(models.file('rtmdet.py'), '--weights', models.file('rtmdet.pth')),
+        *('--out', tmp_path / 'a.onnx'),
+    )
+    assert outcome.status == 2
+    assert outcome.err.count('\n') == 1 and outcome.err.endswith('see --detector\n')
+
+
+@pytest.mark.parametrize('bad', [1, 3], ids=['one', 'the batch of three'])
+def test_a_file_that_answers_otherwise_is_not_left(models: Models, tmp_path, monkeypatch, bad):
+    monkeypatch.setattr(
+        'mmpose_batch.engines.export.check_onnx',
+        lambda *arguments: np.nan if arguments[-1] == bad else 0.0,
+    )
     outcome = export(
         *(models.file('rtmpose.py'), '--weights', models.file('rtmpose.pth')),
         *('--out', tmp_path / 'a.onnx'),

@@ -78,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not paths:
             raise ValueError(f'no images in {", ".join(args.inputs)}')
         note_demo_models(args)
-        reference = infer(args, paths)
-    except (CheckpointError, RunError) as error:
+        reference = infer(args, paths, engine='torch', precision='fp32', rect=False)
+    except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def combinations(args: argparse.Namespace) -> Iterator[tuple[str, str, dict]]:
     """Name, precision and settings of everything to compare."""
     for engine, precision in itertools.product(args.engine, args.precision):
-        settings = {'engine': engine, 'precision': precision, 'self_check': False}
+        settings = {'engine': engine, 'precision': precision, 'self_check': False, 'rect': False}
         if precision == 'int8':
             settings['calib_images'] = args.calib_images
         if (engine, precision) != ('torch', 'fp32'):  # the reference, which has its row

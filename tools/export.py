@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.input_size and min(args.input_size) < 1:
             raise ValueError('--input-size: expected numbers from 1')
         lines = export(args)
-    except (CheckpointError, ExportError, OSError, ImportError) as error:
+    except ImportError as error:
+        return fail(TOOL, 1, f"{error}: pip install 'mmpose-batch[onnxruntime]'")
+    except (CheckpointError, ExportError, OSError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
@@ -80,7 +82,10 @@ def export(args: argparse.Namespace) -> list[str]:
     from mmpose_batch.engines.export import ExportError, check_onnx, export_onnx, load_network
 
     scope = 'mmdet' if args.detector else 'mmpose'
-    network, size = load_network(args.model, args.weights, scope)
+    try:
+        network, size = load_network(args.model, args.weights, scope)
+    except (AttributeError, KeyError) as error:
+        raise ValueError(f'{args.model}: no config of {scope} ({error}); see --detector') from error
     size = tuple(args.input_size[::-1]) if args.input_size else size
     torch.manual_seed(0)
     out = Path(args.out)
@@ -88,8 +93,9 @@ def export(args: argparse.Namespace) -> list[str]:
     try:
         export_onnx(network, part, size, args.batch_size)
         batches = [args.batch_size] if args.batch_size else [1, 3]
-        difference = max(check_onnx(network, part, size, count) for count in batches)
-        if not difference <= TOLERANCE:
+        differences = [check_onnx(network, part, size, count) for count in batches]
+        difference = max(differences)
+        if not all(each <= TOLERANCE for each in differences):  # nor NaN
             raise ExportError(f'the file answers otherwise: {difference:.2g} of the largest output')
         shapes = describe(part)
         os.replace(part, out)
