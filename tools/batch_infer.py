@@ -156,7 +156,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     speed.add_argument(
         '--engine-device',
         metavar='NAME',
-        help="OpenVINO's device (CPU, GPU, NPU) or ONNX Runtime's execution provider",
+        help="OpenVINO's device (CPU, GPU, NPU), or ONNX Runtime's execution providers with commas "
+        'between, the preferred one first',
     )
     speed.add_argument(
         '--engine-file',
