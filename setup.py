@@ -54,7 +54,7 @@ setup(
         'openvino': ['openvino>=2026.4', 'onnx'],
         'onnxruntime': ['onnxruntime', 'onnx'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
-        'benchmark': ['psutil', 'scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
+        'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
         'dev': ['pytest', 'ruff', 'codespell'],
     },
 )

@@ -1,15 +1,140 @@
 """The throughput tool: what it prints and what it refuses; no test asks how fast anything is."""
 
 import json
+import shlex
 
 import pytest
-from factories import Models, Outcome, run_tool, write_photos
+from factories import Models, Outcome, load_tool, run_tool, write_photos
+
+import mmpose_batch.scenes
+from mmpose_batch import runtime
+from mmpose_batch.benchmark import machine, plots, throughput
+from mmpose_batch.engines import host
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def benchmark(*arguments: object) -> Outcome:
     return run_tool('--device', 'cpu', *arguments, tool='benchmark_throughput')
+
+
+@pytest.fixture
+def played(monkeypatch):
+    """Processes that are played; those whose script is empty end by Ctrl-C."""
+    script = []
+
+    class Played:
+        def __init__(self, contender, images):
+            self.start = {'load': 1.0, 'first_result': 2.0}
+
+        def ask(self, command, *_):
+            if command == 'run':
+                if not script:
+                    raise KeyboardInterrupt
+                return {'seconds': script.pop(0), 'persons': 7, 'stages': {}}
+            return {'report': {'peak_memory': {'resident': 1}}, 'latency': 0.5, 'limits': {}}[
+                command
+            ]
+
+        def close(self):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(throughput, 'ContenderProcess', Played)
+    return script
+
+
+def read(folder):
+    return json.loads((folder / 'benchmark.json').read_text())
+
+
+def test_how_it_was_measured_is_written(models, two_photos, tmp_path, played, monkeypatch):
+    monkeypatch.setattr(machine, 'noise', lambda: 'the machine is busy')
+    played += [1.0] * 6
+    outcome = benchmark(
+        *(two_photos, *models.one_stage, '--images', '3', '--rounds', '2', '--max-rounds', '3'),
+        *('--interval', '0.2', '--time-limit', '90', '--out-dir', tmp_path),
+    )
+    assert outcome.status == 0, outcome.err
+    content = read(tmp_path)
+    settings = {'rounds': 2, 'max_rounds': 3, 'interval': 0.2, 'time_limit': 90.0}
+    assert content['settings'] == {'images': 3, **settings}
+    assert content['warning'] == 'the machine is busy'
+    assert 'rates.png' in content['plots']
+    assert [len(row['samples']) for row in content['rows']] == [3, 3]
+
+
+def test_ctrl_c_in_the_rounds_keeps_what_was_measured(models, two_photos, tmp_path, played):
+    arguments = (two_photos, *models.one_stage, '--images', '2', '--out-dir', tmp_path)
+    assert benchmark(*arguments).status == 130
+    assert not (tmp_path / 'benchmark.json').exists()
+    played += [1.0, 0.5, 1.0]
+    assert benchmark(*arguments).status == 130
+    assert [row['rates'] for row in read(tmp_path)['rows']] == [[2.0, 2.0], [4.0]]
+
+
+def test_a_plot_that_fails_loses_no_sample(models, two_photos, tmp_path, played, monkeypatch):
+    def full(*_):
+        raise OSError('no space left')
+
+    monkeypatch.setattr(plots, 'plot_rates', full)
+    played += [1.0] * 2
+    rounds = ('--images', '2', '--rounds', '1', '--max-rounds', '1', '--out-dir', tmp_path)
+    outcome = benchmark(two_photos, *models.one_stage, *rounds)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == 'benchmark_throughput: no space left'
+    assert len(read(tmp_path)['rows']) == 2
+
+
+def test_scenes_that_cannot_be_written_are_one_line(models, monkeypatch):
+    def full(*_, **__):
+        raise OSError('no space left')
+
+    monkeypatch.setattr(mmpose_batch.scenes, 'write_scenes', full)
+    outcome = benchmark(*models.one_stage, '--scenes', '1')
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == 'benchmark_throughput: no space left'
+
+
+ALL = ['torch fp32', 'openvino fp32', 'onnxruntime fp32']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'native', 'expected'),
+    [
+        ('', True, ['torch fp32']),
+        ('--precision bf16', True, ['torch bf16']),
+        ('--engine onnxruntime --precision bf16', True, ['onnxruntime bf16']),
+        ('--recommend', False, ALL),
+        ('--recommend', True, [*ALL, 'torch bf16', 'openvino bf16']),
+        ('--recommend --device cuda:0', True, [*ALL, 'torch fp16']),
+        ('--recommend --engine onnxruntime', True, ['onnxruntime fp32']),
+        (
+            '--recommend --precision bf16 int8',
+            True,
+            ['torch bf16', 'openvino bf16', 'openvino int8', 'onnxruntime int8'],
+        ),
+        ('--recommend --engine torch --precision int8', True, ['torch int8']),
+    ],
+)
+def test_recommend_tries_what_engines_do(arguments, native, expected, monkeypatch):
+    monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: native)
+    monkeypatch.setattr(host, 'is_installed', lambda name: True)
+    tool = load_tool('benchmark_throughput')
+    words = ['photos/', '--device', 'cpu', '--batch-size', '2', '--against', *arguments.split()]
+    rows = tool.build_contenders(tool.parse_args(words))
+    assert sorted(row.name.removesuffix(', batch 2') for row in rows) == sorted(expected)
+
+
+def test_a_precision_that_nothing_does_is_refused(models, two_photos):
+    outcome = benchmark(two_photos, *models.one_stage, '--recommend', '--precision', 'fp16')
+    assert outcome.status == 2
+    assert 'precision: fp16 is not for a CPU' in outcome.err.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -43,7 +168,9 @@ def test_scenes_are_drawn_measured_and_the_best_recommended(models: Models):
     assert outcome.status == 0, outcome.err
     assert 'crop-by-crop' in outcome.out
     best = outcome.out.splitlines()[-2]
-    assert best.startswith('best here: --engine torch --precision fp32 --batch-size 1')
+    named = shlex.join([*models.crops, '--device', 'cpu'])
+    settings = '--engine torch --precision fp32 --batch-size 1'
+    assert best.startswith(f'best here: {named} {settings}')
     assert best.endswith('--no-flip-test')
 
 

@@ -5,9 +5,14 @@ r"""How long one image takes, one at a time, as in live use.
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --against stock --count 500
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --rate 20 --out-dir live
 
-Every contender has a process of its own; they take turns, a hundred images each. Measured are files
-(reading and decoding included) and the same images decoded beforehand. With --rate frames arrive at
-that rate, and a deadline is missed where a result comes after the next frame.
+Every contender has a process of its own; they take turns, a hundred images each, after a few that
+do not count. Measured are files (reading and decoding included) and the same images decoded
+beforehand; there are at most a hundred different ones, the first of INPUT, over and over. With
+--rate decoded frames arrive at that rate, first for one contender and then for the next, and a
+deadline is missed where a result comes after the next frame.
+
+`first` is the first image of a process: from the model being loaded to its result, which includes
+building and checking an engine with some of the images.
 
 Written to --out-dir: benchmark.json with every sample, a histogram and the series as plots.
 
@@ -20,7 +25,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import (
     ENGINES,
@@ -45,6 +50,10 @@ TOOL = 'benchmark_latency'
 # Images of a turn: long enough for the processor's clock to settle, short enough that a machine
 # whose speed drifts slows everybody alike.
 TURN = 100
+# Images before a turn that do not count: another process had the caches.
+UNCOUNTED = 3
+# Different images, all of which are kept decoded.
+MOST_IMAGES = 100
 KINDS = {'files': False, 'decoded': True}
 
 
@@ -93,7 +102,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
-    return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+    try:
+        return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+    except OSError as error:  # a full disk, say
+        return fail(TOOL, 1, error)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -107,12 +119,14 @@ def run(args: argparse.Namespace) -> int:
     from mmpose_batch.sources import list_inputs
 
     note_demo_models(args)
-    if noise():
-        print(f'warning: {noise()}', file=sys.stderr)
+    warning = noise()
+    if warning:
+        print(f'warning: {warning}', file=sys.stderr)
     try:
-        images = [Image(path) for path in list_inputs(args.inputs)]
-        if not images:
+        paths = list(dict.fromkeys(list_inputs(args.inputs)))[:MOST_IMAGES]
+        if not paths:
             raise ValueError(f'no images in {", ".join(args.inputs)}')
+        images = [Image(path) for path in paths]
         contenders = build_contenders(args)
         with ExitStack() as stack:
             running = {
@@ -121,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
             }
             for process in running.values():
                 process.ask('latencies', range(args.warm_up), True)
+            paces: dict[str, Pace] = {}
             if args.rate:
                 paces = {n: p.ask('pace', args.rate, args.count, True) for n, p in running.items()}
                 table = tabulate_paces(paces)
@@ -128,13 +143,16 @@ def run(args: argparse.Namespace) -> int:
             else:
                 found = measure(running, args.count)
                 table = tabulate(found, running)
+            ran = {name: describe(p, paces.get(name)) for name, p in running.items()}
     except ContenderError as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)
     print_table(table)
     if args.out_dir:
-        write(args, table, found)
+        settings = {name: getattr(args, name) for name in ('warm_up', 'count', 'rate')}
+        settings['images'] = len(images)
+        write(args, table, found, settings=settings, warning=warning, contenders=ran)
     return 0
 
 
@@ -166,6 +184,7 @@ def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dic
         turn = range(first, min(first + TURN, count))
         for name, process in running.items():
             for kind, decoded in KINDS.items():
+                process.ask('latencies', range(first - UNCOUNTED, first), decoded)
                 found[name][kind] += process.ask('latencies', turn, decoded)
         print(f'{turn.stop} of {count} images', file=sys.stderr)
     return found
@@ -198,18 +217,30 @@ def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
     return Table(['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells], rows)
 
 
-def write(args: argparse.Namespace, table: 'Table', found: dict[str, dict[str, list]]) -> None:
-    """Write every sample, and the plots."""
-    from mmpose_batch.benchmark.document import write_result
+def describe(process: 'ContenderProcess', pace: 'Pace | None') -> dict[str, Any]:
+    """How a contender started and what it ran with, and how it kept the rate, if there is one."""
+    found = {'start': process.start, 'report': process.ask('report')}
+    if pace is not None:
+        names = ('rate', 'missed', 'oldest', 'waited')
+        found['pace'] = {name: getattr(pace, name) for name in names}
+    return found
+
+
+def write(
+    args: argparse.Namespace, table: 'Table', found: dict[str, dict[str, list]], **more: Any
+) -> None:
+    """Write every sample and what else is known, and the plots."""
+    from mmpose_batch.benchmark.document import add_plots, write_result
     from mmpose_batch.benchmark.latency import summarise
     from mmpose_batch.benchmark.plots import plot_latencies
 
     named = {f'{name}, {kind}': s for name, kinds in found.items() for kind, s in kinds.items()}
     summaries = {name: summarise(seconds) for name, seconds in named.items()}
     folder = Path(args.out_dir)
-    plots = plot_latencies(named, folder)
-    samples = {'summaries': summaries, 'seconds': named}
-    write_result(folder, TOOL, args.command, [table], plots, **samples)
+    write_result(folder, TOOL, args.command, [table], summaries=summaries, seconds=named, **more)
+    quantity = "age of a frame's result, ms" if args.rate else 'ms an image'
+    plots = plot_latencies(named, folder, quantity)
+    add_plots(folder, plots)
     print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')
 
 

@@ -65,8 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(TOOL, 2, error)
     table = tabulate(overhead)
     print_table(table)
-    if args.out_dir:
-        write_result(Path(args.out_dir), TOOL, args.command, [table])
+    try:
+        if args.out_dir:
+            write_result(Path(args.out_dir), TOOL, args.command, [table])
+    except OSError as error:
+        return fail(TOOL, 1, error)
     return 0
 
 

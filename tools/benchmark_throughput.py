@@ -9,10 +9,14 @@ r"""Images per second from files to results, and where the time goes, beside oth
 
 Every row runs in a process of its own. Every round runs each of them once over the same images, in
 turn, so that a machine whose speed drifts slows all of them alike. Rounds go on until the medians
-stand or the time is up; a row whose median does not stand has a question mark. Ours read files and
+stand or the time is up; one that does not stand has a question mark. Ours read files and
 write lines of predictions; the others only read and infer.
 
-Written to --out-dir: benchmark.json with every sample, and plots.
+Written to --out-dir: benchmark.json with every sample, and plots; after Ctrl-C, what was measured
+until then.
+
+--recommend tries the engines that are installed, fp32 and what is native to the hardware beside it
+(bf16 on some processors, fp16 on CUDA), and two batch sizes, each where none is named.
 
 Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not.
 """
@@ -21,6 +25,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
 TOOL = 'benchmark_throughput'
 AXES = ('engine', 'precision', 'batch_size', 'num_workers')
 CHOICES = {'engine': ENGINES, 'precision': PRECISIONS}
+ROUNDS = ('rounds', 'max_rounds', 'interval', 'time_limit')
 AGAINST = ('stock', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
 
 
@@ -80,7 +86,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     rows = parser.add_argument_group('rows: every combination of')
     rows.add_argument('--engine', nargs='+', metavar='E', help='default: torch')
-    rows.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
+    rows.add_argument('--precision', nargs='+', metavar='P', help='default: fp32')
     rows.add_argument('--batch-size', nargs='+', type=size, metavar='N', help='default: automatic')
     rows.add_argument('--num-workers', nargs='+', type=number(0), default=[None], metavar='N')
     rows.add_argument('--num-threads', nargs='+', type=number(1), default=[None], metavar='N')
@@ -112,8 +118,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     output.add_argument(
         '--recommend',
         action='store_true',
-        help='print the flags of batch_infer.py that are fastest here; tries engines and batches '
-        'where none are named',
+        help='print the flags of batch_infer.py that are fastest here; tries engines, precisions '
+        'and batch sizes where none are named',
     )
     output.add_argument(
         '--max-latency', type=float, metavar='MS', help='of one image alone, for --recommend'
@@ -152,7 +158,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
-    return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+    try:
+        return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+    except OSError as error:  # a full disk, say
+        return fail(TOOL, 1, error)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -160,7 +169,6 @@ def run(args: argparse.Namespace) -> int:
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
     from mmpose_batch.benchmark.machine import noise
-    from mmpose_batch.benchmark.process import ContenderError
     from mmpose_batch.benchmark.report import print_tables
     from mmpose_batch.benchmark.rounds import Stopping
     from mmpose_batch.benchmark.throughput import measure
@@ -179,40 +187,40 @@ def run(args: argparse.Namespace) -> int:
             )
             rows = build_contenders(args)
             images, ann_file = find_images(args, rows, folder)
-        except ContenderError as error:
+        except RuntimeError as error:  # a contender's, or torch's where it has no such device
             return fail(TOOL, 1, error)
         except ValueError as error:
             return fail(TOOL, 2, error)
         if args.inputs and not args.quiet:
             note_demo_models(args)
-        if noise():
-            tell(f'warning: {noise()}')
+        warning = noise()
+        if warning:
+            tell(f'warning: {warning}')
         reference = args.against[0] if args.against else None
-        measured = measure(rows, images, stopping, reference, ann_file, tell)
+        keep = partial(write, args, images=len(images), warning=warning)
+        measured = measure(rows, images, stopping, reference, ann_file, tell, keep)
     failed = [row for row in measured if row.failure is not None]
     if len(failed) == len(measured):
         return fail(TOOL, 1, failed[-1].failure)
     print_tables(measured)
-    if args.out_dir:
-        write(args, measured)
+    keep(measured)
     if args.recommend and not recommend(args, measured):
         return fail(TOOL, 1, 'nothing that ran keeps within the limits')
     return 3 if failed else 0
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
-    """The rows that the arguments ask for."""
+    """The rows that the arguments ask for.
+
+    Raises:
+        ValueError: They cannot be had.
+    """
+    from mmengine.device import get_device
+
     from mmpose_batch.benchmark.contenders import NEED_BOXES, Models, sweep
     from mmpose_batch.cores import parse_cores
-    from mmpose_batch.engines.host import is_installed
     from mmpose_batch.models import load_config
 
-    axes = {name: getattr(args, name) for name in AXES}
-    if axes['engine'] is None:
-        more = ('openvino', 'onnxruntime') if args.recommend else ()
-        axes['engine'] = ['torch', *filter(is_installed, more)]
-    if axes['batch_size'] is None:
-        axes['batch_size'] = [1, 'auto'] if args.recommend else [None]
     if args.cpu_affinity is not None:
         parse_cores(args.cpu_affinity)
     models = Models(
@@ -222,9 +230,52 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     )
     if models.given_boxes and load_config(args.pose2d)[0].get('data_mode') != 'topdown':
         raise ValueError('--given-boxes, rtmlib, simple ways: only top-down models take boxes')
-    axes = {name: list(dict.fromkeys(values)) for name, values in axes.items()}
+    device = args.device or get_device()
+    axes = {name: list(dict.fromkeys(values)) for name, values in find_axes(args, device).items()}
     against, threads = (list(dict.fromkeys(v)) for v in (args.against, args.num_threads))
-    return list(sweep(models, against, axes, threads, args.cpu_affinity, rect=args.rect))
+    rows = list(sweep(models, against, axes, threads, args.cpu_affinity, rect=args.rect))
+    if args.recommend and None in (args.engine, args.precision):
+        return leave_out_impossible(rows, device)
+    return rows
+
+
+def find_axes(args: argparse.Namespace, device: str) -> 'dict[str, list]':
+    """The settings to vary and their values: as named, else the default or what is worth trying."""
+    from mmpose_batch.engines.host import is_installed
+    from mmpose_batch.runtime import resolve_precision
+
+    axes = {name: getattr(args, name) for name in AXES}
+    if args.recommend:
+        chosen = {
+            'engine': ['torch', *filter(is_installed, ('openvino', 'onnxruntime'))],
+            'precision': ['fp32', resolve_precision('auto', device)],
+            'batch_size': [1, 'auto'],
+        }
+    else:
+        chosen = {'engine': ['torch'], 'precision': ['fp32'], 'batch_size': [None]}
+    return axes | {name: values for name, values in chosen.items() if axes[name] is None}
+
+
+def leave_out_impossible(rows: 'list[Contender]', device: str) -> 'list[Contender]':
+    """The rows but those of ours whose engine does not do their precision.
+
+    Raises:
+        ValueError: None of ours is left.
+    """
+    from mmpose_batch.benchmark.contenders import OURS
+    from mmpose_batch.runtime import resolve_precision
+
+    possible, reason = [], None
+    for row in rows:
+        try:
+            if row.system == OURS:
+                resolve_precision(row.settings['precision'], device, row.settings['engine'])
+            possible.append(row)
+        except ValueError as error:
+            reason = reason or error
+    if not any(row.system == OURS for row in possible):
+        raise ValueError(reason)
+    return possible
 
 
 def find_images(
@@ -259,17 +310,31 @@ def find_images(
     return found, None
 
 
-def write(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> None:
-    """Write every sample, and the plots."""
-    from mmpose_batch.benchmark.document import write_result
+def write(
+    args: argparse.Namespace, measured: 'Sequence[Measurement]', images: int, warning: str | None
+) -> None:
+    """Write every sample, and the plots, if there is a folder for them.
+
+    Args:
+        args: Of the tool.
+        measured: The rows.
+        images: Of a round.
+        warning: What was wrong with the machine, if anything.
+    """
+    if not args.out_dir:
+        return
+    from mmpose_batch.benchmark.document import add_plots, write_result
     from mmpose_batch.benchmark.plots import plot_all
     from mmpose_batch.benchmark.report import failures, tables
 
     folder = Path(args.out_dir)
-    plots = plot_all(measured, folder)
     rows = [measurement.as_dict() for measurement in measured]
     shown = tables(measured) + failures(measured)
-    write_result(folder, TOOL, args.command, shown, plots, rows=rows)
+    settings = {name: getattr(args, name) for name in ROUNDS}
+    more = {'settings': {'images': images, **settings}, 'warning': warning, 'rows': rows}
+    write_result(folder, TOOL, args.command, shown, **more)
+    plots = plot_all(measured, folder)
+    add_plots(folder, plots)
     print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')
 
 

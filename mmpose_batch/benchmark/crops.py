@@ -117,6 +117,9 @@ class CropSystem(ABC):
     def infer(self, image: np.ndarray, bboxes: np.ndarray) -> list[np.ndarray]:
         """Keypoints of every person in an image."""
 
+    def prepare(self, images: Sequence[Image]) -> None:  # noqa: B027
+        """Nothing: it is as it was loaded."""
+
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """Infer all images once."""
         start, persons = time.perf_counter(), 0
@@ -179,14 +182,17 @@ class PaddedBatches(CropSystem):
 class ThreadPool(CropSystem):
     """A pool of threads, each of which runs single crops on one session."""
 
+    def __init__(self, models: Models, num_threads: int | None) -> None:
+        super().__init__(models, num_threads)
+        self._pool = ThreadPoolExecutor(self.num_threads)
+
     def session_threads(self) -> int:
         """One: the pool has the others."""
         return 1
 
     def infer(self, image: np.ndarray, bboxes: np.ndarray) -> list[np.ndarray]:
         """See :class:`CropSystem`."""
-        with ThreadPoolExecutor(self.num_threads) as pool:
-            return list(pool.map(lambda bbox: self.infer_crop(image, bbox), bboxes))
+        return list(self._pool.map(lambda bbox: self.infer_crop(image, bbox), bboxes))
 
 
 class RtmLib(CropSystem):

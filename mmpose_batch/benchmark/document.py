@@ -70,6 +70,13 @@ def write_result(
     (folder / RESULT).write_bytes(orjson.dumps(content, option=_JSON, default=str))
 
 
+def add_plots(folder: Path, plots: Sequence[Path]) -> None:
+    """Name plots in a ``benchmark.json`` that was written before they were drawn."""
+    content = orjson.loads((folder / RESULT).read_bytes())
+    content['plots'] = [plot.name for plot in plots]
+    (folder / RESULT).write_bytes(orjson.dumps(content, option=_JSON))
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A result as it stands in a document.

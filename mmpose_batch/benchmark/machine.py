@@ -2,16 +2,20 @@
 
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..cores import available_cores
 from ..engines.cache import processor_name, versions
 
+# They have no part in an engine, but in the time around the network, or are run beside it.
+_MORE_VERSIONS = ('mmengine', 'numpy', 'opencv-python', 'opencv-python-headless', 'rtmlib')
+
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, memory, GPU, versions and date."""
-    import psutil  # of the extra [benchmark]
+    """Processor, cores, memory in bytes, GPU, versions and date."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -19,11 +23,19 @@ def describe_machine() -> dict[str, Any]:
         'date': datetime.now(UTC).date().isoformat(),
         'processor': processor_name(),
         'cores': available_cores(),
-        'memory': psutil.virtual_memory().total,
+        'memory': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
         'gpus': gpus,
         'system': f'{platform.system()}, Python {platform.python_version()}',
-        'versions': versions(),
+        'versions': {**versions(), **_more_versions()},
     }
+
+
+def _more_versions() -> dict[str, str]:
+    found = {}
+    for name in _MORE_VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def noise() -> str | None:

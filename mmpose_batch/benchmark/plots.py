@@ -88,7 +88,7 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
     figure, axes = _figure(height=1.4 + 0.38 * len(known))
     left = np.zeros(len(known))
     for color, (stage, title) in zip(_COLORS, STAGES.items(), strict=False):
-        widths = np.array([shares[stage] * 1e3 / m.images_per_second for m, shares in known])
+        widths = np.array([shares.get(stage, 0) * 1e3 / m.images_per_second for m, shares in known])
         axes.barh(range(len(known)), widths, left=left, color=color, label=title, height=0.7)
         left += widths
     axes.set_yticks(range(len(known)), [m.contender.name for m, _ in known])
@@ -109,9 +109,8 @@ def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
         place = measurement.ap, measurement.images_per_second
         axes.scatter(*place, color=color, label=measurement.contender.name)
     axes.set_xlabel('AP')
-    axes.set_ylabel('images/s, from files to results')
-    axes.set_ylim(bottom=0)
     axes.margins(x=0.1)
+    _label_rates(axes)
     figure.legend(loc='outside right upper', fontsize=8, frameon=False)
     return figure
 
@@ -142,8 +141,7 @@ def _plot_lines(
     axes.set_xticks(ticks, list(map(str, ticks)))
     axes.minorticks_off()
     axes.set_xlabel(label)
-    axes.set_ylabel('images/s, from files to results')
-    axes.set_ylim(bottom=0)
+    _label_rates(axes)
     figure.legend(loc='outside right upper', fontsize=8, frameon=False)
     return figure
 
@@ -157,16 +155,25 @@ def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _label_rates(axes: Axes) -> None:
+    """Images per second upwards, from 0 to somewhat above the highest point."""
+    axes.set_ylabel('images/s, from files to results')
+    axes.set_ylim(0, 1.08 * axes.dataLim.y1)
+
+
 def _color(measurement: Measurement) -> str:
     return 'tab:blue' if measurement.contender.system == OURS else 'tab:gray'
 
 
-def plot_latencies(latencies: dict[str, Sequence[float]], folder: Path) -> list[Path]:
+def plot_latencies(
+    latencies: dict[str, Sequence[float]], folder: Path, quantity: str = 'ms an image'
+) -> list[Path]:
     """Write a histogram and the time series of latencies.
 
     Args:
         latencies: Name to seconds, in the order in which they were measured.
         folder: Takes ``histogram.png`` and ``series.png``.
+        quantity: What was measured, and milliseconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = _figure()
@@ -176,14 +183,14 @@ def plot_latencies(latencies: dict[str, Sequence[float]], folder: Path) -> list[
     bins = np.linspace(low, max(high, low + 1e-3), 80)
     for name, found in values.items():
         axes.hist(np.minimum(found, bins[-1]), bins=bins, histtype='step', label=name)
-    axes.set_xlabel('ms an image (the last bin holds all above)')
+    axes.set_xlabel(f'{quantity} (the last bin holds all above)')
     axes.set_ylabel('images')
     figure.legend(loc='outside upper center', fontsize=8, frameon=False, ncols=2)
     series, below = _figure()
     for name, found in values.items():
         below.plot(found, linewidth=0.6, label=name)
     below.set_xlabel('image')
-    below.set_ylabel('ms')
+    below.set_ylabel(quantity)
     below.set_ylim(bottom=0)
     series.legend(loc='outside upper center', fontsize=8, frameon=False, ncols=2)
     paths = [folder / 'histogram.png', folder / 'series.png']

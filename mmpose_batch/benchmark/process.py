@@ -2,14 +2,13 @@
 
 import logging
 import multiprocessing
-import resource
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from multiprocessing.connection import Connection
 from statistics import fmean, median
 from typing import Any
@@ -20,10 +19,9 @@ import numpy as np
 from .contenders import Contender
 from .gpu import watch_utilization
 from .latency import keep_pace, measure_each
+from .memory import peak_resident
 from .work import Image
 
-# Images that are kept decoded.
-_MOST_DECODED = 100
 # Images that are run alone, for the latency.
 _SINGLE = 10
 
@@ -40,8 +38,9 @@ class ContenderProcess:
         images: What one round infers.
 
     Attributes:
-        start: Seconds until it was loaded (``load``) and until its first result
-            (``first_result``), from the start of its process, and of the first run.
+        start: Seconds from the start of its process until its weights were in place
+            (``load``) and until its first result (``first_result``), and those from the
+            one to the other (``first_run``), in which engines are built and checked.
 
     Raises:
         ContenderError: It cannot be built, or not run.
@@ -111,20 +110,25 @@ def serve(
     - ``run``: the system's, with ``gpu_utilization`` in percent where that can be read;
     - ``latency``: seconds from one image alone to its result;
     - ``latencies`` and ``pace``: see :mod:`.latency`, with indices, or rate and
-      number, of frames, and whether these are decoded beforehand;
+      number, of frames, and whether these are decoded beforehand, and kept;
     - ``report``: the system's, with the peak memory.
     """
     with suppress(OSError):  # the tool is gone
         try:
-            system = _build(contender, images)
-            loaded = time.monotonic() - started
-            first_run = system.run(images[:1])['seconds']
-            first_result = time.monotonic() - started
+            system = _build(contender)
+            loaded = time.monotonic()
+            system.prepare(images)
+            system.run(images[:1])
+            first = time.monotonic()
             system.run(images)  # what is compiled for a size of batches is, now
         except Exception as error:  # of whatever library it is made of
             connection.send((False, _one_line(error)))
             return
-        start = {'load': loaded, 'first_result': first_result, 'first_run': first_run}
+        start = {
+            'load': loaded - started,
+            'first_result': first - started,
+            'first_run': first - loaded,
+        }
         connection.send((True, start))
         with suppress(EOFError):
             while True:
@@ -158,7 +162,10 @@ def _run(system: Any, images: list[Image], command: str) -> dict[str, Any]:
 
 
 def _latency(system: Any, images: list[Image], command: str) -> float:
-    return median(system.run([image])['seconds'] for image in images[:_SINGLE])
+    some = images[:_SINGLE]
+    for image in some:
+        system.run([image])  # what is compiled for its size is, now
+    return median(system.run([image])['seconds'] for image in some)
 
 
 def _one_by_one(system: Any, images: list[Image], command: str, *arguments: Any) -> Any:
@@ -180,7 +187,7 @@ _COMMANDS: dict[str, Callable] = {
 }
 
 
-@lru_cache(_MOST_DECODED)
+@cache
 def _decoded(path: str) -> np.ndarray:
     return cv2.imread(path)
 
@@ -189,7 +196,7 @@ def _frames(system: Any, images: Sequence[Image], decoded: bool) -> Callable[[in
     """What infers the frame of an index: the images over and over."""
     sources: list[Any] = [image.path for image in images]
     if decoded:
-        sources = [_decoded(path) for path in sources[:_MOST_DECODED]]
+        sources = list(map(_decoded, sources))
     return lambda index: system.infer(sources[index % len(sources)])
 
 
@@ -197,13 +204,13 @@ def peak_memory() -> dict[str, int]:
     """The most memory that this process held, in bytes: ``resident``, and ``gpu`` by PyTorch."""
     import torch
 
-    peak = {'resident': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    peak = {'resident': peak_resident()}
     if torch.cuda.is_available():
         peak['gpu'] = torch.cuda.max_memory_reserved()
     return peak
 
 
-def _build(contender: Contender, images: list[Image]) -> Any:
+def _build(contender: Contender) -> Any:
     import torch
     from mmengine.logging import MMLogger
 
@@ -218,4 +225,4 @@ def _build(contender: Contender, images: list[Image]) -> Any:
         torch.cuda.set_device(contender.models.device)  # whose memory and utilisation are told
     from .systems import build_system
 
-    return build_system(contender, images)
+    return build_system(contender)

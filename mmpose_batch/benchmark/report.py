@@ -35,7 +35,8 @@ class Measurement:
         samples: What each round returned.
         rates: Images per second of each round.
         ratios: To the reference of each round; empty without one.
-        settled: Whether the median stands.
+        settled: Whether the median of the ratios, or else of the rates, stands.
+        rate_settled: Whether that of the rates does.
         limits, report: Of its system.
         latency: Seconds from one image alone to its result.
         ap: On annotated images.
@@ -48,6 +49,7 @@ class Measurement:
     rates: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     settled: bool = False
+    rate_settled: bool = False
     limits: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latency: float = float('nan')
@@ -58,6 +60,7 @@ class Measurement:
         self.rates = rounds.rates[name]
         self.ratios = rounds.ratios(name)
         self.settled = rounds.settled(name, width)
+        self.rate_settled = estimate(self.rates).within(width)
 
     @property
     def images_per_second(self) -> float:
@@ -75,7 +78,10 @@ class Measurement:
         return median(sample['persons'] / sample['seconds'] for sample in self.samples)
 
     def shares(self) -> dict[str, float]:
-        """Part of the time that each stage took; empty where nobody knows."""
+        """Part of the time that each stage took; empty where nobody knows.
+
+        Where limits are not known, the network's has in it what is before and after it.
+        """
         if not self.samples or not self.samples[0]['stages']:
             return {}
         total = sum(sample['seconds'] for sample in self.samples)
@@ -83,9 +89,12 @@ class Measurement:
             name: sum(sample['stages'].get(name, 0.0) for sample in self.samples) / total
             for name in STAGES
         }
-        inside = self.limits.get('network_share', 1.0)
-        shares['decoding'] = shares['network'] * (1 - inside)
-        shares['network'] *= inside
+        inside = self.limits.get('network_share')
+        if inside is None:
+            del shares['decoding']
+        else:
+            shares['decoding'] = shares['network'] * (1 - inside)
+            shares['network'] *= inside
         return shares
 
     def as_dict(self) -> dict[str, Any]:
@@ -107,16 +116,16 @@ def cells(measurement: Measurement) -> list[str]:
     name = measurement.contender.name
     if measurement.failure is not None:
         return [name, 'failed', *[''] * (len(HEADER) - 2)]
-    mark = '' if measurement.settled else ' ?'
-    rate, ratio = f'{measurement.images_per_second:.2f}', ''
+    rate = f'{measurement.images_per_second:.2f}{_mark(measurement.rate_settled)}'
+    ratio = ''
     if measurement.ratios:
         found = estimate(measurement.ratios)
         interval = '' if isnan(found.low) else f' ({found.low:.2f} to {found.high:.2f})'
-        ratio = f'{found.median:.2f}{interval}{mark}'
+        ratio = f'{found.median:.2f}{interval}{_mark(measurement.settled)}'
     network, limit = measurement.limits.get('network_only'), measurement.limits.get('limit')
     return [
         name,
-        rate if ratio else rate + mark,
+        rate,
         ratio,
         f'{measurement.persons_per_second:.1f}',
         str(measurement.persons),
@@ -125,6 +134,10 @@ def cells(measurement: Measurement) -> list[str]:
         '' if None in (network, limit) else f'{network / limit:.0%}',
         *_start_cells(measurement),
     ]
+
+
+def _mark(settled: bool) -> str:
+    return '' if settled else ' ?'
 
 
 def _start_cells(measurement: Measurement) -> list[str]:
@@ -165,14 +178,17 @@ def print_tables(measurements: Sequence[Measurement], console: Console | None = 
     for table in failures(measurements):
         for name, why in table.rows:
             console.print(f'{name}: {why}', soft_wrap=True, markup=False)
-    if any(not m.settled for m in measurements if m.failure is None):
+    if not all(m.settled and m.rate_settled for m in measurements if m.failure is None):
         console.print('?: this median has not settled; more rounds or a quieter machine would tell')
 
 
 def stage_cells(measurement: Measurement) -> list[str]:
     """One row of the table of stages; empty where nobody knows."""
     shares = {} if measurement.failure else measurement.shares()
-    return [measurement.contender.name, *(f'{x:.0%}' for x in shares.values())] if shares else []
+    if not shares:
+        return []
+    parts = (f'{shares[name]:.0%}' if name in shares else '' for name in STAGES)
+    return [measurement.contender.name, *parts]
 
 
 def print_table(table: Table, console: Console | None = None) -> None:

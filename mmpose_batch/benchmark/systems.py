@@ -38,6 +38,9 @@ _MOST_PROBED = 64
 class System(Protocol):
     """Something that gets poses from files."""
 
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Do what is to be done once, with images of the work, before the first result."""
+
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """Infer all images once.
 
@@ -56,19 +59,19 @@ class System(Protocol):
         """What it came to run with."""
 
 
-def build_system(contender: Contender, images: Sequence[Image]) -> System:
-    """Build what a contender is.
+def build_system(contender: Contender) -> System:
+    """Build what a contender is, with its weights; engines wait for :meth:`System.prepare`.
 
     Raises:
         ValueError: Options that do not go together, or a system that cannot run the
             models. And whatever building an inferencer raises.
     """
     if contender.system == OURS:
-        return Ours(contender, images)
+        return Ours(contender)
     if contender.num_threads is not None:
         torch.set_num_threads(contender.num_threads)
     if contender.system == DETECTOR:
-        return Detector(contender, [])
+        return Detector(contender)
     if contender.system == STOCK:
         return Stock(contender.models)
     if contender.system == RTMLIB:
@@ -77,14 +80,9 @@ def build_system(contender: Contender, images: Sequence[Image]) -> System:
 
 
 class Ours:
-    """This package, from files to lines of predictions on disk.
+    """This package, from files to lines of predictions on disk."""
 
-    Args:
-        contender: With its settings.
-        images: Engines are settled with some from all over them, as a run does.
-    """
-
-    def __init__(self, contender: Contender, images: Sequence[Image]) -> None:
+    def __init__(self, contender: Contender) -> None:
         models = contender.models
         settings = {'num_threads': contender.num_threads, **contender.settings}
         self.inferencer = build_inferencer(
@@ -99,6 +97,9 @@ class Ours:
         )
         filters = default_filters(self.inferencer.cfg)
         self._call = self.inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
+
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Settle the engines with some images from all over the work."""
         samples = spread(images, self.inferencer.wants_samples(self._call))
         if samples:
             self.inferencer.settle(_frames(samples), self._call)
@@ -182,6 +183,9 @@ class Stock:
             )
         self._filters = default_filters(self._inferencer.cfg)
 
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Nothing: it is as it was loaded."""
+
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
         start = time.perf_counter()
@@ -237,6 +241,9 @@ def _stock_settings(models: Models, cfg: Any) -> dict[str, Any]:
 
 class Detector(Ours):
     """The detector of some models by itself, to find the persons that others are given."""
+
+    def prepare(self, images: Sequence[Image]) -> None:
+        """Nothing: an engine would be settled with the pose model."""
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""

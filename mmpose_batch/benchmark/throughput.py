@@ -1,5 +1,6 @@
 """Everybody in turn over the same images, each in a process of its own."""
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -12,6 +13,8 @@ from .work import Image
 
 Tell = Callable[[str], None]
 
+_MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids', 'device')
+
 
 def measure(
     contenders: Sequence[Contender],
@@ -20,6 +23,7 @@ def measure(
     reference: str | None = None,
     ann_file: str | None = None,
     tell: Tell = lambda line: None,
+    keep: Callable[[list[Measurement]], None] = lambda measured: None,
 ) -> list[Measurement]:
     """Start all contenders, run rounds until their figures stand, and ask what else there is.
 
@@ -34,6 +38,7 @@ def measure(
             None for no ratios.
         ann_file: COCO annotations, for the AP of this package's rows.
         tell: Is told what goes on, line by line.
+        keep: Takes the rows that have run, if a signal ends the work.
     """
     by_name = {contender.name: Measurement(contender=contender) for contender in contenders}
     with ExitStack() as stack:
@@ -46,19 +51,25 @@ def measure(
                 by_name[name].failure = str(error)
                 tell(f'{name}: {error}')
                 return None
-            return len(images) / by_name[name].samples[-1]['seconds']
+            by_name[name].rates.append(len(images) / by_name[name].samples[-1]['seconds'])
+            return by_name[name].rates[-1]
 
-        rounds = run_rounds(
-            {name: partial(run, name) for name in running},
-            references(contenders, reference),
-            stopping,
-            lambda number, name, rate: tell(f'round {number}: {name}: {rate:.2f} images/s'),
-        )
-        for name in rounds.rates:
-            tell(f'limits: {name}')
-            by_name[name].take(name, rounds, stopping.width)
-            _ask_more(by_name[name], running[name], ann_file, tell)
-            running[name].close()
+        try:
+            rounds = run_rounds(
+                {name: partial(run, name) for name in running},
+                references(contenders, reference),
+                stopping,
+                lambda number, name, rate: tell(f'round {number}: {name}: {rate:.2f} images/s'),
+            )
+            for name in rounds.rates:
+                tell(f'limits: {name}')
+                by_name[name].take(name, rounds, stopping.width)
+                _ask_more(by_name[name], running[name], ann_file, tell)
+                running[name].close()
+        except (KeyboardInterrupt, SystemExit):
+            if any(measurement.rates for measurement in by_name.values()):
+                keep([measurement for measurement in by_name.values() if measurement.rates])
+            raise
     return list(by_name.values())
 
 
@@ -132,9 +143,10 @@ def best(
 
 
 def flags(measurement: Measurement) -> str:
-    """What gives ``tools/batch_infer.py`` the settings of a row."""
+    """What gives ``tools/batch_infer.py`` the models and settings of a row, quoted for a shell."""
     contender, report = measurement.contender, measurement.report
     chosen = {
+        **{name: getattr(contender.models, name) for name in _MODELS},
         'engine': report['engines']['pose']['engine'],
         'precision': report['engines']['pose']['precision'],
         **{name: report[name] for name in ('batch_size', 'det_batch_size', 'num_workers')},
@@ -142,9 +154,11 @@ def flags(measurement: Measurement) -> str:
         'num_threads': report['num_threads'],
         'cpu_affinity': contender.cpu_affinity,
     }
-    words = [
-        f'--{name.replace("_", "-")} {value}' for name, value in chosen.items() if value is not None
-    ]
+    words = []
+    for name, value in chosen.items():
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f'--{name.replace("_", "-")}', *map(str, values)]
     if contender.models.flip_test is not None:
         words.append('--flip-test' if contender.models.flip_test else '--no-flip-test')
-    return ' '.join([*words, '--rect'] if contender.settings.get('rect') else words)
+    return shlex.join([*words, '--rect'] if contender.settings.get('rect') else words)

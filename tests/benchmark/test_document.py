@@ -1,11 +1,12 @@
 """Results as files, and as parts of a document that people wrote."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
-from mmpose_batch.benchmark.document import Table, put, read_section, write_result
+from mmpose_batch.benchmark.document import Table, add_plots, put, read_section, write_result
 
 TEXT = """# Title
 
@@ -37,7 +38,8 @@ def test_a_result_says_on_what_and_how_it_was_measured(result):
     content = json.loads((result / 'benchmark.json').read_text())
     assert content['command'][:3] == ['tools/benchmark_throughput.py', 'photos/', '--pose2d']
     assert content['machine']['cores'] >= 1
-    assert content['machine']['versions']['torch']
+    assert content['machine']['memory'] > 2**28
+    assert {'torch', 'numpy', 'mmengine'} < set(content['machine']['versions'])
     assert content['tables'][0]['rows'][1] == ['ours', '2.00']
     assert content['plots'] == ['rates.png']
     assert content['samples'] == {'1': None}
@@ -48,6 +50,19 @@ def test_every_sample_can_be_written(tmp_path):
     content = json.loads((tmp_path / 'benchmark.json').read_text())
     assert content['samples'] == [0, 1, 2]
     assert content['path'] == str(tmp_path)
+
+
+def test_no_optional_library_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'psutil', None)
+    write_result(tmp_path, 'tool', [], [])
+    assert (tmp_path / 'benchmark.json').exists()
+
+
+def test_plots_may_follow(result):
+    before = json.loads((result / 'benchmark.json').read_text())
+    add_plots(result, [result / 'stages.png'])
+    after = json.loads((result / 'benchmark.json').read_text())
+    assert after == {**before, 'plots': ['stages.png']}
 
 
 def test_a_place_takes_machine_command_table_and_plots(result):

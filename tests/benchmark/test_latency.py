@@ -77,4 +77,4 @@ def test_plots_are_written(tmp_path):
     assert [path.name for path in paths] == ['histogram.png', 'series.png']
     for path in paths:
         assert (np.asarray(PillowImage.open(path).convert('L')) < 200).mean() > 0.01
-    plot_latencies({'one': [0.01]}, tmp_path)
+    plot_latencies({'one': [0.01]}, tmp_path, "age of a frame's result, ms")

@@ -3,14 +3,17 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from factories import Models as TinyModels
 from factories import write_photos
 
-from mmpose_batch.benchmark import process
+from mmpose_batch.benchmark import memory, process
 from mmpose_batch.benchmark.contenders import Contender, Models
 from mmpose_batch.benchmark.process import ContenderError, ContenderProcess, serve
 from mmpose_batch.benchmark.work import Image
@@ -23,7 +26,13 @@ class Scripted:
     """A system that remembers how many images it was given."""
 
     def __init__(self) -> None:
+        self.prepared = 0
         self.runs: list[int] = []
+
+    def prepare(self, images):
+        assert not self.runs
+        time.sleep(0.05)
+        self.prepared = len(images)
 
     def run(self, images):
         self.runs.append(len(images))
@@ -43,7 +52,7 @@ class Scripted:
 def served(monkeypatch):
     """A scripted system behind a connection, on a thread."""
     system = Scripted()
-    monkeypatch.setattr(process, '_build', lambda contender, images: system)
+    monkeypatch.setattr(process, '_build', lambda contender: system)
     here, there = multiprocessing.Pipe()
     thread = threading.Thread(target=serve, args=(CONTENDER, IMAGES, time.monotonic(), there))
     thread.start()
@@ -57,7 +66,10 @@ def test_a_contender_is_warmed_up_before_it_counts(served):
     system, connection = served
     good, start = connection.recv()
     assert good
-    assert 0 <= start['load'] <= start['first_result']
+    assert start['load'] >= 0
+    assert start['first_run'] >= 0.05  # with what is prepared
+    assert start['first_result'] == pytest.approx(start['load'] + start['first_run'])
+    assert system.prepared == 20
     assert system.runs == [1, 20]
 
 
@@ -67,11 +79,11 @@ def test_commands_are_answered(served):
     for command, expected in (
         ('run', {'seconds': 3.0, 'persons': 0, 'stages': {}}),
         ('limits', {'network_only': 20}),
-        ('latency', 8.5),  # median of the 4th to the 13th run
+        ('latency', 18.5),  # median of the 14th to the 23rd run, after one for each size
     ):
         connection.send((command,))
         assert connection.recv() == (True, expected)
-    assert system.runs == [1, 20, 20, *[1] * 10]
+    assert system.runs == [1, 20, 20, *[1] * 20]
     connection.send(('report',))
     good, report = connection.recv()
     assert good
@@ -86,6 +98,26 @@ def test_a_failure_is_one_line(served):
     assert connection.recv() == (False, 'ann.json: no such file')
     connection.send(('limits',))
     assert connection.recv()[0]  # and it goes on
+
+
+def test_a_small_child_of_a_large_process_reports_little():
+    large = bytearray(200 * 2**20)
+    large[::4096] = b'x' * len(large[::4096])  # every page is there
+    code = f'import runpy; print(runpy.run_path({memory.__file__!r})["peak_resident"]())'
+    peak = int(subprocess.check_output([sys.executable, '-c', code]))
+    assert memory.peak_resident() > len(large)
+    assert 2**20 < peak < 100 * 2**20
+
+
+@pytest.mark.parametrize(('platform', 'unit'), [('linux', 1024), ('darwin', 1)])
+def test_where_there_is_no_proc_the_peak_is_that_of_the_system(
+    platform, unit, tmp_path, monkeypatch
+):
+    usage = SimpleNamespace(ru_maxrss=5000)
+    monkeypatch.setattr(memory, 'STATUS', tmp_path / 'status')
+    monkeypatch.setattr(memory.sys, 'platform', platform)
+    monkeypatch.setattr(memory.resource, 'getrusage', lambda who: usage)
+    assert memory.peak_resident() == 5000 * unit
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from mmpose_batch.benchmark.report import (
     stage_cells,
     tables,
 )
+from mmpose_batch.benchmark.rounds import Rounds
 
 MODELS = Models(pose2d='rtmo-s')
 
@@ -45,6 +46,7 @@ def measured(system: str = 'ours', rate: float = 4.0, **settings) -> Measurement
         rates=[rate] * 5,
         ratios=[rate / 2.0] * 5,
         settled=True,
+        rate_settled=True,
         limits={'network_share': 0.75, 'network_only': 6.0, 'limit': 12.0} if ours else {},
         report={'peak_memory': {'resident': 600 * 2**20}},
         latency=0.3,
@@ -81,7 +83,7 @@ def test_a_gpu_has_its_memory_and_how_busy_it_was():
 
 def test_a_ratio_of_few_rounds_has_no_interval():
     few = measured()
-    few.rates, few.ratios, few.settled = [4.0], [2.0], False
+    few.take('ours', Rounds({'ours': [4.0], 'stock': [2.0]}, {'ours': 'stock'}), 0.1)
     assert cells(few)[HEADER.index('ratio (interval)')] == '2.00 ?'
 
 
@@ -89,6 +91,14 @@ def test_what_nobody_knows_is_empty():
     row = dict(zip(HEADER, cells(measured('stock', 2.0)), strict=True))
     assert row['network only'] == row['of the limit'] == ''
     assert stage_cells(measured('stock')) == []
+
+
+def test_where_limits_are_unknown_the_network_is_not_told_from_what_is_around_it():
+    row = measured()
+    row.limits = {}
+    found = dict(zip(STAGES, stage_cells(row)[1:], strict=True))
+    assert (found['network'], found['decoding']) == ('60%', '')
+    assert plot_stages([row]) is not None
 
 
 def test_a_precision_without_a_limit_has_none():
@@ -122,14 +132,22 @@ def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
     assert shares['decoding'] == pytest.approx(0.15)
 
 
-def test_a_row_that_has_not_settled_is_marked():
-    noisy = measured()
-    noisy.settled = False
-    assert '2.00 (2.00 to 2.00) ?' in printed(noisy)
-    assert '?: this median has not settled' in printed(noisy)
-    noisy.ratios = []
-    assert '4.00 ?' in printed(noisy)
-    assert '?' not in printed(measured())
+@pytest.mark.parametrize(
+    ('rates', 'ratios', 'expected'),
+    [
+        ([4.0] * 5, [2.0] * 5, ('4.00', '2.00 (2.00 to 2.00)')),
+        ([3.0, 4.0, 4.0, 4.0, 5.0], [2.0] * 5, ('4.00 ?', '2.00 (2.00 to 2.00)')),
+        ([4.0] * 5, [1.0, 2.0, 2.0, 2.0, 3.0], ('4.00', '2.00 (1.00 to 3.00) ?')),
+        ([3.0, 4.0, 4.0, 4.0, 5.0], [], ('4.00 ?', '')),
+    ],
+)
+def test_each_median_that_has_not_settled_is_marked(rates, ratios, expected):
+    row = measured()
+    others = [rate / ratio for rate, ratio in zip(rates, ratios, strict=False)]
+    row.take('ours', Rounds({'ours': rates, 'stock': others}, {'ours': 'stock'}), width=0.1)
+    assert tuple(cells(row)[1:3]) == expected
+    marked = any('?' in cell for cell in expected)
+    assert ('?: this median has not settled' in printed(row)) == marked
 
 
 def test_a_table_is_of_those_who_have_something_for_it():
@@ -190,6 +208,9 @@ def test_accuracy_is_plotted_where_it_is_known():
     axes = plot_accuracy(rows).axes[0]
     places = [tuple(points.get_offsets()[0]) for points in axes.collections]
     assert places == [(0.75, 3.0), (0.76, 5.0)]
+    bottom, top = axes.get_ylim()
+    assert bottom == 0
+    assert top > 5.2  # a whole point fits below the frame
 
 
 def test_nothing_is_plotted_of_nothing(tmp_path):

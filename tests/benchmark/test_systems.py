@@ -10,6 +10,7 @@ import torch
 from factories import Models as TinyModels
 from factories import write_photos
 
+from mmpose_batch.benchmark import crops
 from mmpose_batch.benchmark.contenders import CROPS, OURS, STOCK, Contender, Models
 from mmpose_batch.benchmark.crops import CROP_SYSTEMS, CropModel
 from mmpose_batch.benchmark.limits import Probe, best_rate, count_flop
@@ -45,7 +46,7 @@ def models_of(models: TinyModels, name: str, **more) -> Models:
 
 def build(system: str, models: Models, **settings):
     settings = {'engine': 'torch', 'precision': 'fp32', **settings} if system == OURS else {}
-    return build_system(Contender(system=system, models=models, settings=settings), [])
+    return build_system(Contender(system=system, models=models, settings=settings))
 
 
 def test_ours_and_stock_find_the_same(models, images):
@@ -124,17 +125,23 @@ def test_padded_batches_have_eight_crops(models, given):
     assert len(system.infer(cv2.imread(given[0].path), many)) == 12
 
 
+def test_a_pool_of_threads_is_made_once(models, given, monkeypatch):
+    system = CROP_SYSTEMS['thread-pool'](models_of(models, 'rtmpose', flip_test=False), 1)
+    monkeypatch.setattr(crops, 'ThreadPoolExecutor', None)
+    assert system.run(given)['persons'] == 1 + 2 + 3
+
+
 def test_the_detector_finds_persons_for_others(models, images):
     more = {'det_model': models.file('rtmdet.py'), 'det_weights': models.file('rtmdet.pth')}
     contender = Contender(
         system='detector', models=models_of(models, 'rtmpose', **more), settings={}
     )
-    detector = Detector(contender, [])
+    detector = Detector(contender)
     found = detector.boxes(images)
     assert [boxes.shape[1] for boxes in found] == [4] * 3
     assert detector.run(images)['persons'] == sum(map(len, found)) > 0
     with pytest.raises(ValueError, match='no detector to find them with'):
-        Detector(Contender(system='detector', models=models_of(models, 'rtmo')), []).boxes(images)
+        Detector(Contender(system='detector', models=models_of(models, 'rtmo'))).boxes(images)
 
 
 # ------------------------------------------------------------------------------ limits
@@ -172,7 +179,9 @@ def test_engines_are_settled_with_images_from_all_over_the_round(models, images)
         models=models_of(models, 'rtmo'),
         settings={'engine': 'openvino', 'precision': 'int8', 'self_check': False},
     )
-    ours = build_system(contender, images * 10)
+    ours = build_system(contender)
+    assert not ours.inferencer.host.settled
+    ours.prepare(images * 10)
     assert ours.report()['engines']['pose']['calibrated_with'] == 30
     assert ours.report()['engine_bytes'] > 1000
 

@@ -1,5 +1,8 @@
 """A measurement from start to end, with processes that are played."""
 
+import shlex
+from dataclasses import replace
+
 import pytest
 from factories import load_tool
 from test_report import measured
@@ -105,6 +108,31 @@ def test_who_fails_on_the_way_has_the_reason_and_the_others_stay(played, monkeyp
     assert 'torch fp32: no limits: it broke' in told
 
 
+@pytest.mark.parametrize('signal', [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize(
+    ('at', 'rates'),
+    [
+        (('torch fp32', 'run', 0), {'stock': 1}),
+        (('stock', 'run', 2), {'stock': 2, 'torch fp32': 2}),
+        (('torch fp32', 'limits', 0), {'stock': 5, 'torch fp32': 5}),
+    ],
+)
+def test_what_was_measured_until_a_signal_is_kept(played, monkeypatch, signal, at, rates):
+    asked = throughput.ContenderProcess.ask
+
+    def ask(self, command, *arguments):
+        if (self.name, command, played.count((self.name, command))) == at:
+            raise signal
+        return asked(self, command, *arguments)
+
+    monkeypatch.setattr(throughput.ContenderProcess, 'ask', ask)
+    kept = []
+    with pytest.raises(signal):
+        measure([row('stock'), row('ours')], IMAGES, Stopping(), 'stock', keep=kept.extend)
+    assert {m.contender.name: len(m.rates) for m in kept} == rates
+    assert all(len(m.rates) == len(m.samples) for m in kept)
+
+
 def test_when_nobody_runs_there_are_reasons_only(played):
     found = measure([row('rtmlib')], IMAGES, Stopping())
     assert [m.failure for m in found] == ['rtmlib is not installed']
@@ -131,6 +159,32 @@ def test_the_fastest_within_the_limits_is_best(limits, expected):
     assert (chosen and chosen.images_per_second) == expected
 
 
+def batch_infer(chosen):
+    """The arguments of the tool that runs a row."""
+    words = ['in', '--out-dir', 'out', *shlex.split(flags(chosen))]
+    return load_tool('batch_infer').parse_args(words)
+
+
+def test_flags_name_the_models():
+    named = {
+        'pose2d': "it's a config.py",
+        'pose2d_weights': 'pose.pth',
+        'det_model': 'detector.py',
+        'det_weights': 'a b.pth',
+        'det_cat_ids': [0, 2],
+        'device': 'cpu',
+    }
+    engine = {'engine': 'torch', 'precision': 'fp32'}
+    report = dict.fromkeys(('batch_size', 'det_batch_size', 'num_workers', 'num_threads'), 1)
+    chosen = measured()
+    chosen.contender = replace(chosen.contender, models=Models(**named))
+    chosen.report |= {'engines': {'pose': engine}, **report}
+    args = vars(batch_infer(chosen))
+    assert {name: args[name] for name in named} == named
+    chosen.contender = replace(chosen.contender, models=MODELS)
+    assert batch_infer(chosen).device is None
+
+
 def test_flags_are_those_of_the_tool():
     chosen = measured(rect=True)
     chosen.report |= {
@@ -140,7 +194,7 @@ def test_flags_are_those_of_the_tool():
         'num_workers': 2,
         'num_threads': 1,
     }
-    args = load_tool('batch_infer').parse_args(['in', '--out-dir', 'out', *flags(chosen).split()])
+    args = batch_infer(chosen)
     assert (args.engine, args.precision, args.batch_size) == ('openvino', 'bf16', 4)
     assert (args.num_workers, args.num_threads, args.rect) == (2, 1, True)
     assert (args.det_batch_size, args.flip_test, args.cpu_affinity) == (None, None, None)
