@@ -47,6 +47,7 @@ def bind_to_cores(cores: frozenset[int]) -> None:
             os.sched_setaffinity(int(thread), cores)
         except ProcessLookupError:  # it has ended meanwhile
             continue
+    cv2.setNumThreads(min(cv2.getNumThreads(), len(cores)))  # it counted before
 
 
 def default_threads() -> int:
