@@ -8,6 +8,7 @@ import torch
 from factories import Models, Outcome, run_tool
 
 from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.benchmark import document
 from mmpose_batch.benchmark.overhead import Ways
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -65,3 +66,13 @@ def test_what_is_wrong_is_one_line(models: Models):
     outcome = benchmark('--pose2d', 'no-such-model')
     assert outcome.status == 2
     assert 'no-such-model' in outcome.err.splitlines()[-1]
+
+
+def test_a_full_disk_is_one_line(models: Models, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError('no space left')
+
+    monkeypatch.setattr(document, 'write_result', full)
+    outcome = benchmark(*models.crops, '--persons', '1', '--rounds', '5', '--out-dir', tmp_path)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == 'benchmark_overhead: no space left'
