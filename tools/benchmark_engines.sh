@@ -7,8 +7,8 @@
 # come from MMPose's model zoo, with batches of 1 to 256. Without one: PyTorch, OpenVINO and ONNX Runtime on
 # the CPU, the demo models, batches of 1, 4 and 16. All images are drawn. A result is a folder of OUT_DIR:
 #
-#   parity             pixels, score and AP of every engine and precision, demo models
-#   one-stage-BATCH    beside stock MMPose: images/s and persons/s, memory; on a GPU only
+#   parity-MODEL       pixels, score and AP of every engine and precision, demo models
+#   one-stage-BATCH    beside stock MMPose: images/s and persons/s, memory
 #   top-down-BATCH     the same
 #
 # With nvidia-ml-py installed the memory comes with how busy the GPU was. tools/write_benchmarks.py puts
@@ -43,8 +43,12 @@ tolerate() {
 
 "$tools/make_scenes.py" "$out/scenes" --count "${SCENES:-500}" --seed 2
 annotations=$out/scenes/annotations.json
-tolerate "$tools/compare_engines.py" "$out/scenes" --ann-file "$annotations" \
-  --engine "${engines[@]}" --precision "${precisions[@]}" --no-flip-test --out-dir "$out/parity"
+parity() {
+  tolerate "$tools/compare_engines.py" "$out/scenes" --ann-file "$annotations" --pose2d "$@" \
+    --engine "${engines[@]}" --precision "${precisions[@]}" --out-dir "$out/parity-$1"
+}
+parity demo-rtmo --rect
+parity demo-rtmpose --no-flip-test
 
 # Rows of one run are all in memory: one run for each size.
 measure() {
@@ -60,5 +64,6 @@ if [[ $cuda == 1 ]]; then
   measure one-stage --pose2d rtmo-l "$@"
   measure top-down --pose2d rtmpose-m "$@"
 else
+  measure one-stage --pose2d demo-rtmo "$@"
   measure top-down --pose2d demo-rtmpose "$@"
 fi
