@@ -177,10 +177,15 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def _default_batch_size(self) -> int:
         crops = self.cfg.data_mode == 'topdown'
-        info = {'img': np.zeros((480, 640, 3), np.uint8), **self.model.dataset_meta}
+        info = {'img_path': '', **self.model.dataset_meta}
+        info['img'] = np.zeros((480, 640, 3), np.uint8)
         if crops:
             info.update(bbox=np.float32([[0, 0, 640, 480]]), bbox_score=np.ones(1, np.float32))
-        return default_batch_size(self.device, self.pipeline(info)['inputs'], crops=crops)
+        try:
+            inputs = self.pipeline(info)['inputs']
+        except Exception:  # a pipeline of somebody's own may want a real file
+            inputs = None
+        return default_batch_size(self.device, inputs, crops=crops)
 
     # ------------------------------------------------------------ stock's call
 

@@ -38,8 +38,8 @@ class BatchOptions:
         engine: What computes both networks: ``torch``, ``torch-compile``,
             ``onnxruntime``, ``openvino``, or ``auto``, the fastest of those that
             are installed and answer as PyTorch does.
-        engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``) or ONNX
-            Runtime's execution provider; None takes the CPU.
+        engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``), or ONNX
+            Runtime's execution providers with commas between; None takes the CPU.
         engine_file: ONNX file of the pose network, exported elsewhere, for
             ``onnxruntime`` and ``openvino``; None has it exported.
         engine_cache: Keep what an engine builds on disk, for the next start.

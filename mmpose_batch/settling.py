@@ -129,6 +129,7 @@ class Settling:
                 'batch sizes',
                 lambda: (measure_rates(run, host.at_a_time), True),
                 shape=shape,
+                at_a_time=host.at_a_time,
                 **settings,
             )
         except _FATAL:

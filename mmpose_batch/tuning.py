@@ -19,9 +19,7 @@ _LOSS = 0.9
 _SMALL_INPUT = 416 * 416
 
 
-def default_batch_size(
-    device: str | torch.device, inputs: torch.Tensor, *, crops: bool = False
-) -> int:
+def default_batch_size(device: str | torch.device, inputs: object, *, crops: bool = False) -> int:
     """Inputs in one pass that are fastest as a rule.
 
     On a CPU every layer costs a fixed time beside its work, and a batch that leaves
@@ -30,12 +28,14 @@ def default_batch_size(
 
     Args:
         device: Of the network.
-        inputs: One of its inputs, (3, h, w).
+        inputs: One of its inputs, (3, h, w); anything else is taken for large, unless
+            it is a crop.
         crops: Whether it is a person's crop and not a whole image.
     """
     if torch.device(device).type == 'cpu':
-        height, width = inputs.shape[-2:]
-        return 2 if height * width > _SMALL_INPUT else 16
+        if isinstance(inputs, torch.Tensor):
+            crops = inputs.shape[-2] * inputs.shape[-1] <= _SMALL_INPUT
+        return 16 if crops else 2
     return 64 if crops else 16
 
 

@@ -114,15 +114,19 @@ def test_what_a_full_disk_does_not_take_is_built_elsewhere(tmp_path, caplog):
 
     def build(folder: Path) -> None:
         places.append(folder.parent)
+        build_of('a', calls)(folder)
         if folder.parent == tmp_path:
             full_disk(folder)
-        build_of('a', calls)(folder)
 
     cache = EngineCache(tmp_path)
     for key in ('key', 'key', 'other'):
         assert (cache.entry(key, build) / 'engine.bin').read_text() == 'a'
     assert list(tmp_path.iterdir()) == []
-    assert calls == ['a', 'a']  # once for each key
+    assert len(calls) == 3  # the one that failed, and one for each key
+    assert places.count(tmp_path) == 1
+    cache.drop('key')
+    cache.entry('key', build)
+    assert len(calls) == 4
     assert caplog.text.count(f'engine cache: {tmp_path}: No space left on device; not kept') == 1
     assert cache.bytes_used > 0
 
@@ -130,6 +134,15 @@ def test_what_a_full_disk_does_not_take_is_built_elsewhere(tmp_path, caplog):
 def test_where_nothing_can_be_written_the_engine_is_the_one_to_fail(tmp_path):
     with pytest.raises(EngineError, match=r'cannot be written to .*: No space left on device'):
         EngineCache(tmp_path).entry('key', full_disk)
+
+
+def test_a_measurement_is_told_where_it_cannot_be_kept(tmp_path, monkeypatch):
+    cache = EngineCache(tmp_path / 'cache')
+    monkeypatch.setattr(cache, '_build', lambda entry, build: full_disk(entry))
+    monkeypatch.setattr('tempfile.gettempdir', lambda: full_disk(tmp_path))
+    assert cache.measurement('key', lambda: ({'a': 1.5}, True)) == {'a': 1.5}
+    with pytest.raises(EngineError, match=r'cannot be written to .*cache: No space left'):
+        cache.entry('key', full_disk)
 
 
 def test_a_whole_entry_can_be_dropped(tmp_path):

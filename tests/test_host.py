@@ -149,7 +149,7 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
     [
         pytest.param({}, id='none is there'),
         pytest.param({'openvino': lambda owner: Broken()}, id='one breaks'),
-        pytest.param({'openvino': builder(seconds=0.5)}, id='one is slow'),
+        pytest.param({'openvino': builder(seconds=1.0, parallel=1)}, id='one is slow'),
     ],
 )
 def test_auto_passes_over_what_does_not_help(install, model, builders):
@@ -262,7 +262,7 @@ def test_auto_takes_the_fastest(install, model, caplog):
 @torch.no_grad()
 def test_auto_times_an_engine_with_as_many_batches_as_in_a_run(install, model):
     """Each of two calls at a time takes longer than PyTorch's one; both together do not."""
-    install(torch=builder(seconds=0.3, parallel=1), openvino=builder(seconds=0.4))
+    install(torch=builder(seconds=0.6, parallel=1), openvino=builder(seconds=0.7))
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'

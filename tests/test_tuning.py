@@ -24,10 +24,13 @@ from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates, 
         ('cuda', (256, 192), True, 64),
         ('cuda:1', (640, 640), False, 16),
         (torch.device('cuda'), (288, 288), False, 16),
+        ('cpu', None, False, 2),
+        ('cpu', None, True, 16),
     ],
 )
 def test_the_rule_knows_the_device_and_the_size(device, size, crops, batch_size):
-    assert default_batch_size(device, torch.empty(3, *size), crops=crops) == batch_size
+    inputs = None if size is None else torch.empty(3, *size)
+    assert default_batch_size(device, inputs, crops=crops) == batch_size
 
 
 class Machine:

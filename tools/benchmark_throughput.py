@@ -9,7 +9,7 @@ r"""Images per second from files to results, and where the time goes, beside oth
 
 Every row runs in a process of its own. Every round runs each of them once over the same images, in
 turn, so that a machine whose speed drifts slows all of them alike. Rounds go on until the medians
-stand or the time is up; one that does not stand has a question mark. Ours read files and
+of the ratios stand or the time is up; what does not stand has a question mark. Ours read files and
 write lines of predictions; the others only read and infer.
 
 Written to --out-dir: benchmark.json with every sample, and plots; after Ctrl-C, what was measured

@@ -95,8 +95,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             rows.append(row(name, precision, outcome, reference))
         print(markdown_row(rows[-1]), flush=True)
-    if args.out_dir:
-        write_result(Path(args.out_dir), TOOL, args.command, [Table(HEADER, rows)])
+    try:
+        if args.out_dir:
+            write_result(Path(args.out_dir), TOOL, args.command, [Table(HEADER, rows)])
+    except OSError as error:
+        return fail(TOOL, 1, error)
     return 3 if failed else 0
 
 

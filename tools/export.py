@@ -85,7 +85,8 @@ def export(args: argparse.Namespace) -> list[str]:
     try:
         network, size = load_network(args.model, args.weights, scope)
     except (AttributeError, KeyError) as error:
-        raise ValueError(f'{args.model}: no config of {scope} ({error}); see --detector') from error
+        hint = '' if args.detector else '; see --detector'
+        raise ValueError(f'{args.model}: no config of {scope} ({error}){hint}') from error
     size = tuple(args.input_size[::-1]) if args.input_size else size
     torch.manual_seed(0)
     out = Path(args.out)

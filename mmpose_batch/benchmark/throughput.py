@@ -149,8 +149,10 @@ def flags(measurement: Measurement) -> str:
         **{name: getattr(contender.models, name) for name in _MODELS},
         'engine': report['engines']['pose']['engine'],
         'precision': report['engines']['pose']['precision'],
-        **{name: report[name] for name in ('batch_size', 'det_batch_size', 'num_workers')},
+        **{name: report[name] for name in ('batch_size', 'num_workers')},
+        # A number in place of what was asked for would have the engine built otherwise.
         **({'batch_size': 'auto'} if contender.settings.get('batch_size') == 'auto' else {}),
+        'det_batch_size': contender.settings.get('det_batch_size'),
         'num_threads': report['num_threads'],
         'cpu_affinity': contender.cpu_affinity,
     }

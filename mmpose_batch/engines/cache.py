@@ -52,7 +52,8 @@ class EngineCache:
         """Size of the entries that were asked for."""
         there = (entry for entry in self._used if entry.exists())  # others may clear the cache
         files = (path for entry in there for path in entry.iterdir())
-        return sum(path.stat().st_size for path in files)
+        spare = 0 if self._spare is None else self._spare.bytes_used
+        return sum(path.stat().st_size for path in files) + spare
 
     def entry(self, key: str, build: Callable[[Path], None]) -> Path:
         """The folder of one entry, built if it is not there.
@@ -66,16 +67,20 @@ class EngineCache:
         """
         entry = self.folder / key
         if not _intact(entry):
+            if self._spare is not None:  # not built twice, to fail once
+                return self._spare.entry(key, build)
             try:
                 self._build(entry, build)
             except OSError as error:
-                entry = self._do_without(key, build, error)
+                return self._do_without(key, build, error)
         self._used.add(entry)
         return entry
 
     def drop(self, key: str) -> None:
         """Forget an entry that is whole and yet of no use."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
+        if self._spare is not None:
+            self._spare.drop(key)
 
     def _build(self, entry: Path, build: Callable[[Path], None]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,9 +98,11 @@ class EngineCache:
         return Path(tempfile.mkdtemp(prefix=f'.{entry.name[:16]}-', dir=self.folder))
 
     def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
-        if self._spare is None:
-            logger.warning('engine cache: %s: %s; not kept', self.folder, error.strerror)
+        try:
             self._spare = NoCache()
+        except OSError:  # one full disk for everything
+            raise _nowhere(self.folder, error) from error
+        logger.warning('engine cache: %s: %s; not kept', self.folder, error.strerror or error)
         return self._spare.entry(key, build)
 
     def measurement(
@@ -111,7 +118,8 @@ class EngineCache:
             return json.loads((self.folder / key / _MEASURED).read_text())
         outcome, kept = measure()
         if kept:
-            self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
+            with suppress(EngineError):  # it is known, after all
+                self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
         return outcome
 
     def _sweep(self) -> None:
@@ -145,9 +153,11 @@ class NoCache(EngineCache):
         super().__init__(Path(self._temporary.name))
 
     def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
-        raise EngineError(
-            f'engine: cannot be written to {self.folder}: {error.strerror}'
-        ) from error
+        raise _nowhere(self.folder, error) from error
+
+
+def _nowhere(folder: Path, error: OSError) -> EngineError:
+    return EngineError(f'engine: cannot be written to {folder}: {error.strerror or error}')
 
 
 def default_folder() -> Path:

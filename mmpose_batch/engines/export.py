@@ -62,6 +62,8 @@ def export_onnx(
                 # The other exporter decomposes more and wants a package of its own.
                 dynamo=False,
             )
+    except OSError:  # a full disk is no fault of the network
+        raise
     except Exception as error:  # torch.onnx has no common class for what it raises
         raise ExportError(f'cannot be exported to ONNX: {_first_line(error)}') from error
 

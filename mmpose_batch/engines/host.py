@@ -268,7 +268,7 @@ class EngineHost:
         except ValueError as error:  # a device, say, which int8 asks for only now
             raise EngineError(str(error)) from error
         finally:
-            self._samples = []
+            self._samples, self._shape = [], None
 
     def _candidates(self) -> list[str]:
         if self.adopted is not None:
@@ -303,6 +303,8 @@ class EngineHost:
                     seconds[name] = shortest(self._samples[0].run, at_a_time)
                     continue
                 except Exception as error:  # PyTorch has run this batch
+                    if is_out_of_memory(error):
+                        raise  # a smaller batch may do
                     logger.warning('engine: %s: %s; passed over', name, error)
             complete = complete and not is_installed(name)
         return seconds, complete
@@ -451,7 +453,7 @@ class EngineHost:
         engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
             files,
             self._seam.normalization,
-            (self.options.device or 'CPUExecutionProvider').split(','),
+            [name.strip() for name in (self.options.device or 'CPUExecutionProvider').split(',')],
         )
         return self._fixed(engine)
 

@@ -111,16 +111,20 @@ class OpenVINOEngine:
         )
         for _ in range(2):
             entry = self._cache.entry(key, lambda folder: self._build(shape, pixels, folder))
-            blob = (entry / _BLOB).read_bytes()
             try:
+                blob = (entry / _BLOB).read_bytes()
                 # The settings are those of this import, not of the compilation.
                 return self._core.import_model(blob, self._device, self._settings)
+            except FileNotFoundError as error:  # another process mends this entry
+                refused = error
             except RuntimeError as error:  # compiled for another driver, say
                 if is_out_of_memory(error):
                     raise
                 self._cache.drop(key)
                 refused = error
-        raise EngineError('engine: openvino cannot read what it has compiled') from refused
+        raise EngineError(
+            f'engine: openvino cannot read what it has compiled, {entry}'
+        ) from refused
 
     def _build(self, shape: tuple[int, ...], pixels: bool, folder: Path) -> None:
         path = str(self._onnx_for(shape[2:]))

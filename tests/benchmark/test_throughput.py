@@ -190,7 +190,7 @@ def test_flags_are_those_of_the_tool():
     chosen.report |= {
         'engines': {'pose': {'engine': 'openvino', 'precision': 'bf16'}},
         'batch_size': 4,
-        'det_batch_size': None,
+        'det_batch_size': 16,  # chosen, not asked for
         'num_workers': 2,
         'num_threads': 1,
     }
