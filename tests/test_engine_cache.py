@@ -136,6 +136,25 @@ def test_where_nothing_can_be_written_the_engine_is_the_one_to_fail(tmp_path):
         EngineCache(tmp_path).entry('key', full_disk)
 
 
+def test_what_one_entry_is_built_from_lies_beside_it(tmp_path, caplog):
+    cache = EngineCache(tmp_path)
+    calls: list[str] = []
+
+    def full(folder: Path, text: str) -> None:
+        build_of(text, calls)(folder)
+        if folder.parent == tmp_path:
+            full_disk(folder)
+
+    def outer(folder: Path) -> None:
+        inner = cache.entry('inner', lambda folder: full(folder, 'inner'))
+        assert (inner / 'engine.bin').read_text() == 'inner'
+        full(folder, 'outer')
+
+    cache.entry('outer', outer)
+    assert calls == ['inner', 'inner', 'outer', 'outer']
+    assert caplog.text.count('not kept') == 1
+
+
 def test_a_measurement_is_told_where_it_cannot_be_kept(tmp_path, monkeypatch):
     cache = EngineCache(tmp_path / 'cache')
     monkeypatch.setattr(cache, '_build', lambda entry, build: full_disk(entry))

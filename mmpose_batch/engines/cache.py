@@ -98,11 +98,12 @@ class EngineCache:
         return Path(tempfile.mkdtemp(prefix=f'.{entry.name[:16]}-', dir=self.folder))
 
     def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
-        try:
-            self._spare = NoCache()
-        except OSError:  # one full disk for everything
-            raise _nowhere(self.folder, error) from error
-        logger.warning('engine cache: %s: %s; not kept', self.folder, error.strerror or error)
+        if self._spare is None:  # the build of another entry, within this one's, may have made it
+            try:
+                self._spare = NoCache()
+            except OSError:  # one full disk for everything
+                raise _nowhere(self.folder, error) from error
+            logger.warning('engine cache: %s: %s; not kept', self.folder, error.strerror or error)
         return self._spare.entry(key, build)
 
     def measurement(
