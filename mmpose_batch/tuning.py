@@ -33,9 +33,9 @@ def default_batch_size(device: str | torch.device, inputs: object, *, crops: boo
         crops: Whether it is a person's crop and not a whole image.
     """
     if torch.device(device).type == 'cpu':
-        if isinstance(inputs, torch.Tensor):
-            crops = inputs.shape[-2] * inputs.shape[-1] <= _SMALL_INPUT
-        return 16 if crops else 2
+        known = isinstance(inputs, torch.Tensor)
+        small = inputs.shape[-2] * inputs.shape[-1] <= _SMALL_INPUT if known else crops
+        return 16 if small else 2
     return 64 if crops else 16
 
 

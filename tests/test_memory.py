@@ -10,35 +10,34 @@ import pytest
 from factories import TOOLS, Models
 from fidelity import synthetic_image
 
+from mmpose_batch.benchmark.memory import STATUS
+
 # Peak resident memory on ten times the images, at most this much more.
 GROWTH = 1.05
 
-
-# Linux's ru_maxrss of a child is never below that of this process; its own VmHWM is its alone.
-STATUS = Path('/proc/self/status')
-# Runs a tool, and writes what the kernel says of its process at the end.
+# Runs a tool, and writes what its process held. (As a child's, Linux tells no less than ours.)
 WRAPPER = """
 import atexit, pathlib, runpy, sys
-_, status, copy, *sys.argv = sys.argv
-atexit.register(lambda: pathlib.Path(copy).write_text(pathlib.Path(status).read_text()))
+from mmpose_batch.benchmark.memory import peak_resident
+_, out, *sys.argv = sys.argv
+atexit.register(lambda: pathlib.Path(out).write_text(str(peak_resident())))
 sys.path.insert(0, sys.argv[0].rpartition('/')[0])
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
 def peak_memory(arguments: list[str], folder: Path) -> int:
-    """Peak resident memory of the tool in a process of its own, in KiB."""
-    copy = folder / 'status'
+    """Peak resident memory of the tool in a process of its own, in bytes."""
+    out = folder / 'peak'
     tool = str(TOOLS / 'batch_infer.py')
     subprocess.run(
-        [sys.executable, '-c', WRAPPER, str(STATUS), str(copy), tool, *arguments],
+        [sys.executable, '-c', WRAPPER, str(out), tool, *arguments],
         stdout=subprocess.DEVNULL,
         # For networks this small several threads cost more than they do.
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         check=True,
     )
-    lines = dict(line.split(':', 1) for line in copy.read_text().splitlines())
-    return int(lines['VmHWM'].split()[0])
+    return int(out.read_text())
 
 
 def photo_folder(folder: Path, count: int) -> Path:
@@ -69,5 +68,5 @@ def test_peak_memory_on_5000_images_is_that_on_500(
             [str(photos), '--out-dir', str(out), '--quiet', *getattr(models, kind)], tmp_path
         )
         assert len((out / 'predictions.jsonl').read_text().splitlines()) == count
-    print(f'{kind}: peak {peaks[500] / 1024:.0f} MiB on 500, {peaks[5000] / 1024:.0f} on 5000')
+    print(f'{kind}: peak {peaks[500] / 2**20:.0f} MiB on 500, {peaks[5000] / 2**20:.0f} on 5000')
     assert peaks[5000] <= GROWTH * peaks[500]

@@ -2,9 +2,7 @@
 
 import os
 import platform
-from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..cores import available_cores
@@ -26,16 +24,8 @@ def describe_machine() -> dict[str, Any]:
         'memory': os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'),
         'gpus': gpus,
         'system': f'{platform.system()}, Python {platform.python_version()}',
-        'versions': {**versions(), **_more_versions()},
+        'versions': versions() | versions(_MORE_VERSIONS),
     }
-
-
-def _more_versions() -> dict[str, str]:
-    found = {}
-    for name in _MORE_VERSIONS:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def noise() -> str | None:

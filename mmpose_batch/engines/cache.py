@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -193,10 +193,10 @@ def entry_key(network: str, **settings: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def versions() -> dict[str, str]:
-    """Of the libraries that have a part in an entry and are installed."""
+def versions(names: Sequence[str] = _VERSIONS) -> dict[str, str]:
+    """Of some libraries that are installed; by default those that have a part in an entry."""
     found = {}
-    for name in _VERSIONS:
+    for name in names:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
