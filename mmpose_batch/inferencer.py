@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -490,12 +490,16 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
-        if len(bboxes) > 1 and StandardCrops.fits(self.pipeline, info['img']):
-            return StandardCrops(self.pipeline)(info, bboxes)
+        if StandardCrops.fits(self.pipeline, info['img']):
+            return self._standard_crops(info, bboxes)
         return [
             self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
             for bbox in bboxes
         ]
+
+    @cached_property
+    def _standard_crops(self) -> StandardCrops:
+        return StandardCrops(self.pipeline)
 
     def _persons(self, image: ImageInFlight) -> np.ndarray:
         """Boxes (N, 5) of one image: given, detected, or the whole image."""

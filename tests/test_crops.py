@@ -44,7 +44,7 @@ def assert_same(one, other) -> None:
         assert one == other
 
 
-@pytest.mark.parametrize('count', [1, 2, 60])
+@pytest.mark.parametrize('count', [0, 1, 2, 60])
 @pytest.mark.parametrize('size', [(48, 64), (192, 256), (33, 21)])
 @pytest.mark.parametrize('udp', [False, True])
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
@@ -52,10 +52,29 @@ def test_every_person_is_the_pipelines(count, size, udp, dtype):
     steps, persons = pipeline(size, udp), boxes(count, dtype)
     info = {'img': image(), 'img_path': 'a.jpg', **META}
     found = StandardCrops(steps)(info, persons)
+    assert_packed_as_by(steps, info, persons, found)
+
+
+@pytest.mark.parametrize('meta_keys', [None, ('img_path', 'input_size', 'input_scale')])
+def test_one_image_leaves_nothing_to_the_next(meta_keys):
+    steps = pipeline()
+    if meta_keys:
+        steps.transforms[-1] = PackPoseInputs(meta_keys=meta_keys)
+    crops = StandardCrops(steps)
+    for path, img, persons in (
+        ('a.jpg', image(), boxes(3)),
+        ('b.jpg', image()[:90, :70], boxes(1)),
+        (None, image()[:30], boxes(2, np.float64)),
+    ):
+        info = {'img': img, 'img_path': path, **META}
+        assert_packed_as_by(steps, info, persons, crops(info, persons))
+
+
+def assert_packed_as_by(steps, info, persons, found) -> None:
     expected = [
         steps({**info, 'bbox': person[None, :4], 'bbox_score': person[4:5]}) for person in persons
     ]
-    assert len(found) == count
+    assert len(found) == len(persons)
     for ours, stocks in zip(found, expected, strict=True):
         assert ours.keys() == stocks.keys()
         assert_same(ours['inputs'], stocks['inputs'])
