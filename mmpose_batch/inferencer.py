@@ -359,6 +359,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
             InputError: A bad input, with ``on_error='raise'``.
         """
         with self._lock:
+            if source.camera or call.batch_size == 1:
+                self.host.prefer_latency()
+            if source.camera and self.detector is not None:
+                self.detector.host.prefer_latency()
             wanted = 1 if source.camera else self.wants_samples(call)
             if self.wants_samples(call):
                 frames = iter(source.frames)

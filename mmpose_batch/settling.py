@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -105,6 +106,9 @@ class Settling:
             host.settle()
         for name in self._to_measure(hosts, asked):
             self.batch_sizes[name] = self._measure(hosts[name], name, steps[name], settings)
+        for name in self._seen:
+            run = self._run_of(name, steps[name])
+            hosts[name].warm_up(partial(run, self.batch_size(name, asked[name])))
         self._sampled = True
         self._seen = {}
 
@@ -112,17 +116,22 @@ class Settling:
         names = [name for name in hosts if asked[name] == 'auto']
         return [name for name in names if name not in self.batch_sizes]
 
+    def _run_of(self, name: str, step: Step) -> Callable[[int], None]:
+        """Runs a batch of so many inputs like the first that was seen."""
+        inputs, sample = self._seen[name]['inputs'], self._seen[name]['data_samples']
+
+        def run(size: int) -> None:
+            step([{'inputs': inputs, 'data_samples': copy.deepcopy(sample)} for _ in range(size)])
+
+        return run
+
     def _measure(self, host: EngineHost, name: str, step: Step, settings: dict[str, Any]) -> int:
         """The fastest batch size of a network, for inputs like the first that was seen."""
         packed = self._seen.get(name)
         if packed is None:
             logger.warning('batch size: nobody in the first images to measure with; %d', SAMPLES)
             return SAMPLES
-        inputs, sample = packed['inputs'], packed['data_samples']
-
-        def run(size: int) -> None:
-            step([{'inputs': inputs, 'data_samples': copy.deepcopy(sample)} for _ in range(size)])
-
+        inputs, run = packed['inputs'], self._run_of(name, step)
         shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else ()
         try:
             measured = host.remember(

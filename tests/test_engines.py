@@ -134,6 +134,47 @@ def test_torch_compile_answers_as_torch(top_down):
 
 
 @pytest.mark.slow
+def test_torch_compile_meets_its_sizes_before_the_first_result(top_down):
+    ours = top_down.ours(engine='torch-compile', batch_size=4, self_check=False)
+    results = ours([picture(120, 90, seed, persons=seed % 4) for seed in range(12)])
+    next(results)
+    compiled = counters['stats']['unique_graphs']
+    list(results)  # the last batch is not full
+    assert counters['stats']['unique_graphs'] == compiled
+
+
+def test_torch_compile_fills_up_to_a_size_that_it_has(monkeypatch):
+    sizes, memory = [], 100
+
+    def compiled(inputs: torch.Tensor) -> tuple[torch.Tensor]:
+        if len(inputs) > memory:
+            raise MemoryError
+        sizes.append(len(inputs))
+        return (inputs.clone(),)
+
+    monkeypatch.setattr(torch, 'compile', lambda function, **_: compiled)
+    engine = TorchCompileEngine(nn.Conv2d(3, 4, 3), Normalization(PoseDataPreprocessor()), 'fp32')
+
+    def run(count: int) -> None:
+        assert len(engine(torch.zeros(count, 3, 8, 8))[0]) == count
+
+    for count in (3, 16):
+        run(count)
+    engine.keep_sizes = True
+    for count in (1, 5, 16, 17):
+        run(count)
+    assert sizes == [4, 16, 4, 16, 16, 32]
+    memory = 8  # what has gone well before does so no longer
+    for count in (16, 17):
+        with pytest.raises(MemoryError):
+            run(count)
+    sizes.clear()
+    for count in (8, 5, 2):
+        run(count)
+    assert sizes == [8, 8, 4]
+
+
+@pytest.mark.slow
 def test_more_shapes_than_pytorch_allows_are_compiled():
     class Small(nn.Conv2d):
         def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor]:

@@ -237,9 +237,38 @@ def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, mo
     ],
 )
 def test_auto_asks_only_engines_that_do_the_precision(install, model, precision, candidates):
-    install()
+    install(openvino=builder())
     options = EngineOptions(engine='auto', precision=precision, cache=False)
     assert EngineHost(model, options)._candidates() == candidates
+
+
+@pytest.mark.parametrize(('there', 'on_cuda'), [({}, False), ({'openvino': builder()}, True)])
+def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypatch, there, on_cuda):
+    """On a CPU that has OpenVINO or ONNX Runtime it is not worth its half minute."""
+    install(**there)
+    monkeypatch.setattr(EngineHost, '_on_cuda', on_cuda)
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    assert 'torch-compile' in owner._candidates()
+
+
+@pytest.mark.parametrize(
+    ('engine', 'on_cuda', 'there', 'provider'),
+    [
+        ('auto', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CUDA'),
+        ('auto', True, ['CPUExecutionProvider'], 'CPU'),
+        ('auto', False, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
+        ('onnxruntime', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
+    ],
+)
+def test_auto_lets_onnx_runtime_use_the_gpu_that_the_model_is_on(
+    install, model, monkeypatch, engine, on_cuda, there, provider
+):
+    runtime = pytest.importorskip('onnxruntime')
+    install(onnxruntime=builder())
+    monkeypatch.setattr(EngineHost, '_on_cuda', on_cuda)
+    monkeypatch.setattr(runtime, 'get_available_providers', lambda: there)
+    owner = EngineHost(model, EngineOptions(engine=engine, cache=False))
+    assert owner._provider() == f'{provider}ExecutionProvider'
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
@@ -324,12 +353,104 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
 
 
 @torch.no_grad()
+def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, model, caplog):
+    """Eager PyTorch answers differently in bf16 too, and OpenVINO is quicker in fp32."""
+
+    def build(owner: EngineHost) -> Callable:
+        exact = Quick(owner._seam.by_torch)
+        if owner.options.precision == 'fp32':
+            return exact
+        return lambda inputs: [output.roll(30, -1) for output in exact(inputs)]
+
+    install(openvino=build, torch=build)
+    owner = EngineHost(model, EngineOptions(engine='auto', precision='bf16', cache=False))
+    owner._candidates = lambda: ['openvino']
+    owner.test_step(run_of(model))
+    assert (owner.report['engine'], owner.report['precision']) == ('openvino', 'fp32')
+    assert owner.report['self_check']['px'] == 0
+    assert 'none does bf16 here; in fp32, then' in caplog.text
+
+
+@torch.no_grad()
 def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, caplog):
     install()
     owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')
-    assert 'none does int8 here; torch in fp32' in caplog.text
+    assert 'none does int8 here; in fp32, then' in caplog.text
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('precision', 'self_check', 'compared'),
+    [('fp32', True, False), ('bf16', True, True), ('bf16', False, False)],
+)
+def test_eager_pytorch_is_compared_where_it_is_not_the_reference(
+    install, model, precision, self_check, compared
+):
+    install(torch=builder())
+    options = EngineOptions(precision=precision, cache=False, self_check=self_check)
+    owner = EngineHost(model, options)
+    assert owner.wants_samples == compared
+    owner.test_step(run_of(model))
+    assert ('self_check' in owner.report) == compared
+
+
+@torch.no_grad()
+def test_eager_pytorch_that_answers_differently_is_refused(install, model):
+    install(
+        torch=lambda owner: (
+            lambda inputs: [output.roll(30, -1) for output in owner._seam.by_torch(inputs)]
+        )
+    )
+    owner = EngineHost(model, EngineOptions(precision='bf16', cache=False))
+    with pytest.raises(EngineError, match='torch in bf16 answers differently'):
+        owner.test_step(run_of(model))
+
+
+@torch.no_grad()
+def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, top_down):
+    built = []
+
+    def build(owner: EngineHost) -> Fake:
+        built.append((owner.parallel, owner.options.latency))
+        return Fake(owner._seam.by_torch, parallel=owner.parallel)
+
+    install(openvino=build)
+    options = EngineOptions(engine='openvino', cache=False)
+    owner = EngineHost(top_down.stock().model, options)
+    for _ in range(2):
+        owner.prefer_latency()
+    assert built == [(2, False), (1, True)]
+    assert owner.parallel == 1
+    model = top_down.stock().model
+    other = EngineHost(model, options)
+    other.test_step(run_of(model))
+    other.prefer_latency()
+    assert (other.parallel, other.at_a_time) == (2, 2)
+
+
+@pytest.mark.parametrize('error', [None, MemoryError(), RuntimeError('no compiler')])
+def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, error):
+    install(openvino=builder())
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    ran = []
+
+    def run() -> None:
+        ran.append(1)
+        if error is not None:
+            raise error
+
+    owner.warm_up(run)
+    assert not ran  # this one has one file for all sizes
+    owner._seam.engine.keep_sizes = False
+    if isinstance(error, RuntimeError):
+        with pytest.raises(EngineError, match='no compiler'):
+            owner.warm_up(run)
+    else:
+        owner.warm_up(run)
+        assert owner._seam.engine.keep_sizes
+    assert ran
 
 
 def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):

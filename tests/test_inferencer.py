@@ -903,7 +903,7 @@ def test_a_detector_that_fails_on_one_image_fails_that_image_only(top_down, monk
 @pytest.mark.parametrize('kind', KINDS)
 def test_bf16_runs_on_a_cpu_and_moves_keypoints_a_little(one_stage, top_down, ours, kind):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
-    lower = model.ours(precision='bf16')
+    lower = model.ours(precision='bf16', self_check=False)
     assert lower.options.precision == 'bf16'
     images = [image for image in PICTURES if image[0, 0, 0]]
     options = {'return_datasamples': True}
@@ -1002,3 +1002,11 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
     next(results)
     assert Camera.count <= 5
     results.close()
+
+
+def test_one_at_a_time_is_built_for_latency(one_stage):
+    """Two batches at a time would give each one half of the cores."""
+    for batch_size, parallel in ((1, 1), (4, 2)):
+        inferencer = one_stage.ours(engine='openvino', batch_size=8)
+        list(inferencer([picture(60, 90)], batch_size=batch_size))
+        assert inferencer.host.at_a_time == parallel

@@ -69,6 +69,8 @@ class OurDetector:
         report={},
         note_memory=print,
         settle=dict,
+        prefer_latency=dict,
+        warm_up=id,
     )
 
     def __init__(self) -> None:

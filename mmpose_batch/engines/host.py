@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from ..batching import one_line
 from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
 from . import EngineError
@@ -123,7 +124,11 @@ class EngineHost:
         self._samples: list[Sample] = []
         self._shape: tuple[int, ...] | None = None  # of the first of them
         self._seam: Seam | None = None
-        if options.engine == 'torch' or (options.engine == 'auto' and not has_seam(model)):
+        unchecked = options.precision == 'fp32' or not options.self_check
+        if options.engine == 'torch' and (unchecked or not has_seam(model)):
+            self._take_torch()
+            return
+        if options.engine == 'auto' and not has_seam(model):
             self._take_torch()
             return
         if not has_seam(model):
@@ -161,6 +166,14 @@ class EngineHost:
         return open_cache(self.options.cache)
 
     @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self._device.type == 'cuda'
+
+    @property
     def bytes_on_disk(self) -> int:
         """Size of the files that the engine was built to and is loaded from."""
         return 0 if self._seam is None else self._cache.bytes_used
@@ -194,7 +207,8 @@ class EngineHost:
     @property
     def _is_compared(self) -> bool:
         options = self.options
-        return options.self_check or options.engine == 'auto' or options.precision == 'int8'
+        wants_inputs = options.engine in ('auto', 'torch-compile') or options.precision == 'int8'
+        return options.self_check or wants_inputs
 
     # ------------------------------------------------------------------- running
 
@@ -233,6 +247,32 @@ class EngineHost:
                 if not is_out_of_memory(error):
                     raise
                 logger.warning('engine: no memory for the first batch; a smaller one settles it')
+
+    def prefer_latency(self) -> None:
+        """Have batches run one at a time, each as fast as can be; too late once one has run."""
+        with self._lock:
+            if self.settled or self.parallel == 1:
+                return
+            self.parallel = 1
+            self.options = replace(self.options, latency=True)
+            if self._seam.engine != self._seam.by_torch:
+                self._seam.engine = self._build(self.options.engine)
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """Have an engine that compiles for every batch size do so now, and then keep to it.
+
+        Args:
+            run: Runs a batch of the size of this run.
+        """
+        engine = self._seam and self._seam.engine
+        if not hasattr(engine, 'keep_sizes'):
+            return
+        try:
+            run()
+        except Exception as error:
+            if not is_out_of_memory(error):  # then the run halves its batches
+                raise EngineError(f'engine: {one_line(error)}') from error
+        engine.keep_sizes = True
 
     def note_memory(self, batch_size: int) -> None:
         """Say, and report, that the memory holds no larger batches."""
@@ -275,7 +315,9 @@ class EngineHost:
             return [self.adopted]
         names = ['openvino', 'onnxruntime']
         if self.options.file is None:
-            names.insert(0, 'torch')
+            # Half a minute or more of compiling, for nothing where a CPU has the others.
+            compiled = self._on_cuda or not any(map(is_installed, names))
+            names = ['torch', *(['torch-compile'] if compiled else []), *names]
         return [name for name in names if self.options.precision in PRECISIONS_OF[name]]
 
     def _choose(self) -> None:
@@ -288,8 +330,13 @@ class EngineHost:
                 return
         if self._given is not None:
             raise EngineError(f'engine: neither openvino nor onnxruntime runs {self.options.file}')
-        logger.warning('engine: none does %s here; torch in fp32', self.options.precision)
-        self.report = {'precision': 'fp32'}
+        if self.options.precision != 'fp32':
+            logger.warning('engine: none does %s here; in fp32, then', self.options.precision)
+            self.options = replace(self.options, precision='fp32')
+            self.report = {'engine': 'auto', 'precision': 'fp32'}
+            self._choose()
+            return
+        logger.warning('engine: none does; torch as it is')
         self._seam.engine = self._seam.by_torch
         self._take('torch', self._seam.engine)
 
@@ -329,7 +376,7 @@ class EngineHost:
             measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
             settings: That it depends on, beside those of the engine and the device.
         """
-        device = next(self._model.parameters()).device
+        device = self._device
         settings |= {
             'options': asdict(self.options),
             'engine': self.report['engine'],
@@ -453,9 +500,16 @@ class EngineHost:
         engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
             files,
             self._seam.normalization,
-            [name.strip() for name in (self.options.device or 'CPUExecutionProvider').split(',')],
+            [name.strip() for name in (self.options.device or self._provider()).split(',')],
         )
         return self._fixed(engine)
+
+    def _provider(self) -> str:
+        """The GPU's, where the model is on one and the choice is free."""
+        available = import_module('onnxruntime').get_available_providers()
+        cuda = 'CUDAExecutionProvider'
+        free = self.options.engine == 'auto' and self._on_cuda
+        return cuda if free and cuda in available else 'CPUExecutionProvider'
 
     def _torch(self) -> Engine:
         return TorchEngine(self._seam.network, self._seam.normalization, self.options.precision)

@@ -1,5 +1,6 @@
 """torch.compile: PyTorch's own compiler, with batches of constant shape."""
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import torch
@@ -22,12 +23,18 @@ class TorchCompileEngine:
         network: On its device.
         normalization: Compiled into the network.
         precision: ``fp32``, ``bf16`` or ``fp16``.
+
+    Attributes:
+        keep_sizes: Whether a smaller batch is filled up to a size that is compiled,
+            rather than to the next power of two, which may have to be.
     """
 
     name = 'torch-compile'
     parallel = 1
 
     def __init__(self, network: Network, normalization: Normalization, precision: str) -> None:
+        self.keep_sizes = False
+        self._compiled: defaultdict[tuple, set[int]] = defaultdict(set)
         self._device = next(network.parameters()).device
         self._dtype = _DTYPES.get(precision)
         on_cpu = self._device.type == 'cpu'
@@ -47,9 +54,15 @@ class TorchCompileEngine:
         """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
         count = len(inputs)
         function: Callable = self._pixels if inputs.dtype == torch.uint8 else self._floats
-        inputs = fill_up(inputs, next_power_of_two(count))
+        compiled = self._compiled[inputs.dtype, *inputs.shape[1:]]
+        size = next_power_of_two(count)
+        if self.keep_sizes:
+            size = min((other for other in compiled if other >= count), default=size)
+        inputs = fill_up(inputs, size)
+        compiled.discard(size)  # until it has run: memory may not hold it any more
         half = torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None)
         with half, torch._dynamo.config.patch(_MANY):
             outputs = function(inputs)
+        compiled.add(size)
         # CUDA graphs write the next batch's outputs over this one's.
         return [output[:count].float().clone() for output in outputs]
