@@ -66,6 +66,7 @@ def test_how_it_was_measured_is_written(models, two_photos, tmp_path, played, mo
     settings = {'rounds': 2, 'max_rounds': 3, 'interval': 0.2, 'time_limit': 90.0}
     assert content['settings'] == {'images': 3, **settings}
     assert content['warning'] == 'the machine is busy'
+    assert not content['cut_off']
     assert 'rates.png' in content['plots']
     assert [len(row['samples']) for row in content['rows']] == [3, 3]
 
@@ -76,7 +77,10 @@ def test_ctrl_c_in_the_rounds_keeps_what_was_measured(models, two_photos, tmp_pa
     assert not (tmp_path / 'benchmark.json').exists()
     played += [1.0, 0.5, 1.0]
     assert benchmark(*arguments).status == 130
-    assert [row['rates'] for row in read(tmp_path)['rows']] == [[2.0, 2.0], [4.0]]
+    content = read(tmp_path)
+    assert [row['rates'] for row in content['rows']] == [[2.0, 2.0], [4.0]]
+    assert [row['ratios'] for row in content['rows']] == [[1.0, 1.0], [2.0]]
+    assert content['cut_off']
 
 
 def test_a_plot_that_fails_loses_no_sample(models, two_photos, tmp_path, played, monkeypatch):

@@ -198,7 +198,8 @@ def run(args: argparse.Namespace) -> int:
             tell(f'warning: {warning}')
         reference = args.against[0] if args.against else None
         keep = partial(write, args, images=len(images), warning=warning)
-        measured = measure(rows, images, stopping, reference, ann_file, tell, keep)
+        cut_off = partial(keep, cut_off=True)
+        measured = measure(rows, images, stopping, reference, ann_file, tell, cut_off)
     failed = [row for row in measured if row.failure is not None]
     if len(failed) == len(measured):
         return fail(TOOL, 1, failed[-1].failure)
@@ -311,7 +312,11 @@ def find_images(
 
 
 def write(
-    args: argparse.Namespace, measured: 'Sequence[Measurement]', images: int, warning: str | None
+    args: argparse.Namespace,
+    measured: 'Sequence[Measurement]',
+    images: int,
+    warning: str | None,
+    cut_off: bool = False,
 ) -> None:
     """Write every sample, and the plots, if there is a folder for them.
 
@@ -320,6 +325,7 @@ def write(
         measured: The rows.
         images: Of a round.
         warning: What was wrong with the machine, if anything.
+        cut_off: Whether a signal ended the rounds.
     """
     if not args.out_dir:
         return
@@ -331,7 +337,12 @@ def write(
     rows = [measurement.as_dict() for measurement in measured]
     shown = tables(measured) + failures(measured)
     settings = {name: getattr(args, name) for name in ROUNDS}
-    more = {'settings': {'images': images, **settings}, 'warning': warning, 'rows': rows}
+    more = {
+        'settings': {'images': images, **settings},
+        'warning': warning,
+        'cut_off': cut_off,
+        'rows': rows,
+    }
     write_result(folder, TOOL, args.command, shown, **more)
     plots = plot_all(measured, folder)
     add_plots(folder, plots)

@@ -104,6 +104,7 @@ def read_section(name: str, folder: Path, pictures: str) -> Section:
     try:
         content = orjson.loads((folder / RESULT).read_bytes())
         parts = [_machine(content['machine']), _command(content['command'])]
+        parts += ['A signal ended these rounds.'] if content.get('cut_off') else []
         parts += [Table(**table).markdown() for table in content['tables']]
         plots = {f'{pictures}/{name}-{plot}': folder / plot for plot in content['plots']}
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 # Channels, side and images of convolutions to try: between them lies what caches like best.
 _CONVOLUTIONS = ((128, 40, 4), (256, 20, 8), (256, 40, 2), (512, 16, 8))
-_REPEATS = 3
+_REPEATS = 5
 
 
 class Probe:
@@ -118,12 +119,16 @@ def measure_limits(
     if not all(probe.groups for probe in probes.values()):
         return {}
     hosts = inferencer.hosts
-    seconds = sum(replay(probe, hosts[name]) for name, probe in probes.items())
     flop = sum(count_flop(probe, hosts[name]) for name, probe in probes.items()) / images
-    best = best_rate(hosts['pose'].report['precision'], next(inferencer.model.parameters()).device)
+    device = next(inferencer.model.parameters()).device
+    rates, seconds = [], []
+    for _ in range(_REPEATS):  # in turn, so that a machine whose speed drifts slows both
+        rates.append(best_rate(hosts['pose'].report['precision'], device))
+        seconds.append(sum(replay(probe, hosts[name]) for name, probe in probes.items()))
+    best = None if None in rates else median(rates)
     return {
         'network_share': probes['pose'].seconds / steps.seconds,
-        'network_only': images / seconds,
+        'network_only': images / median(seconds),
         'flop': flop,
         'best_rate': best,
         'limit': None if best is None else best / flop,
@@ -140,14 +145,11 @@ def replay(probe: Probe, host: EngineHost) -> float:
         for feature in features:
             head.forward(feature)
 
-    times = []
     with ThreadPoolExecutor(host.at_a_time) as pool:
-        for _ in range(_REPEATS):
-            start = time.perf_counter()
-            list(pool.map(compute, probe.groups))
-            _wait_for_device()
-            times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
+        start = time.perf_counter()
+        list(pool.map(compute, probe.groups))
+        _wait_for_device()
+        return time.perf_counter() - start
 
 
 @torch.no_grad()

@@ -107,8 +107,9 @@ _FILE_WIDTH = 160
 
 HEADER = (
     *('', 'images/s', 'ratio (interval)', 'persons/s', 'persons', 'AP', 'network only'),
-    *('of the limit', 'memory', 'first result'),
+    'of the limit',
 )
+NEEDS = ('what it needs', 'memory', 'loaded', 'first result', 'engine files', 'one image alone')
 
 
 def cells(measurement: Measurement) -> list[str]:
@@ -132,7 +133,6 @@ def cells(measurement: Measurement) -> list[str]:
         '' if measurement.ap is None else f'{measurement.ap:.3f}',
         '' if network is None else f'{network:.2f}',
         '' if None in (network, limit) else f'{network / limit:.0%}',
-        *_start_cells(measurement),
     ]
 
 
@@ -140,27 +140,36 @@ def _mark(settled: bool) -> str:
     return '' if settled else ' ?'
 
 
-def _start_cells(measurement: Measurement) -> list[str]:
-    """Memory and time to the first result, but of those whose files are made at every start.
+def needs_cells(measurement: Measurement) -> list[str]:
+    """One row of the table of needs; empty for those whose files are made at every start.
 
     With the memory of a GPU comes how busy that was.
     """
     peak = measurement.report.get('peak_memory')
-    if peak is None or measurement.contender.system in NEED_BOXES:
-        return ['', '']
+    if measurement.failure or peak is None or measurement.contender.system in NEED_BOXES:
+        return []
     gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
     busy = [s['gpu_utilization'] for s in measurement.samples if 'gpu_utilization' in s]
     gpu += f', {median(busy):.0f}% busy' if busy else ''
-    first = f'{measurement.start["first_result"]:.1f} s'
-    return [f'{peak["resident"] / 2**20:.0f} MiB{gpu}', first]
+    files = measurement.report.get('engine_bytes')
+    return [
+        measurement.contender.name,
+        f'{peak["resident"] / 2**20:.0f} MiB{gpu}',
+        *(f'{measurement.start[name]:.1f} s' for name in ('load', 'first_result')),
+        f'{files / 2**20:.1f} MiB' if files else '',
+        '' if isnan(measurement.latency) else f'{measurement.latency * 1e3:.0f} ms',
+    ]
 
 
 def tables(measurements: Sequence[Measurement]) -> list[Table]:
-    """Figures, and where the time went."""
+    """Figures, what they took, and where the time went."""
     found = [Table(HEADER, [cells(measurement) for measurement in measurements])]
-    stages = [row for row in map(stage_cells, measurements) if row]
-    if stages:
-        found.append(Table(('part of the time', *STAGES.values()), stages))
+    for header, of_row in (
+        (NEEDS, needs_cells),
+        (('part of the time', *STAGES.values()), stage_cells),
+    ):
+        if rows := [row for row in map(of_row, measurements) if row]:
+            found.append(Table(header, rows))
     return found
 
 
@@ -171,7 +180,7 @@ def failures(measurements: Sequence[Measurement]) -> list[Table]:
 
 
 def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
-    """Print figures and where the time went."""
+    """Print the tables, who failed, and whether all has settled."""
     console = console or _console()
     for table in tables(measurements):
         print_table(table, console)

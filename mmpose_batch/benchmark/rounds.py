@@ -95,7 +95,7 @@ class Rounds:
 
 def run_rounds(
     runs: Mapping[str, Callable[[], float | None]],
-    references: Mapping[str, str],
+    rounds: Rounds,
     stopping: Stopping,
     done: Callable[[int, str, float], None] = lambda number, name, rate: None,
 ) -> Rounds:
@@ -104,11 +104,14 @@ def run_rounds(
     Args:
         runs: Name to what runs one round and returns its rate; None where it failed,
             and is out.
-        references: Name to the one that its ratios are taken to.
+        rounds: With its references; is filled, so that what is cut off is not lost.
         stopping: When to stop.
         done: Is told round, name and rate.
+
+    Returns:
+        The rounds.
     """
-    rounds = Rounds({name: [] for name in runs}, dict(references))
+    rounds.rates = {name: [] for name in runs}
     start = time.monotonic()
     for number in range(1, stopping.most_rounds + 1):
         for name in list(rounds.rates):

@@ -8,7 +8,7 @@ from functools import partial
 from .contenders import DETECTOR, OURS, Contender, Models, references
 from .process import ContenderError, ContenderProcess
 from .report import Measurement
-from .rounds import Stopping, run_rounds
+from .rounds import Rounds, Stopping, run_rounds
 from .work import Image
 
 Tell = Callable[[str], None]
@@ -51,13 +51,13 @@ def measure(
                 by_name[name].failure = str(error)
                 tell(f'{name}: {error}')
                 return None
-            by_name[name].rates.append(len(images) / by_name[name].samples[-1]['seconds'])
-            return by_name[name].rates[-1]
+            return len(images) / by_name[name].samples[-1]['seconds']
 
+        rounds = Rounds(references=references(contenders, reference))
         try:
-            rounds = run_rounds(
+            run_rounds(
                 {name: partial(run, name) for name in running},
-                references(contenders, reference),
+                rounds,
                 stopping,
                 lambda number, name, rate: tell(f'round {number}: {name}: {rate:.2f} images/s'),
             )
@@ -67,8 +67,11 @@ def measure(
                 _ask_more(by_name[name], running[name], ann_file, tell)
                 running[name].close()
         except (KeyboardInterrupt, SystemExit):
-            if any(measurement.rates for measurement in by_name.values()):
-                keep([measurement for measurement in by_name.values() if measurement.rates])
+            begun = [name for name, rates in rounds.rates.items() if rates]
+            for name in begun:
+                by_name[name].take(name, rounds, stopping.width)
+            if begun:
+                keep([by_name[name] for name in begun])
             raise
     return list(by_name.values())
 

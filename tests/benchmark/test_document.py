@@ -81,6 +81,14 @@ def test_a_place_takes_machine_command_table_and_plots(result):
     assert put(TEXT.replace('pair -->', 'pair -->  '), 'pair', section).startswith(before)
 
 
+def test_rounds_that_a_signal_ended_say_so(result):
+    path = result / 'benchmark.json'
+    for cut_off in (False, True):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {'cut_off': cut_off}))
+        text = read_section('speed', result, 'pictures').text
+        assert ('A signal ended these rounds.' in text) == cut_off
+
+
 def test_what_is_in_a_cell_stays_in_it():
     assert Table(('a', 'b'), [('x | y', 'one\ntwo')]).markdown().endswith('| x \\| y | one two |')
 

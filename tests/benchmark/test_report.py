@@ -18,9 +18,11 @@ from mmpose_batch.benchmark.plots import (
 )
 from mmpose_batch.benchmark.report import (
     HEADER,
+    NEEDS,
     STAGES,
     Measurement,
     cells,
+    needs_cells,
     print_tables,
     stage_cells,
     tables,
@@ -48,7 +50,7 @@ def measured(system: str = 'ours', rate: float = 4.0, **settings) -> Measurement
         settled=True,
         rate_settled=True,
         limits={'network_share': 0.75, 'network_only': 6.0, 'limit': 12.0} if ours else {},
-        report={'peak_memory': {'resident': 600 * 2**20}},
+        report={'peak_memory': {'resident': 600 * 2**20}, 'engine_bytes': 12 * 2**20},
         latency=0.3,
     )
 
@@ -69,8 +71,14 @@ def test_a_row_has_every_figure():
         'AP': '',
         'network only': '6.00',
         'of the limit': '50%',
+    }
+    assert dict(zip(NEEDS, needs_cells(measured()), strict=True)) == {
+        'what it needs': 'torch fp32',
         'memory': '600 MiB',
+        'loaded': '2.0 s',
         'first result': '3.2 s',
+        'engine files': '12.0 MiB',
+        'one image alone': '300 ms',
     }
 
 
@@ -78,7 +86,7 @@ def test_a_gpu_has_its_memory_and_how_busy_it_was():
     one = measured()
     one.report['peak_memory']['gpu'] = 300 * 2**20
     one.samples = [{**one.samples[0], 'gpu_utilization': busy} for busy in (80.0, 91.0, 93.0)]
-    assert cells(one)[HEADER.index('memory')] == '600 MiB, GPU 300 MiB, 91% busy'
+    assert needs_cells(one)[NEEDS.index('memory')] == '600 MiB, GPU 300 MiB, 91% busy'
 
 
 def test_a_ratio_of_few_rounds_has_no_interval():
@@ -91,6 +99,9 @@ def test_what_nobody_knows_is_empty():
     row = dict(zip(HEADER, cells(measured('stock', 2.0)), strict=True))
     assert row['network only'] == row['of the limit'] == ''
     assert stage_cells(measured('stock')) == []
+    row = measured()
+    row.report, row.latency = {'peak_memory': {'resident': 2**20}}, float('nan')
+    assert needs_cells(row)[-2:] == ['', '']
 
 
 def test_where_limits_are_unknown_the_network_is_not_told_from_what_is_around_it():
@@ -114,14 +125,13 @@ def test_ap_stands_beside_the_speed():
 
 
 def test_who_exports_a_file_at_every_start_is_not_judged_by_that():
-    row = dict(zip(HEADER, cells(measured('rtmlib', 2.0)), strict=True))
-    assert row['memory'] == row['first result'] == ''
+    assert needs_cells(measured('rtmlib', 2.0)) == []
 
 
 def test_memory_of_a_gpu_is_told():
     row = measured()
     row.report['peak_memory']['gpu'] = 2**30
-    assert cells(row)[HEADER.index('memory')] == '600 MiB, GPU 1024 MiB'
+    assert needs_cells(row)[NEEDS.index('memory')] == '600 MiB, GPU 1024 MiB'
 
 
 def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
@@ -151,10 +161,11 @@ def test_each_median_that_has_not_settled_is_marked(rates, ratios, expected):
 
 
 def test_a_table_is_of_those_who_have_something_for_it():
-    rates, stages = tables([measured('stock'), measured()])
-    assert [row[0] for row in rates.rows] == ['stock', 'torch fp32']
+    rates, needs, stages = tables([measured('stock'), measured(), measured('rtmlib')])
+    assert [row[0] for row in rates.rows] == ['stock', 'torch fp32', 'rtmlib']
+    assert [row[0] for row in needs.rows] == ['stock', 'torch fp32']
     assert [row[0] for row in stages.rows] == ['torch fp32']
-    assert len(tables([measured('stock')])) == 1
+    assert len(tables([measured('rtmlib')])) == 1
 
 
 def test_a_failure_is_a_row():
