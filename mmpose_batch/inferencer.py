@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -28,7 +28,7 @@ from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .crops import StandardCrops
 from .decoding import decode_batches
 from .detection import PersonDetector, build_detector
-from .engines.host import EngineHost
+from .engines.host import EngineHost, EngineOptions
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
@@ -124,6 +124,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         device = settings.pop('device', None) or get_device()
         self.device = device
         self.detector: PersonDetector | None = None
+        self._crops: tuple[tuple, StandardCrops] | None = None
+        self._precision_is_free = options.precision == 'auto'
         self._lock = threading.RLock()
         if options.cpu_affinity is not None:
             bind_to_cores(parse_cores(options.cpu_affinity))
@@ -139,8 +141,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             self.options = replace(self.options, batch_size=self._default_batch_size())
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
-        engine = replace(self.options.of_engine, file=self.options.engine_file)
-        self.host = EngineHost(self.model, engine)
+        engine = self._engine_options(self.options.of_engine)
+        self.host = EngineHost(self.model, replace(engine, file=self.options.engine_file))
         self.settling = Settling(self.options.calib_images or SAMPLES)
 
     # ---------------------------------------------------------------- building
@@ -160,8 +162,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
         device: str | None = None,
     ) -> None:
         self.detector = build_detector(
-            self.cfg, det_model, det_weights, det_cat_ids, device, self.options.of_detector
+            *(self.cfg, det_model, det_weights, det_cat_ids, device),
+            self._engine_options(self.options.of_detector),
         )
+
+    def _engine_options(self, options: EngineOptions) -> EngineOptions:
+        return replace(options, precision_is_free=self._precision_is_free)
 
     def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:
         """Build the config's test pipeline and set its image loader apart."""
@@ -359,14 +365,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
             InputError: A bad input, with ``on_error='raise'``.
         """
         with self._lock:
-            if source.camera or call.batch_size == 1:
-                self.host.prefer_latency()
-            if source.camera and self.detector is not None:
-                self.detector.host.prefer_latency()
-            wanted = 1 if source.camera else self.wants_samples(call)
-            if self.wants_samples(call):
+            self._prefer_latency(call, source.camera)
+            wanted = self.wants_samples(call)
+            if wanted:
                 frames = iter(source.frames)
-                source.frames = chain(self.settle(list(islice(frames, wanted)), call), frames)
+                first = list(islice(frames, 1 if source.camera else wanted))
+                source.frames = chain(self.settle(first, call, source.camera), frames)
         with closing(self._flow(source, call, clock or StageClock())) as results:
             yield from map(self._raise_error, results)
 
@@ -379,7 +383,16 @@ class BatchPose2DInferencer(Pose2DInferencer):
         """Images that :meth:`settle` should see before the first result; 0 for none."""
         return self.settling.wanted(self.hosts, self._batch_sizes(call))
 
-    def settle(self, frames: list[Frame], call: CallOptions) -> Iterator[Frame]:
+    def _prefer_latency(self, call: CallOptions, camera: bool) -> None:
+        """Have engines that nothing has run on yet take one batch at a time, where that is all."""
+        if camera or call.batch_size == 1:
+            self.host.prefer_latency()
+        if camera and self.detector is not None:
+            self.detector.host.prefer_latency()
+
+    def settle(
+        self, frames: list[Frame], call: CallOptions, camera: bool = False
+    ) -> Iterator[Frame]:
         """Build, check and choose the engines, and measure batch sizes, with some images.
 
         A stream does so by itself, with its first images; others may stand for a
@@ -388,6 +401,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Args:
             frames: Some images; the list is emptied.
             call: The options of the run.
+            camera: Whether a camera shows them, one by one.
 
         Returns:
             The frames again, each let go of when it is handed out.
@@ -400,12 +414,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
             'pose': partial(self._test_step, call=call),
             'detector': partial(self._detect, call=call),
         }
+        sizes = self._batch_sizes(call) | ({'detector': 1} if camera else {})
         with self._lock:
+            self._prefer_latency(call, camera)
             with self.settling.sampling(self.hosts):
                 for _ in self._flow(Source(list(frames)), call, StageClock(), alone=True):
                     pass
             flip_test = bool(call.test_cfg.get('flip_test'))
-            self.settling.settle(self.hosts, self._batch_sizes(call), steps, flip_test=flip_test)
+            self.settling.settle(self.hosts, sizes, steps, flip_test=flip_test)
         waiting = deque(frames)
         frames.clear()
         return (waiting.popleft() for _ in range(len(waiting)))
@@ -495,15 +511,19 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
         if StandardCrops.fits(self.pipeline, info['img']):
-            return self._standard_crops(info, bboxes)
+            return self._standard_crops()(info, bboxes)
         return [
             self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
             for bbox in bboxes
         ]
 
-    @cached_property
     def _standard_crops(self) -> StandardCrops:
-        return StandardCrops(self.pipeline)
+        """Those of the pipeline as it is now."""
+        made_of = (*StandardCrops.settings(self.pipeline), id(self.model.dataset_meta))
+        crops = self._crops
+        if crops is None or crops[0] != made_of:
+            crops = self._crops = made_of, StandardCrops(self.pipeline)
+        return crops[1]
 
     def _persons(self, image: ImageInFlight) -> np.ndarray:
         """Boxes (N, 5) of one image: given, detected, or the whole image."""

@@ -43,8 +43,8 @@ class BatchOptions:
         engine_file: ONNX file of the pose network, exported elsewhere, for
             ``onnxruntime`` and ``openvino``; None has it exported.
         engine_cache: Keep what an engine builds on disk, for the next start.
-        self_check: Refuse an engine whose first batch differs too much from
-            PyTorch's.
+        self_check: Refuse an engine whose answers to the first images differ too
+            much from PyTorch's in fp32.
         flip_test: Whether a model that tests each person mirrored too does so;
             None as its config says. Without, its network has half the work.
         rect: Pad the inputs of one-stage models and detectors to the next stride

@@ -396,8 +396,7 @@ class Run:
         """
         inferencer = self._inferencer
         if self._before:
-            before = self._before['engines'], self._before['batch_sizes']
-            inferencer.settling.adopt(inferencer.hosts, *before)
+            inferencer.settling.adopt(inferencer.hosts, self._before)
         samples = spread(self._frames, inferencer.wants_samples(self._call))
         if samples:
             if not self._options.quiet:

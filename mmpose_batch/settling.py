@@ -62,11 +62,16 @@ class Settling:
         """The number of inputs in a batch of one network."""
         return self.batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
 
-    def adopt(self, hosts: Hosts, engines: Mapping[str, str], sizes: Mapping[str, int]) -> None:
-        """Take over what ``auto`` came to in the run that goes on."""
-        for name, host in hosts.items():
-            host.adopted = engines.get(name)
-        self.batch_sizes.update(sizes)
+    def adopt(self, hosts: Hosts, settled: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what ``auto`` came to in the run that goes on.
+
+        Args:
+            hosts: Network to its engine.
+            settled: ``engines``, ``precisions`` and ``batch_sizes``, each by network.
+        """
+        for name, engine in settled['engines'].items():
+            hosts[name].adopt(engine, settled['precisions'][name])
+        self.batch_sizes.update(settled['batch_sizes'])
 
     @contextmanager
     def sampling(self, hosts: Hosts) -> Iterator[None]:

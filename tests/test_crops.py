@@ -102,6 +102,26 @@ def test_persons_do_not_share_what_is_set_later():
         assert 'pred_instances' not in other
     for other in (samples[0], samples[2]):
         assert 'pad_shape' not in other
+    samples[0].gt_instances.keypoints_visible[:] = 7
+    assert (samples[1].gt_instances.keypoints_visible == 1).all()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda steps: setattr(steps[1], 'padding', 1.0),
+        lambda steps: setattr(steps[2], 'use_udp', True),
+        lambda steps: setattr(steps[2], 'input_size', (24, 32)),
+        lambda steps: setattr(steps[3], 'meta_keys', ('img_path',)),
+        lambda steps: steps.__setitem__(1, GetBBoxCenterScale(1.25)),
+    ],
+)
+def test_a_changed_pipeline_is_told_from_the_one_before(change):
+    steps = pipeline()
+    before = StandardCrops.settings(steps)
+    assert StandardCrops.settings(steps) == before
+    change(steps.transforms)
+    assert StandardCrops.settings(steps) != before
 
 
 @pytest.mark.parametrize(
@@ -112,6 +132,7 @@ def test_persons_do_not_share_what_is_set_later():
         lambda steps: steps.__setitem__(2, type('Mine', (TopdownAffine,), {})((48, 64))),
         lambda steps: steps.__setitem__(0, LoadImage(to_float32=True)),
         lambda steps: steps.__setitem__(3, PackPoseInputs(pack_transformed=True)),
+        lambda steps: steps.__setitem__(3, PackPoseInputs(meta_keys=('img_path', 'bbox_score'))),
     ],
 )
 def test_only_the_standard_pipeline_fits(change):

@@ -185,7 +185,7 @@ def test_auto_forgets_what_failed_once(install, top_down, tmp_path, monkeypatch)
 def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
     install(openvino=builder(seconds=0.5))
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
-    owner.adopted = 'openvino'
+    owner.adopt('openvino', 'fp32')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'
 
@@ -354,21 +354,75 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
 
 @torch.no_grad()
 def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, model, caplog):
-    """Eager PyTorch answers differently in bf16 too, and OpenVINO is quicker in fp32."""
-
-    def build(owner: EngineHost) -> Callable:
-        exact = Quick(owner._seam.by_torch)
-        if owner.options.precision == 'fp32':
-            return exact
-        return lambda inputs: [output.roll(30, -1) for output in exact(inputs)]
-
-    install(openvino=build, torch=build)
+    install(openvino=exact_in_fp32, torch=exact_in_fp32)
     owner = EngineHost(model, EngineOptions(engine='auto', precision='bf16', cache=False))
-    owner._candidates = lambda: ['openvino']
+    owner.note_memory(4)
+    owner.test_step(run_of(model))
+    assert owner.report['precision'] == 'fp32'
+    assert set(owner.report['seconds_of_a_batch']) == {'openvino', 'torch'}
+    assert owner.report['self_check']['px'] == 0
+    assert owner.report['largest_batch'] == 4
+    assert 'none does bf16 here; in fp32, then' in caplog.text
+
+
+def exact_in_fp32(owner: EngineHost) -> Callable:
+    shift = 0 if owner.options.precision == 'fp32' else 30
+    return lambda inputs: [output.roll(shift, -1) for output in owner._seam.by_torch(inputs)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('engine', ['torch', 'openvino'])
+def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog, engine):
+    install(openvino=exact_in_fp32, torch=exact_in_fp32)
+    options = EngineOptions(engine=engine, precision='bf16', cache=False, precision_is_free=True)
+    owner = EngineHost(model, options)
+    owner.test_step(run_of(model))
+    assert (owner.report['engine'], owner.report['precision']) == (engine, 'fp32')
+    assert owner.report['self_check']['px'] == 0
+    assert f'{engine} in bf16 answers differently' in caplog.text
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(('engine', 'free'), [('auto', False), ('openvino', True)])
+def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, engine, free):
+    install(openvino=exact_in_fp32)
+    options = EngineOptions(engine=engine, precision='bf16', cache=False, precision_is_free=free)
+    owner = EngineHost(model, options)
+    owner.adopt('openvino', 'fp32')
+    assert owner.options.precision == 'fp32'
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('openvino', 'fp32')
-    assert owner.report['self_check']['px'] == 0
-    assert 'none does bf16 here; in fp32, then' in caplog.text
+
+
+@torch.no_grad()
+def test_a_named_precision_is_never_another(install, model):
+    install(openvino=exact_in_fp32)
+    owner = EngineHost(model, EngineOptions(engine='openvino', precision='bf16', cache=False))
+    owner.adopt('openvino', 'fp32')
+    with pytest.raises(EngineError, match='in bf16 answers differently'):
+        owner.test_step(run_of(model))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('built', [['torch', 'openvino'], ['openvino', 'torch']])
+def test_the_fastest_is_built_once(install, model, built):
+    """torch.compile takes half a minute for it."""
+    log = []
+
+    def build(name: str, seconds: float) -> Callable:
+        def engine(owner: EngineHost) -> Fake:
+            log.append(name)
+            return Fake(owner._seam.by_torch, seconds=seconds, parallel=1)
+
+        return engine
+
+    slow, fast = built
+    install(**{slow: build(slow, 0.3), fast: build(fast, 0.0)})
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.test_step(run_of(model))
+    assert owner.report['engine'] == fast
+    assert sorted(log) == sorted(built)
+    assert owner.parallel == owner.at_a_time == 1
 
 
 @torch.no_grad()
@@ -430,7 +484,10 @@ def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, top_d
     assert (other.parallel, other.at_a_time) == (2, 2)
 
 
-@pytest.mark.parametrize('error', [None, MemoryError(), RuntimeError('no compiler')])
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'error', [None, MemoryError(), RuntimeError('no compiler'), EngineError('it has its reason')]
+)
 def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, error):
     install(openvino=builder())
     owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
@@ -441,16 +498,25 @@ def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, er
         if error is not None:
             raise error
 
+    owner.test_step(run_of(model))
     owner.warm_up(run)
     assert not ran  # this one has one file for all sizes
-    owner._seam.engine.keep_sizes = False
-    if isinstance(error, RuntimeError):
-        with pytest.raises(EngineError, match='no compiler'):
-            owner.warm_up(run)
-    else:
+    owner._seam.engine.warm_up = lambda run: run()
+    if error is None or isinstance(error, MemoryError):
         owner.warm_up(run)
-        assert owner._seam.engine.keep_sizes
+    else:
+        with pytest.raises(EngineError, match=rf'^(engine: RuntimeError: )?{error}$'):
+            owner.warm_up(run)
     assert ran
+
+
+@torch.no_grad()
+def test_what_is_not_settled_is_not_warmed_up(install, model):
+    """Full batches of one input would be what it is checked with."""
+    install(openvino=builder())
+    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner._seam.engine.warm_up = lambda run: run()
+    owner.warm_up(lambda: pytest.fail('it ran'))
 
 
 def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):

@@ -24,6 +24,7 @@ from tiny import OurDetector, TinyModel, picture, resize_input, save
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
+from mmpose_batch.engines.check import BOUNDS, Bound
 from mmpose_batch.writers import StockWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')
@@ -991,10 +992,30 @@ class Camera:
         pass
 
 
+def test_a_pipeline_that_is_replaced_is_the_one_that_runs(top_down):
+    images = [picture(60, 90, persons=2)]
+    inferencer = top_down.ours()
+    before = next(inferencer(images))
+    for settings in ({'padding': 1.0}, {'padding': 1.25}):
+        inferencer.pipeline.transforms[1].padding = settings['padding']
+        found = next(inferencer(images))
+        assert (found == before) == (settings['padding'] == 1.25)
+
+
+def test_eager_pytorch_in_bf16_is_the_same_with_and_without_the_check(top_down, monkeypatch):
+    monkeypatch.setitem(BOUNDS, 'bf16', Bound(size=9.0, score=9.0, found=0.0))  # random weights
+    images = [picture(90, 120, seed, persons=2) for seed in range(3)]
+    checked = top_down.ours(precision='bf16')
+    plain = top_down.ours(precision='bf16', self_check=False)
+    assert list(checked(images)) == list(plain(images))
+    assert checked.host.report['self_check']['size'] > 0
+    assert 'self_check' not in plain.host.report
+
+
 @pytest.mark.parametrize('kind', KINDS)
 def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatch, kind):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
-    inferencer = model.ours(batch_size=16, det_batch_size=16)
+    inferencer = model.ours(batch_size=16, det_batch_size=16, engine='openvino')
     monkeypatch.setattr('mmpose_batch.sources.cv2.VideoCapture', Camera)
     monkeypatch.setattr('mmpose_batch.sources.cv2.waitKey', lambda delay: -1)
     monkeypatch.setattr(BatchPose2DInferencer, 'draw', lambda *_: None)
@@ -1002,6 +1023,8 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
     next(results)
     assert Camera.count <= 5
     results.close()
+    assert inferencer.host.options.latency
+    assert inferencer.host.at_a_time == 1
 
 
 def test_one_at_a_time_is_built_for_latency(one_stage):

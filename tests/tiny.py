@@ -65,7 +65,7 @@ class OurDetector:
         parallel=1,
         settled=True,
         wants_samples=False,
-        adopted=None,
+        adopt=print,
         report={},
         note_memory=print,
         settle=dict,

@@ -197,9 +197,8 @@ def run(args: argparse.Namespace) -> int:
         if warning:
             tell(f'warning: {warning}')
         reference = args.against[0] if args.against else None
-        keep = partial(write, args, images=len(images), warning=warning)
-        cut_off = partial(keep, cut_off=True)
-        measured = measure(rows, images, stopping, reference, ann_file, tell, cut_off)
+        keep = partial(write, args, len(images), warning)
+        measured = measure(rows, images, stopping, reference, ann_file, tell, keep)
     failed = [row for row in measured if row.failure is not None]
     if len(failed) == len(measured):
         return fail(TOOL, 1, failed[-1].failure)
@@ -313,18 +312,18 @@ def find_images(
 
 def write(
     args: argparse.Namespace,
-    measured: 'Sequence[Measurement]',
     images: int,
     warning: str | None,
+    measured: 'Sequence[Measurement]',
     cut_off: bool = False,
 ) -> None:
     """Write every sample, and the plots, if there is a folder for them.
 
     Args:
         args: Of the tool.
-        measured: The rows.
         images: Of a round.
         warning: What was wrong with the machine, if anything.
+        measured: The rows.
         cut_off: Whether a signal ended the rounds.
     """
     if not args.out_dir:

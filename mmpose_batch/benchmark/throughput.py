@@ -23,7 +23,7 @@ def measure(
     reference: str | None = None,
     ann_file: str | None = None,
     tell: Tell = lambda line: None,
-    keep: Callable[[list[Measurement]], None] = lambda measured: None,
+    keep: Callable[[list[Measurement], bool], None] = lambda measured, cut_off: None,
 ) -> list[Measurement]:
     """Start all contenders, run rounds until their figures stand, and ask what else there is.
 
@@ -38,7 +38,8 @@ def measure(
             None for no ratios.
         ann_file: COCO annotations, for the AP of this package's rows.
         tell: Is told what goes on, line by line.
-        keep: Takes the rows that have run, if a signal ends the work.
+        keep: Takes the rows that have run, or failed, if a signal ends the work, and
+            whether it ended the rounds.
     """
     by_name = {contender.name: Measurement(contender=contender) for contender in contenders}
     with ExitStack() as stack:
@@ -53,6 +54,7 @@ def measure(
                 return None
             return len(images) / by_name[name].samples[-1]['seconds']
 
+        ended = False
         rounds = Rounds(references=references(contenders, reference))
         try:
             run_rounds(
@@ -61,9 +63,11 @@ def measure(
                 stopping,
                 lambda number, name, rate: tell(f'round {number}: {name}: {rate:.2f} images/s'),
             )
+            ended = True
+            for name in rounds.rates:
+                by_name[name].take(name, rounds, stopping.width)
             for name in rounds.rates:
                 tell(f'limits: {name}')
-                by_name[name].take(name, rounds, stopping.width)
                 _ask_more(by_name[name], running[name], ann_file, tell)
                 running[name].close()
         except (KeyboardInterrupt, SystemExit):
@@ -71,7 +75,8 @@ def measure(
             for name in begun:
                 by_name[name].take(name, rounds, stopping.width)
             if begun:
-                keep([by_name[name] for name in begun])
+                rows = [row for row in by_name.values() if row.rates or row.failure is not None]
+                keep(rows, not ended)
             raise
     return list(by_name.values())
 

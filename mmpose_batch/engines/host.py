@@ -17,7 +17,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..batching import one_line
+from ..batching import DEVICE_LOST, one_line
 from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
 from . import EngineError
@@ -62,12 +62,15 @@ class EngineOptions:
         engine: One of :data:`ENGINES`.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         device: OpenVINO's device, or ONNX Runtime's providers with commas between, the
-            preferred one first; None takes the CPU.
+            preferred one first; None takes the CPU, but under ``auto`` ONNX Runtime's
+            CUDA where the model is on a GPU.
         file: An ONNX file of the network, from elsewhere; None has it exported.
         cache: Whether built engines are kept on disk.
         self_check: Whether answers that differ too much from PyTorch's are refused.
         latency: Whether one batch at a time is run, as fast as it can be, rather than
             as many in a second as can be.
+        precision_is_free: Whether fp32 may be taken where an engine in that precision
+            answers too differently, since nobody named it.
     """
 
     engine: str = 'torch'
@@ -77,6 +80,7 @@ class EngineOptions:
     cache: bool = True
     self_check: bool = True
     latency: bool = False
+    precision_is_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +128,9 @@ class EngineHost:
         self._samples: list[Sample] = []
         self._shape: tuple[int, ...] | None = None  # of the first of them
         self._seam: Seam | None = None
-        unchecked = options.precision == 'fp32' or not options.self_check
-        if options.engine == 'torch' and (unchecked or not has_seam(model)):
-            self._take_torch()
-            return
-        if options.engine == 'auto' and not has_seam(model):
+        self._fastest: tuple[str, Engine] | None = None  # of those that were timed just now
+        plain = options.engine == 'torch' and options.precision == 'fp32'
+        if plain or (options.engine in ('torch', 'auto') and not has_seam(model)):
             self._take_torch()
             return
         if not has_seam(model):
@@ -143,7 +145,6 @@ class EngineHost:
             self._import(options.engine)
         self._given = None if options.file is None else self._read_file()
         self._seam = Seam(model)
-        self._files = self._given or OnnxFiles(self._seam.network, self._key, self._cache)
         if self._given is not None:
             self._fit_file(self._given)
         if options.engine != 'auto' and options.precision != 'int8':  # that wants inputs first
@@ -160,6 +161,10 @@ class EngineHost:
     @cached_property
     def _key(self) -> str:
         return network_key(self._model)
+
+    @cached_property
+    def _files(self) -> ModelFiles:
+        return self._given or OnnxFiles(self._seam.network, self._key, self._cache)
 
     @cached_property
     def _cache(self) -> EngineCache:
@@ -248,6 +253,13 @@ class EngineHost:
                     raise
                 logger.warning('engine: no memory for the first batch; a smaller one settles it')
 
+    def adopt(self, engine: str, precision: str) -> None:
+        """Take what the run that goes on came to, where that was not named."""
+        self.adopted = engine
+        free = self.options.engine == 'auto' or self.options.precision_is_free
+        if free and not self.settled and precision == 'fp32' != self.options.precision:
+            self._go_on_in_fp32()
+
     def prefer_latency(self) -> None:
         """Have batches run one at a time, each as fast as can be; too late once one has run."""
         with self._lock:
@@ -259,20 +271,24 @@ class EngineHost:
                 self._seam.engine = self._build(self.options.engine)
 
     def warm_up(self, run: Callable[[], object]) -> None:
-        """Have an engine that compiles for every batch size do so now, and then keep to it.
+        """Have an engine that compiles for every batch size do so now.
 
         Args:
             run: Runs a batch of the size of this run.
+
+        Raises:
+            EngineError: It cannot.
         """
         engine = self._seam and self._seam.engine
-        if not hasattr(engine, 'keep_sizes'):
+        if not self.settled or not hasattr(engine, 'warm_up'):
             return
         try:
-            run()
+            engine.warm_up(run)
+        except (EngineError, DEVICE_LOST):
+            raise
         except Exception as error:
             if not is_out_of_memory(error):  # then the run halves its batches
                 raise EngineError(f'engine: {one_line(error)}') from error
-        engine.keep_sizes = True
 
     def note_memory(self, batch_size: int) -> None:
         """Say, and report, that the memory holds no larger batches."""
@@ -303,12 +319,19 @@ class EngineHost:
                 return
             if self.options.precision == 'int8':
                 self._seam.engine = self._build(self.options.engine)
-            self._check(self.options.engine)
+            try:
+                self._check(self.options.engine)
+            except EngineError as error:
+                if not self.options.precision_is_free or self.options.precision == 'fp32':
+                    raise
+                logger.warning('%s; in fp32, then', error)
+                self._go_on_in_fp32()
+                self._check(self.options.engine)
             self._take(self.options.engine, self._seam.engine)
         except ValueError as error:  # a device, say, which int8 asks for only now
             raise EngineError(str(error)) from error
         finally:
-            self._samples, self._shape = [], None
+            self._samples, self._shape, self._fastest = [], None, None
 
     def _candidates(self) -> list[str]:
         if self.adopted is not None:
@@ -328,40 +351,51 @@ class EngineHost:
                 self.report['seconds_of_a_batch'] = seconds
                 self._take(name, self._seam.engine)
                 return
-        if self._given is not None:
-            raise EngineError(f'engine: neither openvino nor onnxruntime runs {self.options.file}')
         if self.options.precision != 'fp32':
             logger.warning('engine: none does %s here; in fp32, then', self.options.precision)
-            self.options = replace(self.options, precision='fp32')
-            self.report = {'engine': 'auto', 'precision': 'fp32'}
+            self._go_on_in_fp32()
             self._choose()
             return
+        if self._given is not None:
+            raise EngineError(f'engine: neither openvino nor onnxruntime runs {self.options.file}')
         logger.warning('engine: none does; torch as it is')
         self._seam.engine = self._seam.by_torch
         self._take('torch', self._seam.engine)
 
+    def _go_on_in_fp32(self) -> None:
+        self.options = replace(self.options, precision='fp32')
+        self.report['precision'] = 'fp32'
+        if self.options.engine != 'auto':
+            self._seam.engine = self._build(self.options.engine)
+
     def _time_engines(self) -> tuple[dict[str, float], bool]:
         """Seconds of a batch for each engine that does it, and whether all that are there did."""
         seconds, complete = {}, True
+        self._fastest = None
         for name in self._candidates():
             if self._try_engine(name):
                 try:
                     at_a_time = getattr(self._seam.engine, 'parallel', 1)
                     seconds[name] = shortest(self._samples[0].run, at_a_time)
+                    if seconds[name] == min(seconds.values()):
+                        self._fastest = name, self._seam.engine  # torch-compile takes long
                     continue
                 except Exception as error:  # PyTorch has run this batch
                     if is_out_of_memory(error):
                         raise  # a smaller batch may do
                     logger.warning('engine: %s: %s; passed over', name, error)
-            complete = complete and not is_installed(name)
+            # torch-compile wants a compiler, which is there or not at the next start too.
+            complete = complete and (name == 'torch-compile' or not is_installed(name))
         return seconds, complete
 
     def _try_engine(self, name: str) -> bool:
         """Put an engine in place; False, and a warning, where it does not do."""
+        fastest, engine = self._fastest or (None, None)
         try:
-            self._seam.engine = self._build(name)
+            self._seam.engine = engine if name == fastest else self._build(name)
             self._check(name)
         except (EngineError, ValueError) as error:
+            self.report.pop('self_check', None)
             logger.warning('%s; passed over', error)
             return False
         return True
@@ -419,6 +453,7 @@ class EngineHost:
 
     def _take(self, name: str, engine: Engine | None) -> None:
         self.at_a_time = getattr(engine, 'parallel', 1)
+        self.parallel = min(self.parallel, self.at_a_time)
         self._turns = threading.Semaphore(self.at_a_time)
         self.report['engine'] = name
         self.report['description'] = getattr(engine, 'description', f'PyTorch {torch.__version__}')

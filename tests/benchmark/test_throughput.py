@@ -110,14 +110,16 @@ def test_who_fails_on_the_way_has_the_reason_and_the_others_stay(played, monkeyp
 
 @pytest.mark.parametrize('signal', [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(
-    ('at', 'rates'),
+    ('at', 'rates', 'in_rounds'),
     [
-        (('torch fp32', 'run', 0), {'stock': 1}),
-        (('stock', 'run', 2), {'stock': 2, 'torch fp32': 2}),
-        (('torch fp32', 'limits', 0), {'stock': 5, 'torch fp32': 5}),
+        (('torch fp32', 'run', 0), {'stock': 1}, True),
+        (('stock', 'run', 2), {'stock': 2, 'torch fp32': 2}, True),
+        (('torch fp32', 'limits', 0), {'stock': 5, 'torch fp32': 5}, False),
     ],
 )
-def test_what_was_measured_until_a_signal_is_kept(played, monkeypatch, signal, at, rates):
+def test_what_was_measured_until_a_signal_is_kept(
+    played, monkeypatch, signal, at, rates, in_rounds
+):
     asked = throughput.ContenderProcess.ask
 
     def ask(self, command, *arguments):
@@ -126,11 +128,20 @@ def test_what_was_measured_until_a_signal_is_kept(played, monkeypatch, signal, a
         return asked(self, command, *arguments)
 
     monkeypatch.setattr(throughput.ContenderProcess, 'ask', ask)
-    kept = []
+    kept, cut_off = [], []
+
+    def keep(rows, ended_rounds):
+        kept.extend(rows)
+        cut_off.append(ended_rounds)
+
+    rows = [row('stock'), row('ours'), row('rtmlib')]
     with pytest.raises(signal):
-        measure([row('stock'), row('ours')], IMAGES, Stopping(), 'stock', keep=kept.extend)
-    assert {m.contender.name: len(m.rates) for m in kept} == rates
+        measure(rows, IMAGES, Stopping(), 'stock', keep=keep)
+    assert {m.contender.name: len(m.rates) for m in kept} == {**rates, 'rtmlib': 0}
+    assert kept[-1].failure == 'rtmlib is not installed'
     assert all(len(m.rates) == len(m.samples) for m in kept)
+    assert all(len(m.ratios) == min(rates.values()) for m in kept[:-1]) or len(rates) == 1
+    assert cut_off == [in_rounds]
 
 
 def test_when_nobody_runs_there_are_reasons_only(played):
