@@ -14,7 +14,7 @@ from torch import nn
 from .checkpoint import CheckpointError, load_checkpoint, load_weights
 
 # Short names of this package's configs.
-ALIASES = {'demo': 'demo-rtmpose'}
+ALIASES = {'demo': 'demo-rtmo'}
 
 
 def config_folder() -> str:
