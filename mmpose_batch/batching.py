@@ -17,7 +17,7 @@ from .runtime import is_out_of_memory
 # The device is lost, and every later batch with it. torch before 2.8 has no name for that.
 DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
 # No fault of one image.
-_FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
+FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
 
 
 @dataclass(slots=True)
@@ -187,7 +187,7 @@ class BatchRunner:
         """The outputs of a batch; None where it must be halved or its only instance failed."""
         try:
             return self._run([instance.packed for instance in batch])
-        except _FATAL:
+        except FATAL:
             raise
         except Exception as error:
             if len(batch) == 1:

@@ -64,7 +64,13 @@ class StandardCrops:
         """What an instance is made of: with others than these it is another pipeline."""
         load, boxes, affine, pack = pipeline.transforms
         ids = map(id, (load, boxes, affine, pack))
-        return (*ids, boxes.padding, affine.use_udp, tuple(affine.input_size), pack.meta_keys)
+        return (
+            *ids,
+            boxes.padding,
+            affine.use_udp,
+            tuple(affine.input_size),
+            tuple(pack.meta_keys),
+        )
 
     def __call__(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
         """Prepare all persons of one image.

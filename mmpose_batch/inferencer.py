@@ -366,11 +366,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
         """
         with self._lock:
             self._prefer_latency(call, source.camera)
-            wanted = self.wants_samples(call)
+            wanted = self.wants_samples(call, source.camera)
             if wanted:
                 frames = iter(source.frames)
                 first = list(islice(frames, 1 if source.camera else wanted))
                 source.frames = chain(self.settle(first, call, source.camera), frames)
+            self.settling.prepare(self.hosts, self._batch_sizes(call, source.camera))
         with closing(self._flow(source, call, clock or StageClock())) as results:
             yield from map(self._raise_error, results)
 
@@ -379,9 +380,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
             raise InputError(f'{result.frame.path}: {result.error}')
         return result
 
-    def wants_samples(self, call: CallOptions) -> int:
+    def wants_samples(self, call: CallOptions, camera: bool = False) -> int:
         """Images that :meth:`settle` should see before the first result; 0 for none."""
-        return self.settling.wanted(self.hosts, self._batch_sizes(call))
+        return self.settling.wanted(self.hosts, self._batch_sizes(call, camera))
 
     def _prefer_latency(self, call: CallOptions, camera: bool) -> None:
         """Have engines that nothing has run on yet take one batch at a time, where that is all."""
@@ -414,7 +415,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             'pose': partial(self._test_step, call=call),
             'detector': partial(self._detect, call=call),
         }
-        sizes = self._batch_sizes(call) | ({'detector': 1} if camera else {})
+        sizes = self._batch_sizes(call, camera)
         with self._lock:
             self._prefer_latency(call, camera)
             with self.settling.sampling(self.hosts):
@@ -426,8 +427,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         frames.clear()
         return (waiting.popleft() for _ in range(len(waiting)))
 
-    def _batch_sizes(self, call: CallOptions) -> dict[str, int | str]:
-        return {'pose': call.batch_size, 'detector': self.options.det_batch_size}
+    def _batch_sizes(self, call: CallOptions, camera: bool) -> dict[str, int | str]:
+        detector = 1 if camera else self.options.det_batch_size
+        return {'pose': call.batch_size, 'detector': detector}
 
     def _flow(
         self, source: Source, call: CallOptions, clock: StageClock, alone: bool = False
@@ -436,12 +438,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
         alone = alone or source.camera
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
-        det_batch = self.settling.batch_size(
-            'detector', 1 if source.camera else self.options.det_batch_size
-        )
+        sizes = {
+            name: self.settling.batch_size(name, size)
+            for name, size in self._batch_sizes(call, source.camera).items()
+        }
+        det_batch = sizes['detector']
         poses = BatchRunner(
             partial(self._test_step, call=call),
-            self.settling.batch_size('pose', call.batch_size),
+            sizes['pose'],
             call.flush_every,
             parallel=1 if alone else self.host.parallel,
             on_memory=self.host.note_memory,

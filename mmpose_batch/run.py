@@ -377,6 +377,8 @@ class Run:
             progress = stack.enter_context(ProgressReport(total, done, options.quiet))
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, self._clock):
+                if self._hosts_settled() != self._known_hosts:
+                    self._write_info('running')  # before a record that depends on it
                 with self._clock.stage('writing'):
                     self._write(result, records, failures)
                 progress.advance()
@@ -487,7 +489,14 @@ class Run:
             if image_id is not None:  # not annotated
                 yield from to_coco(record, image_id, scoring.score_mode, scoring.keypoint_score_thr)
 
+    def _hosts_settled(self) -> list[str]:
+        return [name for name, host in self._inferencer.hosts.items() if host.settled]
+
     def _write_info(self, status: str) -> None:
+        self._known_hosts = self._hosts_settled()
+        settled = {
+            key: {**now, **self._before.get(key, {})} for key, now in self._settled().items()
+        }
         info = {
             'status': status,
             'started': self._started,
@@ -497,7 +506,7 @@ class Run:
                 **asdict(self._inferencer.options),
                 'batch_size': self._call.batch_size,
             },
-            'settled': self._before or self._settled(),
+            'settled': settled,
             'engines': {name: host.report for name, host in self._inferencer.hosts.items()},
             'counts': {
                 key: getattr(self._summary, key)

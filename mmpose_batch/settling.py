@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from .batching import DEVICE_LOST, one_line
+from .batching import FATAL, one_line
 from .engines import EngineError
 from .engines.host import EngineHost
 from .tuning import choose_size, measure_rates
 
 # Images that engines are checked and batch sizes measured with.
 SAMPLES = 8
-_FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
 
 Hosts = Mapping[str, EngineHost]
 # Network to the batch size that is asked for: a number, or 'auto'.
@@ -52,6 +51,7 @@ class Settling:
         self._sampled = False
         self._sampling = False
         self._seen: dict[str, dict[str, Any]] = {}
+        self._warm: dict[str, int] = {}  # sizes that were met before the first result
 
     def wanted(self, hosts: Hosts, asked: Sizes) -> int:
         """Images that are to be seen before the first result; 0 for none."""
@@ -61,6 +61,13 @@ class Settling:
     def batch_size(self, name: str, asked: int | str) -> int:
         """The number of inputs in a batch of one network."""
         return self.batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
+
+    def prepare(self, hosts: Hosts, asked: Sizes) -> None:
+        """Have engines fill up no batch to the size of an earlier call."""
+        for name, size in list(self._warm.items()):
+            if self.batch_size(name, asked[name]) != size:
+                hosts[name].cool_down()
+                del self._warm[name]
 
     def adopt(self, hosts: Hosts, settled: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what ``auto`` came to in the run that goes on.
@@ -112,8 +119,9 @@ class Settling:
         for name in self._to_measure(hosts, asked):
             self.batch_sizes[name] = self._measure(hosts[name], name, steps[name], settings)
         for name in self._seen:
-            run = self._run_of(name, steps[name])
-            hosts[name].warm_up(partial(run, self.batch_size(name, asked[name])))
+            run, size = self._run_of(name, steps[name]), self.batch_size(name, asked[name])
+            hosts[name].warm_up(partial(run, size))
+            self._warm[name] = size
         self._sampled = True
         self._seen = {}
 
@@ -146,7 +154,7 @@ class Settling:
                 at_a_time=host.at_a_time,
                 **settings,
             )
-        except _FATAL:
+        except FATAL:
             raise
         except Exception as error:
             raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error

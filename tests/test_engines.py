@@ -164,6 +164,10 @@ def test_torch_compile_fills_up_to_a_full_batch_but_not_from_little(monkeypatch)
     for count in (1, 3, 5, 16, 17):
         run(count)
     assert sizes == [4, 32, 16, 1, 16, 16, 16, 32]
+    engine.cool_down()
+    run(8)
+    assert sizes.pop() == 8
+    engine.warm_up(lambda: run(16))
     memory = 8  # what has gone well before does so no longer
     with pytest.raises(MemoryError):
         run(16)

@@ -245,10 +245,12 @@ def test_auto_asks_only_engines_that_do_the_precision(install, model, precision,
 @pytest.mark.parametrize(('there', 'on_cuda'), [({}, False), ({'openvino': builder()}, True)])
 def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypatch, there, on_cuda):
     """On a CPU that has OpenVINO or ONNX Runtime it is not worth its half minute."""
-    install(**there)
+    install(**there, **{'torch-compile': builder()})
     monkeypatch.setattr(EngineHost, '_on_cuda', on_cuda)
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
-    assert 'torch-compile' in owner._candidates()
+    for compiler in ('/usr/bin/g++', None):
+        monkeypatch.setattr(host, 'which', lambda name, compiler=compiler: compiler)
+        assert ('torch-compile' in owner._candidates()) == bool(compiler)
 
 
 @pytest.mark.parametrize(
@@ -354,11 +356,16 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
 
 @torch.no_grad()
 def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, model, caplog):
-    install(openvino=exact_in_fp32, torch=exact_in_fp32)
+
+    def slow(owner: EngineHost) -> Callable:
+        engine = exact_in_fp32(owner)
+        return lambda inputs: time.sleep(0.3) or engine(inputs)
+
+    install(openvino=exact_in_fp32, torch=slow)
     owner = EngineHost(model, EngineOptions(engine='auto', precision='bf16', cache=False))
     owner.note_memory(4)
     owner.test_step(run_of(model))
-    assert owner.report['precision'] == 'fp32'
+    assert (owner.report['engine'], owner.report['precision']) == ('openvino', 'fp32')
     assert set(owner.report['seconds_of_a_batch']) == {'openvino', 'torch'}
     assert owner.report['self_check']['px'] == 0
     assert owner.report['largest_batch'] == 4
@@ -380,6 +387,38 @@ def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog,
     assert (owner.report['engine'], owner.report['precision']) == (engine, 'fp32')
     assert owner.report['self_check']['px'] == 0
     assert f'{engine} in bf16 answers differently' in caplog.text
+
+
+@torch.no_grad()
+def test_what_cannot_run_is_no_matter_of_precision(install, model):
+    built = []
+
+    def build(owner: EngineHost) -> Broken:
+        built.append(owner.options.precision)
+        return Broken()
+
+    install(openvino=build)
+    options = EngineOptions(
+        engine='openvino', precision='bf16', cache=False, precision_is_free=True
+    )
+    with pytest.raises(EngineError, match='cannot run this model'):
+        EngineHost(model, options).test_step(run_of(model))
+    assert built == ['bf16']
+
+
+@torch.no_grad()
+def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
+    """A run that goes on in fp32 calibrates nothing, and compares its calibration."""
+
+    def build(owner: EngineHost) -> Callable:
+        owner._network_files(None, 'network')
+        return exact_in_fp32(owner)
+
+    install(openvino=build, torch=exact_in_fp32)
+    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
+    owner.test_step(run_of(model))
+    assert owner.report['precision'] == 'fp32'
+    assert not {'calibration', 'calibrated_with'} & owner.report.keys()
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ from PIL import Image
 from tiny import picture
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.run import Run
+from mmpose_batch.run import Run, RunOptions
+from mmpose_batch.writers.jsonl import JsonLinesWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 slow = pytest.mark.slow
@@ -596,3 +597,22 @@ def test_two_images_never_share_a_drawing(models, tmp_path):
     assert outcome.status == 1
     assert 'a.gif.png and a.gif would be drawn into one file' in outcome.err
     assert run_tool(*arguments).status == 0
+
+
+def test_an_engine_that_settles_late_is_told_before_its_first_record(
+    top_down, photos, tmp_path, monkeypatch
+):
+    """Whoever goes on after a kill could take another precision otherwise."""
+    inferencer = top_down.ours(engine='openvino', self_check=False)
+    options = RunOptions(out_dir=str(tmp_path / 'out'), quiet=True)
+    told = []
+    append = JsonLinesWriter.append
+
+    def look(writer: JsonLinesWriter, record: dict[str, Any]) -> None:
+        told.append(json.loads((tmp_path / 'out' / 'run.json').read_text())['settled']['engines'])
+        append(writer, record)
+
+    monkeypatch.setattr('mmpose_batch.run.JsonLinesWriter.append', look)
+    paths = sorted(map(str, photos.iterdir()))[:3]
+    Run(inferencer, paths, inferencer.call_options(), options)()
+    assert told and all(engines['pose'] == 'openvino' for engines in told)

@@ -10,6 +10,7 @@ import torch
 from tiny import TinyModel, picture
 
 from mmpose_batch import settling, tuning
+from mmpose_batch.settling import Settling
 from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates, shortest
 
 
@@ -132,3 +133,35 @@ def test_auto_without_anybody_to_measure_with(top_down, cache):
     ours = top_down.ours(batch_size='auto')
     (result,) = ours([picture(120, 90, 0, persons=0)])
     assert result['predictions'] == [[]]
+
+
+class WarmHost:
+    """Remembers the sizes of batches that it was warmed up with, and when it was to forget."""
+
+    settled, wants_samples, sampling = True, True, False
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+
+    def settle(self) -> None:
+        self.wants_samples = False
+
+    def warm_up(self, run: Callable[[], None]) -> None:
+        run()
+
+    def cool_down(self) -> None:
+        self.log.append('cool')
+
+
+def test_a_run_of_another_batch_size_fills_up_to_none_of_the_first():
+    host, first = WarmHost(), {'pose': 4}
+    steps = {'pose': lambda inputs: host.log.append(len(inputs))}
+    settled, hosts = Settling(), {'pose': host}
+    with settled.sampling(hosts):
+        settled.note('pose', [{'inputs': torch.zeros(3, 8, 8), 'data_samples': None}])
+    settled.settle(hosts, first, steps)
+    settled.prepare(hosts, first)
+    assert host.log == [4]
+    for _ in range(2):
+        settled.prepare(hosts, {'pose': 2})
+    assert host.log == [4, 'cool']

@@ -71,6 +71,7 @@ class OurDetector:
         settle=dict,
         prefer_latency=dict,
         warm_up=id,
+        cool_down=dict,
     )
 
     def __init__(self) -> None:

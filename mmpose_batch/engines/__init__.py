@@ -3,3 +3,7 @@
 
 class EngineError(RuntimeError):
     """An engine that cannot do what is asked. Its message is one line."""
+
+
+class AnswersDiffer(EngineError):
+    """An engine that runs, and answers too differently from PyTorch in fp32."""

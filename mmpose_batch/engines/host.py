@@ -11,16 +11,17 @@ from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..batching import DEVICE_LOST, one_line
+from ..batching import FATAL, one_line
 from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
-from . import EngineError
+from . import AnswersDiffer, EngineError
 from .batches import next_power_of_two
 from .cache import EngineCache, NoCache, entry_key, network_key
 from .check import BOUNDS, Difference, Instances, compare, instances_of
@@ -284,11 +285,17 @@ class EngineHost:
             return
         try:
             engine.warm_up(run)
-        except (EngineError, DEVICE_LOST):
+        except FATAL:
             raise
         except Exception as error:
             if not is_out_of_memory(error):  # then the run halves its batches
                 raise EngineError(f'engine: {one_line(error)}') from error
+
+    def cool_down(self) -> None:
+        """Forget the batch size of a warm-up, since the next run has another."""
+        engine = self._seam and self._seam.engine
+        if hasattr(engine, 'cool_down'):
+            engine.cool_down()
 
     def note_memory(self, batch_size: int) -> None:
         """Say, and report, that the memory holds no larger batches."""
@@ -321,7 +328,7 @@ class EngineHost:
                 self._seam.engine = self._build(self.options.engine)
             try:
                 self._check(self.options.engine)
-            except EngineError as error:
+            except AnswersDiffer as error:
                 if not self.options.precision_is_free or self.options.precision == 'fp32':
                     raise
                 logger.warning('%s; in fp32, then', error)
@@ -339,8 +346,9 @@ class EngineHost:
         names = ['openvino', 'onnxruntime']
         if self.options.file is None:
             # Half a minute or more of compiling, for nothing where a CPU has the others.
-            compiled = self._on_cuda or not any(map(is_installed, names))
-            names = ['torch', *(['torch-compile'] if compiled else []), *names]
+            wanted = self._on_cuda or not any(map(is_installed, names))
+            compiled = ['torch-compile'] if wanted and is_installed('torch-compile') else []
+            names = ['torch', *compiled, *names]
         return [name for name in names if self.options.precision in PRECISIONS_OF[name]]
 
     def _choose(self) -> None:
@@ -364,7 +372,10 @@ class EngineHost:
 
     def _go_on_in_fp32(self) -> None:
         self.options = replace(self.options, precision='fp32')
+        for key in ('calibration', 'calibrated_with', 'self_check'):
+            self.report.pop(key, None)
         self.report['precision'] = 'fp32'
+        self._fastest = None
         if self.options.engine != 'auto':
             self._seam.engine = self._build(self.options.engine)
 
@@ -384,9 +395,8 @@ class EngineHost:
                     if is_out_of_memory(error):
                         raise  # a smaller batch may do
                     logger.warning('engine: %s: %s; passed over', name, error)
-            # torch-compile wants a compiler, which is there or not at the next start too.
-            complete = complete and (name == 'torch-compile' or not is_installed(name))
-        return seconds, complete
+            complete = complete and not is_installed(name)
+        return seconds, complete and bool(seconds) and self.adopted is None
 
     def _try_engine(self, name: str) -> bool:
         """Put an engine in place; False, and a warning, where it does not do."""
@@ -411,8 +421,11 @@ class EngineHost:
             settings: That it depends on, beside those of the engine and the device.
         """
         device = self._device
+        options = asdict(self.options)
+        del options['precision_is_free']  # one that is named is as fast
         settings |= {
-            'options': asdict(self.options),
+            'options': options,
+            'compiler': is_installed('torch-compile'),
             'engine': self.report['engine'],
             'adopted': self.adopted,
             'threads': torch.get_num_threads(),
@@ -446,7 +459,7 @@ class EngineHost:
         if not difference.instances:
             logger.warning('engine: nobody in the first images, so %s is not compared', name)
         if self.options.self_check and not difference.within(bound):
-            raise EngineError(
+            raise AnswersDiffer(
                 f'engine: {name} in {self.options.precision} answers differently: {difference}. '
                 'This is beyond the bound of that precision; without the self-check it runs'
             )
@@ -609,5 +622,6 @@ def open_cache(wanted: bool) -> EngineCache:
 
 
 def is_installed(name: str) -> bool:
-    """Whether an engine's libraries are there."""
-    return all(find_spec(module) for module in _MODULES[name])
+    """Whether an engine's libraries, or its compiler, are there."""
+    compiler = name != 'torch-compile' or any(map(which, (os.environ.get('CXX', 'g++'), 'clang++')))
+    return compiler and all(find_spec(module) for module in _MODULES[name])

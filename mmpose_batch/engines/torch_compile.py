@@ -52,9 +52,13 @@ class TorchCompileEngine:
         Args:
             run: Runs one.
         """
-        self._largest, self._full = 0, None
+        self.cool_down()
         run()
         self._full = self._largest
+
+    def cool_down(self) -> None:
+        """Fill up to no full batch any more."""
+        self._largest, self._full = 0, None
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> list[Tensor]:
