@@ -600,10 +600,10 @@ def test_two_images_never_share_a_drawing(models, tmp_path):
 
 
 def test_an_engine_that_settles_late_is_told_before_its_first_record(
-    top_down, photos, tmp_path, monkeypatch
+    one_stage, photos, tmp_path, monkeypatch
 ):
     """Whoever goes on after a kill could take another precision otherwise."""
-    inferencer = top_down.ours(engine='openvino', self_check=False)
+    inferencer = one_stage.ours(engine='openvino', self_check=False)
     options = RunOptions(out_dir=str(tmp_path / 'out'), quiet=True)
     told = []
     append = JsonLinesWriter.append
