@@ -28,12 +28,11 @@ help: ## show this list
 
 setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: about 10 minutes on 2 cores)
 
-# Series 1 and 2 of the scenes were the training's, the tests draw from 4. Persons of a lower score, which
-# RTMO's usual threshold lets pass, are for the metric and not for pictures.
+# Series 1 and 2 of the scenes were the training's, the tests draw from 4.
 demo: setup ## draw people that no model has seen, find their poses, put a dozen on one sheet: demo/
 	$(PY) tools/make_scenes.py demo/scenes --count 48 --seed 3
 	$(PY) tools/batch_infer.py demo/scenes --out-dir demo/poses --overwrite --save-vis \
-	  --ann-file demo/scenes/annotations.json --bbox-thr 0.3
+	  --ann-file demo/scenes/annotations.json
 	$(PY) tools/contact_sheet.py demo/poses/vis --out demo/contact_sheet.png
 
 test: setup ## run all tests, the slow ones too

@@ -115,13 +115,25 @@ def type_name(kind: str | type | None) -> str | None:
 
 
 def default_filters(cfg: Config) -> dict[str, Any]:
-    """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model."""
+    """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model.
+
+    A config names others in ``default_filters=dict(...)``.
+
+    Raises:
+        ValueError: The config names something else there.
+    """
     head = type_name(cfg.model.get('head', {}).get('type'))
+    filters = {'bbox_thr': 0.3, 'nms_thr': 0.3, 'pose_based_nms': False}
     if head == 'RTMOHead':
-        return {'bbox_thr': 0.1, 'nms_thr': 0.65, 'pose_based_nms': True}
-    if head == 'YOLOXPoseHead':
-        return {'bbox_thr': 0.01, 'nms_thr': 0.65, 'pose_based_nms': True}
-    return {'bbox_thr': 0.3, 'nms_thr': 0.3, 'pose_based_nms': False}
+        filters = {'bbox_thr': 0.1, 'nms_thr': 0.65, 'pose_based_nms': True}
+    elif head == 'YOLOXPoseHead':
+        filters = {'bbox_thr': 0.01, 'nms_thr': 0.65, 'pose_based_nms': True}
+    own = cfg.get('default_filters', {})
+    if unknown := sorted(own.keys() - filters.keys()):
+        raise ValueError(
+            f'default_filters: expected some of {", ".join(filters)}, found {", ".join(unknown)}'
+        )
+    return {**filters, **own}
 
 
 def build_model(

@@ -122,6 +122,14 @@ def test_thresholds_are_those_of_mmposes_demo(config, special):
     assert default_filters(mm_config('mmpose', f'configs/{config}')) == expected
 
 
+def test_a_config_may_have_thresholds_of_its_own():
+    cfg = Config({'model': {'head': {'type': 'RTMOHead'}}, 'default_filters': {'bbox_thr': 0.5}})
+    assert default_filters(cfg) == {'bbox_thr': 0.5, 'nms_thr': 0.65, 'pose_based_nms': True}
+    cfg.default_filters.score_thr = 0.5
+    with pytest.raises(ValueError, match=r'default_filters: expected some of bbox_thr.*score_thr'):
+        default_filters(cfg)
+
+
 # ------------------------------------------------------------------------- build_model
 
 

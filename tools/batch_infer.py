@@ -103,7 +103,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     found = parser.add_argument_group('what counts as found')
     found.add_argument(
-        '--bbox-thr', type=float, help='least score of a person (default: 0.3; RTMO 0.1)'
+        '--bbox-thr',
+        type=float,
+        help='least score of a person (default: 0.3; RTMO 0.1; or what the config says)',
     )
     found.add_argument(
         '--nms-thr', type=float, help='IoU of duplicate persons (default: 0.3; RTMO 0.65)'

@@ -18,7 +18,7 @@ until then.
 --recommend tries the engines that are installed, fp32 and what is native to the hardware beside it
 (bf16 on some processors, fp16 on CUDA), and two batch sizes, each where none is named.
 
-Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not.
+Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not that were named.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--persons', type=number(0), metavar='K', help='people in each scene (default: 1 to 3)'
     )
     work.add_argument(
-        '--images', type=number(1), help='of a round; inputs are repeated (default: 64)'
+        '--images', type=number(1), help='of a round; inputs are repeated (default: 64, all scenes)'
     )
     work.add_argument('--ann-file', metavar='FILE', help='COCO annotations of INPUT, for AP')
 
@@ -144,6 +144,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error('--ann-file: scenes have annotations of their own')
     if not args.recommend and (args.max_latency is not None or args.max_memory is not None):
         parser.error('--max-latency, --max-memory: of use with --recommend only')
+    for name in ('max_latency', 'max_memory'):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            parser.error(f'--{name.replace("_", "-")}: expected a positive number, found {value}')
     if args.max_rounds is None:
         args.max_rounds = max(args.rounds, 25)
     if args.max_rounds < args.rounds:
@@ -206,7 +210,12 @@ def run(args: argparse.Namespace) -> int:
     keep(measured)
     if args.recommend and not recommend(args, measured):
         return fail(TOOL, 1, 'nothing that ran keeps within the limits')
-    return 3 if failed else 0
+    return 3 if failed and not _tries(args) else 0
+
+
+def _tries(args: argparse.Namespace) -> bool:
+    """Whether there are rows that nobody named, of which some may fail."""
+    return args.recommend and None in (args.engine, args.precision)
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
@@ -234,7 +243,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     axes = {name: list(dict.fromkeys(values)) for name, values in find_axes(args, device).items()}
     against, threads = (list(dict.fromkeys(v)) for v in (args.against, args.num_threads))
     rows = list(sweep(models, against, axes, threads, args.cpu_affinity, rect=args.rect))
-    if args.recommend and None in (args.engine, args.precision):
+    if _tries(args):
         return leave_out_impossible(rows, device)
     return rows
 
@@ -357,9 +366,11 @@ def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bo
     chosen = best(measured, latency, memory)
     if chosen is None:
         return False
+    unsure = '' if chosen.rate_settled else ', which has not settled'
     print(
-        f'best here: {flags(chosen)}\n({chosen.images_per_second:.2f} images/s, one image alone '
-        f'{chosen.latency * 1e3:.0f} ms, {chosen.report["peak_memory"]["resident"] / 1e9:.2f} GB)'
+        f'best here: {flags(chosen)}\n({chosen.images_per_second:.2f} images/s{unsure}, '
+        f'one image alone {chosen.latency * 1e3:.0f} ms, '
+        f'{chosen.report["peak_memory"]["resident"] / 1e9:.2f} GB)'
     )
     return True
 

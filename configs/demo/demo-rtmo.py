@@ -5,6 +5,8 @@ default_scope = 'mmpose'
 visualizer = dict(type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 inferencer = dict(type='BatchPose2DInferencer', weights='{{ fileDirname }}/demo-rtmo.pth')
+# Below are false persons, and the same one twice; the usual 0.1 of RTMO gains 0.001 of AP.
+default_filters = dict(bbox_thr=0.3)
 
 max_epochs = 30
 base_lr = 1e-3

@@ -15,7 +15,7 @@ RESULT = 'benchmark.json'
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _WIDTH = 80
 # Figures of everything else that is installed say nothing about a speed.
-_VERSIONS = ('torch', 'mmpose', 'mmdet', 'mmcv', 'openvino', 'onnxruntime', 'nncf')
+_VERSIONS = ('torch', 'mmpose', 'mmdet', 'mmcv', 'openvino', 'onnxruntime', 'nncf', 'rtmlib')
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,8 @@ def read_section(name: str, folder: Path, pictures: str) -> Section:
     try:
         content = orjson.loads((folder / RESULT).read_bytes())
         parts = [_machine(content['machine']), _command(content['command'])]
+        if content.get('warning'):
+            parts.append(f'When it began, {content["warning"]}.')
         parts += ['A signal ended these rounds.'] if content.get('cut_off') else []
         parts += [Table(**table).markdown() for table in content['tables']]
         plots = {f'{pictures}/{name}-{plot}': folder / plot for plot in content['plots']}

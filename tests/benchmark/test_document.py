@@ -89,6 +89,14 @@ def test_rounds_that_a_signal_ended_say_so(result):
         assert ('A signal ended these rounds.' in text) == cut_off
 
 
+def test_a_busy_machine_is_told(result):
+    path = result / 'benchmark.json'
+    for warning in (None, 'the machine is busy'):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {'warning': warning}))
+        text = read_section('speed', result, 'pictures').text
+        assert ('When it began, the machine is busy.' in text) == bool(warning)
+
+
 def test_what_is_in_a_cell_stays_in_it():
     assert Table(('a', 'b'), [('x | y', 'one\ntwo')]).markdown().endswith('| x \\| y | one two |')
 
