@@ -212,6 +212,17 @@ def test_other_devices_of_openvino_have_settings_of_their_own(monkeypatch):
         openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'NPU')
 
 
+@pytest.mark.parametrize(('batch_size', 'pinned'), [(4, False), (1, True)])
+def test_streams_of_several_networks_are_not_kept_to_the_same_core(one_stage, batch_size, pinned):
+    from openvino import properties
+
+    inferencer = one_stage.ours(engine='openvino', batch_size=batch_size)
+    list(inferencer([picture(120, 90, seed) for seed in range(5)]))  # 4 and the one left, say
+    shapes = inferencer.host._seam.engine._shapes.values()
+    found = [each.compiled.get_property(properties.hint.enable_cpu_pinning) for each in shapes]
+    assert found == [pinned] * (2 if batch_size == 4 else 1)
+
+
 @pytest.mark.parametrize('engine', ENGINES)
 def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
     inferencer = one_stage.ours(engine=engine)

@@ -77,6 +77,8 @@ class OpenVINOEngine:
         }
         if device == 'CPU':
             self._settings[properties.inference_num_threads] = torch.get_num_threads()
+            # Streams of several shapes, and of detector and pose model, would meet on a core.
+            self._settings[properties.hint.enable_cpu_pinning] = parallel == 1
         self._shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
         self._lock = threading.Lock()
 
