@@ -96,7 +96,8 @@ def measure_limits(
         images: In the round.
 
     Returns:
-        ``network_share``, the part of the pose model's test steps that is its network;
+        ``test_step_shares``, the parts of the pose model's test steps that are its
+        network, what is before (``stacking``) and what is after it (``decoding``);
         ``network_only``, images per second if nothing but the networks were run;
         ``flop``, floating point operations for an image; ``best_rate``, the operations
         per second of the best convolution on this machine in that precision, None
@@ -127,7 +128,7 @@ def measure_limits(
         seconds.append(sum(replay(probe, hosts[name]) for name, probe in probes.items()))
     best = None if None in rates else median(rates)
     return {
-        'network_share': probes['pose'].seconds / steps.seconds,
+        'test_step_shares': steps.shares(probes['pose'].seconds),
         'network_only': images / median(seconds),
         'flop': flop,
         'best_rate': best,
@@ -193,31 +194,38 @@ def best_rate(precision: str, device: torch.device) -> float | None:
 
 
 class _TestSteps:
-    """Times the pose model's test steps of an inferencer, normalising and decoding included."""
+    """Times the pose model's test steps of an inferencer, and of these what stacks a batch."""
 
     def __init__(self, inferencer: 'BatchPose2DInferencer') -> None:
         self._inferencer = inferencer
-        self.seconds = 0.0
+        self._seconds = {'step': 0.0, 'stacking': 0.0}
         self._lock = threading.Lock()
+
+    def shares(self, network: float) -> dict[str, float]:
+        """The parts of the time of all steps, given the seconds of the network."""
+        step, stacking = self._seconds.values()
+        rest = max(step - stacking - network, 0.0)  # clocks of several threads
+        parts = {'stacking': stacking, 'network': network, 'decoding': rest}
+        return {name: seconds / sum(parts.values()) for name, seconds in parts.items()}
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        host = self._inferencer.host
-        test_step = host.test_step
-
-        def timed(run: Callable[[], Any]) -> Any:
-            start = time.perf_counter()
-            result = run()
-            with self._lock:
-                self.seconds += time.perf_counter() - start
-            return result
-
+        host, preprocessor = self._inferencer.host, self._inferencer.model.data_preprocessor
+        test_step, forward = host.test_step, preprocessor.forward
         # Inside its turn: the wait for that is no work.
-        host.test_step = lambda run: test_step(lambda: timed(run))
+        host.test_step = lambda run: test_step(lambda: self._timed('step', run))
+        preprocessor.forward = lambda *args: self._timed('stacking', lambda: forward(*args))
         try:
             yield
         finally:
-            del host.test_step
+            del host.test_step, preprocessor.forward
+
+    def _timed(self, name: str, run: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        result = run()
+        with self._lock:
+            self._seconds[name] += time.perf_counter() - start
+        return result
 
 
 def _wait_for_device() -> None:

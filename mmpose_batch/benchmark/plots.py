@@ -4,7 +4,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +20,9 @@ from .rounds import estimate
 _SIZE = (7.0, 4.2)
 _DPI = 120
 _COLORS = mpl.colormaps['tab10'].colors
+_MARKERS = 'osD^vP*X'
+# Less is chance.
+_LEAST_AP = 0.02
 
 
 def plot_all(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
@@ -100,16 +105,31 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
 
 
 def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
-    """Images per second over AP, of all whose AP is known."""
+    """Images per second over AP, of all whose AP is known.
+
+    A colour is an engine in a precision, a marker all other settings.
+    """
     known = [measurement for measurement in measurements if measurement.ap is not None]
     if len(known) < 2:
         return None
     figure, axes = _figure()
-    for color, measurement in zip(itertools.cycle(_COLORS), known, strict=False):
-        place = measurement.ap, measurement.images_per_second
-        axes.scatter(*place, color=color, label=measurement.contender.name)
+    colors: dict[tuple, Any] = defaultdict(partial(next, itertools.cycle(_COLORS)))
+    markers: dict[tuple, Any] = defaultdict(partial(next, itertools.cycle(_MARKERS)))
+    for measurement in known:
+        settings = measurement.contender.settings
+        computing = tuple(settings.get(name) for name in ('engine', 'precision'))
+        others = [(name, value) for name, value in settings.items() if value not in computing]
+        axes.scatter(
+            measurement.ap,
+            measurement.images_per_second,
+            color=colors[computing],
+            marker=markers[*others, measurement.contender.num_threads],
+            label=measurement.contender.name,
+        )
     axes.set_xlabel('AP')
-    axes.margins(x=0.1)
+    low, high = axes.dataLim.intervalx
+    margin = max(0.1 * (high - low), (_LEAST_AP - (high - low)) / 2)
+    axes.set_xlim(low - margin, high + margin)
     _label_rates(axes)
     figure.legend(loc='outside right upper', fontsize=8, frameon=False)
     return figure

@@ -17,11 +17,14 @@ from .rounds import Rounds, estimate
 STAGES = {
     'waiting': 'waiting for data',
     'detection': 'detector',
+    'stacking': 'stacking, normalising',
     'network': 'network',
-    'decoding': 'before and after it',
+    'decoding': 'decoding',
     'writing': 'writing',
     'other': 'other',
 }
+# Beside the network, of what a run's clock counts as the network.
+_INSIDE = ('stacking', 'decoding')
 
 
 @dataclass(kw_only=True, slots=True)
@@ -81,6 +84,7 @@ class Measurement:
         """Part of the time that each stage took; empty where nobody knows.
 
         Where limits are not known, the network's has in it what is before and after it.
+        Stacking has normalising in it, unless the engine does that.
         """
         if not self.samples or not self.samples[0]['stages']:
             return {}
@@ -89,13 +93,11 @@ class Measurement:
             name: sum(sample['stages'].get(name, 0.0) for sample in self.samples) / total
             for name in STAGES
         }
-        inside = self.limits.get('network_share')
-        if inside is None:
-            del shares['decoding']
-        else:
-            shares['decoding'] = shares['network'] * (1 - inside)
-            shares['network'] *= inside
-        return shares
+        inside = self.limits.get('test_step_shares')
+        step = shares['network']
+        for name in ('stacking', 'network', 'decoding') if inside else ():
+            shares[name] = step * inside[name]
+        return {name: shares[name] for name in STAGES if inside or name not in _INSIDE}
 
     def as_dict(self) -> dict[str, Any]:
         """For ``benchmark.json``."""
@@ -109,6 +111,7 @@ HEADER = (
     *('', 'images/s', 'ratio (interval)', 'persons/s', 'persons', 'AP', 'network only'),
     'of the limit',
 )
+_START = ('load', 'first_result')
 NEEDS = ('what it needs', 'memory', 'loaded', 'first result', 'engine files', 'one image alone')
 
 
@@ -141,13 +144,15 @@ def _mark(settled: bool) -> str:
 
 
 def needs_cells(measurement: Measurement) -> list[str]:
-    """One row of the table of needs; empty for those whose files are made at every start.
+    """One row of the table of needs; empty where nobody knows.
 
-    With the memory of a GPU comes how busy that was.
+    With the memory of a GPU comes how busy that was. Those that export a file at every
+    start are not judged by that.
     """
     peak = measurement.report.get('peak_memory')
-    if measurement.failure or peak is None or measurement.contender.system in NEED_BOXES:
+    if measurement.failure or peak is None:
         return []
+    lasting = measurement.contender.system not in NEED_BOXES
     gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
     busy = [s['gpu_utilization'] for s in measurement.samples if 'gpu_utilization' in s]
     gpu += f', {median(busy):.0f}% busy' if busy else ''
@@ -155,7 +160,7 @@ def needs_cells(measurement: Measurement) -> list[str]:
     return [
         measurement.contender.name,
         f'{peak["resident"] / 2**20:.0f} MiB{gpu}',
-        *(f'{measurement.start[name]:.1f} s' for name in ('load', 'first_result')),
+        *(f'{measurement.start[name]:.1f} s' if lasting else '' for name in _START),
         f'{files / 2**20:.1f} MiB' if files else '',
         '' if isnan(measurement.latency) else f'{measurement.latency * 1e3:.0f} ms',
     ]

@@ -13,6 +13,8 @@ SIZES = (
     (320, 240), (240, 320), (384, 288), (288, 384), (320, 320),
     (426, 240), (480, 320), (320, 480), (512, 384), (640, 480),
 )  # fmt: skip
+# Nobody would be seen behind more.
+MOST_PERSONS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,10 @@ class SceneOptions:
 
     def __post_init__(self) -> None:
         least, most = self.persons
-        if not 0 <= least <= most:
-            raise ValueError(f'persons: expected 0 <= least <= most, found {self.persons}')
+        if not 0 <= least <= most <= MOST_PERSONS:
+            raise ValueError(
+                f'persons: expected 0 <= least <= most <= {MOST_PERSONS}, found {self.persons}'
+            )
         if not 0 < self.heights[0] <= self.heights[1]:
             raise ValueError(f'heights: expected 0 < least <= most, found {self.heights}')
         if self.occluders < 0:

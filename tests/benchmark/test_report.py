@@ -30,6 +30,7 @@ from mmpose_batch.benchmark.report import (
 from mmpose_batch.benchmark.rounds import Rounds
 
 MODELS = Models(pose2d='rtmo-s')
+SHARES = {'stacking': 0.05, 'network': 0.75, 'decoding': 0.2}
 
 
 def measured(system: str = 'ours', rate: float = 4.0, **settings) -> Measurement:
@@ -49,7 +50,7 @@ def measured(system: str = 'ours', rate: float = 4.0, **settings) -> Measurement
         ratios=[rate / 2.0] * 5,
         settled=True,
         rate_settled=True,
-        limits={'network_share': 0.75, 'network_only': 6.0, 'limit': 12.0} if ours else {},
+        limits={'test_step_shares': SHARES, 'network_only': 6.0, 'limit': 12.0} if ours else {},
         report={'peak_memory': {'resident': 600 * 2**20}, 'engine_bytes': 12 * 2**20},
         latency=0.3,
     )
@@ -108,7 +109,7 @@ def test_where_limits_are_unknown_the_network_is_not_told_from_what_is_around_it
     row = measured()
     row.limits = {}
     found = dict(zip(STAGES, stage_cells(row)[1:], strict=True))
-    assert (found['network'], found['decoding']) == ('60%', '')
+    assert [found[name] for name in ('stacking', 'network', 'decoding')] == ['', '60%', '']
     assert plot_stages([row]) is not None
 
 
@@ -125,7 +126,10 @@ def test_ap_stands_beside_the_speed():
 
 
 def test_who_exports_a_file_at_every_start_is_not_judged_by_that():
-    assert needs_cells(measured('rtmlib', 2.0)) == []
+    assert needs_cells(measured('rtmlib'))[1:4] == ['600 MiB', '', '']
+    rows = [measured('rtmlib')]
+    rows[0].report = {}
+    assert needs_cells(rows[0]) == []
 
 
 def test_memory_of_a_gpu_is_told():
@@ -138,8 +142,8 @@ def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
     shares = measured().shares()
     assert list(shares) == list(STAGES)
     assert sum(shares.values()) == pytest.approx(1.0)
-    assert shares['network'] == pytest.approx(0.45)
-    assert shares['decoding'] == pytest.approx(0.15)
+    inside = [shares[name] for name in SHARES]
+    assert inside == pytest.approx([0.6 * share for share in SHARES.values()])
 
 
 @pytest.mark.parametrize(
@@ -163,9 +167,9 @@ def test_each_median_that_has_not_settled_is_marked(rates, ratios, expected):
 def test_a_table_is_of_those_who_have_something_for_it():
     rates, needs, stages = tables([measured('stock'), measured(), measured('rtmlib')])
     assert [row[0] for row in rates.rows] == ['stock', 'torch fp32', 'rtmlib']
-    assert [row[0] for row in needs.rows] == ['stock', 'torch fp32']
+    assert [row[0] for row in needs.rows] == ['stock', 'torch fp32', 'rtmlib']
     assert [row[0] for row in stages.rows] == ['torch fp32']
-    assert len(tables([measured('rtmlib')])) == 1
+    assert len(tables([measured('rtmlib')])) == 2
 
 
 def test_a_failure_is_a_row():
@@ -222,6 +226,19 @@ def test_accuracy_is_plotted_where_it_is_known():
     bottom, top = axes.get_ylim()
     assert bottom == 0
     assert top > 5.2  # a whole point fits below the frame
+    left, right = axes.get_xlim()
+    assert right - left == pytest.approx(0.02)  # a difference of chance looks small
+
+
+def test_engines_have_their_colours_and_batch_sizes_their_markers():
+    rows = [measured(engine=e, batch_size=b) for e in ('torch', 'openvino') for b in (1, 4)]
+    for row in rows:
+        row.ap = 0.75
+    drawn = plot_accuracy(rows).axes[0].collections
+    colors = [tuple(points.get_facecolor()[0]) for points in drawn]
+    markers = [len(points.get_paths()[0].vertices) for points in drawn]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
+    assert markers[0] == markers[2] != markers[1] == markers[3]
 
 
 def test_nothing_is_plotted_of_nothing(tmp_path):

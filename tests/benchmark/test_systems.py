@@ -158,7 +158,10 @@ def test_limits_are_those_of_the_network(models, images, name, engine):
         images = [Image(image.path, BOXES) for image in images]
     before = ours.run(images)
     limits = ours.limits(images)
-    assert 0 < limits['network_share'] <= 1
+    shares = limits['test_step_shares']
+    assert list(shares) == ['stacking', 'network', 'decoding']
+    assert all(share > 0 for share in shares.values())
+    assert sum(shares.values()) == pytest.approx(1.0)
     assert limits['network_only'] > 0
     assert limits['flop'] > 1e6
     assert limits['limit'] == pytest.approx(limits['best_rate'] / limits['flop'])

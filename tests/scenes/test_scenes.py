@@ -184,6 +184,7 @@ def test_as_many_people_as_asked_for(persons, most):
     [
         ({'persons': (3, 2)}, 'persons: expected 0 <= least <= most'),
         ({'persons': (-1, 2)}, 'persons'),
+        ({'persons': (1, 99999)}, 'most <= 200'),
         ({'heights': (0, 1)}, 'heights: expected 0 < least'),
         ({'heights': (1, 0.5)}, 'heights'),
         ({'occluders': -1}, 'occluders: expected a number from 0'),
