@@ -11,7 +11,7 @@ from mmpose.datasets.transforms import GetBBoxCenterScale, LoadImage, PackPoseIn
 from mmpose.structures import PoseDataSample
 from mmpose.structures.bbox import bbox_xyxy2cs, get_udp_warp_matrix
 
-from .samples import copy_sample
+from .samples import copy_sample, replace_fields
 
 # The test pipeline of nearly every top-down config.
 _STANDARD = (LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs)
@@ -93,12 +93,16 @@ class StandardCrops:
         packed = []
         for i, crop in enumerate(self._crops(info['img'], self._matrices(centers, scales))):
             sample = copy_sample(self._template)
-            own = {**meta, 'input_center': centers[i], 'input_scale': scales[i]}
-            sample.set_metainfo({key: value for key, value in own.items() if key in sample})
+            own = {**meta, 'input_center': centers[i].copy(), 'input_scale': scales[i].copy()}
+            replace_fields(sample, **{key: value for key, value in own.items() if key in sample})
             instances = sample.gt_instances
-            instances.bboxes, instances.bbox_scores = bboxes[i : i + 1, :4], bboxes[i, 4:5]
-            instances.bbox_scales = scales[i : i + 1]
-            instances.keypoints_visible = instances.keypoints_visible.copy()
+            replace_fields(
+                instances,
+                bboxes=bboxes[i : i + 1, :4],
+                bbox_scores=bboxes[i, 4:5],
+                bbox_scales=scales[i : i + 1],
+                keypoints_visible=instances.keypoints_visible.copy(),
+            )
             packed.append({'inputs': crop, 'data_samples': sample})
         return packed
 

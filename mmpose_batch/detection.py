@@ -8,7 +8,7 @@ import torch
 from mmcv.ops import get_compiling_cuda_version
 from mmdet.apis import DetInferencer
 from mmengine.config import Config, ConfigDict
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, InstanceData
 from mmpose.apis.inferencers.utils import default_det_models
 from mmpose.evaluation.functional import nms
 from mmpose.registry import DATASETS
@@ -154,8 +154,8 @@ class PersonDetector:
         Engines are checked by what is left: hundreds of boxes that score next to
         nothing move by pixels with the last bits of a bfloat16.
         """
-        found = sample.pred_instances.cpu().numpy()
-        sample.pred_instances = found[
-            np.isin(found.labels, self.cat_ids) & (found.scores > bbox_thr)
-        ]
+        found = sample.pred_instances
+        fields = {name: found.get(name).cpu().numpy() for name in ('bboxes', 'scores', 'labels')}
+        kept = np.isin(fields['labels'], self.cat_ids) & (fields['scores'] > bbox_thr)
+        sample.pred_instances = InstanceData(**{name: f[kept] for name, f in fields.items()})
         return sample

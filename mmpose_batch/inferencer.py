@@ -19,7 +19,7 @@ from mmengine.device import get_device
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.datasets.transforms import LoadImage
 from mmpose.registry import INFERENCERS
-from mmpose.structures import PoseDataSample, merge_data_samples
+from mmpose.structures import PoseDataSample
 from rich.progress import track
 from torch import nn
 
@@ -35,7 +35,7 @@ from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_
 from .padding import pad_to_stride
 from .results import ImageResult, InputError, select_instances
 from .runtime import StageClock
-from .samples import empty_sample
+from .samples import empty_sample, merge_samples
 from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
 from .tuning import default_batch_size
@@ -563,7 +563,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if not all(np.isfinite(sample.pred_instances.keypoints).all() for sample in samples):
             raise ValueError('expected finite keypoints, found NaN: broken or random weights?')
         if self.cfg.data_mode == 'topdown' and call.merge_results:
-            samples = [merge_data_samples(samples)]
+            samples = [merge_samples(samples)]
         return [
             select_instances(sample, call.select_thr, call.pose_based_nms) for sample in samples
         ]

@@ -29,6 +29,7 @@ from .engines import EngineError
 from .engines.cache import versions as engine_versions
 from .evaluation import AnnotationError, ImageIds, ScoringOptions, evaluate
 from .inferencer import BatchPose2DInferencer
+from .memory import peak_resident
 from .options import CallOptions
 from .progress import ProgressReport, format_duration
 from .results import ImageResult, InputError
@@ -514,6 +515,7 @@ class Run:
             },
             'seconds': {'total': self._summary.seconds, **self._summary.stages},
             'images_per_second': self._summary.images_per_second,
+            'peak_resident_bytes': peak_resident(),
             'metrics': self._summary.metrics,
         }
         with open_atomically(self._path('run.json')) as file:

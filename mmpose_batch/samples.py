@@ -1,10 +1,14 @@
-"""Data samples: one of an image with nobody in it, and copies that cost little."""
+"""Data samples: one of an image with nobody in it, and copies and merges that cost little.
 
-from typing import TypeVar
+MMEngine looks at all fields whenever one is set, and copies what describes an image deeply.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from mmengine.structures import BaseDataElement, InstanceData
-from mmpose.structures import PoseDataSample
+from mmpose.structures import PoseDataSample, merge_data_samples
 
 Sample = TypeVar('Sample', bound=BaseDataElement)
 
@@ -37,4 +41,36 @@ def copy_sample(sample: Sample) -> Sample:
         elif isinstance(value, set):  # the names of its fields
             value = set(value)
         object.__setattr__(found, name, value)
+    return found
+
+
+def replace_fields(sample: BaseDataElement, **values: Any) -> None:
+    """Set fields that are there already, to values of fitting length."""
+    for name, value in values.items():
+        object.__setattr__(sample, name, value)
+
+
+def merge_samples(samples: Sequence[PoseDataSample]) -> PoseDataSample:
+    """What MMPose's ``merge_data_samples`` makes of the persons of one image."""
+    first = samples[0]
+    if len(samples) == 1 or 'pred_fields' in first or 'gt_fields' in first:
+        return merge_data_samples(list(samples))
+    merged = PoseDataSample()
+    for name in first.metainfo_keys():
+        merged.set_field(getattr(first, name), name, field_type='metainfo')
+    for name in ('gt_instances', 'pred_instances'):
+        if name in first:
+            setattr(merged, name, _concatenate([getattr(sample, name) for sample in samples]))
+    return merged
+
+
+def _concatenate(parts: Sequence[InstanceData]) -> InstanceData:
+    """What ``InstanceData.cat`` returns."""
+    names = {name: type(value) for name, value in parts[0].items()}
+    alike = all({name: type(value) for name, value in part.items()} == names for part in parts)
+    if not alike or set(names.values()) != {np.ndarray}:
+        return InstanceData.cat(list(parts))
+    found = copy_sample(parts[0])
+    fields = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    replace_fields(found, **fields)
     return found

@@ -187,6 +187,7 @@ def test_run_json_tells_what_ran_and_where_the_time_went(run, kind):
     assert seconds['network'] > 0
     assert (seconds['detection'] > 0) == (kind == 'top_down')
     assert info['images_per_second'] == pytest.approx(5 / seconds['total'])
+    assert 100 * 2**20 < info['peak_resident_bytes'] < 64 * 2**30
     versions = info['identity']['versions']
     assert versions['mmpose_batch'] == mmpose_batch.__version__
     names = ('python', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'torch', 'numpy', 'cv2')

@@ -10,7 +10,7 @@ import pytest
 from factories import TOOLS, Models
 from fidelity import synthetic_image
 
-from mmpose_batch.benchmark.memory import STATUS
+from mmpose_batch.memory import STATUS
 
 # Peak resident memory on ten times the images, at most this much more.
 GROWTH = 1.05
@@ -18,7 +18,7 @@ GROWTH = 1.05
 # Runs a tool, and writes what its process held. (As a child's, Linux tells no less than ours.)
 WRAPPER = """
 import atexit, pathlib, runpy, sys
-from mmpose_batch.benchmark.memory import peak_resident
+from mmpose_batch.memory import peak_resident
 _, out, *sys.argv = sys.argv
 atexit.register(lambda: pathlib.Path(out).write_text(str(peak_resident())))
 sys.path.insert(0, sys.argv[0].rpartition('/')[0])

@@ -16,10 +16,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..memory import peak_resident
 from .contenders import Contender
 from .gpu import watch_utilization
 from .latency import keep_pace, measure_each
-from .memory import peak_resident
 from .work import Image
 
 # Images that are run alone, for the latency.

@@ -1,0 +1,68 @@
+"""The script that measures the documents' tables: its help, and that a table comes where it belongs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return subprocess.run(
+        [str(ROOT / 'tools' / 'benchmark_docs.sh'), *map(str, arguments)],
+        env={**os.environ, 'PATH': path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    """Documents with one place each."""
+    folder = tmp_path / 'docs'
+    folder.mkdir()
+    for name, table in (('benchmarks', 'overhead-wholebody'), ('engines', 'parity')):
+        text = f'before\n<!-- {table} -->\nold\n<!-- end of {table} -->\nafter\n'
+        (folder / f'{name}.md').write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(('arguments', 'status'), [([], 2), (['--help'], 0), (['--what'], 2)])
+def test_it_says_what_it_does(arguments, status):
+    outcome = run(*arguments)
+    assert outcome.returncode == status
+    assert 'tools/benchmark_docs.sh FOLDER [NAME ...]' in outcome.stdout
+    assert 'set -euo' not in outcome.stdout
+
+
+def test_a_table_that_no_document_has_is_an_error(tmp_path, docs):
+    outcome = run(tmp_path, 'what', DOCS=str(docs))
+    assert outcome.returncode == 2
+    assert 'no table is named what' in outcome.stderr
+
+
+def test_every_place_of_the_documents_has_a_command():
+    script = (ROOT / 'tools' / 'benchmark_docs.sh').read_text()
+    for name in ('benchmarks', 'engines'):
+        lines = (ROOT / 'docs' / f'{name}.md').read_text().splitlines()
+        places = [line[5:-4] for line in lines if line.startswith('<!-- ') and ' of ' not in line]
+        assert places
+        for place in places:
+            assert f'\n    {place})' in script, place
+
+
+@pytest.mark.slow
+def test_a_table_comes_where_it_belongs(tmp_path, docs):
+    outcome = run(tmp_path, 'overhead-wholebody', DOCS=str(docs))
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    text = (docs / 'benchmarks.md').read_text()
+    assert 'old' not in text
+    assert 'before' in text and 'after' in text
+    assert 'tools/benchmark_overhead.py --pose2d rtmpose-m_8xb64-270e_coco-wholebody' in text
+    assert '| crops and their samples |' in text
+    assert 'old' in (docs / 'engines.md').read_text()

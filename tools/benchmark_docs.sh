@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Measures the tables of docs/benchmarks.md and docs/engines.md anew, and writes them there:
+#
+#   tools/benchmark_docs.sh FOLDER [NAME ...]
+#
+# NAME is that of a table, as it stands in the document between <!-- NAME --> and <!-- end of NAME -->;
+# without one all are measured: two hours on 2 cores, of which nothing else should be asked meanwhile.
+# What a tool wrote is kept in FOLDER/out/NAME. FOLDER holds what cannot be drawn:
+#
+#   photos/             images
+#   rtmo-s.pth          weights of MMPose's RTMO-s
+#   rtmpose-s.pth       of rtmpose-s_8xb256-420e_coco-256x192
+#   rtmdet-nano.py/.pth of a detector of persons
+#
+# The other images are drawn into it, and weights of a whole-body model that learnt nothing. ROUNDS (5) and
+# DOCS, the folder of the two documents, may be others.
+set -euo pipefail
+
+if [[ $# -lt 1 || $1 == -* ]]; then
+  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+  [[ ${1:-} == --help || ${1:-} == -h ]] && exit 0
+  exit 2
+fi
+tools=$(cd "$(dirname "$0")" && pwd)
+docs=$(cd "${DOCS:-$tools/../docs}" && pwd)
+PATH=$(cd "$(dirname "$(command -v python)")" && pwd):$PATH
+cd "$1"
+shift
+ln -sfn "$tools" tools # so that a command can be told as it is typed in the project
+mkdir -p out
+
+rounds=(--max-rounds "${ROUNDS:-5}")
+shared=(photos/ --pose2d rtmo-s --pose2d-weights rtmo-s.pth)
+crops=(--pose2d rtmpose-s_8xb256-420e_coco-256x192 --pose2d-weights rtmpose-s.pth)
+detector=(--det-model rtmdet-nano.py --det-weights rtmdet-nano.pth --det-cat-ids 0)
+pair=(photos/ "${crops[@]}" "${detector[@]}")
+bf16=(--engine openvino --precision bf16)
+both=(--engine openvino --precision fp32 bf16)
+all=(--engine torch openvino --precision fp32 bf16)
+
+throughput() { tools/benchmark_throughput.py "$@" "${rounds[@]}" --out-dir "out/$name"; }
+latency() { tools/benchmark_latency.py "$@" --out-dir "out/$name"; }
+overhead() { tools/benchmark_overhead.py "$@" --out-dir "out/$name"; }
+# 3 is the status of a table with combinations that cannot be run; each says why in its row.
+parity() { tools/compare_engines.py "$@" --out-dir "out/$name" || [[ $? == 3 ]]; }
+
+held_out() {
+  [[ -e val ]] || tools/make_scenes.py val --count 500 --seed 2
+}
+whole_body_weights() {
+  [[ -e rtmw-m-random.pth ]] || python -W ignore - <<'PYTHON'
+import torch
+import mmpose_batch
+from mmpose.apis import init_model
+from mmpose_batch.models import load_config
+
+torch.manual_seed(0)
+model = init_model(load_config('rtmw-m_8xb1024-270e_cocktail14-256x192')[0], None, 'cpu')
+for layer in (model.head.cls_x, model.head.cls_y):  # or scores that mean nothing would be huge
+    layer.weight.data.mul_(0.02)
+meta = {'dataset_meta': model.dataset_meta}
+torch.save({'state_dict': model.state_dict(), 'meta': meta}, 'rtmw-m-random.pth')
+PYTHON
+}
+
+measure() {
+  local engines=(--engine torch openvino onnxruntime --precision fp32 bf16 int8)
+  local judged=(val/ --ann-file val/annotations.json)
+  case $name in
+    rtmo) throughput "${shared[@]}" "${all[@]}" ;;
+    rtmo-rect) throughput "${shared[@]}" --rect "${bf16[@]}" ;;
+    pair) throughput "${pair[@]}" "${all[@]}" ;;
+    pair-no-flip) throughput "${pair[@]}" --no-flip-test "${both[@]}" ;;
+    rtmlib) throughput "${pair[@]}" --given-boxes --no-flip-test --cpu-affinity 0-1 "${both[@]}" \
+      --against stock rtmlib ;;
+    int8) throughput --scenes 64 --pose2d demo-rtmo --engine openvino --precision bf16 int8 ;;
+    int8-pair) throughput --scenes 64 --pose2d demo-rtmpose --engine openvino --precision bf16 int8 ;;
+    wholebody)
+      whole_body_weights
+      throughput photos/ --pose2d rtmw-m_8xb1024-270e_cocktail14-256x192 \
+        --pose2d-weights rtmw-m-random.pth "${detector[@]}" --images 16 "${both[@]}" ;;
+    one-image)
+      mkdir -p one && cp -n "$(printf '%s\n' photos/* | head -n 1)" one/
+      latency one/ "${crops[@]}" --det-model whole_image --no-flip-test "${bf16[@]}" \
+        --cpu-affinity 0 --against stock ;;
+    latency)
+      held_out
+      latency val/ --pose2d demo-rtmpose "${bf16[@]}" --cpu-affinity 0 --against stock ;;
+    rate)
+      held_out
+      latency val/ --pose2d demo-rtmo "${bf16[@]}" --rate 30 --against stock ;;
+    crops) throughput "${pair[@]}" --given-boxes --no-flip-test --images 32 --cpu-affinity 0-1 \
+      --engine onnxruntime openvino --precision fp32 \
+      --against stock crop-by-crop padded-batches thread-pool ;;
+    many-crops) throughput --scenes 16 --persons 12 --pose2d demo-rtmpose --given-boxes --no-flip-test \
+      --engine onnxruntime openvino --precision fp32 --against padded-batches crop-by-crop ;;
+    threads) throughput --scenes 64 --pose2d demo-rtmpose "${bf16[@]}" --num-threads 1 2 ;;
+    workers) throughput --scenes 128 --pose2d demo-rtmpose "${bf16[@]}" --num-threads 1 2 \
+      --num-workers 0 1 2 ;;
+    sweep) throughput --scenes 128 --pose2d demo-rtmo "${all[@]}" --batch-size 1 4 16 32 ;;
+    overhead) overhead "${crops[@]}" ;;
+    overhead-one) overhead "${crops[@]}" --persons 1 ;;
+    overhead-wholebody) overhead --pose2d rtmpose-m_8xb64-270e_coco-wholebody-256x192 \
+      --pose2d-weights none ;;
+    parity)
+      held_out
+      parity "${judged[@]}" --pose2d demo-rtmpose --engine torch torch-compile openvino onnxruntime \
+        --precision fp32 bf16 int8 --no-flip-test ;;
+    parity-rtmo)
+      held_out
+      parity "${judged[@]}" --pose2d demo-rtmo "${engines[@]}" --rect ;;
+    parity-photos) parity "${shared[@]}" "${engines[@]}" ;;
+    parity-photos-pair) parity "${pair[@]}" "${engines[@]}" ;;
+    *)
+      echo "benchmark_docs: no table is named $name" >&2
+      exit 2
+      ;;
+  esac
+}
+
+names=("$@")
+if [[ $# == 0 ]]; then
+  mapfile -t names < <(sed -n 's/^<!-- \([a-z0-9-]*\) -->$/\1/p' "$docs"/benchmarks.md "$docs"/engines.md)
+fi
+for name in "${names[@]}"; do
+  document=$(grep -l "^<!-- $name -->$" "$docs"/benchmarks.md "$docs"/engines.md) || {
+    echo "benchmark_docs: no table is named $name" >&2
+    exit 2
+  }
+  echo "== $name"
+  measure
+  tools/write_benchmarks.py "$document" "$name=out/$name"
+done
