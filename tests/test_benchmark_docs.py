@@ -1,4 +1,4 @@
-"""The script that measures the documents' tables: its help, and that a table comes where it belongs."""
+"""The script that measures the documents' tables: its help, and where a table comes."""
 
 import os
 import subprocess

@@ -348,6 +348,48 @@ def test_int8_is_calibrated_with_the_first_images(top_down, engine):
     assert run() == first
 
 
+def quantized_layers(engine: str, folder: Path) -> set[str]:
+    """Scopes, to the first slash, of the layers whose input is rounded to int8."""
+    if engine == 'openvino':
+        import openvino as ov
+
+        (path,) = folder.rglob('network.xml')
+        layers = [op for op in ov.Core().read_model(str(path)).get_ops() if op.get_input_size() > 1]
+        inputs = {op.friendly_name: op.input_value(0).get_node().type_info.name for op in layers}
+        names = [name for name, source in inputs.items() if source == 'FakeQuantize']
+    else:
+        import onnx
+
+        (path,) = folder.rglob('network.int8.onnx')
+        nodes = onnx.load(path).graph.node
+        rounded = {name for n in nodes if n.op_type == 'DequantizeLinear' for name in n.output}
+        names = [n.name for n in nodes if n.op_type in ('Conv', 'MatMul') and n.input[0] in rounded]
+    return {name.split('/')[1] for name in names if name.startswith('/')}
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_int8_leaves_the_head_as_it_is(one_stage, engine, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    inferencer = one_stage.ours(engine=engine, precision='int8', calib_images=2, self_check=False)
+    list(inferencer([picture(120, 90, seed) for seed in range(2)]))
+    assert quantized_layers(engine, tmp_path) == {'backbone', 'neck'}
+
+
+@pytest.mark.parametrize(
+    ('able', 'expected'), [(['FP32', 'INT8', 'BF16'], 'bf16'), (['FP32', 'INT8'], 'f32')]
+)
+def test_what_int8_leaves_is_computed_in_bf16_where_the_processor_does(monkeypatch, able, expected):
+    from openvino import properties
+
+    from mmpose_batch.engines import openvino
+
+    monkeypatch.setattr(OtherDevices, 'get_property', lambda self, device, name: able)
+    monkeypatch.setattr(openvino.ov, 'Core', OtherDevices)
+    arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
+    engine = openvino.OpenVINOEngine(*arguments, 'int8', NoCache(), 'CPU')
+    assert engine._settings[properties.hint.inference_precision].get_type_name() == expected
+
+
 def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
     write_photos(tmp_path / 'in', 7)
 

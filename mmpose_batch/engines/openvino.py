@@ -19,7 +19,7 @@ from .batches import fill_up, next_power_of_two
 from .cache import EngineCache, entry_key
 from .seam import Normalization
 
-_TYPES = {'fp32': ov.Type.f32, 'bf16': ov.Type.bf16, 'fp16': ov.Type.f16, 'int8': ov.Type.f32}
+_TYPES = {'fp32': ov.Type.f32, 'bf16': ov.Type.bf16, 'fp16': ov.Type.f16}
 _BLOB = 'compiled.blob'
 # With rectangular inputs there may be hundreds; each takes as much memory as the network.
 KEPT_SHAPES = 16
@@ -72,7 +72,7 @@ class OpenVINOEngine:
         hint = properties.hint.PerformanceMode
         self._settings = {
             properties.hint.performance_mode: hint.THROUGHPUT if parallel > 1 else hint.LATENCY,
-            properties.hint.inference_precision: _TYPES[precision],
+            properties.hint.inference_precision: self._type(precision),
             properties.num_streams: parallel,
         }
         if device == 'CPU':
@@ -81,6 +81,13 @@ class OpenVINOEngine:
             self._settings[properties.hint.enable_cpu_pinning] = parallel == 1
         self._shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
         self._lock = threading.Lock()
+
+    def _type(self, precision: str) -> ov.Type:
+        """What is computed in; of an int8 network, what is not quantised, as SiLU and the head."""
+        if precision == 'int8':
+            able = self._core.get_property(self._device, properties.device.capabilities)
+            precision = 'bf16' if self._device == 'CPU' and 'BF16' in able else 'fp32'
+        return _TYPES[precision]
 
     @property
     def description(self) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
@@ -26,7 +27,9 @@ ModelFiles = Callable[[tuple[int, int]], Path]
 Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
 
 # Part of the names in the cache: what was quantised another way is not this.
-METHOD = 'MIXED TRANSFORMER / QDQ per channel'
+METHOD = 'MIXED TRANSFORMER / QDQ per channel / heads in float'
+# Scopes of nodes that stay in floating point, the head's: docs/engines.md has what that saves.
+_OUTSIDE = r'/(?!backbone/|neck/).*'
 # Inputs of a kind say no more beyond this; NNCF's default.
 MOST_INPUTS = 300
 
@@ -125,9 +128,9 @@ def import_nncf() -> ModuleType:
 def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     """Quantise an ONNX file by NNCF, to OpenVINO's format.
 
-    Weights are symmetric and activations are not, since SiLU's have a short
-    negative side. NNCF's way with transformers fits the attention of RTMPose's and
-    RTMO's heads: docs/engines.md has what it and others came to.
+    The head is left as it is. Weights are symmetric and activations are not, since
+    SiLU's have a short negative side. NNCF's way with transformers fits the attention
+    of RTMO's neck: docs/engines.md has what it and others came to.
     """
     nncf = import_nncf()
     import openvino as ov
@@ -140,12 +143,16 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) 
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(inputs),
+            ignored_scope=nncf.IgnoredScope(patterns=[_OUTSIDE], validate=False),
         )
     ov.save_model(model, str(target), compress_to_fp16=False)
 
 
 def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
-    """Quantise an ONNX file by ONNX Runtime, to pairs of QuantizeLinear and DequantizeLinear."""
+    """Quantise an ONNX file by ONNX Runtime, to pairs of QuantizeLinear and DequantizeLinear.
+
+    The head is left as it is.
+    """
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -174,6 +181,15 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> N
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=['Conv', 'MatMul', 'Gemm'],
+            nodes_to_exclude=_outside(prepared),
         )
     finally:
         prepared.unlink()
+
+
+def _outside(path: Path) -> list[str]:
+    """Names of the nodes that stay as they are."""
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return [node.name for node in nodes if re.fullmatch(_OUTSIDE, node.name)]
