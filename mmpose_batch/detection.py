@@ -155,7 +155,8 @@ class PersonDetector:
         nothing move by pixels with the last bits of a bfloat16.
         """
         found = sample.pred_instances
-        fields = {name: found.get(name).cpu().numpy() for name in ('bboxes', 'scores', 'labels')}
+        names = 'bboxes', 'scores', 'labels'
+        fields = {name: found.get(name).detach().cpu().numpy() for name in names}
         kept = np.isin(fields['labels'], self.cat_ids) & (fields['scores'] > bbox_thr)
         sample.pred_instances = InstanceData(**{name: f[kept] for name, f in fields.items()})
         return sample

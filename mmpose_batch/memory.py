@@ -1,4 +1,4 @@
-"""Memory of this process. Nothing but Python is imported, so that a small process stays small."""
+"""Memory of this process."""
 
 import resource
 import sys

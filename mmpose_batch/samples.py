@@ -1,9 +1,10 @@
 """Data samples: one of an image with nobody in it, and copies and merges that cost little.
 
-MMEngine looks at all fields whenever one is set, and copies what describes an image deeply.
+MMEngine looks at all fields whenever one is set.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,8 +57,8 @@ def merge_samples(samples: Sequence[PoseDataSample]) -> PoseDataSample:
     if len(samples) == 1 or 'pred_fields' in first or 'gt_fields' in first:
         return merge_data_samples(list(samples))
     merged = PoseDataSample()
-    for name in first.metainfo_keys():
-        merged.set_field(getattr(first, name), name, field_type='metainfo')
+    for name, value in first.metainfo_items():  # deeply, since some are shared by all samples
+        merged.set_field(deepcopy(value), name, field_type='metainfo')
     for name in ('gt_instances', 'pred_instances'):
         if name in first:
             setattr(merged, name, _concatenate([getattr(sample, name) for sample in samples]))

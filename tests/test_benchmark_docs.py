@@ -41,9 +41,18 @@ def test_it_says_what_it_does(arguments, status):
 
 
 def test_a_table_that_no_document_has_is_an_error(tmp_path, docs):
-    outcome = run(tmp_path, 'what', DOCS=str(docs))
+    outcome = run(tmp_path, 'parity', 'par.*', DOCS=str(docs))
     assert outcome.returncode == 2
-    assert 'no table is named what' in outcome.stderr
+    assert 'no table is named par.*' in outcome.stderr
+    assert '== parity' not in outcome.stdout  # nothing is begun
+
+
+def test_a_folder_of_tools_is_left_alone(tmp_path, docs):
+    (tmp_path / 'tools').mkdir()
+    outcome = run(tmp_path, 'parity', DOCS=str(docs))
+    assert outcome.returncode == 2
+    assert 'another folder is wanted' in outcome.stderr
+    assert list((tmp_path / 'tools').iterdir()) == []
 
 
 def test_every_place_of_the_documents_has_a_command():

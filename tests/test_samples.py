@@ -62,6 +62,7 @@ def test_persons_are_merged_as_mmpose_does(samples):
     merged = merge_samples(samples)
     assert contents(merged) == expected
     assert type(merged) is PoseDataSample
+    assert merged.flip_indices is not samples[0].flip_indices  # which a pipeline's samples share
     assert list(map(contents, samples)) == before
 
 

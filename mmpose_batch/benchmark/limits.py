@@ -223,6 +223,7 @@ class _TestSteps:
     def _timed(self, name: str, run: Callable[[], Any]) -> Any:
         start = time.perf_counter()
         result = run()
+        _wait_for_device()
         with self._lock:
             self._seconds[name] += time.perf_counter() - start
         return result

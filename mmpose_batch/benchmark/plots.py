@@ -90,7 +90,7 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
     known = [(m, shares) for m in measurements if (shares := m.shares())]
     if not known:
         return None
-    figure, axes = _figure(height=1.4 + 0.38 * len(known))
+    figure, axes = _figure(height=1.6 + 0.38 * len(known))
     left = np.zeros(len(known))
     for color, (stage, title) in zip(_COLORS, STAGES.items(), strict=False):
         widths = np.array([shares.get(stage, 0) * 1e3 / m.images_per_second for m, shares in known])
@@ -100,7 +100,7 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
     axes.invert_yaxis()
     axes.set_xlabel('ms an image')
     axes.grid(axis='y', visible=False)
-    figure.legend(loc='outside upper center', ncols=len(STAGES), fontsize=8, frameon=False)
+    figure.legend(loc='outside upper center', ncols=4, fontsize=8, frameon=False)
     return figure
 
 
@@ -118,7 +118,7 @@ def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
     for measurement in known:
         settings = measurement.contender.settings
         computing = tuple(settings.get(name) for name in ('engine', 'precision'))
-        others = [(name, value) for name, value in settings.items() if value not in computing]
+        others = [item for item in settings.items() if item[0] not in ('engine', 'precision')]
         axes.scatter(
             measurement.ap,
             measurement.images_per_second,

@@ -29,7 +29,6 @@ from .export import export_onnx
 from .fusion import fuse_layers
 from .given import FixedBatch, GivenFile, predict_decoded
 from .quantization import (
-    METHOD,
     Calibration,
     ModelFiles,
     Quantize,
@@ -526,7 +525,7 @@ class EngineHost:
         self.report |= {'calibrated_with': len(calibration), 'calibration': calibration.key}
         if len(calibration) < FEW_INPUTS:
             logger.warning('int8: calibrated with %d inputs only', len(calibration))
-        key = f'{self._key} {METHOD} {calibration.key}'
+        key = f'{self._key} {calibration.key}'
         return QuantizedFiles(self._files, calibration, key, self._cache, quantize, name), key
 
     def _openvino(self) -> Engine:

@@ -77,8 +77,8 @@ class OpenVINOEngine:
         }
         if device == 'CPU':
             self._settings[properties.inference_num_threads] = torch.get_num_threads()
-            # Streams of several shapes, and of detector and pose model, would meet on a core.
-            self._settings[properties.hint.enable_cpu_pinning] = parallel == 1
+            if parallel > 1:  # streams of several shapes, or networks, would meet on a core
+                self._settings[properties.hint.enable_cpu_pinning] = False
         self._shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -86,7 +86,8 @@ class OpenVINOEngine:
         """What is computed in; of an int8 network, what is not quantised, as SiLU and the head."""
         if precision == 'int8':
             able = self._core.get_property(self._device, properties.device.capabilities)
-            precision = 'bf16' if self._device == 'CPU' and 'BF16' in able else 'fp32'
+            on_cpu = self._device == 'CPU' and 'BF16' in able
+            precision = 'bf16' if on_cpu else 'fp32' if 'FP32' in able else 'fp16'
         return _TYPES[precision]
 
     @property

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from . import EngineError
 from .cache import EngineCache, entry_key
 from .export import INPUT_NAME
 from .seam import Normalization
@@ -29,7 +30,8 @@ Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
 # Part of the names in the cache: what was quantised another way is not this.
 METHOD = 'MIXED TRANSFORMER / QDQ per channel / heads in float'
 # Scopes of nodes that stay in floating point, the head's: docs/engines.md has what that saves.
-_OUTSIDE = r'/(?!backbone/|neck/).*'
+_INSIDE = r'^/(backbone|neck)/.*'
+_OUTSIDE = r'^/(?!backbone/|neck/).*'
 # Inputs of a kind say no more beyond this; NNCF's default.
 MOST_INPUTS = 300
 
@@ -72,8 +74,8 @@ class Calibration:
 
     @property
     def key(self) -> str:
-        """Tells one set of inputs from another."""
-        digest = hashlib.sha256()
+        """Tells one set of inputs, and what is made of it, from another."""
+        digest = hashlib.sha256(METHOD.encode())
         for image in self._inputs:
             digest.update(image.numpy().tobytes())
         return digest.hexdigest()
@@ -135,6 +137,7 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) 
     nncf = import_nncf()
     import openvino as ov
 
+    _outside(source)
     nncf.set_log_level(logging.ERROR)
     with redirect_stdout(StringIO()):  # NNCF draws progress bars on it
         model = nncf.quantize(
@@ -188,8 +191,15 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> N
 
 
 def _outside(path: Path) -> list[str]:
-    """Names of the nodes that stay as they are."""
+    """Names of the nodes that stay as they are.
+
+    Raises:
+        EngineError: Names do not tell a backbone from a head.
+    """
     import onnx
 
-    nodes = onnx.load(path, load_external_data=False).graph.node
-    return [node.name for node in nodes if re.fullmatch(_OUTSIDE, node.name)]
+    names = [node.name for node in onnx.load(path, load_external_data=False).graph.node]
+    outside = [name for name in names if re.match(_OUTSIDE, name)]
+    if not outside or not any(re.match(_INSIDE, name) for name in names):
+        raise EngineError('int8: the exported file does not tell what is the head of this network')
+    return outside

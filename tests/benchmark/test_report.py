@@ -231,7 +231,7 @@ def test_accuracy_is_plotted_where_it_is_known():
 
 
 def test_engines_have_their_colours_and_batch_sizes_their_markers():
-    rows = [measured(engine=e, batch_size=b) for e in ('torch', 'openvino') for b in (1, 4)]
+    rows = [measured(engine=e, batch_size=b) for e in ('torch', 'auto') for b in ('auto', 4)]
     for row in rows:
         row.ap = 0.75
     drawn = plot_accuracy(rows).axes[0].collections
@@ -239,6 +239,15 @@ def test_engines_have_their_colours_and_batch_sizes_their_markers():
     markers = [len(points.get_paths()[0].vertices) for points in drawn]
     assert colors[0] == colors[1] != colors[2] == colors[3]
     assert markers[0] == markers[2] != markers[1] == markers[3]
+
+
+def test_the_legend_of_the_stages_fits_the_figure():
+    figure = plot_stages([measured()])
+    figure.draw_without_rendering()
+    width = figure.bbox.width
+    for legend in figure.legends:
+        extent = legend.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= width
 
 
 def test_nothing_is_plotted_of_nothing(tmp_path):
@@ -252,7 +261,7 @@ def test_axes_say_what_they_are_and_no_legend_hides_data(plot):
     axes = figure.axes[0]
     assert axes.get_xlabel()
     assert axes.get_legend() is None
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     inside = axes.get_window_extent()
     for legend in figure.legends:
         assert not inside.overlaps(legend.get_window_extent())
