@@ -89,7 +89,7 @@ measure() {
     wholebody)
       whole_body_weights
       throughput photos/ --pose2d rtmw-m_8xb1024-270e_cocktail14-256x192 \
-        --pose2d-weights rtmw-m-random.pth "${detector[@]}" --images 16 "${both[@]}" ;;
+        --pose2d-weights rtmw-m-random.pth "${detector[@]}" --images 16 "${both[@]}" int8 ;;
     one-image)
       rm -rf one && mkdir one
       cp "$(printf '%s\n' photos/*.jpg | head -n 1)" one/
@@ -106,10 +106,10 @@ measure() {
       --against stock crop-by-crop padded-batches thread-pool ;;
     many-crops) throughput --scenes 16 --persons 12 --pose2d demo-rtmpose --given-boxes --no-flip-test \
       --engine onnxruntime openvino --precision fp32 --against padded-batches crop-by-crop ;;
-    threads) throughput --scenes 64 --pose2d demo-rtmpose "${bf16[@]}" --num-threads 1 2 ;;
-    workers) throughput --scenes 128 --pose2d demo-rtmpose "${bf16[@]}" --num-threads 1 2 \
+    workers) throughput --scenes 64 --pose2d demo-rtmpose "${bf16[@]}" --num-threads 1 2 \
       --num-workers 0 1 2 ;;
-    sweep) throughput --scenes 128 --pose2d demo-rtmo "${all[@]}" --batch-size 1 4 16 32 ;;
+    sweep) throughput --scenes 128 --pose2d demo-rtmo --engine torch openvino --precision bf16 \
+      --batch-size 1 4 16 32 ;;
     overhead) overhead "${crops[@]}" ;;
     overhead-one) overhead "${crops[@]}" --persons 1 ;;
     overhead-wholebody) overhead --pose2d rtmpose-m_8xb64-270e_coco-wholebody-256x192 \

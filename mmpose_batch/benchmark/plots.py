@@ -130,6 +130,7 @@ def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
     low, high = axes.dataLim.intervalx
     margin = max(0.1 * (high - low), (_LEAST_AP - (high - low)) / 2)
     axes.set_xlim(low - margin, high + margin)
+    axes.locator_params(axis='x', nbins=5)
     _label_rates(axes)
     figure.legend(loc='outside right upper', fontsize=8, frameon=False)
     return figure

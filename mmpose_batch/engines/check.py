@@ -30,10 +30,10 @@ class Bound:
 
 
 # Measured on the demo pair (docs/engines.md), eight scenes at a time as a run is checked, without
-# the medians: bf16, which costs no AP, came to 0.017 and 0.093 at most, int8, which costs up to 0.9
-# points, to 0.072 and 0.25. fp16 was not measured. SimCC's scores are no probabilities; their mean
-# is 1.07. Eight images hold twenty boxes with forty corners, of which 0.95 leave out one: rounding
-# moves more that nobody is sure of.
+# the medians: bf16, which costs no AP, came to 0.017 and 0.093 at most, int8, heads included then,
+# which cost up to 0.9 points, to 0.072 and 0.25. fp16 was not measured. SimCC's scores are no
+# probabilities; their mean is 1.07. Eight images hold twenty boxes with forty corners, of which
+# 0.95 leave out one: rounding moves more that nobody is sure of.
 BOUNDS = {
     'fp32': Bound(size=0.001, score=0.001, found=0.9),
     'bf16': Bound(size=0.02, score=0.1, found=0.9, quantile=0.9),
