@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory of this process. The file imports nothing but Python, so that it can be run by itself."""
 
 import resource
 import sys

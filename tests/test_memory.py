@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
 from factories import TOOLS, Models
 from fidelity import synthetic_image
 
+from mmpose_batch import memory
 from mmpose_batch.memory import STATUS
 
 # Peak resident memory on ten times the images, at most this much more.
@@ -70,3 +72,23 @@ def test_peak_memory_on_5000_images_is_that_on_500(
         assert len((out / 'predictions.jsonl').read_text().splitlines()) == count
     print(f'{kind}: peak {peaks[500] / 2**20:.0f} MiB on 500, {peaks[5000] / 2**20:.0f} on 5000')
     assert peaks[5000] <= GROWTH * peaks[500]
+
+
+def test_a_small_child_of_a_large_process_reports_little():
+    large = bytearray(200 * 2**20)
+    large[::4096] = b'x' * len(large[::4096])  # every page is there
+    code = f'import runpy; print(runpy.run_path({memory.__file__!r})["peak_resident"]())'
+    peak = int(subprocess.check_output([sys.executable, '-c', code]))
+    assert memory.peak_resident() > len(large)
+    assert 2**20 < peak < 100 * 2**20
+
+
+@pytest.mark.parametrize(('platform', 'unit'), [('linux', 1024), ('darwin', 1)])
+def test_where_there_is_no_proc_the_peak_is_that_of_the_system(
+    platform, unit, tmp_path, monkeypatch
+):
+    usage = SimpleNamespace(ru_maxrss=5000)
+    monkeypatch.setattr(memory, 'STATUS', tmp_path / 'status')
+    monkeypatch.setattr(memory.sys, 'platform', platform)
+    monkeypatch.setattr(memory.resource, 'getrusage', lambda who: usage)
+    assert memory.peak_resident() == 5000 * unit

@@ -3,17 +3,14 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 from factories import Models as TinyModels
 from factories import write_photos
 
-from mmpose_batch.benchmark import memory, process
+from mmpose_batch.benchmark import process
 from mmpose_batch.benchmark.contenders import Contender, Models
 from mmpose_batch.benchmark.process import ContenderError, ContenderProcess, serve
 from mmpose_batch.benchmark.work import Image
@@ -98,26 +95,6 @@ def test_a_failure_is_one_line(served):
     assert connection.recv() == (False, 'ann.json: no such file')
     connection.send(('limits',))
     assert connection.recv()[0]  # and it goes on
-
-
-def test_a_small_child_of_a_large_process_reports_little():
-    large = bytearray(200 * 2**20)
-    large[::4096] = b'x' * len(large[::4096])  # every page is there
-    code = f'import runpy; print(runpy.run_path({memory.__file__!r})["peak_resident"]())'
-    peak = int(subprocess.check_output([sys.executable, '-c', code]))
-    assert memory.peak_resident() > len(large)
-    assert 2**20 < peak < 100 * 2**20
-
-
-@pytest.mark.parametrize(('platform', 'unit'), [('linux', 1024), ('darwin', 1)])
-def test_where_there_is_no_proc_the_peak_is_that_of_the_system(
-    platform, unit, tmp_path, monkeypatch
-):
-    usage = SimpleNamespace(ru_maxrss=5000)
-    monkeypatch.setattr(memory, 'STATUS', tmp_path / 'status')
-    monkeypatch.setattr(memory.sys, 'platform', platform)
-    monkeypatch.setattr(memory.resource, 'getrusage', lambda who: usage)
-    assert memory.peak_resident() == 5000 * unit
 
 
 @pytest.mark.slow
