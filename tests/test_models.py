@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
+from mmengine.registry import init_default_scope
 from mmpose.apis.inferencers import Pose2DInferencer
 from tiny import TinyModel, mm_config, one_stage_config, top_down_config
 
@@ -149,6 +150,13 @@ def test_missing_weights_are_an_error_before_the_model_is_built(monkeypatch):
         build_model(one_stage_config(), 'missing.pth', 'cpu', ignore)
 
 
+@pytest.fixture
+def mmpose_scope() -> None:
+    """An inferencer sets it; tests before may have left that of a detector."""
+    init_default_scope('mmpose')
+
+
+@pytest.mark.usefixtures('mmpose_scope')
 def test_pretrained_weights_of_a_backbone_are_not_asked_for(top_down: TinyModel):
     # They would be downloaded, only to be overwritten by the checkpoint.
     cfg = top_down_config()
@@ -156,6 +164,7 @@ def test_pretrained_weights_of_a_backbone_are_not_asked_for(top_down: TinyModel)
     build_model(cfg, top_down.weights, 'cpu', ignore)
 
 
+@pytest.mark.usefixtures('mmpose_scope')
 def test_a_model_is_ready_to_use(top_down: TinyModel):
     seen = {}
 
