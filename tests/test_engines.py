@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import fidelity
@@ -375,13 +376,16 @@ def quantized_layers(engine: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
 @pytest.mark.parametrize('engine', ENGINES)
-def test_int8_leaves_heads_as_they_are(request, kind, engine, tmp_path, monkeypatch):
+def test_int8_leaves_heads_and_logging_as_they_are(
+    request, kind, engine, tmp_path, monkeypatch, caplog
+):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     pair = request.getfixturevalue(kind)
     inferencer = pair.ours(engine=engine, precision='int8', calib_images=2, self_check=False)
     list(inferencer([picture(120, 90, seed, persons=2) for seed in range(2)]))
     found = quantized_layers(engine, tmp_path)
     assert 'backbone' in found and found <= {'backbone', 'neck'}
+    assert caplog.handler.level == logging.NOTSET
 
 
 def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp_path, monkeypatch):

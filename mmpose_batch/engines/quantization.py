@@ -138,7 +138,7 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) 
     import openvino as ov
 
     _outside(source)
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger('nncf').setLevel(logging.ERROR)
     with redirect_stdout(StringIO()):  # NNCF draws progress bars on it
         model = nncf.quantize(
             ov.Core().read_model(str(source)),
