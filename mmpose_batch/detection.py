@@ -14,7 +14,8 @@ from mmpose.evaluation.functional import nms
 from mmpose.registry import DATASETS
 from torch import nn
 
-from .engines.host import EngineHost, EngineOptions
+from .engines.host import EngineHost
+from .engines.options import EngineOptions
 from .engines.torch_eager import map_tensors
 from .models import build_model, load_config
 from .tuning import default_batch_size

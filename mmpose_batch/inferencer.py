@@ -28,7 +28,8 @@ from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .crops import StandardCrops
 from .decoding import decode_batches
 from .detection import PersonDetector, build_detector
-from .engines.host import EngineHost, EngineOptions
+from .engines.host import EngineHost
+from .engines.options import EngineOptions
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .cores import available_cores, default_threads, parse_cores
-from .engines.host import ENGINES, EngineOptions
+from .engines.options import ENGINES, EngineOptions
 from .runtime import PRECISIONS, resolve_precision
 
 CALIB_IMAGES = 64

@@ -2,11 +2,11 @@
 
 from factories import load_tool
 
-from mmpose_batch.engines import host
+from mmpose_batch.engines import options
 from mmpose_batch.runtime import PRECISIONS
 
 
 def test_the_tools_offer_what_the_package_has():
     console = load_tool('console')
-    assert console.ENGINES == host.ENGINES
+    assert console.ENGINES == options.ENGINES
     assert console.PRECISIONS == PRECISIONS

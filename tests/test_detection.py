@@ -23,7 +23,7 @@ from mmpose_batch.detection import (
     build_detector,
     decode_on_cpu,
 )
-from mmpose_batch.engines.host import EngineOptions
+from mmpose_batch.engines.options import EngineOptions
 from mmpose_batch.models import load_config
 
 pytestmark = pytest.mark.usefixtures('one_thread')

@@ -13,7 +13,7 @@ from mmpose.models import PoseDataPreprocessor
 from torch import nn
 
 from mmpose_batch.engines import EngineError
-from mmpose_batch.engines.cache import EngineCache, NoCache, entry_key, network_key
+from mmpose_batch.engines.cache import EngineCache, NoCache, entry_key, network_key, open_cache
 
 
 def build_of(text: str, calls: list[str]) -> object:
@@ -234,3 +234,10 @@ def test_the_key_of_an_entry_tells_settings():
     }
     assert len(keys) == 4
     assert entry_key('a', size=(1, 2)) in keys
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    assert isinstance(open_cache(wanted=True), NoCache)
+    assert 'nothing is kept' in caplog.text

@@ -1,6 +1,5 @@
 """Choosing an engine and checking it, with engines whose faults are known."""
 
-import logging
 import sys
 import threading
 import time
@@ -13,10 +12,11 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from mmpose_batch.engines import EngineError, host
-from mmpose_batch.engines.cache import NoCache
+from mmpose_batch.engines import EngineError, building, host
+from mmpose_batch.engines.building import EngineBuilder
 from mmpose_batch.engines.check import BOUNDS
-from mmpose_batch.engines.host import EngineHost, EngineOptions
+from mmpose_batch.engines.host import EngineHost
+from mmpose_batch.engines.options import EngineOptions
 
 
 class Fake:
@@ -36,7 +36,7 @@ class Fake:
 
 
 def builder(**settings: float) -> object:
-    return lambda owner: Fake(owner._seam.by_torch, **settings)
+    return lambda owner, options: Fake(owner.seam.by_torch, **settings)
 
 
 class Quick(Fake):
@@ -54,21 +54,15 @@ class Broken:
         raise RuntimeError('unsupported operator\nin line 7')
 
 
-@pytest.fixture(autouse=True)
-def warnings_are_caught(caplog: pytest.LogCaptureFixture) -> None:
-    """NNCF, once imported, lets no handler of pytest see them."""
-    caplog.set_level(logging.WARNING)
-
-
 @pytest.fixture
 def install(monkeypatch) -> Callable:
     """Has the named engines built like this, and the others not there."""
 
     def install(**builders: object) -> None:
-        builders = {'torch': EngineHost._torch, **builders}
-        modules = {name: () if name in builders else ('nowhere',) for name in host._MODULES}
-        monkeypatch.setattr(host, '_MODULES', modules)
-        monkeypatch.setattr(host, '_BUILDERS', builders)
+        builders = {'torch': EngineBuilder._torch, **builders}
+        modules = {name: () if name in builders else ('nowhere',) for name in building._MODULES}
+        monkeypatch.setattr(building, '_MODULES', modules)
+        monkeypatch.setattr(building, '_BUILDERS', builders)
 
     return install
 
@@ -114,8 +108,8 @@ def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
 @pytest.mark.parametrize('self_check', [True, False])
 def test_an_engine_that_answers_differently_is_refused(install, model, self_check):
     install(
-        openvino=lambda owner: (
-            lambda inputs: [output.roll(3, -1) for output in owner._seam.by_torch(inputs)]
+        openvino=lambda owner, options: (
+            lambda inputs: [output.roll(3, -1) for output in owner.seam.by_torch(inputs)]
         )
     )
     options = EngineOptions(engine='openvino', cache=False, self_check=self_check)
@@ -131,7 +125,7 @@ def test_an_engine_that_answers_differently_is_refused(install, model, self_chec
 
 @torch.no_grad()
 def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model):
-    install(onnxruntime=lambda owner: Broken())
+    install(onnxruntime=lambda owner, options: Broken())
     owner = EngineHost(model, EngineOptions(engine='onnxruntime', cache=False))
     with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
         owner.test_step(run_of(model))
@@ -148,7 +142,7 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
     'builders',
     [
         pytest.param({}, id='none is there'),
-        pytest.param({'openvino': lambda owner: Broken()}, id='one breaks'),
+        pytest.param({'openvino': lambda owner, options: Broken()}, id='one breaks'),
         pytest.param({'openvino': builder(seconds=1.0, parallel=1)}, id='one is slow'),
     ],
 )
@@ -161,7 +155,7 @@ def test_auto_passes_over_what_does_not_help(install, model, builders):
 
 @torch.no_grad()
 def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image(install, model):
-    install(openvino=lambda owner: Broken())
+    install(openvino=lambda owner, options: Broken())
     options = EngineOptions(engine='openvino', cache=False, self_check=False)
     with pytest.raises(EngineError, match='openvino cannot run this model'):
         EngineHost(model, options).test_step(run_of(model))
@@ -172,7 +166,10 @@ def test_auto_forgets_what_failed_once(install, top_down, tmp_path, monkeypatch)
     """A full disk at one start must not rule an engine out at all others."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     chosen = []
-    for build in (lambda owner: Broken(), lambda owner: Quick(owner._seam.by_torch)):
+    for build in (
+        lambda owner, options: Broken(),
+        lambda owner, options: Quick(owner.seam.by_torch),
+    ):
         install(openvino=build)
         model = top_down.stock().model
         owner = EngineHost(model, EngineOptions(engine='auto'))
@@ -195,10 +192,10 @@ def test_all_that_is_sampled_is_compared(install, model):
     """The second batch is the one that an engine answers differently."""
     inputs = {}
 
-    def build(owner: EngineHost) -> Callable:
+    def build(owner: EngineBuilder, options: EngineOptions) -> Callable:
         def engine(batch: Tensor) -> Sequence[Tensor]:
             shift = 3 if torch.equal(batch, inputs[1]) else 0
-            return [output.roll(shift, -1) for output in owner._seam.by_torch(batch)]
+            return [output.roll(shift, -1) for output in owner.seam.by_torch(batch)]
 
         return engine
 
@@ -220,7 +217,7 @@ def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, mo
                 raise MemoryError
             return super().__call__(inputs)
 
-    install(openvino=lambda owner: Small(owner._seam.by_torch))
+    install(openvino=lambda owner, options: Small(owner.seam.by_torch))
     owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
     with pytest.raises(MemoryError):
         owner.test_step(run_of(model))
@@ -246,10 +243,10 @@ def test_auto_asks_only_engines_that_do_the_precision(install, model, precision,
 def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypatch, there, on_cuda):
     """On a CPU that has OpenVINO or ONNX Runtime it is not worth its half minute."""
     install(**there, **{'torch-compile': builder()})
-    monkeypatch.setattr(EngineHost, '_on_cuda', on_cuda)
+    monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
     for compiler in ('/usr/bin/g++', None):
-        monkeypatch.setattr(host, 'which', lambda name, compiler=compiler: compiler)
+        monkeypatch.setattr(building, 'which', lambda name, compiler=compiler: compiler)
         assert ('torch-compile' in owner._candidates()) == bool(compiler)
 
 
@@ -267,22 +264,15 @@ def test_auto_lets_onnx_runtime_use_the_gpu_that_the_model_is_on(
 ):
     runtime = pytest.importorskip('onnxruntime')
     install(onnxruntime=builder())
-    monkeypatch.setattr(EngineHost, '_on_cuda', on_cuda)
+    monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
     monkeypatch.setattr(runtime, 'get_available_providers', lambda: there)
     owner = EngineHost(model, EngineOptions(engine=engine, cache=False))
-    assert owner._provider() == f'{provider}ExecutionProvider'
-
-
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
-    (tmp_path / 'file').write_text('')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
-    assert isinstance(host.open_cache(wanted=True), NoCache)
-    assert 'nothing is kept' in caplog.text
+    assert owner._builder._provider(owner.options) == f'{provider}ExecutionProvider'
 
 
 @torch.no_grad()
 def test_auto_takes_the_fastest(install, model, caplog):
-    install(openvino=lambda owner: Quick(owner._seam.by_torch))
+    install(openvino=lambda owner, options: Quick(owner.seam.by_torch))
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
     owner.test_step(run_of(model))
     assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
@@ -329,9 +319,9 @@ def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
 def test_what_is_sampled_builds_and_checks_the_engine(install, model):
     calibrated = []
 
-    def build(owner: EngineHost) -> Fake:
-        calibrated.append(len(owner._calibration))
-        return Fake(owner._seam.by_torch)
+    def build(owner: EngineBuilder, options: EngineOptions) -> Fake:
+        calibrated.append(len(owner.calibration))
+        return Fake(owner.seam.by_torch)
 
     install(openvino=build)
     options = EngineOptions(engine='openvino', precision='int8', cache=False)
@@ -357,8 +347,8 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
 @torch.no_grad()
 def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, model, caplog):
 
-    def slow(owner: EngineHost) -> Callable:
-        engine = exact_in_fp32(owner)
+    def slow(owner: EngineBuilder, options: EngineOptions) -> Callable:
+        engine = exact_in_fp32(owner, options)
         return lambda inputs: time.sleep(0.3) or engine(inputs)
 
     install(openvino=exact_in_fp32, torch=slow)
@@ -372,9 +362,9 @@ def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, mod
     assert 'none does bf16 here; in fp32, then' in caplog.text
 
 
-def exact_in_fp32(owner: EngineHost) -> Callable:
-    shift = 0 if owner.options.precision == 'fp32' else 30
-    return lambda inputs: [output.roll(shift, -1) for output in owner._seam.by_torch(inputs)]
+def exact_in_fp32(owner: EngineBuilder, options: EngineOptions) -> Callable:
+    shift = 0 if options.precision == 'fp32' else 30
+    return lambda inputs: [output.roll(shift, -1) for output in owner.seam.by_torch(inputs)]
 
 
 @torch.no_grad()
@@ -393,8 +383,8 @@ def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog,
 def test_what_cannot_run_is_no_matter_of_precision(install, model):
     built = []
 
-    def build(owner: EngineHost) -> Broken:
-        built.append(owner.options.precision)
+    def build(owner: EngineBuilder, options: EngineOptions) -> Broken:
+        built.append(options.precision)
         return Broken()
 
     install(openvino=build)
@@ -410,9 +400,9 @@ def test_what_cannot_run_is_no_matter_of_precision(install, model):
 def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
     """A run that goes on in fp32 calibrates nothing, and compares its calibration."""
 
-    def build(owner: EngineHost) -> Callable:
-        owner._network_files(None, 'network')
-        return exact_in_fp32(owner)
+    def build(owner: EngineBuilder, options: EngineOptions) -> Callable:
+        owner._network_files(options, None, 'network')
+        return exact_in_fp32(owner, options)
 
     install(openvino=build, torch=exact_in_fp32)
     owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
@@ -449,9 +439,9 @@ def test_the_fastest_is_built_once(install, model, built):
     log = []
 
     def build(name: str, seconds: float) -> Callable:
-        def engine(owner: EngineHost) -> Fake:
+        def engine(owner: EngineBuilder, options: EngineOptions) -> Fake:
             log.append(name)
-            return Fake(owner._seam.by_torch, seconds=seconds, parallel=1)
+            return Fake(owner.seam.by_torch, seconds=seconds, parallel=1)
 
         return engine
 
@@ -492,8 +482,8 @@ def test_eager_pytorch_is_compared_where_it_is_not_the_reference(
 @torch.no_grad()
 def test_eager_pytorch_that_answers_differently_is_refused(install, model):
     install(
-        torch=lambda owner: (
-            lambda inputs: [output.roll(30, -1) for output in owner._seam.by_torch(inputs)]
+        torch=lambda owner, options: (
+            lambda inputs: [output.roll(30, -1) for output in owner.seam.by_torch(inputs)]
         )
     )
     owner = EngineHost(model, EngineOptions(precision='bf16', cache=False))
@@ -505,9 +495,9 @@ def test_eager_pytorch_that_answers_differently_is_refused(install, model):
 def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, top_down):
     built = []
 
-    def build(owner: EngineHost) -> Fake:
-        built.append((owner.parallel, owner.options.latency))
-        return Fake(owner._seam.by_torch, parallel=owner.parallel)
+    def build(owner: EngineBuilder, options: EngineOptions) -> Fake:
+        built.append((options.parallel, options.latency))
+        return Fake(owner.seam.by_torch, parallel=options.parallel)
 
     install(openvino=build)
     options = EngineOptions(engine='openvino', cache=False)

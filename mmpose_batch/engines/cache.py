@@ -1,5 +1,6 @@
 """What is slow to build is built once and kept on disk."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -159,6 +160,21 @@ class NoCache(EngineCache):
 
 def _nowhere(folder: Path, error: OSError) -> EngineError:
     return EngineError(f'engine: cannot be written to {folder}: {error.strerror or error}')
+
+
+def open_cache(wanted: bool) -> EngineCache:
+    """The cache; one that keeps nothing where none is wanted or none can be written."""
+    if not wanted:
+        return NoCache()
+    cache = EngineCache()
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(cache.folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        logger.warning('engine cache: %s: %s; nothing is kept', cache.folder, error.strerror)
+        return NoCache()
+    return cache
 
 
 def default_folder() -> Path:

@@ -1,17 +1,11 @@
-"""The engine of one model: chosen, built, checked on its first batch, and then asked."""
+"""The engine of one model: chosen, checked on its first batch, and then asked."""
 
-import errno
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
-from importlib import import_module
-from importlib.util import find_spec
-from pathlib import Path
-from shutil import which
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,64 +17,19 @@ from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
 from . import AnswersDiffer, EngineError
 from .batches import next_power_of_two
-from .cache import EngineCache, NoCache, entry_key, network_key
+from .building import EngineBuilder, is_installed
+from .cache import EngineCache, entry_key, network_key, open_cache
 from .check import BOUNDS, Difference, Instances, compare, instances_of
-from .export import export_onnx
-from .fusion import fuse_layers
-from .given import FixedBatch, GivenFile, predict_decoded
-from .quantization import (
-    Calibration,
-    ModelFiles,
-    Quantize,
-    QuantizedFiles,
-    import_nncf,
-    quantize_onnx,
-    quantize_openvino,
-)
-from .seam import Engine, Network, Normalization, Seam, has_seam, head_of
-from .torch_eager import TorchEngine, prepare_model
-
-ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
+from .options import EngineOptions
+from .seam import Engine, Seam, has_seam
+from .torch_eager import prepare_model
 
 Run = Callable[[], Sequence[BaseDataElement]]
 
-# Batches at a time where an engine can: what decodes one leaves its core to the other.
-PARALLEL = 2
 # Batches that an engine is checked with.
 MOST_SAMPLES = 8
-# Inputs with which int8 is calibrated badly.
-FEW_INPUTS = 16
 
 logger = logging.getLogger('mmpose_batch')
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineOptions:
-    """What computes a network.
-
-    Attributes:
-        engine: One of :data:`ENGINES`.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
-        device: OpenVINO's device, or ONNX Runtime's providers with commas between, the
-            preferred one first; None takes the CPU, but under ``auto`` ONNX Runtime's
-            CUDA where the model is on a GPU.
-        file: An ONNX file of the network, from elsewhere; None has it exported.
-        cache: Whether built engines are kept on disk.
-        self_check: Whether answers that differ too much from PyTorch's are refused.
-        latency: Whether one batch at a time is run, as fast as it can be, rather than
-            as many in a second as can be.
-        precision_is_free: Whether fp32 may be taken where an engine in that precision
-            answers too differently, since nobody named it.
-    """
-
-    engine: str = 'torch'
-    precision: str = 'fp32'
-    device: str | None = None
-    file: str | None = None
-    cache: bool = True
-    self_check: bool = True
-    latency: bool = False
-    precision_is_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +67,7 @@ class EngineHost:
         self.options = options
         self.sampling = False
         self.adopted: str | None = None
-        alone = options.latency or options.engine in ('torch', 'torch-compile')
-        self.parallel = 1 if alone else PARALLEL
+        self.parallel = options.parallel
         self.at_a_time = 1
         self.report: dict[str, Any] = {'engine': options.engine, 'precision': options.precision}
         self._model = model
@@ -127,7 +75,7 @@ class EngineHost:
         self._lock = threading.Lock()
         self._samples: list[Sample] = []
         self._shape: tuple[int, ...] | None = None  # of the first of them
-        self._seam: Seam | None = None
+        self._builder: EngineBuilder | None = None
         self._fastest: tuple[str, Engine] | None = None  # of those that were timed just now
         plain = options.engine == 'torch' and options.precision == 'fp32'
         if plain or (options.engine in ('torch', 'auto') and not has_seam(model)):
@@ -138,17 +86,9 @@ class EngineHost:
                 f'engine: {type(model).__name__} with this head has ways of its own through the '
                 'network; only torch runs it'
             )
-        fuse_layers(model)
-        _ = self._key  # before anything of the model is another
-        self._calibration = Calibration(Normalization(model.data_preprocessor))
-        if options.engine != 'auto':
-            self._import(options.engine)
-        self._given = None if options.file is None else self._read_file()
-        self._seam = Seam(model)
-        if self._given is not None:
-            self._fit_file(self._given)
+        self._builder = EngineBuilder(model, options, self.report)
         if options.engine != 'auto' and options.precision != 'int8':  # that wants inputs first
-            self._seam.engine = self._build(options.engine)
+            self._put_in_place(options.engine)
 
     def _take_torch(self) -> None:
         """PyTorch without a seam, in what it does of the precision."""
@@ -160,23 +100,18 @@ class EngineHost:
 
     @cached_property
     def _key(self) -> str:
-        return network_key(self._model)
-
-    @cached_property
-    def _files(self) -> ModelFiles:
-        return self._given or OnnxFiles(self._seam.network, self._key, self._cache)
+        return network_key(self._model) if self._builder is None else self._builder.key
 
     @cached_property
     def _cache(self) -> EngineCache:
-        return open_cache(self.options.cache)
+        return open_cache(self.options.cache) if self._builder is None else self._builder.cache
 
     @property
-    def _device(self) -> torch.device:
-        return next(self._model.parameters()).device
+    def _seam(self) -> Seam | None:
+        return self._builder and self._builder.seam
 
-    @property
-    def _on_cuda(self) -> bool:
-        return self._device.type == 'cuda'
+    def _put_in_place(self, name: str) -> None:
+        self._seam.engine = self._builder.build(name, self.options)
 
     @property
     def bytes_on_disk(self) -> int:
@@ -268,7 +203,7 @@ class EngineHost:
             self.parallel = 1
             self.options = replace(self.options, latency=True)
             if self._seam.engine != self._seam.by_torch:
-                self._seam.engine = self._build(self.options.engine)
+                self._put_in_place(self.options.engine)
 
     def warm_up(self, run: Callable[[], object]) -> None:
         """Have an engine that compiles for every batch size do so now.
@@ -313,18 +248,18 @@ class EngineHost:
         # Not the very number: what is measured would be kept for each number of persons.
         self._shape = self._shape or (next_power_of_two(len(inputs)), *inputs.shape[1:])
         if self.options.precision == 'int8':
-            self._calibration.add(inputs)
+            self._builder.calibration.add(inputs)
 
     # ------------------------------------------------------------------ settling
 
     def _settle(self) -> None:
-        self._calibration.thin()
+        self._builder.calibration.thin()
         try:
             if self.options.engine == 'auto':
                 self._choose()
                 return
             if self.options.precision == 'int8':
-                self._seam.engine = self._build(self.options.engine)
+                self._put_in_place(self.options.engine)
             try:
                 self._check(self.options.engine)
             except AnswersDiffer as error:
@@ -345,7 +280,7 @@ class EngineHost:
         names = ['openvino', 'onnxruntime']
         if self.options.file is None:
             # Half a minute or more of compiling, for nothing where a CPU has the others.
-            wanted = self._on_cuda or not any(map(is_installed, names))
+            wanted = self._builder.on_cuda or not any(map(is_installed, names))
             compiled = ['torch-compile'] if wanted and is_installed('torch-compile') else []
             names = ['torch', *compiled, *names]
         return [name for name in names if self.options.precision in PRECISIONS_OF[name]]
@@ -363,7 +298,7 @@ class EngineHost:
             self._go_on_in_fp32()
             self._choose()
             return
-        if self._given is not None:
+        if self.options.file is not None:
             raise EngineError(f'engine: neither openvino nor onnxruntime runs {self.options.file}')
         logger.warning('engine: none does; torch as it is')
         self._seam.engine = self._seam.by_torch
@@ -376,7 +311,7 @@ class EngineHost:
         self.report['precision'] = 'fp32'
         self._fastest = None
         if self.options.engine != 'auto':
-            self._seam.engine = self._build(self.options.engine)
+            self._put_in_place(self.options.engine)
 
     def _time_engines(self) -> tuple[dict[str, float], bool]:
         """Seconds of a batch for each engine that does it, and whether all that are there did."""
@@ -401,7 +336,10 @@ class EngineHost:
         """Put an engine in place; False, and a warning, where it does not do."""
         fastest, engine = self._fastest or (None, None)
         try:
-            self._seam.engine = engine if name == fastest else self._build(name)
+            if name == fastest:
+                self._seam.engine = engine
+            else:
+                self._put_in_place(name)
             self._check(name)
         except (EngineError, ValueError) as error:
             self.report.pop('self_check', None)
@@ -419,7 +357,7 @@ class EngineHost:
             measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
             settings: That it depends on, beside those of the engine and the device.
         """
-        device = self._device
+        device = next(self._model.parameters()).device
         options = asdict(self.options)
         del options['precision_is_free']  # one that is named is as fast
         settings |= {
@@ -470,157 +408,3 @@ class EngineHost:
         self.report['engine'] = name
         self.report['description'] = getattr(engine, 'description', f'PyTorch {torch.__version__}')
         self._settled.set()
-
-    # ------------------------------------------------------------------ building
-
-    def _build(self, name: str) -> Engine:
-        self._import(name)
-        return _BUILDERS[name](self)
-
-    def _import(self, name: str) -> None:
-        """See that what an engine needs is installed.
-
-        Raises:
-            EngineError: It is not.
-        """
-        int8 = self.options.precision == 'int8'
-        modules = [*_MODULES[name], *(['nncf'] if int8 and name == 'openvino' else [])]
-        for module in modules:
-            try:
-                import_nncf() if module == 'nncf' else import_module(module)
-            except ImportError as error:
-                extra = 'int8' if module == 'nncf' else name
-                raise EngineError(
-                    f'engine: {name} needs {module}, which is not installed: '
-                    f"pip install 'mmpose-batch[{extra}]' ({error})"
-                ) from error
-
-    def _read_file(self) -> GivenFile:
-        """The file that is to be run instead of an export of the model."""
-        if self.options.precision == 'int8':
-            raise ValueError('engine_file: int8 is for networks that are exported here')
-        given = GivenFile(self.options.file)
-        self._key = f'file {given.key} {vars(Normalization(self._model.data_preprocessor))}'
-        self.report['file'] = given.key
-        return given
-
-    def _fit_file(self, given: GivenFile) -> None:
-        """Have the head take what the file gives, or see that it does."""
-        if given.decoded:
-            head = head_of(self._model)
-            head.predict = predict_decoded(self._seam, head, given)
-        elif given.size is not None:
-            given.check_outputs(self._seam.network, given.size)
-
-    def _fixed(self, engine: Engine) -> Engine:
-        """The engine for a file that takes batches of one size."""
-        size = self._given and self._given.batch_size
-        return FixedBatch(engine, size) if size else engine
-
-    def _network_files(self, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
-        """Files of the network in the precision that is asked for, and what names them."""
-        if self.options.precision != 'int8':
-            return self._files, self._key
-        calibration = self._calibration
-        self.report |= {'calibrated_with': len(calibration), 'calibration': calibration.key}
-        if len(calibration) < FEW_INPUTS:
-            logger.warning('int8: calibrated with %d inputs only', len(calibration))
-        key = f'{self._key} {calibration.key}'
-        return QuantizedFiles(self._files, calibration, key, self._cache, quantize, name), key
-
-    def _openvino(self) -> Engine:
-        files, key = self._network_files(quantize_openvino, 'network.xml')
-        engine = import_module('.openvino', __package__).OpenVINOEngine(
-            files,
-            key,
-            self._seam.normalization,
-            self.options.precision,
-            self._cache,
-            device=self.options.device or 'CPU',
-            parallel=self.parallel,
-            fixed=bool(self._given and self._given.batch_size),
-        )
-        return self._fixed(engine)
-
-    def _onnxruntime(self) -> Engine:
-        files, _ = self._network_files(quantize_onnx, 'network.int8.onnx')
-        engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
-            files,
-            self._seam.normalization,
-            [name.strip() for name in (self.options.device or self._provider()).split(',')],
-        )
-        return self._fixed(engine)
-
-    def _provider(self) -> str:
-        """The GPU's, where the model is on one and the choice is free."""
-        available = import_module('onnxruntime').get_available_providers()
-        cuda = 'CUDAExecutionProvider'
-        free = self.options.engine == 'auto' and self._on_cuda
-        return cuda if free and cuda in available else 'CPUExecutionProvider'
-
-    def _torch(self) -> Engine:
-        return TorchEngine(self._seam.network, self._seam.normalization, self.options.precision)
-
-    def _torch_compile(self) -> Engine:
-        return import_module('.torch_compile', __package__).TorchCompileEngine(
-            self._seam.network, self._seam.normalization, self.options.precision
-        )
-
-
-_BUILDERS = {
-    'torch': EngineHost._torch,
-    'openvino': EngineHost._openvino,
-    'onnxruntime': EngineHost._onnxruntime,
-    'torch-compile': EngineHost._torch_compile,
-}
-
-
-# What must be there to export, run, and quantise.
-_MODULES = {
-    'torch': (),
-    'openvino': ('openvino', 'onnx'),
-    'onnxruntime': ('onnxruntime', 'onnx'),
-    'torch-compile': (),
-}
-
-
-class OnnxFiles:
-    """The ONNX files of a network, one for each size of inputs, exported at the first use."""
-
-    def __init__(self, network: Network, key: str, cache: EngineCache) -> None:
-        self._network = network
-        self._key = key
-        self._cache = cache
-
-    def __call__(self, size: tuple[int, int]) -> Path:
-        """The file for inputs of one height and width.
-
-        Raises:
-            ExportError: The network cannot be exported.
-        """
-        key = entry_key(self._key, kind='onnx', size=size)
-        return self._cache.entry(key, partial(self._export, size)) / 'network.onnx'
-
-    def _export(self, size: tuple[int, int], folder: Path) -> None:
-        export_onnx(self._network, folder / 'network.onnx', size)
-
-
-def open_cache(wanted: bool) -> EngineCache:
-    """The cache; one that keeps nothing where none is wanted or none can be written."""
-    if not wanted:
-        return NoCache()
-    cache = EngineCache()
-    try:
-        cache.folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(cache.folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    except OSError as error:
-        logger.warning('engine cache: %s: %s; nothing is kept', cache.folder, error.strerror)
-        return NoCache()
-    return cache
-
-
-def is_installed(name: str) -> bool:
-    """Whether an engine's libraries, or its compiler, are there."""
-    compiler = name != 'torch-compile' or any(map(which, (os.environ.get('CXX', 'g++'), 'clang++')))
-    return compiler and all(find_spec(module) for module in _MODULES[name])
