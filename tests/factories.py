@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -179,6 +180,18 @@ def load_tool(name: str) -> ModuleType:
     with unittest.mock.patch('sys.path', [str(TOOLS), *sys.path]):
         spec.loader.exec_module(module)
     return module
+
+
+def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run a shell script of tools/ with this Python first on its path."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return subprocess.run(
+        [str(TOOLS / f'{name}.sh'), *map(str, arguments)],
+        env={**os.environ, 'PATH': path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
 
 
 class ToolProcess:

@@ -1,24 +1,15 @@
 """The script that measures the documents' tables: its help, and where a table comes."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from factories import run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    return subprocess.run(
-        [str(ROOT / 'tools' / 'benchmark_docs.sh'), *map(str, arguments)],
-        env={**os.environ, 'PATH': path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+run = partial(run_script, 'benchmark_docs')
 
 
 @pytest.fixture
@@ -33,10 +24,13 @@ def docs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(('arguments', 'status'), [([], 2), (['--help'], 0), (['--what'], 2)])
-def test_it_says_what_it_does(arguments, status):
-    outcome = run(*arguments)
+@pytest.mark.parametrize(
+    ('script', 'usage'), [('benchmark_docs', 'FOLDER [NAME ...]'), ('benchmark_engines', 'OUT_DIR')]
+)
+def test_scripts_say_what_they_do(script, usage, arguments, status):
+    outcome = run_script(script, *arguments)
     assert outcome.returncode == status
-    assert 'tools/benchmark_docs.sh FOLDER [NAME ...]' in outcome.stdout
+    assert f'tools/{script}.sh {usage}' in outcome.stdout
     assert 'set -euo' not in outcome.stdout
 
 

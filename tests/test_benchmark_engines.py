@@ -1,44 +1,22 @@
-"""The script that measures every engine: what it says, and that its CPU part runs."""
+"""The script that measures every engine: its CPU part runs."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-SCRIPT = Path(__file__).resolve().parents[1] / 'tools' / 'benchmark_engines.sh'
-
-
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    return subprocess.run(
-        [str(SCRIPT), *map(str, arguments)],
-        env={**os.environ, 'PATH': path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
+from factories import run_script
 
 
 def rows(folder: Path) -> list[list[str]]:
     return json.loads((folder / 'benchmark.json').read_text())['tables'][0]['rows']
 
 
-@pytest.mark.parametrize(('arguments', 'status'), [([], 2), (['--help'], 0), (['--what'], 2)])
-def test_it_says_what_it_does(arguments, status):
-    outcome = run(*arguments)
-    assert outcome.returncode == status
-    assert 'tools/benchmark_engines.sh OUT_DIR' in outcome.stdout
-    assert 'set -euo' not in outcome.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='fetches weights where there is a GPU')
 def test_its_cpu_part_runs(tmp_path):
-    outcome = run(
+    outcome = run_script(
+        'benchmark_engines',
         *(tmp_path / 'out', '--rounds', 1, '--max-rounds', 1),
         SCENES='6',
         IMAGES='2',

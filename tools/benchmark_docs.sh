@@ -13,15 +13,13 @@
 #   rtmdet-nano.py/.pth of a detector of persons
 #
 # All engines, nncf and rtmlib are to be installed; what cannot run on this machine, such as bf16 on many, has its
-# reason in its row. Some tables bind their processes to cores 0 and 1. The other images are drawn into FOLDER, and weights of a whole-body model that learnt nothing. ROUNDS (5) and
-# DOCS, the folder of the two documents, may be others.
+# reason in its row. Some tables bind their processes to cores 0 and 1. The other images are drawn into FOLDER, and
+# weights of a whole-body model that learnt nothing. ROUNDS (5) and DOCS, the folder of the two documents, may be
+# others.
 set -euo pipefail
 
-if [[ $# -lt 1 || $1 == -* ]]; then
-  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
-  [[ ${1:-} == --help || ${1:-} == -h ]] && exit 0
-  exit 2
-fi
+source "$(dirname "$0")/common.sh"
+expect_folder "$@"
 tools=$(cd "$(dirname "$0")" && pwd)
 docs=$(cd "${DOCS:-$tools/../docs}" && pwd)
 PATH=$(cd "$(dirname "$(command -v python)")" && pwd):$PATH
@@ -43,12 +41,6 @@ bf16=(--engine openvino --precision bf16)
 both=(--engine openvino --precision fp32 bf16)
 all=(--engine torch openvino --precision fp32 bf16)
 
-# 3 is the status of a table with combinations that cannot be run; each says why in its row.
-tolerate() {
-  local status=0
-  "$@" || status=$?
-  [[ $status == 0 || $status == 3 ]] || exit "$status"
-}
 throughput() { tolerate tools/benchmark_throughput.py "$@" "${rounds[@]}" --out-dir "out/$name"; }
 latency() { tools/benchmark_latency.py "$@" --out-dir "out/$name"; }
 overhead() { tools/benchmark_overhead.py "$@" --out-dir "out/$name"; }

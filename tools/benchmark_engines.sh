@@ -15,11 +15,8 @@
 # results into a document. SCENES (500 for parity), IMAGES (256 in a round) and SIZES change the extent.
 set -euo pipefail
 
-if [[ $# -lt 1 || $1 == -* ]]; then
-  sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
-  [[ ${1:-} == --help || ${1:-} == -h ]] && exit 0
-  exit 2
-fi
+source "$(dirname "$0")/common.sh"
+expect_folder "$@"
 out=$1
 shift
 tools=$(dirname "$0")
@@ -33,13 +30,6 @@ else
   bf16=$(python -W ignore -c 'from mmpose_batch.runtime import cpu_has_bf16 as f; print(int(f()))')
   [[ $bf16 == 1 ]] && precisions+=(bf16)
 fi
-
-# 3 is the status of a table with combinations that cannot be run; each says why in its row.
-tolerate() {
-  local status=0
-  "$@" || status=$?
-  [[ $status == 0 || $status == 3 ]] || exit "$status"
-}
 
 "$tools/make_scenes.py" "$out/scenes" --count "${SCENES:-500}" --seed 2
 annotations=$out/scenes/annotations.json

@@ -98,18 +98,15 @@ def run_rounds(
     rounds: Rounds,
     stopping: Stopping,
     done: Callable[[int, str, float], None] = lambda number, name, rate: None,
-) -> Rounds:
+) -> None:
     """Run everybody in turn, again and again, until all settled or it is time to stop.
 
     Args:
         runs: Name to what runs one round and returns its rate; None where it failed,
             and is out.
-        rounds: With its references; is filled, so that what is cut off is not lost.
+        rounds: To be filled as they run, so that what is cut off is not lost.
         stopping: When to stop.
         done: Is told round, name and rate.
-
-    Returns:
-        The rounds.
     """
     rounds.rates = {name: [] for name in runs}
     start = time.monotonic()
@@ -125,4 +122,3 @@ def run_rounds(
             break
         if number >= stopping.rounds and rounds.all_settled(stopping.width):
             break
-    return rounds

@@ -22,9 +22,15 @@ def runs_of(log: list[str], **rates: list[float]) -> dict:
     return {name: runner(name, values) for name, values in rates.items()}
 
 
+def rounds_of(runs: dict, stopping: Stopping, **references: str) -> Rounds:
+    found = Rounds(references=references)
+    run_rounds(runs, found, stopping)
+    return found
+
+
 def test_everybody_runs_in_turn():
     log = []
-    found = run_rounds(runs_of(log, a=[1.0], b=[2.0]), Rounds(), Stopping(rounds=5))
+    found = rounds_of(runs_of(log, a=[1.0], b=[2.0]), Stopping(rounds=5))
     assert log == ['a', 'b'] * 5
     assert found.rates == {'a': [1.0] * 5, 'b': [2.0] * 5}
 
@@ -32,9 +38,7 @@ def test_everybody_runs_in_turn():
 def test_a_machine_that_drifts_does_not_change_a_ratio():
     drift = [1.0, 0.5, 0.25, 2.0, 1.0]
     runs = runs_of([], stock=drift, ours=[2 * x for x in drift])
-    found = run_rounds(
-        runs, Rounds(references={'stock': 'stock', 'ours': 'stock'}), Stopping(most_rounds=5)
-    )
+    found = rounds_of(runs, Stopping(most_rounds=5), stock='stock', ours='stock')
     assert found.ratios('ours') == [2.0] * 5
     assert found.all_settled(width=0.1)
     assert not Rounds({'stock': drift}).all_settled(width=0.1)  # which are plain rates
@@ -45,7 +49,7 @@ def test_who_fails_is_out_and_the_others_go_on():
     stock = runs['stock']
     left = iter(range(2))
     runs['stock'] = lambda: stock() if next(left, None) is not None else None
-    found = run_rounds(runs, Rounds(references={'ours': 'stock'}), Stopping(rounds=5))
+    found = rounds_of(runs, Stopping(rounds=5), ours='stock')
     assert found.rates == {'ours': [2.0] * 5}
     assert found.ratios('ours') == []
     assert found.settled('ours', 0.1)
@@ -53,7 +57,7 @@ def test_who_fails_is_out_and_the_others_go_on():
 
 def test_rounds_go_on_until_the_median_stands():
     noisy = [1.0, 2.0, 1.0, 2.0, 1.0, *[1.5] * 30]
-    found = run_rounds(runs_of([], a=noisy), Rounds(), Stopping(most_rounds=40, width=0.01))
+    found = rounds_of(runs_of([], a=noisy), Stopping(most_rounds=40, width=0.01))
     count = len(found.rates['a'])
     assert 10 < count < 40
     assert found.settled('a', 0.01)
@@ -61,7 +65,7 @@ def test_rounds_go_on_until_the_median_stands():
 
 
 def test_a_noisy_median_does_not_stand_and_is_not_waited_for_for_ever():
-    found = run_rounds(runs_of([], a=[1.0, 2.0]), Rounds(), Stopping(most_rounds=8))
+    found = rounds_of(runs_of([], a=[1.0, 2.0]), Stopping(most_rounds=8))
     assert len(found.rates['a']) == 8
     assert not found.settled('a', 0.1)
 
@@ -69,7 +73,7 @@ def test_a_noisy_median_does_not_stand_and_is_not_waited_for_for_ever():
 def test_no_round_starts_when_the_time_is_up(monkeypatch):
     now = iter(range(0, 1000, 10))
     monkeypatch.setattr(rounds.time, 'monotonic', lambda: next(now))
-    found = run_rounds(runs_of([], a=[1.0]), Rounds(), Stopping(rounds=5, seconds=25))
+    found = rounds_of(runs_of([], a=[1.0]), Stopping(rounds=5, seconds=25))
     assert len(found.rates['a']) == 3
     assert not found.settled('a', 0.1)  # too few to tell
 
