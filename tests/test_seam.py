@@ -89,6 +89,16 @@ def test_the_head_gets_what_it_would_compute(model):
 
 
 @torch.no_grad()
+def test_what_pytorch_computes_itself_tells_the_form_of_the_outputs(model):
+    """At every start with a self-check; one more pass would be most of a second."""
+    seam, calls = Seam(model), []
+    model.backbone.register_forward_hook(lambda *_: calls.append(1))
+    with seam.reference():
+        model.head.predict(model.extract_feat(torch.randn(2, 3, 8, 8)))
+    assert len(calls) == 1
+
+
+@torch.no_grad()
 def test_both_halves_of_a_flip_test_are_one_batch(model):
     ours, engine = with_engine(model)
     inputs = torch.randn(4, 3, 8, 8)

@@ -44,6 +44,7 @@ all=(--engine torch openvino --precision fp32 bf16)
 throughput() { tolerate tools/benchmark_throughput.py "$@" "${rounds[@]}" --out-dir "out/$name"; }
 latency() { tools/benchmark_latency.py "$@" --out-dir "out/$name"; }
 overhead() { tools/benchmark_overhead.py "$@" --out-dir "out/$name"; }
+start() { tools/benchmark_start.py "$@" --out-dir "out/$name"; }
 parity() { tolerate tools/compare_engines.py "$@" --out-dir "out/$name"; }
 
 held_out() {
@@ -106,6 +107,10 @@ measure() {
     overhead-one) overhead "${crops[@]}" --persons 1 ;;
     overhead-wholebody) overhead --pose2d rtmpose-m_8xb64-270e_coco-wholebody-256x192 \
       --pose2d-weights none ;;
+    start) start "${shared[@]}" --images 16 --engine openvino auto --precision fp32 bf16 int8 ;;
+    start-demo)
+      held_out
+      start val/ --engine torch openvino auto --precision fp32 ;;
     parity)
       held_out
       parity "${judged[@]}" --pose2d demo-rtmpose --engine torch torch-compile openvino onnxruntime \

@@ -38,9 +38,10 @@ class ContenderProcess:
         images: What one round infers.
 
     Attributes:
-        start: Seconds from the start of its process until its weights were in place
-            (``load``) and until its first result (``first_result``), and those from the
-            one to the other (``first_run``), in which engines are built and checked.
+        start: Seconds from the start of its process until its libraries were imported
+            (``imports``), its weights in place (``load``) and its first result there
+            (``first_result``), and those from the second to the last (``first_run``), in
+            which engines are built and checked.
 
     Raises:
         ContenderError: It cannot be built, or not run.
@@ -115,7 +116,9 @@ def serve(
     """
     with suppress(OSError):  # the tool is gone
         try:
-            system = _build(contender)
+            build = _set_up(contender)
+            imported = time.monotonic()
+            system = build(contender)
             loaded = time.monotonic()
             system.prepare(images)
             system.run(images[:1])
@@ -125,6 +128,7 @@ def serve(
             connection.send((False, _one_line(error)))
             return
         start = {
+            'imports': imported - started,
             'load': loaded - started,
             'first_result': first - started,
             'first_run': first - loaded,
@@ -210,7 +214,8 @@ def peak_memory() -> dict[str, int]:
     return peak
 
 
-def _build(contender: Contender) -> Any:
+def _set_up(contender: Contender) -> Callable[[Contender], Any]:
+    """Prepare this process for a contender; returns what builds it."""
     import torch
     from mmengine.logging import MMLogger
 
@@ -225,4 +230,4 @@ def _build(contender: Contender) -> Any:
         torch.cuda.set_device(contender.models.device)  # whose memory and utilisation are told
     from .systems import build_system
 
-    return build_system(contender)
+    return build_system

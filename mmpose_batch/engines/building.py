@@ -22,7 +22,6 @@ from .quantization import (
     ModelFiles,
     Quantize,
     QuantizedFiles,
-    import_nncf,
     quantize_onnx,
     quantize_openvino,
 )
@@ -31,13 +30,15 @@ from .torch_eager import TorchEngine
 
 # Inputs with which int8 is calibrated badly.
 FEW_INPUTS = 16
-# What must be there to export, run, and quantise.
+# What must be there to run a network, and to export it.
 _MODULES = {
     'torch': (),
     'openvino': ('openvino', 'onnx'),
     'onnxruntime': ('onnxruntime', 'onnx'),
     'torch-compile': (),
 }
+# Slow to import, and needed by those only who find nothing in the cache.
+_TO_BUILD = ('onnx', 'nncf')
 
 logger = logging.getLogger('mmpose_batch')
 
@@ -208,17 +209,23 @@ def require(engine: str, precision: str) -> None:
     Raises:
         EngineError: It is not.
     """
-    int8 = precision == 'int8'
-    modules = [*_MODULES[engine], *(['nncf'] if int8 and engine == 'openvino' else [])]
-    for module in modules:
+    nncf = ['nncf'] if (engine, precision) == ('openvino', 'int8') else []
+    for module in (*_MODULES[engine], *nncf):
         try:
-            import_nncf() if module == 'nncf' else import_module(module)
+            _see(module)
         except ImportError as error:
             extra = 'int8' if module == 'nncf' else engine
             raise EngineError(
                 f'engine: {engine} needs {module}, which is not installed: '
                 f"pip install 'mmpose-batch[{extra}]' ({error})"
             ) from error
+
+
+def _see(module: str) -> None:
+    if module not in _TO_BUILD:
+        import_module(module)
+    elif find_spec(module) is None:
+        raise ImportError(f'No module named {module!r}')
 
 
 def is_installed(name: str) -> bool:

@@ -242,9 +242,10 @@ class Seam:
     def _compute(self, batches: list[Pending]) -> None:
         engine = getattr(self._thread, 'engine', self.engine)
         inputs = torch.cat([batch.inputs for batch in batches])
-        if not self.network.known:
+        outputs = engine(inputs)
+        if not self.network.known:  # PyTorch, where it computed, has made it so
             self.by_torch(inputs[:1])
-        outputs = self.network.restore(engine(inputs))
+        outputs = self.network.restore(outputs)
         start = 0
         for batch in batches:
             part = slice(start, start + len(batch.inputs))

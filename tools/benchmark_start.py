@@ -1,0 +1,188 @@
+#!/usr/bin/env python
+r"""How long a process takes to its first result: the first time, and with what is kept since.
+
+  tools/benchmark_start.py photos/ --pose2d rtmo-s --engine openvino auto
+  tools/benchmark_start.py photos/ --pose2d CONFIG --pose2d-weights FILE --engine openvino \
+      --precision fp32 bf16 int8 --out-dir start
+
+The first start finds an engine cache that is empty: it exports, quantises, compiles, measures what
+`auto` asks for, and keeps all that. The second one finds it. Both check the engine against PyTorch.
+Every start is a process of its own, and int8 is calibrated with the images.
+
+Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+from console import (
+    ENGINES,
+    PRECISIONS,
+    add_model_options,
+    end_by_signals,
+    fail,
+    named_models,
+    note_demo_models,
+    number,
+    parse_with_out_dir,
+    quieten_libraries,
+)
+
+if TYPE_CHECKING:
+    from mmpose_batch.benchmark.contenders import Contender
+    from mmpose_batch.benchmark.document import Table
+    from mmpose_batch.benchmark.report import Measurement
+    from mmpose_batch.benchmark.work import Image
+
+TOOL = 'benchmark_start'
+STARTS = ('first', 'second')
+HEADER = (
+    *('s to the first result', 'imports', 'first start', 'second start', 'second / first'),
+    'without imports',
+)
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
+    parser.add_argument(
+        '--images', type=number(1), default=64, help='inputs are repeated to these (default: 64)'
+    )
+    model = parser.add_argument_group('model')
+    add_model_options(model)
+    model.add_argument('--no-flip-test', action='store_true', help='no mirrored images')
+    rows = parser.add_argument_group('rows: every combination of')
+    rows.add_argument(
+        '--engine', nargs='+', default=['openvino'], choices=ENGINES, help='default: openvino'
+    )
+    rows.add_argument(
+        '--precision', nargs='+', default=['fp32'], choices=PRECISIONS, help='default: fp32'
+    )
+    parser.add_argument('--rounds', type=number(1), default=3, help='default: 3')
+    return parse_with_out_dir(parser, arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    try:
+        return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
+    except OSError as error:  # a full disk, say
+        return fail(TOOL, 1, error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit status."""
+    quieten_libraries()
+    # mmpose takes seconds to load: --help and wrong options answer before.
+    from mmpose_batch.benchmark.document import write_result
+    from mmpose_batch.benchmark.machine import noise
+    from mmpose_batch.benchmark.report import failures, print_table
+    from mmpose_batch.benchmark.work import Image, repeat
+    from mmpose_batch.sources import list_inputs
+
+    note_demo_models(args)
+    warning = noise()
+    if warning:
+        print(f'warning: {warning}', file=sys.stderr)
+    try:
+        paths = list_inputs(args.inputs)
+        if not paths:
+            raise ValueError(f'no images in {", ".join(args.inputs)}')
+        rows = measure(args, [Image(path) for path in repeat(paths, args.images)])
+    except ValueError as error:
+        return fail(TOOL, 2, error)
+    ran = {row.contender.name: row.samples for row in rows if row.failure is None}
+    if not ran:
+        return fail(TOOL, 1, rows[-1].failure)
+    table = tabulate(ran)
+    print_table(table)
+    if args.out_dir:
+        settings = {name: getattr(args, name) for name in ('images', 'rounds')}
+        more = {'settings': settings, 'warning': warning, 'starts': ran}
+        write_result(Path(args.out_dir), TOOL, args.command, [table, *failures(rows)], **more)
+    return 3 if len(ran) < len(rows) else 0
+
+
+def measure(args: argparse.Namespace, images: 'list[Image]') -> 'list[Measurement]':
+    """Every row's starts, in rounds; the reason of those that cannot start."""
+    from mmpose_batch.benchmark.contenders import Models, sweep
+    from mmpose_batch.benchmark.process import ContenderError
+    from mmpose_batch.benchmark.report import Measurement
+
+    models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
+    axes = {name: list(dict.fromkeys(getattr(args, name))) for name in ('engine', 'precision')}
+    rows = [Measurement(contender=contender) for contender in sweep(models, (), axes)]
+    for round_ in range(1, args.rounds + 1):
+        for row in rows:
+            if row.failure is not None:
+                continue
+            try:
+                row.samples.append(start_twice(row.contender, images))
+            except ContenderError as error:
+                row.failure = str(error)
+                print(f'{row.contender.name}: {error}', file=sys.stderr)
+                continue
+            first, second = (row.samples[-1][name]['first_result'] for name in STARTS)
+            print(
+                f'round {round_}: {row.contender.name}: {first:.1f} s, then {second:.1f} s',
+                file=sys.stderr,
+            )
+    return rows
+
+
+def start_twice(contender: 'Contender', images: 'list[Image]') -> dict[str, dict[str, float]]:
+    """Seconds of a start with an empty cache, and of one with the same cache, filled.
+
+    Raises:
+        ContenderError: It cannot start.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix='mmpose_batch-') as cache,
+        patch.dict(os.environ, XDG_CACHE_HOME=cache),  # of the processes that start
+    ):
+        return {which: start(contender, images) for which in STARTS}
+
+
+def start(contender: 'Contender', images: 'list[Image]') -> dict[str, float]:
+    """Seconds of one start; see :class:`mmpose_batch.benchmark.process.ContenderProcess`."""
+    from mmpose_batch.benchmark.process import ContenderProcess
+
+    with ContenderProcess(contender, images) as process:
+        return process.start
+
+
+def tabulate(ran: 'dict[str, list[dict[str, dict[str, float]]]]') -> 'Table':
+    """Medians, a row for each engine and precision."""
+    from mmpose_batch.benchmark.document import Table
+
+    rows = []
+    for name, samples in ran.items():
+        imports = median(starts[which]['imports'] for starts in samples for which in STARTS)
+        times = (median(starts[which]['first_result'] for starts in samples) for which in STARTS)
+        cells = [f'{seconds:.1f}' for seconds in (imports, *times)]
+        rows.append([name, *cells, f'{ratio(samples):.2f}', f'{ratio(samples, "imports"):.2f}'])
+    return Table(HEADER, rows)
+
+
+def ratio(samples: 'list[dict[str, dict[str, float]]]', since: str | None = None) -> float:
+    """The second start as a part of the first; since the processes began, or another time."""
+    found = []
+    for starts in samples:
+        begun = {which: starts[which][since] if since else 0.0 for which in STARTS}
+        first, second = (starts[which]['first_result'] - begun[which] for which in STARTS)
+        found.append(second / first)
+    return median(found)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
