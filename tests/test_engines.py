@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import threading
 from pathlib import Path
 
 import fidelity
@@ -306,6 +307,20 @@ def test_what_was_compiled_runs_with_its_settings(
         assert compiled.get_property(properties.hint.inference_precision) == Type.f32
         hint = compiled.get_property(properties.hint.performance_mode)
         assert str(hint).endswith('LATENCY' if streams == 1 else 'THROUGHPUT')
+
+
+def test_threads_that_come_and_go_find_the_requests_of_those_before(one_stage):
+    engine = one_stage.ours(engine='openvino').host._seam.engine
+    inputs = torch.zeros(1, 3, 64, 64)
+    found = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: found.append(engine(inputs)))
+        thread.start()
+        thread.join()
+    (shape,) = engine._shapes.values()
+    assert len(shape._idle) == 1
+    for others in found[1:]:
+        torch.testing.assert_close(others, found[0], rtol=0, atol=0)
 
 
 def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):

@@ -44,7 +44,7 @@ all=(--engine torch openvino --precision fp32 bf16)
 throughput() { tolerate tools/benchmark_throughput.py "$@" "${rounds[@]}" --out-dir "out/$name"; }
 latency() { tools/benchmark_latency.py "$@" --out-dir "out/$name"; }
 overhead() { tools/benchmark_overhead.py "$@" --out-dir "out/$name"; }
-start() { tools/benchmark_start.py "$@" --out-dir "out/$name"; }
+start() { tolerate tools/benchmark_start.py "$@" --rounds "${ROUNDS:-3}" --out-dir "out/$name"; }
 parity() { tolerate tools/compare_engines.py "$@" --out-dir "out/$name"; }
 
 held_out() {

@@ -101,9 +101,8 @@ class OpenVINOEngine:
         count = len(inputs)
         filled = count if self._fixed else next_power_of_two(count)
         array = fill_up(inputs, filled).cpu().contiguous().numpy()
-        request = self._for_shape(array.shape, array.dtype == np.uint8).request()
-        outputs = request.infer({0: array}, share_inputs=True)
-        return [torch.from_numpy(output[:count]).to(inputs.device) for output in outputs.to_tuple()]
+        outputs = self._for_shape(array.shape, array.dtype == np.uint8).infer(array)
+        return [torch.from_numpy(output[:count]).to(inputs.device) for output in outputs]
 
     def _for_shape(self, shape: tuple[int, ...], pixels: bool) -> 'CompiledShape':
         with self._lock:
@@ -155,17 +154,25 @@ class OpenVINOEngine:
 
 
 class CompiledShape:
-    """A network compiled for one shape of inputs; each thread has a request of its own."""
+    """A network compiled for one shape of inputs.
+
+    What a request needs of memory is given out, and touched, once: threads come and go
+    with every call of an inferencer, requests stay.
+    """
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self.compiled = compiled
-        self._local = threading.local()
+        self._idle: list[ov.InferRequest] = []
 
-    def request(self) -> ov.InferRequest:
-        """That of the calling thread."""
-        if not hasattr(self._local, 'request'):
-            self._local.request = self.compiled.create_infer_request()
-        return self._local.request
+    def infer(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Compute one batch; the outputs are copies. Several threads may ask at a time."""
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self.compiled.create_infer_request()
+        outputs = request.infer({0: array}, share_inputs=True).to_tuple()
+        self._idle.append(request)
+        return outputs
 
 
 def take_pixels(model: ov.Model, normalization: Normalization) -> ov.Model:
