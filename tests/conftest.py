@@ -1,5 +1,6 @@
 """What the tests share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import mmpose_batch  # noqa: F401
 # isort: split
 from factories import Models, build_models, our_threads, write_photos
 from tiny import TinyModel, build_tiny, one_stage_config, top_down_config
+
+# It comes before $XDG_CACHE_HOME, by which tests have caches of their own.
+os.environ.pop('MMPOSE_BATCH_CACHE', None)
 
 
 @pytest.fixture(scope='session')

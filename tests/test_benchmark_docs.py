@@ -1,4 +1,4 @@
-"""The script that measures the documents' tables: its help, and where a table comes."""
+"""The script that measures the documents' tables, and what all scripts say of themselves."""
 
 from functools import partial
 from pathlib import Path

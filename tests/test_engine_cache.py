@@ -241,3 +241,20 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     assert isinstance(open_cache(wanted=True), NoCache)
     assert 'nothing is kept' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('environment', 'folder'),
+    [
+        ({'MMPOSE_BATCH_CACHE': '/own', 'XDG_CACHE_HOME': '/base'}, '/own'),
+        ({'MMPOSE_BATCH_CACHE': '', 'XDG_CACHE_HOME': '/base'}, '/base/mmpose_batch'),
+        (
+            {'MMPOSE_BATCH_CACHE': '', 'XDG_CACHE_HOME': '', 'HOME': '/me'},
+            '/me/.cache/mmpose_batch',
+        ),
+    ],
+)
+def test_where_entries_lie(monkeypatch, environment, folder):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert EngineCache().folder == Path(folder)

@@ -12,8 +12,8 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from mmpose_batch.engines import EngineError, building, host
-from mmpose_batch.engines.building import EngineBuilder
+from mmpose_batch.engines import EngineError, host, requirements
+from mmpose_batch.engines.builder import EngineBuilder
 from mmpose_batch.engines.check import BOUNDS
 from mmpose_batch.engines.host import EngineHost
 from mmpose_batch.engines.options import EngineOptions
@@ -60,9 +60,9 @@ def install(monkeypatch) -> Callable:
 
     def install(**builders: object) -> None:
         builders = {'torch': EngineBuilder._torch, **builders}
-        modules = {name: () if name in builders else ('nowhere',) for name in building._MODULES}
-        monkeypatch.setattr(building, '_MODULES', modules)
-        monkeypatch.setattr(building, '_BUILDERS', builders)
+        modules = {name: () if name in builders else ('nowhere',) for name in requirements._MODULES}
+        monkeypatch.setattr(requirements, '_MODULES', modules)
+        monkeypatch.setattr('mmpose_batch.engines.builder._BUILDERS', builders)
 
     return install
 
@@ -246,7 +246,7 @@ def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypat
     monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
     owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
     for compiler in ('/usr/bin/g++', None):
-        monkeypatch.setattr(building, 'which', lambda name, compiler=compiler: compiler)
+        monkeypatch.setattr(requirements, 'which', lambda name, compiler=compiler: compiler)
         assert ('torch-compile' in owner._candidates()) == bool(compiler)
 
 

@@ -36,30 +36,32 @@ class ContenderProcess:
     Args:
         contender: Who.
         images: What one round infers.
+        warm_up: Whether it runs a round that does not count: for what is compiled for a
+            size of batches.
 
     Attributes:
-        start: Seconds from the start of its process until its libraries were imported
-            (``imports``), its weights in place (``load``) and its first result there
-            (``first_result``), and those from the second to the last (``first_run``), in
-            which engines are built and checked.
+        start: Seconds from the start of its process until PyTorch and MMPose were
+            imported (``imports``), its weights in place (``load``) and its first result
+            there (``first_result``), and those from ``load`` to ``first_result``
+            (``first_run``), in which engines are imported, built and checked.
 
     Raises:
         ContenderError: It cannot be built, or not run.
     """
 
-    def __init__(self, contender: Contender, images: Sequence[Image]) -> None:
+    def __init__(self, contender: Contender, images: Sequence[Image], warm_up: bool = True) -> None:
         context = multiprocessing.get_context('spawn')
         self._connection, other = context.Pipe()
         self._process = context.Process(
             target=_serve_alone,
-            args=(contender, list(images), time.monotonic(), other),
+            args=(contender, list(images), warm_up, time.monotonic(), other),
             daemon=True,
         )
         self._process.start()
         other.close()
         try:
             self.start: dict[str, float] = self._answer()
-        except ContenderError:
+        except BaseException:  # Ctrl-C too
             self.close()
             raise
 
@@ -102,7 +104,11 @@ class ContenderProcess:
 
 
 def serve(
-    contender: Contender, images: list[Image], started: float, connection: Connection
+    contender: Contender,
+    images: list[Image],
+    warm_up: bool,
+    started: float,
+    connection: Connection,
 ) -> None:
     """Build a contender, warm it up, and do what comes down the connection, until it closes.
 
@@ -123,7 +129,8 @@ def serve(
             system.prepare(images)
             system.run(images[:1])
             first = time.monotonic()
-            system.run(images)  # what is compiled for a size of batches is, now
+            if warm_up:
+                system.run(images)
         except Exception as error:  # of whatever library it is made of
             connection.send((False, _one_line(error)))
             return

@@ -34,7 +34,7 @@ class Measurement:
     Attributes:
         contender: Who.
         failure: Why it could not run; None if it did.
-        start: Seconds until loaded and until the first result.
+        start: See :class:`.process.ContenderProcess`.
         samples: What each round returned.
         rates: Images per second of each round.
         ratios: To the reference of each round; empty without one.

@@ -20,6 +20,7 @@ from torch import nn
 from . import EngineError
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
+FOLDER_VARIABLE = 'MMPOSE_BATCH_CACHE'
 # Seconds; no build takes a day.
 _LEFT_BEHIND = 24 * 60 * 60
 _VERSIONS = (
@@ -39,8 +40,8 @@ class EngineCache:
     cannot be written there, on a full disk say, lasts as long as this object.
 
     Args:
-        folder: Where entries lie; None takes ``$XDG_CACHE_HOME/mmpose_batch``, or
-            ``~/.cache/mmpose_batch``.
+        folder: Where entries lie; None takes ``$MMPOSE_BATCH_CACHE``, or
+            ``$XDG_CACHE_HOME/mmpose_batch``, or ``~/.cache/mmpose_batch``.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -179,6 +180,8 @@ def open_cache(wanted: bool) -> EngineCache:
 
 def default_folder() -> Path:
     """Where entries lie if nothing else is said."""
+    if own := os.environ.get(FOLDER_VARIABLE):
+        return Path(own)
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     return Path(base) / 'mmpose_batch'
 

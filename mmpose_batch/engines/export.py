@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from ..models import build_model, load_config
 from . import EngineError
 from .fusion import fuse_layers
+from .requirements import import_onnx
 from .seam import Network, has_seam
 
 # The newest one that TorchScript's exporter writes without conversion.
@@ -38,7 +39,9 @@ def export_onnx(
     Raises:
         ExportError: An operator has no counterpart in ONNX, or the file needs
             another form than one input.
+        EngineError: The package ``onnx`` cannot be imported.
     """
+    import_onnx()  # or its absence would be told as a fault of the network
     device = next(network.parameters()).device
     # Two, since a network may take an axis of length one for one to drop.
     inputs = torch.zeros(batch_size or 2, 3, *size, device=device)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from . import EngineError
 from .batches import fill_up
+from .requirements import import_onnx
 from .seam import Engine, Network, Pending, Seam
 
 # What MMDeploy and rtmlib call the outputs of an RTMO file with decoding and NMS inside.
@@ -34,12 +35,11 @@ class GivenFile:
 
     Raises:
         ValueError: No ONNX file, or one with another kind of input.
-        ImportError: The package ``onnx`` is not installed.
+        EngineError: The package ``onnx`` cannot be imported.
     """
 
     def __init__(self, path: str) -> None:
-        import onnx
-
+        onnx = import_onnx()
         self.path = Path(path)
         try:
             content = self.path.read_bytes()

@@ -17,10 +17,11 @@ from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
 from . import AnswersDiffer, EngineError
 from .batches import next_power_of_two
-from .building import EngineBuilder, is_installed
+from .builder import EngineBuilder
 from .cache import EngineCache, entry_key, network_key, open_cache
 from .check import BOUNDS, Difference, Instances, compare, instances_of
 from .options import EngineOptions
+from .requirements import is_installed
 from .seam import Engine, Seam, has_seam
 from .torch_eager import prepare_model
 
@@ -200,8 +201,8 @@ class EngineHost:
         with self._lock:
             if self.settled or self.parallel == 1:
                 return
-            self.parallel = 1
             self.options = replace(self.options, latency=True)
+            self.parallel = self.options.parallel
             if self._seam.engine != self._seam.by_torch:
                 self._put_in_place(self.options.engine)
 

@@ -2,15 +2,12 @@
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from functools import partial
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -20,6 +17,7 @@ from torch.nn.functional import interpolate
 from . import EngineError
 from .cache import EngineCache, entry_key
 from .export import INPUT_NAME
+from .requirements import import_nncf, import_onnx
 from .seam import Normalization
 
 # Height and width of the inputs to the file of a network that takes them.
@@ -115,18 +113,6 @@ class QuantizedFiles:
         self._quantize(self._files(size), folder / self._name, inputs)
 
 
-def import_nncf() -> ModuleType:
-    """Import NNCF, and keep it from reporting to its makers that it is used, and how.
-
-    It does not where it takes the machine for one of its own tests.
-
-    Raises:
-        ImportError: It is not installed.
-    """
-    os.environ.setdefault('NNCF_CI', '1')
-    return import_module('nncf')
-
-
 def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
     """Quantise an ONNX file by NNCF, to OpenVINO's format.
 
@@ -196,9 +182,8 @@ def _outside(path: Path) -> list[str]:
     Raises:
         EngineError: Names do not tell a backbone from a head.
     """
-    import onnx
-
-    names = [node.name for node in onnx.load(path, load_external_data=False).graph.node]
+    graph = import_onnx().load(path, load_external_data=False).graph
+    names = [node.name for node in graph.node]
     outside = [name for name in names if re.match(_OUTSIDE, name)]
     if not outside or not any(re.match(_INSIDE, name) for name in names):
         raise EngineError('int8: the exported file does not tell what is the head of this network')

@@ -1,17 +1,13 @@
 """From a model to engines of its network: exported, quantised, or of a file from elsewhere."""
 
 import logging
-import os
 from functools import cached_property, partial
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 from torch import nn
 
-from . import EngineError
 from .cache import EngineCache, entry_key, network_key, open_cache
 from .export import export_onnx
 from .fusion import fuse_layers
@@ -25,21 +21,12 @@ from .quantization import (
     quantize_onnx,
     quantize_openvino,
 )
+from .requirements import require
 from .seam import Engine, Network, Normalization, Seam, head_of
 from .torch_eager import TorchEngine
 
 # Inputs with which int8 is calibrated badly.
 FEW_INPUTS = 16
-# What must be there to run a network, and to export it.
-_MODULES = {
-    'torch': (),
-    'openvino': ('openvino', 'onnx'),
-    'onnxruntime': ('onnxruntime', 'onnx'),
-    'torch-compile': (),
-}
-# Slow to import, and needed by those only who find nothing in the cache.
-_TO_BUILD = ('onnx', 'nncf')
-
 logger = logging.getLogger('mmpose_batch')
 
 
@@ -48,8 +35,8 @@ class EngineBuilder:
 
     Args:
         model: In eval mode, with a seam; changed in place.
-        options: What is asked for; ``engine``, ``precision`` and ``latency`` may be
-            others when an engine is built.
+        options: What is asked for; ``precision`` and ``latency`` may be others when an
+            engine is built.
         report: Is told what is built from.
 
     Attributes:
@@ -58,8 +45,8 @@ class EngineBuilder:
         calibration: Inputs that int8 is calibrated with; to be filled before.
 
     Raises:
-        EngineError: The engine is not installed, or cannot run the file.
-        ValueError: The file does not fit the model.
+        EngineError: The engine is not installed, or the file does not fit the model.
+        ValueError: There is no such file, or it is to be quantised.
     """
 
     def __init__(self, model: nn.Module, options: EngineOptions, report: dict[str, Any]) -> None:
@@ -201,34 +188,3 @@ class OnnxFiles:
 
     def _export(self, size: tuple[int, int], folder: Path) -> None:
         export_onnx(self._network, folder / 'network.onnx', size)
-
-
-def require(engine: str, precision: str) -> None:
-    """See that what an engine needs is installed.
-
-    Raises:
-        EngineError: It is not.
-    """
-    nncf = ['nncf'] if (engine, precision) == ('openvino', 'int8') else []
-    for module in (*_MODULES[engine], *nncf):
-        try:
-            _see(module)
-        except ImportError as error:
-            extra = 'int8' if module == 'nncf' else engine
-            raise EngineError(
-                f'engine: {engine} needs {module}, which is not installed: '
-                f"pip install 'mmpose-batch[{extra}]' ({error})"
-            ) from error
-
-
-def _see(module: str) -> None:
-    if module not in _TO_BUILD:
-        import_module(module)
-    elif find_spec(module) is None:
-        raise ImportError(f'No module named {module!r}')
-
-
-def is_installed(name: str) -> bool:
-    """Whether an engine's libraries, or its compiler, are there."""
-    compiler = name != 'torch-compile' or any(map(which, (os.environ.get('CXX', 'g++'), 'clang++')))
-    return compiler and all(find_spec(module) for module in _MODULES[name])

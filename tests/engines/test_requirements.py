@@ -1,0 +1,47 @@
+"""What engines need: told when it is not there, imported when it is used."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmpose_batch.engines import EngineError
+from mmpose_batch.engines.given import GivenFile
+from mmpose_batch.engines.requirements import import_nncf, import_onnx, require
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
+    """Has a library installed that cannot be imported."""
+
+    def broken(name: str) -> None:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '__init__.py').write_text("raise ImportError('its own library is gone')")
+        for module in [m for m in sys.modules if m.split('.')[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    return broken
+
+
+def test_what_builds_only_is_not_imported_to_run(broken):
+    """A warm start of an int8 engine would pay seconds for it."""
+    pytest.importorskip('openvino')
+    broken('onnx')
+    broken('nncf')
+    require('openvino', 'int8')
+    assert not {'onnx', 'nncf'} & sys.modules.keys()
+
+
+@pytest.mark.parametrize(('name', 'use'), [('onnx', import_onnx), ('nncf', import_nncf)])
+def test_what_cannot_be_imported_is_told_where_it_is_used(broken, name, use):
+    broken(name)
+    with pytest.raises(EngineError, match=f'{name}, which .* cannot be imported: its own library'):
+        use()
+
+
+def test_a_file_from_elsewhere_cannot_be_read_without_onnx(broken, tmp_path):
+    broken('onnx')
+    with pytest.raises(EngineError, match='onnx, which building it needs, cannot be imported'):
+        GivenFile(str(tmp_path / 'network.onnx'))
