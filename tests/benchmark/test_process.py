@@ -46,12 +46,18 @@ class Scripted:
 
 
 @pytest.fixture
-def served(monkeypatch):
+def warm_up():
+    return True
+
+
+@pytest.fixture
+def served(monkeypatch, warm_up):
     """A scripted system behind a connection, on a thread."""
     system = Scripted()
-    monkeypatch.setattr(process, '_build', lambda contender: system)
+    monkeypatch.setattr(process, '_set_up', lambda contender: lambda contender: system)
     here, there = multiprocessing.Pipe()
-    thread = threading.Thread(target=serve, args=(CONTENDER, IMAGES, time.monotonic(), there))
+    arguments = (CONTENDER, IMAGES, warm_up, time.monotonic(), there)
+    thread = threading.Thread(target=serve, args=arguments)
     thread.start()
     yield system, here
     here.close()
@@ -59,15 +65,18 @@ def served(monkeypatch):
     assert not thread.is_alive()
 
 
-def test_a_contender_is_warmed_up_before_it_counts(served):
+@pytest.mark.parametrize(('warm_up', 'runs'), [(True, [1, 20]), (False, [1])])
+def test_a_contender_is_warmed_up_before_it_counts(served, runs):
     system, connection = served
     good, start = connection.recv()
     assert good
-    assert start['load'] >= 0
+    assert start['load'] >= start['imports'] >= 0
     assert start['first_run'] >= 0.05  # with what is prepared
     assert start['first_result'] == pytest.approx(start['load'] + start['first_run'])
     assert system.prepared == 20
-    assert system.runs == [1, 20]
+    connection.send(('report',))
+    assert connection.recv()[0]
+    assert system.runs == runs
 
 
 def test_commands_are_answered(served):
@@ -118,6 +127,17 @@ def test_a_process_runs_a_real_contender_and_ends(models: TinyModels, tmp_path):
             with pytest.raises(ContenderError, match='its process ended with status -9'):
                 running.ask('run')
     assert not running._process.is_alive()
+
+
+def test_what_interrupts_a_start_leaves_no_process(monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ContenderProcess, '_answer', interrupted)
+    before = multiprocessing.active_children()
+    with pytest.raises(KeyboardInterrupt):
+        ContenderProcess(CONTENDER, IMAGES)
+    assert multiprocessing.active_children() == before
 
 
 @pytest.mark.slow
