@@ -1,5 +1,6 @@
 """The export tool: files that answer as PyTorch does, and errors that say why there is none."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,4 +78,13 @@ def test_a_file_that_answers_otherwise_is_not_left(models: Models, tmp_path, mon
     )
     assert outcome.status == 1
     assert 'answers otherwise' in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_onnx_the_tool_says_how_to_get_it(models: Models, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    weights = models.file('rtmpose.pth')
+    outcome = export(models.file('rtmpose.py'), '--weights', weights, '--out', tmp_path / 'a.onnx')
+    assert outcome.status == 1
+    assert "pip install 'mmpose-batch[onnxruntime]'" in outcome.err
     assert list(tmp_path.iterdir()) == []

@@ -14,8 +14,8 @@
 #
 # All engines, nncf and rtmlib are to be installed; what cannot run on this machine, such as bf16 on many, has its
 # reason in its row. Some tables bind their processes to cores 0 and 1. The other images are drawn into FOLDER, and
-# weights of a whole-body model that learnt nothing. ROUNDS (5) and DOCS, the folder of the two documents, may be
-# others.
+# weights of a whole-body model that learnt nothing. ROUNDS (5; 3 of starts) and DOCS, the folder of the two
+# documents, may be others.
 set -euo pipefail
 
 source "$(dirname "$0")/common.sh"

@@ -56,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export, check, and print what the file takes and gives; returns the exit status."""
     args = parse_args(arguments)
     quieten_libraries()
-    from mmpose_batch import CheckpointError
-    from mmpose_batch.engines.export import ExportError
+    from mmpose_batch import CheckpointError, EngineError
 
     try:
         if args.batch_size is not None and args.batch_size < 1:
@@ -67,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = export(args)
     except ImportError as error:
         return fail(TOOL, 1, f"{error}: pip install 'mmpose-batch[onnxruntime]'")
-    except (CheckpointError, ExportError, OSError) as error:
+    except (CheckpointError, EngineError, OSError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
         return fail(TOOL, 2, error)

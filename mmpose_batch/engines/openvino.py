@@ -170,7 +170,8 @@ class CompiledShape:
             request = self._idle.pop()
         except IndexError:
             request = self.compiled.create_infer_request()
-        outputs = request.infer({0: array}, share_inputs=True).to_tuple()
+        # Copied into the request, or it would hold the batch, and with it the caller's tensor.
+        outputs = request.infer({0: array}).to_tuple()
         self._idle.append(request)
         return outputs
 

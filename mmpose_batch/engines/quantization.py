@@ -142,6 +142,7 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> N
 
     The head is left as it is.
     """
+    import_onnx()  # or ONNX Runtime would tell of its absence in words of its own
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,

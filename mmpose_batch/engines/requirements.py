@@ -52,7 +52,7 @@ def import_onnx() -> ModuleType:
     Raises:
         EngineError: It cannot be imported.
     """
-    return _import_to_build('onnx')
+    return _import_to_build('onnx', 'onnxruntime')
 
 
 def import_nncf() -> ModuleType:
@@ -64,13 +64,14 @@ def import_nncf() -> ModuleType:
         EngineError: It cannot be imported.
     """
     os.environ.setdefault('NNCF_CI', '1')
-    return _import_to_build('nncf')
+    return _import_to_build('nncf', 'int8')
 
 
-def _import_to_build(module: str) -> ModuleType:
+def _import_to_build(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
         raise EngineError(
-            f'engine: {module}, which building it needs, cannot be imported: {error}'
+            f'engine: {module}, which its files need, cannot be imported: {error}; '
+            f"pip install 'mmpose-batch[{extra}]'"
         ) from error

@@ -61,8 +61,9 @@ class Network(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Compute float32 inputs (N, 3, H, W), normalised."""
-        leaves, self._structure = tree_flatten(self._head_forward(self._extract_feat(inputs)))
+        leaves, structure = tree_flatten(self._head_forward(self._extract_feat(inputs)))
         self._others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
+        self._structure = structure  # last: with it the form is known, to other threads too
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
     @property

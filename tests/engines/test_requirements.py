@@ -43,5 +43,5 @@ def test_what_cannot_be_imported_is_told_where_it_is_used(broken, name, use):
 
 def test_a_file_from_elsewhere_cannot_be_read_without_onnx(broken, tmp_path):
     broken('onnx')
-    with pytest.raises(EngineError, match='onnx, which building it needs, cannot be imported'):
+    with pytest.raises(EngineError, match='onnx, which its files need, cannot be imported'):
         GivenFile(str(tmp_path / 'network.onnx'))
