@@ -24,6 +24,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +32,15 @@ from console import (
     ENGINES,
     PRECISIONS,
     add_model_options,
-    end_by_signals,
     fail,
+    list_images,
     named_models,
     note_demo_models,
+    note_noise,
     number,
     parse_with_out_dir,
     quieten_libraries,
+    run_to_end,
 )
 
 if TYPE_CHECKING:
@@ -102,31 +105,22 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
-    try:
-        return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
-    except OSError as error:  # a full disk, say
-        return fail(TOOL, 1, error)
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
-    from mmpose_batch.benchmark.machine import noise
     from mmpose_batch.benchmark.process import ContenderError, ContenderProcess
     from mmpose_batch.benchmark.report import print_table
     from mmpose_batch.benchmark.work import Image
-    from mmpose_batch.sources import list_inputs
 
     note_demo_models(args)
-    warning = noise()
-    if warning:
-        print(f'warning: {warning}', file=sys.stderr)
+    warning = note_noise()
     try:
-        paths = list(dict.fromkeys(list_inputs(args.inputs)))[:MOST_IMAGES]
-        if not paths:
-            raise ValueError(f'no images in {", ".join(args.inputs)}')
-        images = [Image(path) for path in paths]
+        different = dict.fromkeys(list_images(args.inputs))
+        images = [Image(path) for path in islice(different, MOST_IMAGES)]
         contenders = build_contenders(args)
         with ExitStack() as stack:
             running = {

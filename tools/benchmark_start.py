@@ -27,13 +27,15 @@ from console import (
     ENGINES,
     PRECISIONS,
     add_model_options,
-    end_by_signals,
     fail,
+    list_images,
     named_models,
     note_demo_models,
+    note_noise,
     number,
     parse_with_out_dir,
     quieten_libraries,
+    run_to_end,
 )
 
 if TYPE_CHECKING:
@@ -75,10 +77,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
-    try:
-        return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
-    except OSError as error:  # a full disk, say
-        return fail(TOOL, 1, error)
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,20 +85,14 @@ def run(args: argparse.Namespace) -> int:
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
     from mmpose_batch.benchmark.document import write_result
-    from mmpose_batch.benchmark.machine import noise
     from mmpose_batch.benchmark.report import failures, print_table
     from mmpose_batch.benchmark.work import Image, repeat
-    from mmpose_batch.sources import list_inputs
 
     note_demo_models(args)
-    warning = noise()
-    if warning:
-        print(f'warning: {warning}', file=sys.stderr)
+    warning = note_noise()
     try:
-        paths = list_inputs(args.inputs)
-        if not paths:
-            raise ValueError(f'no images in {", ".join(args.inputs)}')
-        rows = measure(args, [Image(path) for path in repeat(paths, args.images)])
+        paths = repeat(list_images(args.inputs), args.images)
+        rows = measure(args, [Image(path) for path in paths])
     except ValueError as error:
         return fail(TOOL, 2, error)
     ran = {row.contender.name: row.samples for row in rows if row.failure is None}

@@ -33,13 +33,15 @@ from console import (
     ENGINES,
     PRECISIONS,
     add_model_options,
-    end_by_signals,
     fail,
+    list_images,
     named_models,
     note_demo_models,
+    note_noise,
     number,
     parse_with_out_dir,
     quieten_libraries,
+    run_to_end,
 )
 
 if TYPE_CHECKING:
@@ -162,17 +164,13 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
-    try:
-        return end_by_signals(TOOL, lambda: run(parse_args(arguments)))
-    except OSError as error:  # a full disk, say
-        return fail(TOOL, 1, error)
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
-    from mmpose_batch.benchmark.machine import noise
     from mmpose_batch.benchmark.report import print_tables
     from mmpose_batch.benchmark.rounds import Stopping
     from mmpose_batch.benchmark.throughput import measure
@@ -197,9 +195,7 @@ def run(args: argparse.Namespace) -> int:
             return fail(TOOL, 2, error)
         if args.inputs and not args.quiet:
             note_demo_models(args)
-        warning = noise()
-        if warning:
-            tell(f'warning: {warning}')
+        warning = note_noise(args.quiet)
         reference = args.against[0] if args.against else None
         keep = partial(write, args, len(images), warning)
         measured = measure(rows, images, stopping, reference, ann_file, tell, keep)
@@ -297,7 +293,6 @@ def find_images(
     from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
     from mmpose_batch.evaluation import read_annotations
     from mmpose_batch.scenes import SceneOptions, write_scenes
-    from mmpose_batch.sources import list_inputs
 
     ann_file = args.ann_file
     if args.scenes:
@@ -306,10 +301,7 @@ def find_images(
         ann_file = str(write_scenes(folder, args.scenes, 0, options, quiet=args.quiet))
     elif ann_file is not None:
         read_annotations(ann_file)  # found out before the rounds whether it can be
-    paths = list_inputs(args.inputs or [folder])
-    if not paths:
-        raise ValueError(f'no images in {", ".join(args.inputs)}')
-    paths = repeat(paths, args.images or args.scenes or 64)
+    paths = repeat(list_images(args.inputs or [folder]), args.images or args.scenes or 64)
     models = rows[0].models
     if not models.given_boxes:
         return [Image(path) for path in paths], ann_file

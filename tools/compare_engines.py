@@ -23,6 +23,7 @@ from console import (
     add_model_options,
     build_inferencer,
     fail,
+    list_images,
     named_models,
     note_demo_models,
     parse_with_out_dir,
@@ -71,12 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mmpose_batch import CheckpointError, EngineError
     from mmpose_batch.benchmark.document import Table, markdown_row, write_result
     from mmpose_batch.run import RunError
-    from mmpose_batch.sources import list_inputs
 
     try:
-        paths = list_inputs(args.inputs)
-        if not paths:
-            raise ValueError(f'no images in {", ".join(args.inputs)}')
+        paths = list_images(args.inputs)
         note_demo_models(args)
         reference = infer(args, paths, engine='torch', precision='fp32', rect=False)
     except (CheckpointError, EngineError, RunError) as error:

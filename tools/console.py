@@ -56,6 +56,30 @@ def named_models(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in _MODELS}
 
 
+def list_images(inputs: Sequence[str]) -> list[str]:
+    """The images that a tool is given.
+
+    Raises:
+        ValueError: There are none, or an input is nothing usable.
+    """
+    from mmpose_batch.sources import list_inputs
+
+    paths = list_inputs(inputs)
+    if not paths:
+        raise ValueError(f'no images in {", ".join(inputs)}')
+    return paths
+
+
+def note_noise(quiet: bool = False) -> str | None:
+    """Say what will disturb measurements on this machine, if anything; returns it."""
+    from mmpose_batch.benchmark.machine import noise
+
+    warning = noise()
+    if warning and not quiet:
+        print(f'warning: {warning}', file=sys.stderr)
+    return warning
+
+
 def fail(tool: str, status: int, error: object) -> int:
     """Print one line that says what went wrong; returns the exit status."""
     print(f'{tool}: {" ".join(str(error).split())}', file=sys.stderr)
@@ -115,13 +139,19 @@ def parse_with_out_dir(
     return args
 
 
-def end_by_signals(tool: str, run: Callable[[], int]) -> int:
-    """Run a tool so that SIGTERM and Ctrl-C end what it started; returns its exit status."""
+def run_to_end(tool: str, run: Callable[[], int]) -> int:
+    """Run a tool, so that signals end what it started, and a full disk, say, is told in one line.
+
+    Returns:
+        Its exit status.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return run()
     except KeyboardInterrupt:
         return fail(tool, 130, 'interrupted')
+    except OSError as error:
+        return fail(tool, 1, error)
 
 
 def quieten_libraries() -> None:
