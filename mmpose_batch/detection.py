@@ -123,7 +123,8 @@ class PersonDetector:
     def default_batch_size(self) -> int:
         """Images in one pass that are fastest as a rule."""
         blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
-        return default_batch_size(next(self.model.parameters()).device, blank['inputs'])
+        device = next(self.model.parameters()).device
+        return default_batch_size(device, blank['inputs'], engine=self.host.options.engine)
 
     @torch.no_grad()
     def detect(

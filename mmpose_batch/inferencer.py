@@ -192,7 +192,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             inputs = self.pipeline(info)['inputs']
         except Exception:  # a pipeline of somebody's own may want a real file
             inputs = None
-        return default_batch_size(self.device, inputs, crops=crops)
+        return default_batch_size(self.device, inputs, crops=crops, engine=self.options.engine)
 
     # ------------------------------------------------------------ stock's call
 
@@ -420,8 +420,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         with self._lock:
             self._prefer_latency(call, camera)
             with self.settling.sampling(self.hosts):
-                for _ in self._flow(Source(list(frames)), call, StageClock(), alone=True):
-                    pass
+                for part in self.settling.parts(frames, self.hosts, sizes):
+                    for _ in self._flow(Source(part), call, StageClock(), alone=True):
+                        pass
             flip_test = bool(call.test_cfg.get('flip_test'))
             self.settling.settle(self.hosts, sizes, steps, flip_test=flip_test)
         waiting = deque(frames)

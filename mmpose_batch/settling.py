@@ -94,6 +94,21 @@ class Settling:
             for host in sampled:
                 host.sampling = False
 
+    def parts(self, images: Sequence[Item], hosts: Hosts, asked: Sizes) -> Iterator[Sequence[Item]]:
+        """What is to be run as samples: the first batch, and the rest if that settles too little.
+
+        A start like one before, whose engines were built and checked then, needs one batch.
+        """
+        name = 'detector' if 'detector' in hosts else 'pose'
+        first = self.batch_size(name, asked[name])
+        yield images[:first]
+        for host in hosts.values():
+            host.confirm()
+        unsettled = any(host.wants_samples for host in hosts.values())
+        unseen = any(name not in self._seen for name in self._to_measure(hosts, asked))
+        if images[first:] and (unsettled or unseen):
+            yield images[first:]
+
     def note(self, name: str, inputs: list[dict[str, Any]]) -> None:
         """Keep one input of a network to measure with, while samples run."""
         if self._sampling and name not in self._seen:

@@ -147,16 +147,26 @@ def test_nobody_is_an_empty_array(ours):
 
 
 @pytest.mark.parametrize(
-    ('size', 'device', 'batch_size'),
-    [(320, 'cpu', 16), (640, 'cpu', 2), (320, 'meta', 16), (640, 'meta', 16)],
+    ('size', 'device', 'engine', 'batch_size'),
+    [
+        (320, 'cpu', 'torch', 16),
+        (640, 'cpu', 'torch', 2),
+        (320, 'meta', 'torch', 16),
+        (640, 'meta', 'torch', 16),
+        (320, 'cpu', 'openvino', 4),
+    ],
 )
-def test_the_default_batch_fits_the_inputs_and_the_device(size, device, batch_size):
+def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
+    size, device, engine, batch_size
+):
     inferencer = SimpleNamespace(
         model=nn.Conv2d(3, 4, 1).eval().to(device),
         pipeline=lambda image: {'inputs': torch.empty(3, size, size, dtype=torch.uint8)},
         collate_fn=None,
     )
-    assert PersonDetector(inferencer, [0], EngineOptions()).default_batch_size() == batch_size
+    detector = PersonDetector(inferencer, [0], EngineOptions())
+    detector.host.options = EngineOptions(engine=engine)  # a convolution has no seam for one
+    assert detector.default_batch_size() == batch_size
 
 
 def test_a_head_may_hand_its_outputs_to_the_cpu():

@@ -221,8 +221,10 @@ def test_the_key_of_a_network_tells_its_preprocessing_and_its_config():
 def test_what_was_measured_is_kept_if_it_is_worth_it(tmp_path):
     cache = EngineCache(tmp_path)
     assert cache.measurement('key', lambda: ({'a': 1.5}, False)) == {'a': 1.5}
+    assert cache.recall('key') is None
     assert cache.measurement('key', lambda: ({'a': 2.5}, True)) == {'a': 2.5}
     assert cache.measurement('key', lambda: ({'a': 3.5}, True)) == {'a': 2.5}
+    assert cache.recall('key') == {'a': 2.5}
 
 
 def test_the_key_of_an_entry_tells_settings():

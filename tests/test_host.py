@@ -4,12 +4,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
+from tiny import TinyModel
 from torch import Tensor
 
 from mmpose_batch.engines import EngineError, host, requirements
@@ -70,6 +73,12 @@ def install(monkeypatch) -> Callable:
 @pytest.fixture
 def model(top_down) -> torch.nn.Module:
     return top_down.stock().model
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    return tmp_path
 
 
 def run_of(
@@ -162,9 +171,8 @@ def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image
 
 
 @torch.no_grad()
-def test_auto_forgets_what_failed_once(install, top_down, tmp_path, monkeypatch):
+def test_auto_forgets_what_failed_once(install, top_down, cache):
     """A full disk at one start must not rule an engine out at all others."""
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     chosen = []
     for build in (
         lambda owner, options: Broken(),
@@ -207,6 +215,128 @@ def test_all_that_is_sampled_is_compared(install, model):
     owner.sampling = False
     with pytest.raises(EngineError, match='answers differently'):
         owner.settle()
+
+
+class Counted(Fake):
+    """Counts all that were ever built."""
+
+    built = 0
+
+    def __init__(self, *arguments: Any, **settings: float) -> None:
+        super().__init__(*arguments, **settings)
+        type(self).built += 1
+
+
+def start(
+    top_down: TinyModel, run: Callable = run_of, samples: int = 1, **options: Any
+) -> EngineHost:
+    """One that has sampled so much and looked whether that is enough."""
+    model = top_down.stock().model
+    owner = EngineHost(model, EngineOptions(**options))
+    owner.sampling = True
+    for _ in range(samples):
+        owner.test_step(run(model))
+    owner.sampling = False
+    owner.confirm()
+    return owner
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('engine', ['openvino', 'auto'])
+def test_a_start_like_one_before_needs_one_batch(install, top_down, cache, monkeypatch, engine):
+    monkeypatch.setattr(Counted, 'built', 0)
+    install(
+        torch=builder(seconds=0.3, parallel=1),
+        openvino=lambda owner, options: Counted(owner.seam.by_torch),
+    )
+    first = start(top_down, samples=3, engine=engine)
+    assert not first.settled
+    first.settle()
+    assert first.settled
+    monkeypatch.setattr(EngineHost, '_time_engines', None)
+    second = start(top_down, engine=engine)
+    assert second.settled and not second.wants_samples
+    assert Counted.built == 2
+    told = ('engine', 'description', 'self_check', 'seconds_of_a_batch')
+    for name in told:
+        assert second.report.get(name) == (
+            {**first.report['self_check'], 'instances': 2}
+            if name == 'self_check'
+            else first.report.get(name)
+        )
+
+
+@torch.no_grad()
+def test_a_known_engine_that_differs_in_a_batch_is_judged_by_all_samples(install, top_down, cache):
+    install(openvino=builder())
+    start(top_down, engine='openvino').settle()
+    install(
+        openvino=lambda owner, options: (
+            lambda inputs: [output.roll(3, -1) for output in owner.seam.by_torch(inputs)]
+        )
+    )
+    owner = start(top_down, engine='openvino')
+    assert not owner.settled and 'self_check' not in owner.report
+    with pytest.raises(EngineError, match='answers differently'):
+        owner.settle()
+
+
+@torch.no_grad()
+def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, top_down, cache):
+    install(torch=builder(seconds=0.3), openvino=lambda owner, _: Quick(owner.seam.by_torch))
+    start(top_down, engine='auto').settle()
+    install(torch=builder(), openvino=lambda owner, options: Broken())
+    owner = start(top_down, engine='auto')
+    assert not owner.settled
+    owner.settle()
+    assert owner.report['engine'] == 'torch'
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'other',
+    [{'precision': 'int8'}, {'precision': 'bf16'}, {'engine': 'auto'}, {'latency': True}],
+)
+def test_only_a_start_like_the_one_before_is_known(install, top_down, cache, other):
+    install(openvino=builder())
+    for settings in ({}, {'precision': 'int8'}):
+        start(top_down, **{'engine': 'openvino', **settings}).settle()
+    assert start(top_down, engine='openvino').settled
+    assert not start(top_down, **{'engine': 'openvino', **other}).settled
+
+
+@torch.no_grad()
+def test_a_batch_that_shows_nobody_confirms_nothing(install, top_down, cache):
+    def nobody(model: torch.nn.Module) -> Callable[[], list[PoseDataSample]]:
+        run = run_of(model)
+
+        def emptied() -> list[PoseDataSample]:
+            samples = run()
+            for sample in samples:
+                sample.pred_instances = sample.pred_instances[:0]
+            return samples
+
+        return emptied
+
+    install(openvino=builder())
+    start(top_down, engine='openvino').settle()
+    assert not start(top_down, nobody, engine='openvino').settled
+
+
+@torch.no_grad()
+def test_batches_are_checked_as_many_at_a_time_as_they_run(install, top_down, cache):
+    """Two that wait for each other, or for nothing at all."""
+    both = threading.Barrier(2, timeout=20)
+
+    class Met(Fake):
+        def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+            both.wait()
+            return super().__call__(inputs)
+
+    install(openvino=lambda owner, options: Met(owner.seam.by_torch))
+    owner = start(top_down, samples=2, engine='openvino')
+    owner.settle()
+    assert owner.settled and owner.report['self_check']['instances'] == 4
 
 
 @torch.no_grad()

@@ -4,13 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from tiny import TinyModel, picture
 
 from mmpose_batch import settling, tuning
-from mmpose_batch.settling import Settling
+from mmpose_batch.settling import SAMPLES, Settling
 from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates, shortest
 
 
@@ -32,6 +33,20 @@ from mmpose_batch.tuning import choose_size, default_batch_size, measure_rates, 
 def test_the_rule_knows_the_device_and_the_size(device, size, crops, batch_size):
     inputs = None if size is None else torch.empty(3, *size)
     assert default_batch_size(device, inputs, crops=crops) == batch_size
+
+
+@pytest.mark.parametrize(
+    ('device', 'size', 'crops', 'batch_size'),
+    [
+        ('cpu', (320, 320), False, 4),
+        ('cpu', (256, 192), True, 16),
+        ('cpu', (640, 640), False, 2),
+        ('cuda', (320, 320), False, 16),
+    ],
+)
+def test_where_every_batch_has_a_core_few_small_images_are_enough(device, size, crops, batch_size):
+    inputs = torch.empty(3, *size)
+    assert default_batch_size(device, inputs, crops=crops, engine='openvino') == batch_size
 
 
 class Machine:
@@ -165,3 +180,41 @@ def test_a_run_of_another_batch_size_fills_up_to_none_of_the_first():
     for _ in range(2):
         settled.prepare(hosts, {'pose': 2})
     assert host.log == [4, 'cool']
+
+
+class StagedHost:
+    """Is settled by the first batch, or by all that is sampled."""
+
+    def __init__(self, known: bool, settled: bool = False) -> None:
+        self.known, self.wants_samples = known, not settled
+
+    def confirm(self) -> None:
+        self.wants_samples = self.wants_samples and not self.known
+
+
+@pytest.mark.parametrize(
+    ('pose', 'detector', 'parts'),
+    [
+        (StagedHost(known=True), None, [2]),
+        (StagedHost(known=False), None, [2, 6]),
+        (StagedHost(known=True), StagedHost(known=True), [4]),
+        (StagedHost(known=False), StagedHost(known=True), [4, 4]),
+        (StagedHost(known=True), StagedHost(known=False), [4, 4]),
+    ],
+)
+def test_engines_that_are_known_need_one_batch(pose, detector, parts):
+    hosts = {'pose': pose} | ({} if detector is None else {'detector': detector})
+    found = Settling().parts(range(8), hosts, {'pose': 2, 'detector': 4})
+    assert [len(part) for part in found] == parts
+
+
+@pytest.mark.parametrize('seen_in', [0, 1])
+def test_a_batch_size_is_measured_with_the_first_images_that_show_somebody(seen_in):
+    settled, hosts = Settling(2 * SAMPLES), {'pose': StagedHost(known=True, settled=True)}
+    ran = []
+    with patch.object(settled, '_sampling', True):
+        for number, part in enumerate(settled.parts(range(2 * SAMPLES), hosts, {'pose': 'auto'})):
+            ran.append(len(part))
+            if number == seen_in:
+                settled.note('pose', [{'inputs': None}])
+    assert ran == [SAMPLES] * (seen_in + 1)

@@ -68,6 +68,7 @@ class OurDetector:
         adopt=print,
         report={},
         note_memory=print,
+        confirm=dict,
         settle=dict,
         prefer_latency=dict,
         warm_up=id,

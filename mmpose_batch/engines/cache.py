@@ -117,13 +117,20 @@ class EngineCache:
             key: As :func:`entry_key` makes it.
             measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
         """
-        if _intact(self.folder / key):
-            return json.loads((self.folder / key / _MEASURED).read_text())
+        known = self.recall(key)
+        if known is not None:
+            return known
         outcome, kept = measure()
         if kept:
             with suppress(EngineError):  # it is known, after all
                 self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
         return outcome
+
+    def recall(self, key: str) -> dict[str, Any] | None:
+        """An outcome that was kept by :meth:`measurement`; None where none was."""
+        if not _intact(self.folder / key):
+            return None
+        return json.loads((self.folder / key / _MEASURED).read_text())
 
     def _sweep(self) -> None:
         """Remove what processes left that were killed while they built."""

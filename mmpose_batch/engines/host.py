@@ -5,14 +5,15 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..batching import FATAL, one_line
+from ..batching import DEVICE_LOST, FATAL, one_line
+from ..loading import WorkerPool
 from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
 from . import AnswersDiffer, EngineError
@@ -189,6 +190,34 @@ class EngineHost:
                     raise
                 logger.warning('engine: no memory for the first batch; a smaller one settles it')
 
+    def confirm(self) -> None:
+        """Settle on what an earlier start came to, if it passes with what was sampled so far.
+
+        If not, nothing is settled yet: a batch is too little to refuse an engine for.
+        """
+        with self._lock:
+            if self.settled or not self._samples or self.options.precision == 'int8':
+                return
+            known = self._cache.recall(self._key_of_choice)
+            if known is None:
+                return
+            try:
+                if self.options.engine == 'auto':
+                    self._put_in_place(known['engine'])
+                self._check(known['engine'])
+            except DEVICE_LOST:
+                raise
+            except Exception as error:  # the whole check, with more images, comes to that too
+                logger.debug('engine: %s: %s', known['engine'], error)
+                self.report.pop('self_check', None)
+                return
+            if not self.report.get('self_check', {}).get('instances'):
+                return
+            if seconds := known['seconds_of_a_batch']:
+                self.report['seconds_of_a_batch'] = seconds
+            self._take(known['engine'], self._seam.engine)
+            self._samples, self._shape = [], None
+
     def adopt(self, engine: str, precision: str) -> None:
         """Take what the run that goes on came to, where that was not named."""
         self.adopted = engine
@@ -254,26 +283,41 @@ class EngineHost:
     # ------------------------------------------------------------------ settling
 
     def _settle(self) -> None:
-        self._builder.calibration.thin()
         try:
-            if self.options.engine == 'auto':
-                self._choose()
-                return
-            if self.options.precision == 'int8':
-                self._put_in_place(self.options.engine)
-            try:
-                self._check(self.options.engine)
-            except AnswersDiffer as error:
-                if not self.options.precision_is_free or self.options.precision == 'fp32':
-                    raise
-                logger.warning('%s; in fp32, then', error)
-                self._go_on_in_fp32()
-                self._check(self.options.engine)
-            self._take(self.options.engine, self._seam.engine)
+            self._build_and_check()
+            self._keep_choice()
         except ValueError as error:  # a device, say, which int8 asks for only now
             raise EngineError(str(error)) from error
         finally:
             self._samples, self._shape, self._fastest = [], None, None
+
+    def _build_and_check(self) -> None:
+        self._builder.calibration.thin()
+        if self.options.engine == 'auto':
+            self._choose()
+            return
+        if self.options.precision == 'int8':
+            self._put_in_place(self.options.engine)
+        try:
+            self._check(self.options.engine)
+        except AnswersDiffer as error:
+            if not self.options.precision_is_free or self.options.precision == 'fp32':
+                raise
+            logger.warning('%s; in fp32, then', error)
+            self._go_on_in_fp32()
+            self._check(self.options.engine)
+        self._take(self.options.engine, self._seam.engine)
+
+    @property
+    def _key_of_choice(self) -> str:
+        return self._key_of('choice', shape=self._shape)
+
+    def _keep_choice(self) -> None:
+        """Have later starts see whether this engine passes before they look for another."""
+        if not self.report.get('self_check', {}).get('instances'):
+            return
+        choice = {name: self.report.get(name) for name in ('engine', 'seconds_of_a_batch')}
+        self._cache.measurement(self._key_of_choice, lambda: (choice, True))
 
     def _candidates(self) -> list[str]:
         if self.adopted is not None:
@@ -358,37 +402,33 @@ class EngineHost:
             measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
             settings: That it depends on, beside those of the engine and the device.
         """
+        key = self._key_of(kind, engine=self.report['engine'], **settings)
+        return self._cache.measurement(key, measure)
+
+    def _key_of(self, kind: str, **settings: Any) -> str:
         device = next(self._model.parameters()).device
         options = asdict(self.options)
         del options['precision_is_free']  # one that is named is as fast
         settings |= {
             'options': options,
             'compiler': is_installed('torch-compile'),
-            'engine': self.report['engine'],
             'adopted': self.adopted,
             'threads': torch.get_num_threads(),
             'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type,
             'calibration': self.report.get('calibration'),
         }
-        return self._cache.measurement(entry_key(self._key, kind=kind, **settings), measure)
+        return entry_key(self._key, kind=kind, **settings)
 
     def _check(self, name: str) -> None:
         """See that an engine runs, and answers as PyTorch does."""
-        differences = []
-        for sample in self._samples:
-            try:
-                answers = [instances_of(answer) for answer in sample.run()]
-            except EngineError:
-                raise
-            except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
-                if is_out_of_memory(error):
-                    raise  # a smaller batch may do
-                text = (str(error).splitlines() or [''])[0]
-                raise EngineError(
-                    f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
-                ) from error
-            if self._is_compared:
-                differences += zip(sample.answers, answers, strict=True)
+        at_a_time = getattr(self._seam.engine, 'parallel', 1)
+        with WorkerPool(at_a_time if at_a_time > 1 else 0) as pool:
+            answers = pool.map(partial(self._ask, name), self._samples, ahead=at_a_time)
+            differences = [
+                pair
+                for sample, answered in zip(self._samples, answers, strict=True)
+                for pair in zip(sample.answers, answered, strict=self._is_compared)
+            ]
         if not differences:
             return
         bound = BOUNDS[self.options.precision]
@@ -401,6 +441,21 @@ class EngineHost:
                 f'engine: {name} in {self.options.precision} answers differently: {difference}. '
                 'This is beyond the bound of that precision; without the self-check it runs'
             )
+
+    @torch.no_grad()  # which a thread does not inherit
+    def _ask(self, name: str, sample: Sample) -> list[Instances]:
+        """What the engine in place answers to a batch."""
+        try:
+            return [instances_of(answer) for answer in sample.run()]
+        except EngineError:
+            raise
+        except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
+            if is_out_of_memory(error):
+                raise  # a smaller batch may do
+            text = (str(error).splitlines() or [''])[0]
+            raise EngineError(
+                f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
+            ) from error
 
     def _take(self, name: str, engine: Engine | None) -> None:
         self.at_a_time = getattr(engine, 'parallel', 1)
