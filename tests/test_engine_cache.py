@@ -225,6 +225,7 @@ def test_what_was_measured_is_kept_if_it_is_worth_it(tmp_path):
     assert cache.measurement('key', lambda: ({'a': 2.5}, True)) == {'a': 2.5}
     assert cache.measurement('key', lambda: ({'a': 3.5}, True)) == {'a': 2.5}
     assert cache.recall('key') == {'a': 2.5}
+    assert cache.bytes_used == 0
 
 
 def test_the_key_of_an_entry_tells_settings():

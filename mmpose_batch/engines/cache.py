@@ -124,6 +124,7 @@ class EngineCache:
         if kept:
             with suppress(EngineError):  # it is known, after all
                 self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
+            self._used.discard(self.folder / key)  # no engine's file
         return outcome
 
     def recall(self, key: str) -> dict[str, Any] | None:

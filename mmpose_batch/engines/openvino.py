@@ -25,6 +25,19 @@ _BLOB = 'compiled.blob'
 KEPT_SHAPES = 16
 
 
+def _meet_numpy() -> None:
+    """Have OpenVINO look up NumPy's types in one thread.
+
+    It does so at its first use of an array, in the middle of which it lets go of
+    Python's lock: two threads that come first at a time wait for each other for ever
+    (half of the processes that tried, OpenVINO 2026.4).
+    """
+    _ = ov.Tensor(np.zeros(1, np.float32)).data
+
+
+_meet_numpy()
+
+
 class OpenVINOEngine:
     """Runs an ONNX file on an OpenVINO device.
 
