@@ -124,7 +124,7 @@ class PersonDetector:
         """Images in one pass that are fastest as a rule."""
         blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
         device = next(self.model.parameters()).device
-        return default_batch_size(device, blank['inputs'], engine=self.host.options.engine)
+        return default_batch_size(device, blank['inputs'], split=self.host.options.splits_cores)
 
     @torch.no_grad()
     def detect(

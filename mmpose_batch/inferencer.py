@@ -192,7 +192,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             inputs = self.pipeline(info)['inputs']
         except Exception:  # a pipeline of somebody's own may want a real file
             inputs = None
-        return default_batch_size(self.device, inputs, crops=crops, engine=self.options.engine)
+        split = self.options.of_engine.splits_cores
+        return default_batch_size(self.device, inputs, crops=crops, split=split)
 
     # ------------------------------------------------------------ stock's call
 

@@ -22,7 +22,7 @@ _LEAST = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchOptions:
-    """How an inferencer batches. None means: chosen for the model and the device.
+    """How an inferencer batches. None means: chosen for the model, the device and the engine.
 
     Attributes:
         batch_size: Instances in one pass of the pose network: persons for a

@@ -403,7 +403,9 @@ class Run:
         samples = spread(self._frames, inferencer.wants_samples(self._call))
         if samples:
             if not self._options.quiet:
-                print(f'building and checking engines with {len(samples)} images', file=sys.stderr)
+                print(
+                    f'building and checking engines, up to {len(samples)} images', file=sys.stderr
+                )
             inferencer.settle(samples, self._call)
             for name, host in inferencer.hosts.items():
                 if host.settled and not self._options.quiet:

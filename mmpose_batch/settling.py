@@ -95,19 +95,23 @@ class Settling:
                 host.sampling = False
 
     def parts(self, images: Sequence[Item], hosts: Hosts, asked: Sizes) -> Iterator[Sequence[Item]]:
-        """What is to be run as samples: the first batch, and the rest if that settles too little.
+        """What is to be run as samples: batch by batch, until it settles all that is open.
 
-        A start like one before, whose engines were built and checked then, needs one batch.
+        Engines that have passed before need few of the images.
         """
         name = 'detector' if 'detector' in hosts else 'pose'
-        first = self.batch_size(name, asked[name])
-        yield images[:first]
-        for host in hosts.values():
-            host.confirm()
-        unsettled = any(host.wants_samples for host in hosts.values())
-        unseen = any(name not in self._seen for name in self._to_measure(hosts, asked))
-        if images[first:] and (unsettled or unseen):
-            yield images[first:]
+        step, rest = self.batch_size(name, asked[name]), images
+        while rest:
+            yield rest[:step]
+            rest = rest[step:]
+            unsettled = [host for host in hosts.values() if host.wants_samples]
+            waiting = [host.confirm() for host in unsettled] if rest else []
+            unsettled = [host for host in unsettled if host.wants_samples]
+            unseen = any(name not in self._seen for name in self._to_measure(hosts, asked))
+            if not unsettled and not unseen:
+                return
+            if sum(waiting) < len(unsettled):  # one of them is settled by all images only
+                step = len(rest)
 
     def note(self, name: str, inputs: list[dict[str, Any]]) -> None:
         """Keep one input of a network to measure with, while samples run."""

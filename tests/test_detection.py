@@ -149,11 +149,15 @@ def test_nobody_is_an_empty_array(ours):
 @pytest.mark.parametrize(
     ('size', 'device', 'engine', 'batch_size'),
     [
-        (320, 'cpu', 'torch', 16),
-        (640, 'cpu', 'torch', 2),
-        (320, 'meta', 'torch', 16),
-        (640, 'meta', 'torch', 16),
-        (320, 'cpu', 'openvino', 4),
+        (320, 'cpu', {}, 16),
+        (640, 'cpu', {}, 2),
+        (320, 'meta', {}, 16),
+        (640, 'meta', {}, 16),
+        (320, 'cpu', {'engine': 'openvino'}, 4),
+        (320, 'cpu', {'engine': 'openvino', 'device': 'CPU'}, 4),
+        (320, 'cpu', {'engine': 'openvino', 'device': 'GPU'}, 16),
+        (320, 'cpu', {'engine': 'openvino', 'latency': True}, 16),
+        (320, 'cpu', {'engine': 'onnxruntime'}, 16),
     ],
 )
 def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
@@ -165,7 +169,7 @@ def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
         collate_fn=None,
     )
     detector = PersonDetector(inferencer, [0], EngineOptions())
-    detector.host.options = EngineOptions(engine=engine)  # a convolution has no seam for one
+    detector.host.options = EngineOptions(**engine)  # a convolution has no seam for one
     assert detector.default_batch_size() == batch_size
 
 

@@ -576,3 +576,17 @@ def test_an_exported_file_takes_any_batch(one_stage, tmp_path):
             session.run(None, {'input': inputs.numpy()}), network(inputs), strict=True
         ):
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
+def test_a_second_start_looks_at_few_images(request, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    tiny = request.getfixturevalue(kind)
+    images = [picture(120, 90, seed, persons=3) for seed in range(9)]
+    found, seen = [], []
+    for _ in range(2):
+        ours = tiny.ours(engine='openvino', batch_size=2, det_batch_size=2)
+        found.append([result['predictions'] for result in ours(images)])
+        seen.append(ours.host.report['self_check']['instances'])
+    assert found[0] == found[1]
+    assert seen[0] > seen[1] > 0

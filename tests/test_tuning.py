@@ -44,9 +44,9 @@ def test_the_rule_knows_the_device_and_the_size(device, size, crops, batch_size)
         ('cuda', (320, 320), False, 16),
     ],
 )
-def test_where_every_batch_has_a_core_few_small_images_are_enough(device, size, crops, batch_size):
+def test_where_batches_split_the_cores_few_small_images_are_enough(device, size, crops, batch_size):
     inputs = torch.empty(3, *size)
-    assert default_batch_size(device, inputs, crops=crops, engine='openvino') == batch_size
+    assert default_batch_size(device, inputs, crops=crops, split=True) == batch_size
 
 
 class Machine:
@@ -183,34 +183,48 @@ def test_a_run_of_another_batch_size_fills_up_to_none_of_the_first():
 
 
 class StagedHost:
-    """Is settled by the first batch, or by all that is sampled."""
+    """Is known, and settled when asked so often; or not known."""
 
-    def __init__(self, known: bool, settled: bool = False) -> None:
-        self.known, self.wants_samples = known, not settled
+    def __init__(self, batches: int | None = None, settled: bool = False) -> None:
+        self.batches, self.wants_samples = batches, not settled
 
-    def confirm(self) -> None:
-        self.wants_samples = self.wants_samples and not self.known
+    def confirm(self) -> bool:
+        if self.batches is None:
+            return False
+        self.batches -= 1
+        self.wants_samples = self.wants_samples and self.batches > 0
+        return self.wants_samples
 
 
 @pytest.mark.parametrize(
     ('pose', 'detector', 'parts'),
     [
-        (StagedHost(known=True), None, [2]),
-        (StagedHost(known=False), None, [2, 6]),
-        (StagedHost(known=True), StagedHost(known=True), [4]),
-        (StagedHost(known=False), StagedHost(known=True), [4, 4]),
-        (StagedHost(known=True), StagedHost(known=False), [4, 4]),
+        (StagedHost(1), None, [2]),
+        (StagedHost(3), None, [2, 2, 2]),
+        (StagedHost(9), None, [2, 2, 2, 2]),
+        (StagedHost(), None, [2, 6]),
+        (StagedHost(1), StagedHost(1), [2]),
+        (StagedHost(3), StagedHost(1), [2, 2, 2]),
+        (StagedHost(), StagedHost(1), [2, 6]),
+        (StagedHost(3), StagedHost(), [2, 6]),
     ],
 )
-def test_engines_that_are_known_need_one_batch(pose, detector, parts):
+def test_engines_that_are_known_need_few_images(pose, detector, parts):
     hosts = {'pose': pose} | ({} if detector is None else {'detector': detector})
-    found = Settling().parts(range(8), hosts, {'pose': 2, 'detector': 4})
-    assert [len(part) for part in found] == parts
+    sizes = {'pose': 2 if detector is None else 16, 'detector': 2}
+    assert [len(part) for part in Settling().parts(range(8), hosts, sizes)] == parts
+
+
+def test_the_last_batch_is_checked_with_all_others():
+    """Not by itself first."""
+    host = StagedHost(1)
+    assert [len(part) for part in Settling().parts(range(8), {'pose': host}, {'pose': 8})] == [8]
+    assert host.wants_samples
 
 
 @pytest.mark.parametrize('seen_in', [0, 1])
 def test_a_batch_size_is_measured_with_the_first_images_that_show_somebody(seen_in):
-    settled, hosts = Settling(2 * SAMPLES), {'pose': StagedHost(known=True, settled=True)}
+    settled, hosts = Settling(2 * SAMPLES), {'pose': StagedHost(settled=True)}
     ran = []
     with patch.object(settled, '_sampling', True):
         for number, part in enumerate(settled.parts(range(2 * SAMPLES), hosts, {'pose': 'auto'})):

@@ -42,6 +42,7 @@ class EngineBuilder:
     Attributes:
         seam: Of the model, computed by PyTorch so far.
         key: Tells the network from others.
+        model_key: Tells the model; the network may be of a file.
         calibration: Inputs that int8 is calibrated with; to be filled before.
 
     Raises:
@@ -54,7 +55,7 @@ class EngineBuilder:
         self._wanted = options
         self._report = report
         fuse_layers(model)
-        self.key = network_key(model)  # before anything of the model is another
+        self.key = self.model_key = network_key(model)  # before anything of the model is another
         normalization = Normalization(model.data_preprocessor)
         self.calibration = Calibration(normalization)
         if options.engine != 'auto':

@@ -129,9 +129,14 @@ class EngineCache:
 
     def recall(self, key: str) -> dict[str, Any] | None:
         """An outcome that was kept by :meth:`measurement`; None where none was."""
-        if not _intact(self.folder / key):
+        try:
+            return (
+                json.loads((self.folder / key / _MEASURED).read_text())
+                if _intact(self.folder / key)
+                else None
+            )
+        except (OSError, ValueError):  # others may clear the cache
             return None
-        return json.loads((self.folder / key / _MEASURED).read_text())
 
     def _sweep(self) -> None:
         """Remove what processes left that were killed while they built."""

@@ -17,7 +17,6 @@ from ..loading import WorkerPool
 from ..runtime import PRECISIONS_OF, is_out_of_memory
 from ..tuning import shortest
 from . import AnswersDiffer, EngineError
-from .batches import next_power_of_two
 from .builder import EngineBuilder
 from .cache import EngineCache, entry_key, network_key, open_cache
 from .check import BOUNDS, Difference, Instances, compare, instances_of
@@ -30,6 +29,9 @@ Run = Callable[[], Sequence[BaseDataElement]]
 
 # Batches that an engine is checked with.
 MOST_SAMPLES = 8
+# Inputs, at least, for later starts to rely on what an engine did with them, and points, for one of
+# these to judge it by them: of twenty, a check in fp32 leaves out one.
+ENOUGH_INPUTS, ENOUGH_POINTS = 5, 20
 
 logger = logging.getLogger('mmpose_batch')
 
@@ -76,7 +78,7 @@ class EngineHost:
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._samples: list[Sample] = []
-        self._shape: tuple[int, ...] | None = None  # of the first of them
+        self._shape: tuple[int, ...] | None = None  # of the inputs of the first
         self._builder: EngineBuilder | None = None
         self._fastest: tuple[str, Engine] | None = None  # of those that were timed just now
         plain = options.engine == 'torch' and options.precision == 'fp32'
@@ -190,33 +192,48 @@ class EngineHost:
                     raise
                 logger.warning('engine: no memory for the first batch; a smaller one settles it')
 
-    def confirm(self) -> None:
-        """Settle on what an earlier start came to, if it passes with what was sampled so far.
+    def confirm(self) -> bool:
+        """Settle on an engine that has passed before, if it does with what was sampled so far.
 
         If not, nothing is settled yet: a batch is too little to refuse an engine for.
+
+        Returns:
+            Whether there is such an engine, and so far too little to judge it by.
         """
         with self._lock:
-            if self.settled or not self._samples or self.options.precision == 'int8':
-                return
-            known = self._cache.recall(self._key_of_choice)
-            if known is None:
-                return
+            name = None if self.settled else self._name_of_known()
+            if name is None:
+                return False
+            points = sum(scores.size for sample in self._samples for _, scores in sample.answers)
+            if points < ENOUGH_POINTS:
+                return True
             try:
                 if self.options.engine == 'auto':
-                    self._put_in_place(known['engine'])
-                self._check(known['engine'])
+                    self._put_in_place(name)
+                self._check(name)
             except DEVICE_LOST:
                 raise
             except Exception as error:  # the whole check, with more images, comes to that too
-                logger.debug('engine: %s: %s', known['engine'], error)
+                logger.debug('engine: %s: %s', name, error)
                 self.report.pop('self_check', None)
-                return
-            if not self.report.get('self_check', {}).get('instances'):
-                return
-            if seconds := known['seconds_of_a_batch']:
-                self.report['seconds_of_a_batch'] = seconds
-            self._take(known['engine'], self._seam.engine)
+                if self.options.engine == 'auto':
+                    self._seam.engine = self._seam.by_torch
+                return False
+            if self.options.engine == 'auto' and self.adopted is None:
+                self.report['seconds_of_a_batch'] = self._cache.recall(self._key_of_ranking)
+            self._take(name, self._seam.engine)
             self._samples, self._shape = [], None
+            return False
+
+    def _name_of_known(self) -> str | None:
+        """The engine that passed before and would be taken, if there is one."""
+        if self.options.precision == 'int8':  # the samples make it another
+            return None
+        name = self.adopted or self.options.engine
+        if name == 'auto':
+            seconds = self._cache.recall(self._key_of_ranking) or {}
+            name = min(seconds, key=seconds.__getitem__, default=None)
+        return name if name and self._cache.recall(self._key_of_passing(name)) else None
 
     def adopt(self, engine: str, precision: str) -> None:
         """Take what the run that goes on came to, where that was not named."""
@@ -275,8 +292,7 @@ class EngineHost:
         return answers
 
     def _note_inputs(self, inputs: Tensor) -> None:
-        # Not the very number: what is measured would be kept for each number of persons.
-        self._shape = self._shape or (next_power_of_two(len(inputs)), *inputs.shape[1:])
+        self._shape = self._shape or tuple(inputs.shape[1:])
         if self.options.precision == 'int8':
             self._builder.calibration.add(inputs)
 
@@ -285,7 +301,7 @@ class EngineHost:
     def _settle(self) -> None:
         try:
             self._build_and_check()
-            self._keep_choice()
+            self._keep_passing()
         except ValueError as error:  # a device, say, which int8 asks for only now
             raise EngineError(str(error)) from error
         finally:
@@ -309,15 +325,25 @@ class EngineHost:
         self._take(self.options.engine, self._seam.engine)
 
     @property
-    def _key_of_choice(self) -> str:
-        return self._key_of('choice', shape=self._shape)
+    def _key_of_ranking(self) -> str:
+        return self._key_of('engines', shape=self._shape, adopted=self.adopted)
 
-    def _keep_choice(self) -> None:
-        """Have later starts see whether this engine passes before they look for another."""
-        if not self.report.get('self_check', {}).get('instances'):
-            return
-        choice = {name: self.report.get(name) for name in ('engine', 'seconds_of_a_batch')}
-        self._cache.measurement(self._key_of_choice, lambda: (choice, True))
+    def _key_of_passing(self, name: str) -> str:
+        # The file of a network may be compared with another model tomorrow.
+        return self._key_of('passed', engine=name, model=self._builder.model_key)
+
+    def _keep_passing(self) -> None:
+        """Have later starts know that this engine has passed, and with what differences."""
+        passed = self.report.get('self_check', {})
+        enough = self._saw_enough and passed.get('instances')
+        if enough and self.options.precision != 'int8':  # each calibration makes another network
+            key = self._key_of_passing(self.report['engine'])
+            self._cache.measurement(key, lambda: (passed, True))
+
+    @property
+    def _saw_enough(self) -> bool:
+        """Whether there were inputs enough for later starts to rely on what came of them."""
+        return sum(len(sample.answers) for sample in self._samples) >= ENOUGH_INPUTS
 
     def _candidates(self) -> list[str]:
         if self.adopted is not None:
@@ -332,7 +358,7 @@ class EngineHost:
 
     def _choose(self) -> None:
         """Take the fastest engine of those that are there and answer as PyTorch does."""
-        seconds = self.remember('engines', self._time_engines, shape=self._shape)
+        seconds = self._cache.measurement(self._key_of_ranking, self._time_engines)
         for name in sorted(seconds, key=seconds.__getitem__):
             if self._try_engine(name):
                 self.report['seconds_of_a_batch'] = seconds
@@ -360,13 +386,14 @@ class EngineHost:
 
     def _time_engines(self) -> tuple[dict[str, float], bool]:
         """Seconds of a batch for each engine that does it, and whether all that are there did."""
-        seconds, complete = {}, True
+        seconds, complete = {}, self._saw_enough
+        largest = max(self._samples, key=lambda sample: len(sample.answers))
         self._fastest = None
         for name in self._candidates():
             if self._try_engine(name):
                 try:
                     at_a_time = getattr(self._seam.engine, 'parallel', 1)
-                    seconds[name] = shortest(self._samples[0].run, at_a_time)
+                    seconds[name] = shortest(largest.run, at_a_time)
                     if seconds[name] == min(seconds.values()):
                         self._fastest = name, self._seam.engine  # torch-compile takes long
                     continue
@@ -402,8 +429,8 @@ class EngineHost:
             measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
             settings: That it depends on, beside those of the engine and the device.
         """
-        key = self._key_of(kind, engine=self.report['engine'], **settings)
-        return self._cache.measurement(key, measure)
+        settings |= {'engine': self.report['engine'], 'adopted': self.adopted}
+        return self._cache.measurement(self._key_of(kind, **settings), measure)
 
     def _key_of(self, kind: str, **settings: Any) -> str:
         device = next(self._model.parameters()).device
@@ -412,7 +439,6 @@ class EngineHost:
         settings |= {
             'options': options,
             'compiler': is_installed('torch-compile'),
-            'adopted': self.adopted,
             'threads': torch.get_num_threads(),
             'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type,
             'calibration': self.report.get('calibration'),
@@ -447,7 +473,7 @@ class EngineHost:
         """What the engine in place answers to a batch."""
         try:
             return [instances_of(answer) for answer in sample.run()]
-        except EngineError:
+        except FATAL:
             raise
         except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
             if is_out_of_memory(error):

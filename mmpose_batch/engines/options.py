@@ -37,3 +37,8 @@ class EngineOptions:
     def parallel(self) -> int:
         """Batches at a time where an engine can: what decodes one leaves its core to the other."""
         return 1 if self.latency or self.engine in ('torch', 'torch-compile') else 2
+
+    @property
+    def splits_cores(self) -> bool:
+        """Whether the batches that run at a time have cores of their own."""
+        return self.engine == 'openvino' and self.device in (None, 'CPU') and self.parallel > 1
