@@ -420,7 +420,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         sizes = self._batch_sizes(call, camera)
         with self._lock:
             self._prefer_latency(call, camera)
-            with self.settling.sampling(self.hosts):
+            with self.settling.sampling(self.hosts, sizes):
                 for part in self.settling.parts(frames, self.hosts, sizes):
                     for _ in self._flow(Source(part), call, StageClock(), alone=True):
                         pass

@@ -81,12 +81,13 @@ class Settling:
         self.batch_sizes.update(settled['batch_sizes'])
 
     @contextmanager
-    def sampling(self, hosts: Hosts) -> Iterator[None]:
+    def sampling(self, hosts: Hosts, asked: Sizes) -> Iterator[None]:
         """In this block the batches that run are samples."""
         sampled = [host for host in hosts.values() if host.wants_samples]
         self._sampling = True
-        for host in sampled:
-            host.sampling = True
+        for name, host in hosts.items():
+            if host in sampled:
+                host.sampling, host.batch_size = True, asked[name]
         try:
             yield
         finally:

@@ -319,6 +319,36 @@ def test_only_an_engine_as_it_was_asked_for_before_is_known(install, top_down, c
 
 
 @torch.no_grad()
+def test_what_is_fastest_is_asked_for_every_batch_size(install, top_down, cache):
+    install(torch=builder(seconds=0.3), openvino=builder())
+    start(top_down, engine='auto').settle()
+    owner = EngineHost(top_down.stock().model, EngineOptions(engine='auto'))
+    owner.batch_size = 64
+    owner.sampling = True
+    owner.test_step(run_of(owner._model, count=5))
+    assert not owner.confirm() and not owner.settled
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('engine', ['openvino', 'auto'])
+def test_a_network_that_saw_nothing_yet_waits(install, top_down, cache, engine):
+    install(torch=builder(seconds=0.3), openvino=builder())
+    start(top_down, engine=engine).settle()
+    assert start(top_down, (), engine=engine).confirm()
+
+
+@torch.no_grad()
+def test_after_engines_that_failed_one_for_latency_may_be_asked_for(install, model):
+    install(torch=builder(shift=9), openvino=lambda owner, options: Broken())
+    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner.sampling = True
+    owner.test_step(run_of(model))
+    owner._seam.engine = Broken()
+    owner.prefer_latency()
+    assert owner.options.latency and owner.parallel == 1
+
+
+@torch.no_grad()
 def test_int8_is_another_network_with_other_images(install, top_down, cache):
     install(openvino=builder())
     for _ in range(2):

@@ -172,7 +172,7 @@ def test_a_run_of_another_batch_size_fills_up_to_none_of_the_first():
     host, first = WarmHost(), {'pose': 4}
     steps = {'pose': lambda inputs: host.log.append(len(inputs))}
     settled, hosts = Settling(), {'pose': host}
-    with settled.sampling(hosts):
+    with settled.sampling(hosts, first):
         settled.note('pose', [{'inputs': torch.zeros(3, 8, 8), 'data_samples': None}])
     settled.settle(hosts, first, steps)
     settled.prepare(hosts, first)

@@ -59,6 +59,7 @@ class EngineHost:
         at_a_time: Of these, how many run side by side; the others wait.
         report: Engine, precision, and how the check went, for ``run.json``.
         sampling: Whether batches are collected, and PyTorch computes them.
+        batch_size: That is asked for, which decides what ``auto`` finds fastest.
         adopted: The engine that ``auto`` came to in the run that goes on; None
             where none did.
 
@@ -70,6 +71,7 @@ class EngineHost:
     def __init__(self, model: nn.Module, options: EngineOptions) -> None:
         self.options = options
         self.sampling = False
+        self.batch_size: int | str | None = None
         self.adopted: str | None = None
         self.parallel = options.parallel
         self.at_a_time = 1
@@ -198,10 +200,14 @@ class EngineHost:
         If not, nothing is settled yet: a batch is too little to refuse an engine for.
 
         Returns:
-            Whether there is such an engine, and so far too little to judge it by.
+            Whether there may be such an engine, and so far too little to judge it by.
         """
         with self._lock:
-            name = None if self.settled else self._name_of_known()
+            if self.settled:
+                return False
+            if not self._samples:
+                return self.options.precision != 'int8'
+            name = self._name_of_known()
             if name is None:
                 return False
             points = sum(scores.size for sample in self._samples for _, scores in sample.answers)
@@ -249,7 +255,7 @@ class EngineHost:
                 return
             self.options = replace(self.options, latency=True)
             self.parallel = self.options.parallel
-            if self._seam.engine != self._seam.by_torch:
+            if self.options.engine != 'auto' and self._seam.engine != self._seam.by_torch:
                 self._put_in_place(self.options.engine)
 
     def warm_up(self, run: Callable[[], object]) -> None:
@@ -326,7 +332,8 @@ class EngineHost:
 
     @property
     def _key_of_ranking(self) -> str:
-        return self._key_of('engines', shape=self._shape, adopted=self.adopted)
+        batches = {'shape': self._shape, 'batch_size': self.batch_size}
+        return self._key_of('engines', adopted=self.adopted, **batches)
 
     def _key_of_passing(self, name: str) -> str:
         # The file of a network may be compared with another model tomorrow.
@@ -386,7 +393,7 @@ class EngineHost:
 
     def _time_engines(self) -> tuple[dict[str, float], bool]:
         """Seconds of a batch for each engine that does it, and whether all that are there did."""
-        seconds, complete = {}, self._saw_enough
+        seconds, complete = {}, self._saw_enough or self.options.latency
         largest = max(self._samples, key=lambda sample: len(sample.answers))
         self._fastest = None
         for name in self._candidates():
@@ -400,6 +407,7 @@ class EngineHost:
                 except Exception as error:  # PyTorch has run this batch
                     if is_out_of_memory(error):
                         raise  # a smaller batch may do
+                    self.report.pop('self_check', None)
                     logger.warning('engine: %s: %s; passed over', name, error)
             complete = complete and not is_installed(name)
         return seconds, complete and bool(seconds) and self.adopted is None
