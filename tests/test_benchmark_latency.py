@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from benchmark.contender import serve_on_threads
 from factories import Models, Outcome, run_tool, write_photos
 
 from mmpose_batch.benchmark import document, plots, process
@@ -91,7 +92,10 @@ def test_a_full_disk_is_one_line(models, two_photos, tmp_path, asked, monkeypatc
 
 
 @pytest.mark.slow
-def test_files_and_decoded_images_are_measured_beside_stock(models: Models, two_photos, tmp_path):
+def test_files_and_decoded_images_are_measured_beside_stock(
+    models: Models, two_photos, tmp_path, monkeypatch
+):
+    serve_on_threads(monkeypatch, real=lambda contender: contender.system == 'stock')
     outcome = benchmark(
         *(two_photos, *models.one_stage, '--against', 'stock', '--warm-up', '1', '--count', '5'),
         *('--out-dir', tmp_path / 'out'),
@@ -105,11 +109,20 @@ def test_files_and_decoded_images_are_measured_beside_stock(models: Models, two_
         rows, 5
     )
     assert {'mean', 'p99.9', 'std'} < set(content['summaries'][rows[0]])
+    assert min(map(min, content['seconds'].values())) > 0
+    for contender in content['contenders'].values():
+        assert 0 < contender['start']['load'] < contender['start']['first_result']
+        assert contender['report']['peak_memory']['resident'] > 2**20
     assert (tmp_path / 'out' / 'histogram.png').exists()
 
 
-@pytest.mark.slow
-def test_frames_come_at_a_rate(models: Models, two_photos):
+@pytest.fixture
+def started(monkeypatch):
+    """Contenders on threads of this process, and the names of those that were started."""
+    return serve_on_threads(monkeypatch)
+
+
+def test_frames_come_at_a_rate(models: Models, two_photos, started):
     outcome = benchmark(
         two_photos, *models.one_stage, '--warm-up', '0', '--count', '5', '--rate', '1000000'
     )
@@ -127,16 +140,30 @@ def test_frames_come_at_a_rate(models: Models, two_photos):
         (['--rate', '0'], '--rate: expected a positive number, found 0.0'),
         (['--cpu-affinity', 'all'], 'cpu_affinity: expected cores such as'),
         (['--out-dir', '/proc/nowhere'], '--out-dir: cannot write into /proc/nowhere'),
+        (['--pose2d', 'nowhere.py'], 'no such config file: nowhere.py'),
     ],
 )
-def test_wrong_arguments_are_one_line(models, two_photos, more, message):
+def test_wrong_arguments_are_one_line(models, two_photos, started, more, message):
     outcome = benchmark(two_photos, *models.one_stage, *more)
     assert outcome.status == 2
     assert message in outcome.err.splitlines()[-1]
+    assert started == []
 
 
-@pytest.mark.slow
-def test_a_model_that_is_not_there_is_named(two_photos):
-    outcome = benchmark(two_photos, '--pose2d', 'no-such-model')
+def test_models_are_rejected_before_images_are_listed(models):
+    outcome = benchmark('nowhere', '--pose2d', 'other.py')
+    assert outcome.status == 2
+    assert 'other.py' in outcome.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['--precision', 'fp16'], 'precision: fp16 is not for a CPU'),
+        (['--pose2d-weights', 'none.pth'], 'none.pth'),
+    ],
+)
+def test_what_cannot_run_is_one_line(models, two_photos, started, more, message):
+    outcome = benchmark(two_photos, *models.one_stage, *more)
     assert outcome.status == 1
-    assert 'no-such-model' in outcome.err.splitlines()[-1]
+    assert message in outcome.err.splitlines()[-1]

@@ -1,6 +1,8 @@
 """What a person costs outside the network: every stage has its row, both ways."""
 
 import json
+from functools import partial
+from itertools import count
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from factories import Models, Outcome, run_tool
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.benchmark import document
+from mmpose_batch.benchmark import document, overhead
 from mmpose_batch.benchmark.overhead import Ways
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -18,8 +20,15 @@ def benchmark(*arguments: object) -> Outcome:
     return run_tool(*arguments, tool='benchmark_overhead')
 
 
+@pytest.fixture(autouse=True)
+def ticks(monkeypatch):
+    """A clock that goes on by a second whenever it is read, and samples of a few persons."""
+    monkeypatch.setattr(overhead, 'perf_counter', partial(next, count()))
+    monkeypatch.setattr(overhead, '_PERSONS_PER_SAMPLE', 6)
+
+
 def test_every_stage_has_its_row(models: Models, tmp_path):
-    outcome = benchmark(*models.crops, '--persons', '3', '--rounds', '5', '--out-dir', tmp_path)
+    outcome = benchmark(*models.crops, '--persons', '4', '--rounds', '5', '--out-dir', tmp_path)
     assert outcome.status == 0, outcome.err
     content = json.loads((tmp_path / 'benchmark.json').read_text())
     assert content['command'][1:3] == list(models.crops[:2])
@@ -31,10 +40,11 @@ def test_every_stage_has_its_row(models: Models, tmp_path):
         "an image's result, as a line of JSON",
         'all',
     ]
-    for column in (1, 2):
-        *stages, total = (float(row[column]) for row in table['rows'])
-        assert min(stages) > 0
-        assert sum(stages) == pytest.approx(total, abs=0.005)
+    # A second of a clock that stands still meanwhile, of 4 persons twice.
+    assert [row[1:] for row in table['rows']] == [
+        *[['125.000', '125.000', '1.00 (1.00 to 1.00)']] * 4,
+        ['500.000', '500.000', '1.00'],
+    ]
 
 
 @pytest.mark.parametrize('persons', [1, 3])
@@ -63,9 +73,9 @@ def test_what_is_wrong_is_one_line(models: Models):
     outcome = benchmark(*models.one_stage)
     assert outcome.status == 2
     assert 'only those prepare persons' in outcome.err.splitlines()[-1]
-    outcome = benchmark('--pose2d', 'no-such-model')
+    outcome = benchmark('--pose2d', 'nowhere.py')
     assert outcome.status == 2
-    assert 'no-such-model' in outcome.err.splitlines()[-1]
+    assert 'nowhere.py' in outcome.err.splitlines()[-1]
 
 
 def test_a_full_disk_is_one_line(models: Models, tmp_path, monkeypatch):

@@ -2,10 +2,14 @@
 
 import json
 import os
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
-from factories import Models, Outcome, load_tool, run_tool, write_photos
+from benchmark.contender import serve_on_threads
+from factories import Models, Outcome, load_tool, run_tool
+
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def benchmark(*arguments: object) -> Outcome:
@@ -13,13 +17,18 @@ def benchmark(*arguments: object) -> Outcome:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    write_photos(tmp_path / 'photos', 2)
-    return tmp_path / 'photos'
+def started(monkeypatch):
+    """Contenders on threads of this process, and the names of those that were started."""
+    return serve_on_threads(monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_second_start_finds_what_the_first_one_kept(models: Models, photos, tmp_path):
+def test_the_second_start_finds_what_the_first_one_kept(
+    models: Models, two_photos, tmp_path, monkeypatch
+):
+    # What one process cached is found by threads of another.
+    real = chain([True], repeat(False))
+    started = serve_on_threads(monkeypatch, real=lambda contender: next(real))
     tool, kept = load_tool('benchmark_start'), []
     start = tool.start
 
@@ -30,8 +39,9 @@ def test_the_second_start_finds_what_the_first_one_kept(models: Models, photos, 
         return seconds
 
     tool.start = watched
-    arguments = (photos, *models.one_stage, '--images', 2, '--rounds', 2, '--out-dir', tmp_path)
-    assert tool.main(list(map(str, arguments))) == 0
+    arguments = ('--images', 2, '--rounds', 2, '--device', 'cpu', '--out-dir', tmp_path)
+    assert tool.main(list(map(str, (two_photos, *models.one_stage, *arguments)))) == 0
+    assert started == ['openvino fp32'] * 4
     first, second, next_first, next_second = kept
     assert first and first == second
     assert next_first == next_second and not first.keys() & next_first.keys()
@@ -56,10 +66,9 @@ def test_the_table_has_medians_and_ratios_of_each_round():
     assert table.rows == [['openvino fp32', '2.0', '10.0', '4.0', '0.60', '0.50']]
 
 
-@pytest.mark.slow
-def test_what_cannot_start_has_its_reason(models: Models, photos, tmp_path):
+def test_what_cannot_start_has_its_reason(models: Models, two_photos, tmp_path, started):
     outcome = benchmark(
-        *(photos, *models.one_stage, '--images', 1, '--rounds', 1, '--device', 'cpu'),
+        *(two_photos, *models.one_stage, '--images', 1, '--rounds', 1, '--device', 'cpu'),
         *('--engine', 'torch', '--precision', 'fp32', 'fp16', '--out-dir', tmp_path),
     )
     assert outcome.status == 3
@@ -68,6 +77,7 @@ def test_what_cannot_start_has_its_reason(models: Models, photos, tmp_path):
     ((name, why),) = failed['rows']
     assert name == 'torch fp16' and 'fp16' in why
     assert 'torch fp16' in outcome.out
+    assert started == ['torch fp32'] * 2  # the other one is rejected before it starts
 
 
 @pytest.mark.parametrize(
@@ -77,9 +87,11 @@ def test_what_cannot_start_has_its_reason(models: Models, photos, tmp_path):
         (['nowhere'], 'nowhere'),
         (['{photos}', '--rounds', '0'], 'from 1'),
         (['{photos}', '--engine', 'fast'], 'invalid choice'),
+        (['nowhere', '--pose2d', 'other.py'], 'no such config file: other.py'),
     ],
 )
-def test_wrong_arguments(photos, arguments, message):
-    outcome = benchmark(*(argument.format(photos=photos) for argument in arguments))
+def test_wrong_arguments(two_photos, started, arguments, message):
+    outcome = benchmark(*(argument.format(photos=two_photos) for argument in arguments))
     assert outcome.status == 2
     assert message in outcome.err
+    assert started == []

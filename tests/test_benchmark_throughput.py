@@ -5,6 +5,7 @@ import re
 import shlex
 
 import pytest
+from benchmark.contender import serve_on_threads
 from factories import Models, Outcome, load_tool, run_tool, write_photos
 
 import mmpose_batch.scenes
@@ -48,6 +49,12 @@ def played(monkeypatch):
 
     monkeypatch.setattr(throughput, 'ContenderProcess', Played)
     return script
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Contenders on threads of this process, and the names of those that were started."""
+    return serve_on_threads(monkeypatch)
 
 
 def read(folder):
@@ -136,6 +143,21 @@ def test_recommend_tries_what_engines_do(arguments, native, expected, monkeypatc
     assert sorted(row.name.removesuffix(', batch 2') for row in rows) == sorted(expected)
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        ('', (5, 25)),
+        ('--rounds 30', (30, 30)),
+        ('--max-rounds 2', (2, 2)),
+        ('--max-rounds 7', (5, 7)),
+        ('--rounds 2 --max-rounds 3', (2, 3)),
+    ],
+)
+def test_one_number_of_rounds_is_enough(arguments, expected):
+    args = load_tool('benchmark_throughput').parse_args(['photos/', *arguments.split()])
+    assert (args.rounds, args.max_rounds) == expected
+
+
 def test_a_precision_that_nothing_does_is_refused(models, two_photos):
     outcome = benchmark(two_photos, *models.one_stage, '--recommend', '--precision', 'fp16')
     assert outcome.status == 2
@@ -143,7 +165,25 @@ def test_a_precision_that_nothing_does_is_refused(models, two_photos):
 
 
 @pytest.mark.slow
-def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_path):
+def test_a_contender_has_a_process_of_its_own(models: Models, two_photos, tmp_path, monkeypatch):
+    started = serve_on_threads(monkeypatch, real=lambda contender: contender.system == 'stock')
+    outcome = benchmark(
+        *(two_photos, *models.one_stage, '--images', '2', '--rounds', '1', '--max-rounds', '1'),
+        *('--out-dir', tmp_path),
+    )
+    assert outcome.status == 0, outcome.err
+    assert started == ['stock', 'torch fp32']
+    stock, ours = read(tmp_path)['rows']
+    assert stock['samples'][0]['persons'] == ours['samples'][0]['persons'] > 0
+    for row in (stock, ours):
+        assert row['rates'][0] == 2 / row['samples'][0]['seconds'] > 0
+        assert row['latency'] > 0
+        assert row['report']['peak_memory']['resident'] > 2**20
+        assert 0 < row['start']['load'] < row['start']['first_result']
+    assert (stock['limits'], ours['limits']['network_only'] > 0) == ({}, True)
+
+
+def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_path, started):
     arguments = models.top_down[: models.top_down.index('--bbox-thr')]
     outcome = benchmark(
         *(two_photos, *arguments, '--images', '3', '--rounds', '2', '--max-rounds', '2'),
@@ -154,16 +194,15 @@ def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_pa
     names = ['stock', 'torch fp32, batch 2', 'openvino fp32, batch 2']
     assert [row.split('  ')[0] for row in rows] == names
     assert 'this median has not settled' in outcome.out  # two rounds cannot tell
-    content = json.loads((tmp_path / 'out' / 'benchmark.json').read_text())
+    content = read(tmp_path / 'out')
     persons = {row['name']: row['samples'][-1]['persons'] for row in content['rows']}
-    assert list(persons) == names
+    assert list(persons) == names == started
     assert persons['torch fp32, batch 2'] == persons['openvino fp32, batch 2'] > 0
     assert all(len(row['samples']) == 2 for row in content['rows'])
     assert (tmp_path / 'out' / 'stages.png').exists()
 
 
-@pytest.mark.slow
-def test_scenes_are_drawn_measured_and_the_best_recommended(models: Models):
+def test_scenes_are_drawn_measured_and_the_best_recommended(models: Models, started):
     outcome = benchmark(
         *models.crops,
         *('--scenes', '2', '--persons', '2', '--rounds', '1', '--max-rounds', '1'),
@@ -179,18 +218,17 @@ def test_scenes_are_drawn_measured_and_the_best_recommended(models: Models):
     assert best.endswith('--no-flip-test')
 
 
-@pytest.mark.slow
-def test_a_row_that_cannot_run_has_its_reason(models: Models, two_photos):
+def test_a_row_that_cannot_run_has_its_reason(models: Models, two_photos, started):
     outcome = benchmark(
         *(two_photos, *models.one_stage, '--images', '1', '--rounds', '1', '--max-rounds', '1'),
         *('--against', '--engine', 'torch', '--precision', 'fp32', 'int8'),
     )
     assert outcome.status == 3, outcome.err
     assert 'precision: engine torch does fp32, fp16, bf16, not int8' in outcome.out
+    assert started == ['torch fp32']  # the other one is rejected before it starts
 
 
-@pytest.mark.slow
-def test_a_bad_image_is_named(models, tmp_path):
+def test_a_bad_image_is_named(models, tmp_path, started):
     write_photos(tmp_path, 1)
     (tmp_path / 'text.jpg').write_text('hello\nworld')
     outcome = benchmark(tmp_path, *models.one_stage, '--images', '2', '--against')
@@ -219,15 +257,24 @@ def test_a_bad_image_is_named(models, tmp_path):
         (['--scenes', '3'], 'expected either INPUT or --scenes'),
         (['--max-latency', '3'], 'of use with --recommend only'),
         (['--out-dir', '/proc/nowhere'], '--out-dir: cannot write into /proc/nowhere'),
+        (['--pose2d', 'no-such-model'], "found 'no-such-model'"),
     ],
 )
-def test_wrong_arguments_are_one_line(models, two_photos, more, message):
+def test_wrong_arguments_are_one_line(models, two_photos, started, more, message):
     outcome = benchmark(two_photos, *models.one_stage, *more)
     assert outcome.status == 2
     assert message in outcome.err.splitlines()[-1]
+    assert started == []
 
 
-def test_an_empty_folder_is_refused(models, tmp_path):
+def test_an_empty_folder_is_refused(models, tmp_path, started):
     outcome = benchmark(tmp_path, *models.one_stage)
     assert outcome.status == 2
     assert f'no images in {tmp_path}' in outcome.err
+    assert started == []
+
+
+def test_models_are_rejected_before_images_are_listed(models):
+    outcome = benchmark('nowhere', '--pose2d', 'other.py')
+    assert outcome.status == 2
+    assert 'other.py' in outcome.err.splitlines()[-1]

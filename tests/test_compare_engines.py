@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from factories import Models, Outcome, run_tool
+from factories import Models, Outcome, run_tool, write_photos
 
 from mmpose_batch.scenes import write_scenes
 
@@ -41,6 +41,17 @@ def test_every_combination_has_a_row(models: Models, scenes):
     assert float(rows[0][2]) == 0 and float(rows[1][2]) < 0.05
     assert rows[0][5] == rows[1][5] == f'{float(rows[0][5]):.4f}'
     assert 'onnxruntime does fp32, int8, not bf16' in rows[-1][2]
+
+
+def test_inputs_padded_to_the_stride_have_rows_of_their_own(models: Models, tmp_path):
+    write_photos(tmp_path, 3)  # the third one scales to the height of two strides
+    outcome = compare(tmp_path, *models.one_stage, '--rect', '--engine', 'torch', 'openvino')
+    assert outcome.status == 0, outcome.err
+    rows = [cells(line) for line in outcome.out.splitlines() if line.startswith('|')][2:]
+    assert [row[0] for row in rows] == ['torch', 'torch, rect', 'openvino', 'openvino, rect']
+    assert all(float(row[2]) < 0.05 for row in rows)
+    # An untrained network finds others where the third image has another size.
+    assert [row[4] for row in rows] == ['100.0% of 12', '66.7% of 12'] * 2
 
 
 def test_what_is_wrong_is_one_line(models: Models, scenes):

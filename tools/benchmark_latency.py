@@ -119,9 +119,9 @@ def run(args: argparse.Namespace) -> int:
     note_demo_models(args)
     warning = note_noise()
     try:
+        contenders = build_contenders(args)
         different = dict.fromkeys(list_images(args.inputs))
         images = [Image(path) for path in islice(different, MOST_IMAGES)]
-        contenders = build_contenders(args)
         with ExitStack() as stack:
             running = {
                 contender.name: stack.enter_context(ContenderProcess(contender, images))
@@ -151,13 +151,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
-    """Ours, one image at a time and read without a thread between, and who is beside it."""
-    from mmpose_batch.benchmark.contenders import OURS, Contender, Models
+    """Ours, one image at a time and read without a thread between, and who is beside it.
+
+    Raises:
+        ValueError: They cannot be had.
+    """
+    from mmpose_batch.benchmark.contenders import OURS, Contender, Models, read_config
     from mmpose_batch.cores import parse_cores
 
     if args.cpu_affinity is not None:
         parse_cores(args.cpu_affinity)
     models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
+    read_config(args.pose2d)
     settings = {'engine': args.engine, 'precision': args.precision, 'rect': args.rect}
     settings |= {'num_workers': 0, 'batch_size': 1}
     common = {

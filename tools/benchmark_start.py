@@ -91,8 +91,9 @@ def run(args: argparse.Namespace) -> int:
     note_demo_models(args)
     warning = note_noise()
     try:
+        contenders = build_contenders(args)
         paths = repeat(list_images(args.inputs), args.images)
-        rows = measure(args, [Image(path) for path in paths])
+        rows = measure(contenders, [Image(path) for path in paths], args.rounds)
     except ValueError as error:
         return fail(TOOL, 2, error)
     ran = {row.contender.name: row.samples for row in rows if row.failure is None}
@@ -108,16 +109,29 @@ def run(args: argparse.Namespace) -> int:
     return 3 if len(ran) < len(rows) else 0
 
 
-def measure(args: argparse.Namespace, images: 'list[Image]') -> 'list[Measurement]':
+def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
+    """The rows that the arguments ask for.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    from mmpose_batch.benchmark.contenders import Models, read_config, sweep
+
+    models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
+    read_config(args.pose2d)
+    axes = {name: list(dict.fromkeys(getattr(args, name))) for name in ('engine', 'precision')}
+    return list(sweep(models, (), axes))
+
+
+def measure(
+    contenders: 'Sequence[Contender]', images: 'list[Image]', rounds: int
+) -> 'list[Measurement]':
     """Every row's starts, in rounds; the reason of those that cannot start."""
-    from mmpose_batch.benchmark.contenders import Models, sweep
     from mmpose_batch.benchmark.process import ContenderError
     from mmpose_batch.benchmark.report import Measurement
 
-    models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
-    axes = {name: list(dict.fromkeys(getattr(args, name))) for name in ('engine', 'precision')}
-    rows = [Measurement(contender=contender) for contender in sweep(models, (), axes)]
-    for round_ in range(1, args.rounds + 1):
+    rows = [Measurement(contender=contender) for contender in contenders]
+    for round_ in range(1, rounds + 1):
         for row in rows:
             if row.failure is not None:
                 continue

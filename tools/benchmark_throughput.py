@@ -103,7 +103,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
 
     rounds = parser.add_argument_group('rounds')
-    rounds.add_argument('--rounds', type=number(1), default=5, help='at least (default: 5)')
+    rounds.add_argument('--rounds', type=number(1), help='at least (default: 5, or --max-rounds)')
     rounds.add_argument('--max-rounds', type=number(1), help='default: 25')
     rounds.add_argument(
         '--interval',
@@ -150,6 +150,8 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value > 0:
             parser.error(f'--{name.replace("_", "-")}: expected a positive number, found {value}')
+    if args.rounds is None:
+        args.rounds = min(5, args.max_rounds or 5)
     if args.max_rounds is None:
         args.max_rounds = max(args.rounds, 25)
     if args.max_rounds < args.rounds:
@@ -222,9 +224,8 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     """
     from mmengine.device import get_device
 
-    from mmpose_batch.benchmark.contenders import NEED_BOXES, Models, sweep
+    from mmpose_batch.benchmark.contenders import NEED_BOXES, Models, read_config, sweep
     from mmpose_batch.cores import parse_cores
-    from mmpose_batch.models import load_config
 
     if args.cpu_affinity is not None:
         parse_cores(args.cpu_affinity)
@@ -233,7 +234,8 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
         flip_test=False if args.no_flip_test else None,
         given_boxes=args.given_boxes or bool(set(args.against) & set(NEED_BOXES)),
     )
-    if models.given_boxes and load_config(args.pose2d)[0].get('data_mode') != 'topdown':
+    cfg = read_config(args.pose2d)
+    if models.given_boxes and cfg.get('data_mode') != 'topdown':
         raise ValueError('--given-boxes, rtmlib, simple ways: only top-down models take boxes')
     device = args.device or get_device()
     axes = {name: list(dict.fromkeys(values)) for name, values in find_axes(args, device).items()}

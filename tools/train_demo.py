@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from mmpose_batch.checkpoint import allowed_types
-from mmpose_batch.cores import available_cores
+from mmpose_batch.cores import available_cores, single_opencv_thread
 from mmpose_batch.scenes import SceneOptions, write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -109,13 +109,17 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the scenes, train, and write the weights; returns the exit status."""
     args = parse_args(arguments)
-    if args.num_threads:
-        torch.set_num_threads(args.num_threads)
     try:
         cfg = read_config(args)
-        runner = Runner.from_cfg(cfg)
+        scenes = find_scenes(args, cfg)
+        check_scenes(scenes)
+        # Everything above leaves the process as it was, and nothing expensive is built yet.
+        if args.num_threads:
+            torch.set_num_threads(args.num_threads)
+        connect(cfg)
+        runner = Runner.from_cfg(cfg)  # rejects a wrong config before thousands of scenes are drawn
         if is_main_process():
-            draw_scenes(args, cfg)
+            draw_scenes(scenes)
     except ValueError as error:
         return fail(TOOL, 2, error)
     except OSError as error:
@@ -194,26 +198,55 @@ def _pickled(samples: Sequence[Any]) -> list[bytes]:
     return [pickle.dumps(sample) for sample in samples]
 
 
-def draw_scenes(args: argparse.Namespace, cfg: Config) -> None:
-    """Draw the scenes that are not there yet.
+class Scenes(NamedTuple):
+    """A folder of synthetic scenes, and what it has to hold."""
+
+    folder: Path
+    count: int
+    seed: int
+    options: SceneOptions
+
+    @property
+    def annotations(self) -> Path:
+        """The file that is written last."""
+        return self.folder / 'annotations.json'
+
+
+def find_scenes(args: argparse.Namespace, cfg: Config) -> list[Scenes]:
+    """The scenes to train on and those to measure on.
 
     Raises:
-        ValueError: Others are there.
+        ValueError: The config has a scene option that does not exist.
     """
     dataset = cfg.train_dataloader.dataset
     dataset = dataset.get('dataset', dataset)  # that of PreparedSamples
-    for part, count, seed, options in (
-        (dataset.data_prefix.img, args.train_scenes, TRAIN_SEED, _scene_options(cfg)),
-        ('val', args.val_scenes, VAL_SEED, SceneOptions()),
-    ):
-        folder = Path(args.data_root) / part
-        if not (folder / 'annotations.json').exists():
-            write_scenes(folder, count, seed, options)
-        if not _are_scenes(folder, count, seed, options):
+    root = Path(args.data_root)
+    train = root / dataset.data_prefix.img
+    return [
+        Scenes(train, args.train_scenes, TRAIN_SEED, _scene_options(cfg)),
+        Scenes(root / 'val', args.val_scenes, VAL_SEED, SceneOptions()),
+    ]
+
+
+def check_scenes(scenes: Sequence[Scenes]) -> None:
+    """Reject folders that hold other scenes.
+
+    Raises:
+        ValueError: One does.
+    """
+    for part in scenes:
+        if part.annotations.exists() and not _are_there(part):
             raise ValueError(
-                f'{folder} holds other scenes than the {count} of series {seed} that the config '
-                'asks for; remove it, or name another --data-root'
+                f'{part.folder} holds other scenes than the {part.count} of series {part.seed} '
+                'that the config asks for; remove it, or name another --data-root'
             )
+
+
+def draw_scenes(scenes: Sequence[Scenes]) -> None:
+    """Draw the scenes that are not there yet."""
+    for part in scenes:
+        if not part.annotations.exists():
+            write_scenes(part.folder, part.count, part.seed, part.options)
 
 
 def _scene_options(cfg: Config) -> SceneOptions:
@@ -223,15 +256,19 @@ def _scene_options(cfg: Config) -> SceneOptions:
         raise ValueError(f'scene_options: {error}') from None
 
 
-def _are_scenes(folder: Path, count: int, seed: int, options: SceneOptions) -> bool:
-    """Whether so many scenes of a series are there, judged by the first as it is drawn now."""
-    with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as name:
-        expected = _first_scene(write_scenes(name, 1, seed, options, quiet=True))[1:]
+def _are_there(scenes: Scenes) -> bool:
+    """Whether a folder holds its scenes, judged by the first as it is drawn now."""
+    with (
+        tempfile.TemporaryDirectory(prefix='mmpose_batch-') as name,
+        single_opencv_thread(),  # which drawing leaves behind
+    ):
+        first = write_scenes(name, 1, scenes.seed, scenes.options, quiet=True)
+        expected = _first_scene(first)[1:]
     try:
-        number, *found = _first_scene(folder / 'annotations.json')
+        number, *found = _first_scene(scenes.annotations)
     except (ValueError, OSError):  # half of a file, or an image less
         return False
-    return number == count and found == expected
+    return number == scenes.count and found == expected
 
 
 def _first_scene(annotations: Path) -> list[Any]:
@@ -244,7 +281,11 @@ def _first_scene(annotations: Path) -> list[Any]:
 
 def read_config(args: argparse.Namespace) -> Config:
     """The config of the model, with this machine's paths."""
-    cfg = Config.fromfile(str(ROOT / 'configs' / 'demo' / f'{args.model}.py'))
+    path = str(ROOT / 'configs' / 'demo' / f'{args.model}.py')
+    # MMEngine writes the config five times a run and into every checkpoint. Formatting it takes
+    # up to a second each time, and fromfile ignores that it is not wanted.
+    values = Config.fromfile(path).to_dict()
+    cfg = Config(values, filename=path, format_python_code=False)
     data_root = osp.join(args.data_root, '')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.dataset.data_root = data_root
@@ -285,8 +326,12 @@ def distribute(cfg: Config, processes: int) -> None:
         cfg.env_cfg = dict(dist_cfg=dict(backend='nccl', timeout=PATIENCE))
     else:
         cfg.model_wrapper_cfg.device_ids = None
-        waiting = timedelta(seconds=PATIENCE)
-        torch.distributed.init_process_group('gloo', timeout=waiting)  # MMEngine asks for a GPU
+
+
+def connect(cfg: Config) -> None:
+    """Connect the processes of a distributed config on a CPU: MMEngine itself asks for a GPU."""
+    if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available():
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=PATIENCE))
 
 
 def use_channels_last(model: nn.Module) -> None:

@@ -2,8 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import product
 from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from ..models import load_config
+from ..options import BATCH_SETTINGS, BatchOptions, merge_settings
 
 OURS, STOCK, RTMLIB, DETECTOR = 'ours', 'stock', 'rtmlib', 'detector'
 # Simple ways to run the crops of a top-down model through ONNX Runtime.
@@ -67,6 +74,37 @@ class Contender:
         if self.num_threads is not None:
             parts.append(f'{self.num_threads} threads')
         return ', '.join(parts)
+
+
+@lru_cache  # of a name from MMPose's metafiles it takes seconds, and every row asks
+def read_config(pose2d: str) -> Config:
+    """The config of a pose model, to be read only.
+
+    Raises:
+        ValueError: Nothing goes by that name, or the config cannot be read.
+    """
+    try:
+        return load_config(pose2d)[0]
+    except ValueError:
+        raise
+    except Exception as error:  # a config is code, and MMEngine passes on all that it raises
+        text = (str(error).splitlines() or [''])[0]
+        raise ValueError(f'{pose2d}: {type(error).__name__}: {text}') from error
+
+
+def check_settings(contender: Contender) -> None:
+    """Check the settings of this package as its inferencer will, without a model.
+
+    Raises:
+        ValueError: Settings that do not go together, or that the device cannot do.
+    """
+    if contender.system != OURS:
+        return
+    given = {'num_threads': contender.num_threads, **contender.settings}
+    own = read_config(contender.models.pose2d).get('inferencer', {})
+    merged = merge_settings(own, {'device': contender.models.device, **given})
+    options = BatchOptions(**{name: merged[name] for name in BATCH_SETTINGS if name in merged})
+    options.resolved(merged.get('device') or get_device())
 
 
 def sweep(

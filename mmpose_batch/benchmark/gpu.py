@@ -15,6 +15,7 @@ def watch_utilization(
     read: Callable[[], float] | None = None,
     period: float = _PERIOD,
     looks_back: float = _LOOKS_BACK,
+    wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
 ) -> Iterator[list[float]]:
     """Read in this block how busy the GPU is.
 
@@ -24,6 +25,7 @@ def watch_utilization(
             uses no GPU or ``nvidia-ml-py`` is not installed.
         period: Seconds between readings.
         looks_back: Seconds that a reading is about; the first comes after as many.
+        wait: Waits for an event, at most so many seconds; returns whether it is set.
 
     Yields:
         The readings, one more after each period; none of a block that is shorter.
@@ -36,13 +38,13 @@ def watch_utilization(
     over = threading.Event()
 
     def watch() -> None:
-        wait = looks_back
-        while not over.wait(wait):
+        seconds = looks_back
+        while not wait(over, seconds):
             try:
                 readings.append(read())
             except Exception:  # NVML's own, of a driver that does not tell any more
                 return
-            wait = period
+            seconds = period
 
     thread = threading.Thread(target=watch, name='mmpose_batch-gpu', daemon=True)
     thread.start()

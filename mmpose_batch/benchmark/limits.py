@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 # Channels, side and images of convolutions to try: between them lies what caches like best.
-_CONVOLUTIONS = ((128, 40, 4), (256, 20, 8), (256, 40, 2), (512, 16, 8))
+CONVOLUTIONS = ((128, 40, 4), (256, 20, 8), (256, 40, 2), (512, 16, 8))
 _REPEATS = 5
+_TRIES = 10
+
+Clock = Callable[[], float]
 
 
 class Probe:
@@ -31,6 +34,7 @@ class Probe:
 
     Args:
         model: Of an inferencer or a detector, with its engine.
+        now: A clock, in seconds.
 
     Attributes:
         seconds: Spent in the network, over all threads.
@@ -38,8 +42,9 @@ class Probe:
             both halves of a flip test are.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, now: Clock = time.perf_counter) -> None:
         self.model = model
+        self._now = now
         self.seconds = 0.0
         self.groups: list[list[Tensor]] = []
         self._lock = threading.Lock()
@@ -77,16 +82,19 @@ class Probe:
         return self._timed(function, *args, **kwargs)
 
     def _timed(self, function: Callable, *args: Any, **kwargs: Any) -> Any:
-        start = time.perf_counter()
+        start = self._now()
         result = function(*args, **kwargs)
         _wait_for_device()
         with self._lock:
-            self.seconds += time.perf_counter() - start
+            self.seconds += self._now() - start
         return result
 
 
 def measure_limits(
-    inferencer: 'BatchPose2DInferencer', run: Callable[[], Any], images: int
+    inferencer: 'BatchPose2DInferencer',
+    run: Callable[[], Any],
+    images: int,
+    now: Clock = time.perf_counter,
 ) -> dict[str, Any]:
     """What the networks alone take for a round.
 
@@ -94,6 +102,7 @@ def measure_limits(
         inferencer: Whose networks.
         run: Runs one round with it.
         images: In the round.
+        now: A clock, in seconds.
 
     Returns:
         ``test_step_shares``, the parts of the pose model's test steps that are its
@@ -111,8 +120,8 @@ def measure_limits(
         models['detector'] = inferencer.detector.model
     if not all(map(predicts_by_head, models.values())):
         return {}
-    probes = {name: Probe(model) for name, model in models.items()}
-    steps = _TestSteps(inferencer)
+    probes = {name: Probe(model, now) for name, model in models.items()}
+    steps = _TestSteps(inferencer, now)
     with ExitStack() as stack:
         for probe in (*probes.values(), steps):
             stack.enter_context(probe.attached())
@@ -124,8 +133,8 @@ def measure_limits(
     device = next(inferencer.model.parameters()).device
     rates, seconds = [], []
     for _ in range(_REPEATS):  # in turn, so that a machine whose speed drifts slows both
-        rates.append(best_rate(hosts['pose'].report['precision'], device))
-        seconds.append(sum(replay(probe, hosts[name]) for name, probe in probes.items()))
+        rates.append(best_rate(hosts['pose'].report['precision'], device, now=now))
+        seconds.append(sum(replay(probe, hosts[name], now) for name, probe in probes.items()))
     best = None if None in rates else median(rates)
     return {
         'test_step_shares': steps.shares(probes['pose'].seconds),
@@ -136,7 +145,7 @@ def measure_limits(
     }
 
 
-def replay(probe: Probe, host: EngineHost) -> float:
+def replay(probe: Probe, host: EngineHost, now: Clock = time.perf_counter) -> float:
     """Seconds that the network takes for what was kept, as many batches at a time as before."""
     head = head_of(probe.model)
 
@@ -147,10 +156,10 @@ def replay(probe: Probe, host: EngineHost) -> float:
             head.forward(feature)
 
     with ThreadPoolExecutor(host.at_a_time) as pool:
-        start = time.perf_counter()
+        start = now()
         list(pool.map(compute, probe.groups))
         _wait_for_device()
-        return time.perf_counter() - start
+        return now() - start
 
 
 @torch.no_grad()
@@ -171,33 +180,38 @@ def count_flop(probe: Probe, host: EngineHost) -> int:
 
 
 @torch.no_grad()
-def best_rate(precision: str, device: torch.device) -> float | None:
-    """Operations per second of the fastest convolution of some, in PyTorch."""
+def best_rate(
+    precision: str, device: torch.device, tries: int = _TRIES, now: Clock = time.perf_counter
+) -> float | None:
+    """Operations per second of the fastest of :data:`CONVOLUTIONS` in PyTorch, of some tries each.
+
+    None for a precision in which PyTorch has no convolution.
+    """
     dtype = _DTYPES.get(precision)
     if dtype is None:
         return None
     best = 0.0
     scale, calls = (8, 20) if device.type == 'cuda' else (1, 1)  # a GPU wants much at a time
-    for channels, side, images in _CONVOLUTIONS:
+    for channels, side, images in CONVOLUTIONS:
         count = images * scale
         inputs = torch.randn(count, channels, side, side, dtype=dtype, device=device)
         weight = torch.randn(channels, channels, 3, 3, dtype=dtype, device=device)
         inputs, weight = (x.contiguous(memory_format=torch.channels_last) for x in (inputs, weight))
         flop = 2 * count * side**2 * channels**2 * 9
-        for _ in range(10):
-            start = time.perf_counter()
+        for _ in range(tries):
+            start = now()
             for _ in range(calls):
                 conv2d(inputs, weight, padding=1)
             _wait_for_device()
-            best = max(best, calls * flop / (time.perf_counter() - start))
+            best = max(best, calls * flop / (now() - start))
     return best
 
 
 class _TestSteps:
     """Times the pose model's test steps of an inferencer, and of these what stacks a batch."""
 
-    def __init__(self, inferencer: 'BatchPose2DInferencer') -> None:
-        self._inferencer = inferencer
+    def __init__(self, inferencer: 'BatchPose2DInferencer', now: Clock) -> None:
+        self._inferencer, self._now = inferencer, now
         self._seconds = {'step': 0.0, 'stacking': 0.0}
         self._lock = threading.Lock()
 
@@ -221,11 +235,11 @@ class _TestSteps:
             del host.test_step, preprocessor.forward
 
     def _timed(self, name: str, run: Callable[[], Any]) -> Any:
-        start = time.perf_counter()
+        start = self._now()
         result = run()
         _wait_for_device()
         with self._lock:
-            self._seconds[name] += time.perf_counter() - start
+            self._seconds[name] += self._now() - start
         return result
 
 

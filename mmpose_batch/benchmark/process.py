@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from ..memory import peak_resident
-from .contenders import Contender
+from .contenders import Contender, check_settings
 from .gpu import watch_utilization
 from .latency import keep_pace, measure_each
 from .work import Image
@@ -46,10 +46,15 @@ class ContenderProcess:
             (``first_run``), in which engines are imported, built and checked.
 
     Raises:
-        ContenderError: It cannot be built, or not run.
+        ContenderError: It cannot be built, or not run. Of settings that do not go together this
+            is found out before the process starts.
     """
 
     def __init__(self, contender: Contender, images: Sequence[Image], warm_up: bool = True) -> None:
+        try:
+            check_settings(contender)
+        except ValueError as error:
+            raise ContenderError(_one_line(error)) from error
         context = multiprocessing.get_context('spawn')
         self._connection, other = context.Pipe()
         self._process = context.Process(
@@ -109,6 +114,7 @@ def serve(
     warm_up: bool,
     started: float,
     connection: Connection,
+    now: Callable[[], float] = time.monotonic,
 ) -> None:
     """Build a contender, warm it up, and do what comes down the connection, until it closes.
 
@@ -123,12 +129,12 @@ def serve(
     with suppress(OSError):  # the tool is gone
         try:
             build = _set_up(contender)
-            imported = time.monotonic()
+            imported = now()
             system = build(contender)
-            loaded = time.monotonic()
+            loaded = now()
             system.prepare(images)
             system.run(images[:1])
-            first = time.monotonic()
+            first = now()
             if warm_up:
                 system.run(images)
         except Exception as error:  # of whatever library it is made of
