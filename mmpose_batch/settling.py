@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from .batching import FATAL, one_line
 from .engines import EngineError
 from .engines.host import EngineHost
-from .tuning import choose_size, measure_rates
+from .tuning import Clock, choose_size, measure_rates
 
 # Images that engines are checked and batch sizes measured with.
 SAMPLES = 8
@@ -40,14 +41,16 @@ class Settling:
 
     Args:
         samples: Images to see for that.
+        clock: What batch sizes are timed with.
 
     Attributes:
         batch_sizes: Network to its measured batch size.
     """
 
-    def __init__(self, samples: int = SAMPLES) -> None:
+    def __init__(self, samples: int = SAMPLES, clock: Clock = time.perf_counter) -> None:
         self.batch_sizes: dict[str, int] = {}
         self._samples = samples
+        self._clock = clock
         self._sampled = False
         self._sampling = False
         self._seen: dict[str, dict[str, Any]] = {}
@@ -169,7 +172,7 @@ class Settling:
         try:
             measured = host.remember(
                 'batch sizes',
-                lambda: (measure_rates(run, host.at_a_time), True),
+                lambda: (measure_rates(run, host.at_a_time, self._clock), True),
                 shape=shape,
                 at_a_time=host.at_a_time,
                 **settings,

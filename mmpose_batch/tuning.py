@@ -10,6 +10,9 @@ from .batching import DEVICE_LOST
 from .loading import WorkerPool
 from .runtime import is_out_of_memory
 
+# Seconds from some moment on.
+Clock = Callable[[], float]
+
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # A larger batch must be faster by this to be worth its memory and the wait for it.
 _GAIN = 1.03
@@ -45,12 +48,15 @@ def default_batch_size(
     return 64 if crops else 16
 
 
-def measure_rates(run: Callable[[int], object], at_a_time: int = 1) -> dict[int, float]:
+def measure_rates(
+    run: Callable[[int], object], at_a_time: int = 1, clock: Clock = time.perf_counter
+) -> dict[int, float]:
     """Instances a second for batches of growing size, as far as it pays.
 
     Args:
         run: Runs a batch of this many instances.
         at_a_time: Batches that share the machine, as they do in a run.
+        clock: Seconds that have passed.
 
     Returns:
         Size to rate; sizes that the memory does not hold are left out.
@@ -58,7 +64,7 @@ def measure_rates(run: Callable[[int], object], at_a_time: int = 1) -> dict[int,
     rates: dict[int, float] = {}
     for size in SIZES:
         try:
-            rates[size] = size / shortest(partial(run, size), at_a_time)
+            rates[size] = size / shortest(partial(run, size), at_a_time, clock=clock)
         except DEVICE_LOST:
             raise
         except Exception as error:
@@ -75,7 +81,12 @@ def choose_size(rates: dict[int, float]) -> int:
     return min(size for size, rate in rates.items() if rate * _GAIN >= max(rates.values()))
 
 
-def shortest(run: Callable[[], object], at_a_time: int = 1, times: int = 3) -> float:
+def shortest(
+    run: Callable[[], object],
+    at_a_time: int = 1,
+    times: int = 3,
+    clock: Clock = time.perf_counter,
+) -> float:
     """Seconds that a call takes at its best, when everything is built.
 
     Args:
@@ -83,12 +94,13 @@ def shortest(run: Callable[[], object], at_a_time: int = 1, times: int = 3) -> f
         at_a_time: Calls that share the machine, as they do in a run: an engine that
             takes several gives each a part of the cores.
         times: Of which the shortest counts.
+        clock: Seconds that have passed.
     """
     seconds = []
     with WorkerPool(at_a_time if at_a_time > 1 else 0) as pool:
         for _ in range(times + 1):  # threads start in the first
-            start = time.perf_counter()
+            start = clock()
             for _ in pool.map(lambda _: run(), iter(range(at_a_time)), ahead=at_a_time):
                 pass
-            seconds.append((time.perf_counter() - start) / at_a_time)
+            seconds.append((clock() - start) / at_a_time)
     return min(seconds[1:])

@@ -73,7 +73,7 @@ print('bound')
 
 def test_threads_from_before_and_after_are_bound():
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', BINDING], capture_output=True, text=True, timeout=120
+        [sys.executable, '-W', 'ignore', '-c', BINDING], capture_output=True, text=True, timeout=600
     )
     assert done.stdout == 'bound\n', done.stderr
 

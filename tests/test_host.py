@@ -1,8 +1,8 @@
-"""Choosing an engine and checking it, with engines whose faults are known."""
+"""Choosing an engine and checking it, with engines whose faults and speeds are known."""
 
+import copy
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,6 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
-from tiny import TinyModel
 from torch import Tensor
 
 from mmpose_batch.engines import EngineError, host, requirements
@@ -21,9 +20,35 @@ from mmpose_batch.engines.check import BOUNDS
 from mmpose_batch.engines.host import EngineHost
 from mmpose_batch.engines.options import EngineOptions
 
+# Seconds that end a test which would hang; none is that slow.
+PATIENCE = 120.0
+
+
+class Clock:
+    """Moves by the seconds that engines take and by no others.
+
+    Calls on threads of a pool run concurrently, as many as the engine takes, and share
+    their time; calls of the thread that reads the clock come one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        return self._now
+
+    def spend(self, seconds: float, parallel: int) -> None:
+        alone = threading.current_thread() is threading.main_thread()
+        with self._lock:
+            self._now += seconds if alone else seconds / parallel
+
+
+CLOCK = Clock()
+
 
 class Fake:
-    """Answers as PyTorch does, moved by something, after some seconds."""
+    """Answers as PyTorch does, moved by something, and takes some seconds of the clock."""
 
     def __init__(
         self, by_torch: object, shift: float = 0.0, seconds: float = 0.0, parallel: int = 2
@@ -34,22 +59,12 @@ class Fake:
 
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         self.calls += 1
-        time.sleep(self.seconds)
+        CLOCK.spend(self.seconds, self.parallel)
         return [output + self.shift for output in self.by_torch(inputs)]
 
 
 def builder(**settings: float) -> object:
     return lambda owner, options: Fake(owner.seam.by_torch, **settings)
-
-
-class Quick(Fake):
-    """Answers every batch as the first one, at once."""
-
-    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
-        if not self.calls:
-            self.kept = [output.clone() for output in self.by_torch(inputs)]
-        self.calls += 1
-        return self.kept
 
 
 class Broken:
@@ -70,9 +85,30 @@ def install(monkeypatch) -> Callable:
     return install
 
 
+class Backbone(torch.nn.Conv2d):
+    """One layer: what a host does is the same for every backbone."""
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor]:
+        return (super().forward(inputs),)
+
+
+@pytest.fixture(scope='module')
+def pristine(top_down) -> torch.nn.Module:
+    """A model as it is built, to be copied: a host changes its model in place."""
+    torch.manual_seed(0)
+    model = top_down.stock().model
+    model.backbone = Backbone(3, 128, kernel_size=32, stride=32)
+    return model
+
+
 @pytest.fixture
-def model(top_down) -> torch.nn.Module:
-    return top_down.stock().model
+def model(pristine) -> torch.nn.Module:
+    return copy.deepcopy(pristine)
+
+
+def host_of(model: torch.nn.Module, cache: bool = False, **options: Any) -> EngineHost:
+    """One that measures with the clock of the fake engines."""
+    return EngineHost(model, EngineOptions(cache=cache, **options), CLOCK)
 
 
 @pytest.fixture
@@ -104,7 +140,7 @@ def run_of(
 @torch.no_grad()
 def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
     install(openvino=builder())
-    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner = host_of(model, engine='openvino')
     run = run_of(model)
     for _ in range(3):
         owner.test_step(run)
@@ -121,8 +157,7 @@ def test_an_engine_that_answers_differently_is_refused(install, model, self_chec
             lambda inputs: [output.roll(3, -1) for output in owner.seam.by_torch(inputs)]
         )
     )
-    options = EngineOptions(engine='openvino', cache=False, self_check=self_check)
-    owner = EngineHost(model, options)
+    owner = host_of(model, engine='openvino', self_check=self_check)
     if self_check:
         with pytest.raises(EngineError, match=r'openvino in fp32 answers differently: \d'):
             owner.test_step(run_of(model))
@@ -135,7 +170,7 @@ def test_an_engine_that_answers_differently_is_refused(install, model, self_chec
 @torch.no_grad()
 def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model):
     install(onnxruntime=lambda owner, options: Broken())
-    owner = EngineHost(model, EngineOptions(engine='onnxruntime', cache=False))
+    owner = host_of(model, engine='onnxruntime')
     with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
         owner.test_step(run_of(model))
 
@@ -143,7 +178,7 @@ def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model)
 def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
     install()
     with pytest.raises(EngineError, match=r"pip install 'mmpose-batch\[openvino\]'"):
-        EngineHost(model, EngineOptions(engine='openvino', cache=False))
+        host_of(model, engine='openvino')
 
 
 @torch.no_grad()
@@ -157,7 +192,7 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
 )
 def test_auto_passes_over_what_does_not_help(install, model, builders):
     install(**builders)
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner = host_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'torch'
 
@@ -165,22 +200,19 @@ def test_auto_passes_over_what_does_not_help(install, model, builders):
 @torch.no_grad()
 def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image(install, model):
     install(openvino=lambda owner, options: Broken())
-    options = EngineOptions(engine='openvino', cache=False, self_check=False)
+    owner = host_of(model, engine='openvino', self_check=False)
     with pytest.raises(EngineError, match='openvino cannot run this model'):
-        EngineHost(model, options).test_step(run_of(model))
+        owner.test_step(run_of(model))
 
 
 @torch.no_grad()
-def test_auto_forgets_what_failed_once(install, top_down, cache):
+def test_auto_forgets_what_failed_once(install, pristine, cache):
     """A full disk at one start must not rule an engine out at all others."""
     chosen = []
-    for build in (
-        lambda owner, options: Broken(),
-        lambda owner, options: Quick(owner.seam.by_torch),
-    ):
-        install(openvino=build)
-        model = top_down.stock().model
-        owner = EngineHost(model, EngineOptions(engine='auto'))
+    for build in (lambda owner, options: Broken(), builder()):
+        install(torch=builder(seconds=0.3), openvino=build)
+        model = copy.deepcopy(pristine)
+        owner = host_of(model, cache=True, engine='auto')
         owner.test_step(run_of(model))
         chosen.append(owner.report['engine'])
     assert chosen == ['torch', 'openvino']
@@ -189,7 +221,7 @@ def test_auto_forgets_what_failed_once(install, top_down, cache):
 @torch.no_grad()
 def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
     install(openvino=builder(seconds=0.5))
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner = host_of(model, engine='auto')
     owner.adopt('openvino', 'fp32')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'
@@ -208,7 +240,7 @@ def test_all_that_is_sampled_is_compared(install, model):
         return engine
 
     install(openvino=build)
-    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner = host_of(model, engine='openvino')
     owner.sampling = True
     for seed in (0, 1):
         owner.test_step(run_of(model, seed, inputs))
@@ -228,11 +260,14 @@ class Counted(Fake):
 
 
 def start(
-    top_down: TinyModel, counts: Sequence[int] = (5,), adopted: str | None = None, **options: Any
+    pristine: torch.nn.Module,
+    counts: Sequence[int] = (5,),
+    adopted: str | None = None,
+    **options: Any,
 ) -> EngineHost:
     """One that has sampled batches of so many persons and looked whether that is enough."""
-    model = top_down.stock().model
-    owner = EngineHost(model, EngineOptions(**options))
+    model = copy.deepcopy(pristine)
+    owner = host_of(model, cache=True, **options)
     if adopted is not None:
         owner.adopt(adopted, 'fp32')
     owner.sampling = True
@@ -250,19 +285,19 @@ def shifted(owner: EngineBuilder, options: EngineOptions) -> Callable:
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
 def test_an_engine_that_passed_before_needs_one_batch(
-    install, top_down, cache, monkeypatch, engine
+    install, pristine, cache, monkeypatch, engine
 ):
     monkeypatch.setattr(Counted, 'built', 0)
     install(
         torch=builder(seconds=0.3, parallel=1),
         openvino=lambda owner, options: Counted(owner.seam.by_torch),
     )
-    first = start(top_down, (5, 2), engine=engine)
+    first = start(pristine, (5, 2), engine=engine)
     assert not first.settled
     first.settle()
     assert first.settled
     monkeypatch.setattr(EngineHost, '_time_engines', None)
-    second = start(top_down, engine=engine)
+    second = start(pristine, engine=engine)
     assert second.settled and not second.wants_samples
     assert Counted.built == 2
     assert [owner.report.pop('self_check')['instances'] for owner in (first, second)] == [7, 5]
@@ -271,22 +306,22 @@ def test_an_engine_that_passed_before_needs_one_batch(
 
 
 @torch.no_grad()
-def test_a_known_engine_that_differs_in_a_batch_is_judged_by_all_samples(install, top_down, cache):
+def test_a_known_engine_that_differs_in_a_batch_is_judged_by_all_samples(install, pristine, cache):
     install(openvino=builder())
-    start(top_down, engine='openvino').settle()
+    start(pristine, engine='openvino').settle()
     install(openvino=shifted)
-    owner = start(top_down, engine='openvino')
+    owner = start(pristine, engine='openvino')
     assert not owner.settled and 'self_check' not in owner.report
     with pytest.raises(EngineError, match='answers differently'):
         owner.settle()
 
 
 @torch.no_grad()
-def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, top_down, cache):
-    install(torch=builder(seconds=0.3), openvino=lambda owner, _: Quick(owner.seam.by_torch))
-    start(top_down, engine='auto').settle()
+def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, pristine, cache):
+    install(torch=builder(seconds=0.3), openvino=builder())
+    start(pristine, engine='auto').settle()
     install(torch=builder(), openvino=lambda owner, options: Broken())
-    owner = start(top_down, engine='auto')
+    owner = start(pristine, engine='auto')
     assert not owner.settled
     assert owner._seam.engine == owner._seam.by_torch
     owner.settle()
@@ -294,12 +329,12 @@ def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, to
 
 
 @torch.no_grad()
-def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, top_down, cache):
+def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, pristine, cache):
     """One that failed at the first start is tried again, by the next one too that finds it well."""
     chosen = []
-    for build in (lambda owner, _: Broken(), *2 * [lambda owner, _: Quick(owner.seam.by_torch)]):
+    for build in (lambda owner, _: Broken(), builder(), builder()):
         install(torch=builder(seconds=0.3), openvino=build)
-        owner = start(top_down, engine='auto')
+        owner = start(pristine, engine='auto')
         chosen.append(owner.settled)
         owner.settle()
         chosen.append(owner.report['engine'])
@@ -311,18 +346,18 @@ def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, top_do
     'other',
     [{'precision': 'bf16'}, {'engine': 'auto'}, {'latency': True}, {'self_check': False}],
 )
-def test_only_an_engine_as_it_was_asked_for_before_is_known(install, top_down, cache, other):
+def test_only_an_engine_as_it_was_asked_for_before_is_known(install, pristine, cache, other):
     install(openvino=builder())
-    start(top_down, engine='openvino').settle()
-    assert start(top_down, engine='openvino').settled
-    assert not start(top_down, **{'engine': 'openvino', **other}).settled
+    start(pristine, engine='openvino').settle()
+    assert start(pristine, engine='openvino').settled
+    assert not start(pristine, **{'engine': 'openvino', **other}).settled
 
 
 @torch.no_grad()
-def test_what_is_fastest_is_asked_for_every_batch_size(install, top_down, cache):
+def test_what_is_fastest_is_asked_for_every_batch_size(install, pristine, cache):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(top_down, engine='auto').settle()
-    owner = EngineHost(top_down.stock().model, EngineOptions(engine='auto'))
+    start(pristine, engine='auto').settle()
+    owner = host_of(copy.deepcopy(pristine), cache=True, engine='auto')
     owner.batch_size = 64
     owner.sampling = True
     owner.test_step(run_of(owner._model, count=5))
@@ -331,16 +366,16 @@ def test_what_is_fastest_is_asked_for_every_batch_size(install, top_down, cache)
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
-def test_a_network_that_saw_nothing_yet_waits(install, top_down, cache, engine):
+def test_a_network_that_saw_nothing_yet_waits(install, pristine, cache, engine):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(top_down, engine=engine).settle()
-    assert start(top_down, (), engine=engine).confirm()
+    start(pristine, engine=engine).settle()
+    assert start(pristine, (), engine=engine).confirm()
 
 
 @torch.no_grad()
 def test_after_engines_that_failed_one_for_latency_may_be_asked_for(install, model):
     install(torch=builder(shift=9), openvino=lambda owner, options: Broken())
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner = host_of(model, engine='auto')
     owner.sampling = True
     owner.test_step(run_of(model))
     owner._seam.engine = Broken()
@@ -349,10 +384,10 @@ def test_after_engines_that_failed_one_for_latency_may_be_asked_for(install, mod
 
 
 @torch.no_grad()
-def test_int8_is_another_network_with_other_images(install, top_down, cache):
+def test_int8_is_another_network_with_other_images(install, pristine, cache):
     install(openvino=builder())
     for _ in range(2):
-        owner = start(top_down, engine='openvino', precision='int8')
+        owner = start(pristine, engine='openvino', precision='int8')
         assert not owner.settled
         owner.settle()
 
@@ -360,29 +395,29 @@ def test_int8_is_another_network_with_other_images(install, top_down, cache):
 @torch.no_grad()
 @pytest.mark.parametrize(('before', 'now'), [((2, 2), (5,)), ((5,), (1,))])
 def test_few_inputs_settle_nothing_for_later_or_by_themselves(
-    install, top_down, cache, before, now
+    install, pristine, cache, before, now
 ):
     install(torch=builder(seconds=0.3), openvino=builder())
     for engine in ('openvino', 'auto'):
-        start(top_down, before, engine=engine).settle()
-        owner = start(top_down, now, engine=engine)
+        start(pristine, before, engine=engine).settle()
+        owner = start(pristine, now, engine=engine)
         assert not owner.settled
         assert owner.confirm() == (before == (5,))  # more may do
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
-def test_a_run_that_goes_on_knows_what_the_run_before_knew(install, top_down, cache, engine):
+def test_a_run_that_goes_on_knows_what_the_run_before_knew(install, pristine, cache, engine):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(top_down, engine=engine).settle()
-    owner = start(top_down, adopted='openvino', engine=engine)
+    start(pristine, engine=engine).settle()
+    owner = start(pristine, adopted='openvino', engine=engine)
     assert owner.settled and owner.report['engine'] == 'openvino'
 
 
 @torch.no_grad()
-def test_batches_are_checked_as_many_at_a_time_as_they_run(install, top_down, cache):
+def test_batches_are_checked_as_many_at_a_time_as_they_run(install, pristine, cache):
     """Two that wait for each other, or for nothing at all."""
-    both = threading.Barrier(2, timeout=20)
+    both = threading.Barrier(2, timeout=PATIENCE)
 
     class Met(Fake):
         def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
@@ -390,7 +425,7 @@ def test_batches_are_checked_as_many_at_a_time_as_they_run(install, top_down, ca
             return super().__call__(inputs)
 
     install(openvino=lambda owner, options: Met(owner.seam.by_torch))
-    owner = start(top_down, (2, 2), engine='openvino')
+    owner = start(pristine, (2, 2), engine='openvino')
     owner.settle()
     assert owner.settled and owner.report['self_check']['instances'] == 4
 
@@ -404,7 +439,7 @@ def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, mo
             return super().__call__(inputs)
 
     install(openvino=lambda owner, options: Small(owner.seam.by_torch))
-    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner = host_of(model, engine='openvino')
     with pytest.raises(MemoryError):
         owner.test_step(run_of(model))
     assert len(owner.test_step(run_of(model, count=1))) == 1
@@ -421,8 +456,7 @@ def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, mo
 )
 def test_auto_asks_only_engines_that_do_the_precision(install, model, precision, candidates):
     install(openvino=builder())
-    options = EngineOptions(engine='auto', precision=precision, cache=False)
-    assert EngineHost(model, options)._candidates() == candidates
+    assert host_of(model, engine='auto', precision=precision)._candidates() == candidates
 
 
 @pytest.mark.parametrize(('there', 'on_cuda'), [({}, False), ({'openvino': builder()}, True)])
@@ -430,7 +464,7 @@ def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypat
     """On a CPU that has OpenVINO or ONNX Runtime it is not worth its half minute."""
     install(**there, **{'torch-compile': builder()})
     monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner = host_of(model, engine='auto')
     for compiler in ('/usr/bin/g++', None):
         monkeypatch.setattr(requirements, 'which', lambda name, compiler=compiler: compiler)
         assert ('torch-compile' in owner._candidates()) == bool(compiler)
@@ -452,45 +486,46 @@ def test_auto_lets_onnx_runtime_use_the_gpu_that_the_model_is_on(
     install(onnxruntime=builder())
     monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
     monkeypatch.setattr(runtime, 'get_available_providers', lambda: there)
-    owner = EngineHost(model, EngineOptions(engine=engine, cache=False))
+    owner = host_of(model, engine=engine)
     assert owner._builder._provider(owner.options) == f'{provider}ExecutionProvider'
 
 
 @torch.no_grad()
 def test_auto_takes_the_fastest(install, model, caplog):
-    install(openvino=lambda owner, options: Quick(owner.seam.by_torch))
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    install(torch=builder(seconds=0.3, parallel=1), openvino=builder())
+    owner = host_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
     assert owner.report['engine'] == 'openvino'
-    assert set(owner.report['seconds_of_a_batch']) == {'torch', 'openvino'}
+    assert owner.report['seconds_of_a_batch'] == pytest.approx({'torch': 0.3, 'openvino': 0})
 
 
 @torch.no_grad()
 def test_auto_times_an_engine_with_as_many_batches_as_in_a_run(install, model):
     """Each of two calls at a time takes longer than PyTorch's one; both together do not."""
     install(torch=builder(seconds=0.6, parallel=1), openvino=builder(seconds=0.7))
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner = host_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'
-    assert 'the fastest here (seconds of a batch: torch 0.' in owner.outcome
+    times = 'the fastest here (seconds of a batch: torch 0.600, openvino 0.350)'
+    assert times in owner.outcome
 
 
 @torch.no_grad()
 def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
     install(openvino=builder())
-    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner = host_of(model, engine='openvino')
     owner.test_step(run_of(model))
-    inside, most, lock = 0, 0, threading.Lock()
+    admits_more = []
+
+    def look() -> None:
+        admits_more.append(owner._turns.acquire(blocking=False))
+
+    # Two must be inside at once to go on, and then no third may come.
+    both = threading.Barrier(2, action=look, timeout=PATIENCE)
 
     def run() -> list:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        time.sleep(0.02)
-        with lock:
-            inside -= 1
+        both.wait()
         return []
 
     threads = [threading.Thread(target=owner.test_step, args=(run,)) for _ in range(6)]
@@ -498,7 +533,8 @@ def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == owner.parallel == 2
+    assert admits_more == [False] * 3
+    assert owner.parallel == 2
 
 
 @torch.no_grad()
@@ -510,8 +546,7 @@ def test_what_is_sampled_builds_and_checks_the_engine(install, model):
         return Fake(owner.seam.by_torch)
 
     install(openvino=build)
-    options = EngineOptions(engine='openvino', precision='int8', cache=False)
-    owner = EngineHost(model, options)
+    owner = host_of(model, engine='openvino', precision='int8')
     owner.sampling = True
     for _ in range(3):
         owner.test_step(run_of(model))
@@ -527,7 +562,7 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
     install(openvino=builder())
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(EngineError, match=r"needs nncf.*pip install 'mmpose-batch\[int8\]'"):
-        EngineHost(model, EngineOptions(engine='openvino', precision='int8', cache=False))
+        host_of(model, engine='openvino', precision='int8')
 
 
 @torch.no_grad()
@@ -535,10 +570,10 @@ def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, mod
 
     def slow(owner: EngineBuilder, options: EngineOptions) -> Callable:
         engine = exact_in_fp32(owner, options)
-        return lambda inputs: time.sleep(0.3) or engine(inputs)
+        return lambda inputs: CLOCK.spend(0.3, parallel=1) or engine(inputs)
 
     install(openvino=exact_in_fp32, torch=slow)
-    owner = EngineHost(model, EngineOptions(engine='auto', precision='bf16', cache=False))
+    owner = host_of(model, engine='auto', precision='bf16')
     owner.note_memory(4)
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('openvino', 'fp32')
@@ -557,8 +592,7 @@ def exact_in_fp32(owner: EngineBuilder, options: EngineOptions) -> Callable:
 @pytest.mark.parametrize('engine', ['torch', 'openvino'])
 def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog, engine):
     install(openvino=exact_in_fp32, torch=exact_in_fp32)
-    options = EngineOptions(engine=engine, precision='bf16', cache=False, precision_is_free=True)
-    owner = EngineHost(model, options)
+    owner = host_of(model, engine=engine, precision='bf16', precision_is_free=True)
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == (engine, 'fp32')
     assert owner.report['self_check']['px'] == 0
@@ -574,11 +608,9 @@ def test_what_cannot_run_is_no_matter_of_precision(install, model):
         return Broken()
 
     install(openvino=build)
-    options = EngineOptions(
-        engine='openvino', precision='bf16', cache=False, precision_is_free=True
-    )
+    owner = host_of(model, engine='openvino', precision='bf16', precision_is_free=True)
     with pytest.raises(EngineError, match='cannot run this model'):
-        EngineHost(model, options).test_step(run_of(model))
+        owner.test_step(run_of(model))
     assert built == ['bf16']
 
 
@@ -591,7 +623,7 @@ def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
         return exact_in_fp32(owner, options)
 
     install(openvino=build, torch=exact_in_fp32)
-    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
+    owner = host_of(model, engine='auto', precision='int8')
     owner.test_step(run_of(model))
     assert owner.report['precision'] == 'fp32'
     assert not {'calibration', 'calibrated_with'} & owner.report.keys()
@@ -601,8 +633,7 @@ def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
 @pytest.mark.parametrize(('engine', 'free'), [('auto', False), ('openvino', True)])
 def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, engine, free):
     install(openvino=exact_in_fp32)
-    options = EngineOptions(engine=engine, precision='bf16', cache=False, precision_is_free=free)
-    owner = EngineHost(model, options)
+    owner = host_of(model, engine=engine, precision='bf16', precision_is_free=free)
     owner.adopt('openvino', 'fp32')
     assert owner.options.precision == 'fp32'
     owner.test_step(run_of(model))
@@ -612,7 +643,7 @@ def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, eng
 @torch.no_grad()
 def test_a_named_precision_is_never_another(install, model):
     install(openvino=exact_in_fp32)
-    owner = EngineHost(model, EngineOptions(engine='openvino', precision='bf16', cache=False))
+    owner = host_of(model, engine='openvino', precision='bf16')
     owner.adopt('openvino', 'fp32')
     with pytest.raises(EngineError, match='in bf16 answers differently'):
         owner.test_step(run_of(model))
@@ -633,7 +664,7 @@ def test_the_fastest_is_built_once(install, model, built):
 
     slow, fast = built
     install(**{slow: build(slow, 0.3), fast: build(fast, 0.0)})
-    owner = EngineHost(model, EngineOptions(engine='auto', cache=False))
+    owner = host_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == fast
     assert sorted(log) == sorted(built)
@@ -643,7 +674,7 @@ def test_the_fastest_is_built_once(install, model, built):
 @torch.no_grad()
 def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, caplog):
     install()
-    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8', cache=False))
+    owner = host_of(model, engine='auto', precision='int8')
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')
     assert 'none does int8 here; in fp32, then' in caplog.text
@@ -658,8 +689,7 @@ def test_eager_pytorch_is_compared_where_it_is_not_the_reference(
     install, model, precision, self_check, compared
 ):
     install(torch=builder())
-    options = EngineOptions(precision=precision, cache=False, self_check=self_check)
-    owner = EngineHost(model, options)
+    owner = host_of(model, precision=precision, self_check=self_check)
     assert owner.wants_samples == compared
     owner.test_step(run_of(model))
     assert ('self_check' in owner.report) == compared
@@ -672,13 +702,13 @@ def test_eager_pytorch_that_answers_differently_is_refused(install, model):
             lambda inputs: [output.roll(30, -1) for output in owner.seam.by_torch(inputs)]
         )
     )
-    owner = EngineHost(model, EngineOptions(precision='bf16', cache=False))
+    owner = host_of(model, precision='bf16')
     with pytest.raises(EngineError, match='torch in bf16 answers differently'):
         owner.test_step(run_of(model))
 
 
 @torch.no_grad()
-def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, top_down):
+def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, model, pristine):
     built = []
 
     def build(owner: EngineBuilder, options: EngineOptions) -> Fake:
@@ -686,15 +716,14 @@ def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, top_d
         return Fake(owner.seam.by_torch, parallel=options.parallel)
 
     install(openvino=build)
-    options = EngineOptions(engine='openvino', cache=False)
-    owner = EngineHost(top_down.stock().model, options)
+    owner = host_of(model, engine='openvino')
     for _ in range(2):
         owner.prefer_latency()
     assert built == [(2, False), (1, True)]
     assert owner.parallel == 1
-    model = top_down.stock().model
-    other = EngineHost(model, options)
-    other.test_step(run_of(model))
+    another = copy.deepcopy(pristine)
+    other = host_of(another, engine='openvino')
+    other.test_step(run_of(another))
     other.prefer_latency()
     assert (other.parallel, other.at_a_time) == (2, 2)
 
@@ -705,7 +734,7 @@ def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, top_d
 )
 def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, error):
     install(openvino=builder())
-    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner = host_of(model, engine='openvino')
     ran = []
 
     def run() -> None:
@@ -729,7 +758,7 @@ def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, er
 def test_what_is_not_settled_is_not_warmed_up(install, model):
     """Full batches of one input would be what it is checked with."""
     install(openvino=builder())
-    owner = EngineHost(model, EngineOptions(engine='openvino', cache=False))
+    owner = host_of(model, engine='openvino')
     owner._seam.engine.warm_up = lambda run: run()
     owner.warm_up(lambda: pytest.fail('it ran'))
 
@@ -737,6 +766,6 @@ def test_what_is_not_settled_is_not_warmed_up(install, model):
 def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):
     monkeypatch.setattr(host, 'has_seam', lambda model: False)
     with pytest.raises(EngineError, match='only torch runs it'):
-        EngineHost(model, EngineOptions(engine='openvino'))
-    owner = EngineHost(model, EngineOptions(engine='auto', precision='int8'))
+        host_of(model, engine='openvino')
+    owner = host_of(model, engine='auto', precision='int8')
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')

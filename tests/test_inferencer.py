@@ -6,9 +6,9 @@ import inspect
 import itertools
 import json
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,12 @@ def ours(one_stage: TinyModel, top_down: TinyModel) -> dict[str, BatchPose2DInfe
         'one_stage': one_stage.ours(batch_size=3),
         'top_down': top_down.ours(batch_size=4, det_batch_size=2),
     }
+
+
+@pytest.fixture(scope='module')
+def plain(ours: dict[str, BatchPose2DInferencer]) -> dict[str, list[dict]]:
+    """What each kind finds in the pictures."""
+    return {kind: list(inferencer(PICTURES)) for kind, inferencer in ours.items()}
 
 
 @pytest.fixture(scope='module')
@@ -185,8 +191,8 @@ def assert_close_instances(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_cases_are_worth_something(ours, kind):
-    results = list(ours[kind](PICTURES))
+def test_the_cases_are_worth_something(plain, kind):
+    results = plain[kind]
     assert len(set(persons_of(results))) > 3
     points = [p['keypoints'][0] for r in results for p in r['predictions'][0]]
     assert len({tuple(point) for point in points}) == len(points)
@@ -228,12 +234,11 @@ INPUTS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('inputs', INPUTS.values(), ids=INPUTS)
-def test_every_kind_of_input_gives_the_same(ours, folder, kind, inputs):
-    expected = list(ours[kind](PICTURES))
+def test_every_kind_of_input_gives_the_same(ours, plain, folder, kind, inputs):
     found = list(ours[kind](inputs(folder)))
     # The files are in the order of the pictures.
     assert len(found) > 0
-    assert_close(found, expected[: len(found)])
+    assert_close(found, plain[kind][: len(found)])
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -369,7 +374,7 @@ def as_plain(results: Sequence[dict]) -> list[tuple[Any, list[bytes]]]:
     return [(r['predictions'], [d.tobytes() for d in r['visualization']]) for r in results]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS, scope='module')
 def two_calls(request: pytest.FixtureRequest, ours: dict) -> tuple[list[Callable], list[list]]:
     """Two calls that differ in all they may, and what each gives alone."""
     kind = request.param
@@ -405,43 +410,30 @@ def test_two_threads_may_use_one_object(two_calls):
     assert found == {number: [expected[number]] * 2 for number in (0, 1)}
 
 
-def test_what_calls_share_is_used_by_one_thread_at_a_time(top_down, monkeypatch):
-    inferencer = top_down.ours()
-    overlaps: list[str] = []
+def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
+    inferencer = ours['top_down']
+    is_free: dict[str, list[bool]] = {}
 
-    def alone(owner: Any, name: str) -> None:
+    def alone(owner: Any, name: str, lock: Any) -> None:
         function = getattr(owner, name)
-        busy = threading.Lock()
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            if not busy.acquire(blocking=False):
-                overlaps.append(name)
-                return function(*args, **kwargs)
-            try:
-                time.sleep(0.01)  # long enough for the other thread to come by
-                return function(*args, **kwargs)
-            finally:
-                busy.release()
+            with ThreadPoolExecutor(1) as another_thread:
+                free = another_thread.submit(lock.acquire, blocking=False).result()
+            is_free.setdefault(name, []).append(free)
+            return function(*args, **kwargs)
 
         monkeypatch.setattr(owner, name, guarded)
 
-    alone(type(inferencer.model), 'test_step')
-    alone(inferencer.visualizer, 'add_datasample')
-    calls = [
-        threading.Thread(target=lambda: list(inferencer(PICTURES, return_vis=True, batch_size=1)))
-        for _ in range(2)
-    ]
-    for call in calls:
-        call.start()
-    for call in calls:
-        call.join()
-    assert overlaps == []
+    alone(type(inferencer.model), 'test_step', inferencer.host._turns)
+    alone(inferencer.visualizer, 'add_datasample', inferencer._lock)
+    list(inferencer(PICTURES[:4], return_vis=True, batch_size=2))
+    assert is_free == {'test_step': [False] * 4, 'add_datasample': [False] * 4}
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_call_that_is_left_early_leaves_the_settings_alone(ours, kind):
-    inferencer = ours[kind]
-    expected = list(inferencer(PICTURES))
+def test_a_call_that_is_left_early_leaves_the_settings_alone(ours, plain, kind):
+    inferencer, expected = ours[kind], plain[kind]
     settings = copy.deepcopy(dict(inferencer.model.test_cfg))
     abandoned = inferencer(PICTURES, bbox_thr=0.99, draw_heatmap=True, return_vis=True)
     next(abandoned)
@@ -470,11 +462,16 @@ class NoDetector(OurDetector):
         pytest.fail('asked although the boxes are given')
 
 
+@pytest.fixture
+def undetecting(ours, monkeypatch) -> BatchPose2DInferencer:
+    """One whose detector must not be asked."""
+    monkeypatch.setattr(ours['top_down'], 'detector', NoDetector())
+    return ours['top_down']
+
+
 @pytest.mark.parametrize('form', [list, tuple, lambda boxes: [b.tolist() for b in boxes], iter])
-def test_given_boxes_are_used(top_down, form):
-    inferencer = top_down.ours()
-    inferencer.detector = NoDetector()
-    results = list(inferencer(PICTURES[:3], bboxes=form(BOXES)))
+def test_given_boxes_are_used(undetecting, form):
+    results = list(undetecting(PICTURES[:3], bboxes=form(BOXES)))
     found = [[p['bbox'][0] for p in result['predictions'][0]] for result in results]
     scores = [[p['bbox_score'] for p in result['predictions'][0]] for result in results]
     for boxes, expected in zip(found, BOXES, strict=True):
@@ -482,13 +479,13 @@ def test_given_boxes_are_used(top_down, form):
     assert scores == [[1, 1], [], [0.5]]
 
 
-def test_given_boxes_make_what_the_same_detected_ones_make(top_down, ours):
-    inferencer = top_down.ours()
+def test_given_boxes_make_what_the_same_detected_ones_make(ours, monkeypatch):
+    inferencer = ours['top_down']
     image = PICTURES[2]
-    (detected,) = ours['top_down'](image, return_datasamples=True)
+    (detected,) = inferencer(image, return_datasamples=True)
     instances = detected['predictions'][0].pred_instances
     boxes = np.column_stack((instances.bboxes, instances.bbox_scores))
-    inferencer.detector = NoDetector()
+    monkeypatch.setattr(inferencer, 'detector', NoDetector())
     (given,) = inferencer(image, bboxes=[boxes], return_datasamples=True)
     assert len(boxes) == 5
     assert_close_instances(given['predictions'][0], detected['predictions'][0])
@@ -499,10 +496,8 @@ def test_stocks_empty_default_of_boxes_means_none_are_given(ours):
     assert persons_of([result]) == [1]
 
 
-def test_the_boxes_of_one_image_may_come_as_they_are(top_down):
-    inferencer = top_down.ours()
-    inferencer.detector = NoDetector()
-    (result,) = inferencer(PICTURES[0], bboxes=BOXES[0])
+def test_the_boxes_of_one_image_may_come_as_they_are(undetecting):
+    (result,) = undetecting(PICTURES[0], bboxes=BOXES[0])
     assert persons_of([result]) == [2]
 
 
@@ -583,12 +578,13 @@ def batches_of(inferencer: BatchPose2DInferencer, monkeypatch: pytest.MonkeyPatc
     return sizes
 
 
-def test_persons_of_many_images_fill_one_batch(top_down, monkeypatch):
-    inferencer = top_down.ours(batch_size=16, det_batch_size=2)
+def test_persons_of_many_images_fill_one_batch(ours, monkeypatch):
+    inferencer = ours['top_down']
+    monkeypatch.setattr(inferencer, 'detector', OurDetector())
     counts = [0, 40, 1, 0, 3, 0, 2]
     images = [picture(120, 90, seed, count) for seed, count in enumerate(counts)]
     sizes = batches_of(inferencer, monkeypatch)
-    results = list(inferencer(images))
+    results = list(inferencer(images, batch_size=16))
     assert persons_of(results) == counts
     assert sizes == [16, 16, 14]
     assert inferencer.detector.batches == [2, 2, 2, 1]
@@ -656,10 +652,9 @@ def test_nobody_is_the_whole_image_if_asked_for_as_in_stock(top_down, stock):
     assert 0 not in persons_of(found)
 
 
-def test_without_a_detector_every_image_is_one_person(top_down):
-    inferencer = top_down.ours()
-    inferencer.detector = None
-    results = list(inferencer(PICTURES))
+def test_without_a_detector_every_image_is_one_person(ours, monkeypatch):
+    monkeypatch.setattr(ours['top_down'], 'detector', None)
+    results = list(ours['top_down'](PICTURES))
     assert persons_of(results) == [1] * len(PICTURES)
     boxes = [result['predictions'][0][0]['bbox'][0] for result in results]
     np.testing.assert_allclose(boxes, [[0, 0, *size] for size in SIZES], atol=0.01)
@@ -860,15 +855,14 @@ def test_a_bad_file_ends_the_call_if_asked_to(one_stage, with_bad_ones):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, monkeypatch, kind):
-    inferencer = ours[kind]
+def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, plain, monkeypatch, kind):
+    inferencer, expected = ours[kind], plain[kind]
     bad = '000002.jpg'
 
     def fail_on_one(data: dict) -> None:
         if any(sample.img_path == bad for sample in data['data_samples']):
             raise RuntimeError('out of memory\nhint: buy more')
 
-    expected = list(inferencer(PICTURES))
     wrap_test_step(inferencer, monkeypatch, fail_on_one)
     found = list(inferencer(PICTURES))
     assert found[2] == {
@@ -881,8 +875,8 @@ def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, monkeypat
         assert_close(found[position]['predictions'], expected[position]['predictions'])
 
 
-def test_a_detector_that_fails_on_one_image_fails_that_image_only(top_down, monkeypatch):
-    inferencer = top_down.ours(det_batch_size=4)
+def test_a_detector_that_fails_on_one_image_fails_that_image_only(ours, monkeypatch):
+    inferencer = ours['top_down']
     detect = inferencer.detector.detect
 
     def fail_on_five(prepared: list[dict], *thresholds: float) -> Any:
@@ -961,7 +955,13 @@ def test_the_default_batch_fits_the_inputs(one_stage, top_down, kind, size, expe
     cfg = copy.deepcopy(model.cfg)
     resize_input(cfg, size)
     assert TinyModel(cfg, model.weights).ours().options.batch_size == expected
-    assert TinyModel(cfg, model.weights).ours(batch_size=5).options.batch_size == 5
+
+
+def test_a_batch_size_that_is_asked_for_is_taken(ours):
+    assert {kind: ours[kind].options.batch_size for kind in KINDS} == {
+        'one_stage': 3,
+        'top_down': 4,
+    }
 
 
 def test_progress_is_shown_if_asked_for(one_stage, capsys):

@@ -1,14 +1,12 @@
 """Threads that read ahead: in order, bounded, gone afterwards; and what a file must be.
 
 Whether things happen at the same time is decided by events and barriers, never by a
-clock: `PATIENCE` only ends a test that would hang, `MOMENT` only waits for what must
-not happen.
+clock: `PATIENCE` only ends a test that would hang.
 """
 
-import random
 import threading
-import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import cv2
@@ -24,8 +22,7 @@ from mmpose_batch.sources import Frame
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')
 
-PATIENCE = 30.0
-MOMENT = 0.2
+PATIENCE = 120.0
 CUT_OFF = cv2.imencode('.jpg', picture(64, 64))[1].tobytes()[:-20]
 
 
@@ -48,14 +45,22 @@ class Counted:
 @pytest.mark.parametrize('num_workers', [0, 1, 2, 7])
 @pytest.mark.parametrize('ahead', [0, 1, 5, 100])
 def test_results_come_in_the_order_of_the_items(num_workers, ahead):
-    delays = random.Random(0)
-
-    def square(number: int) -> int:
-        time.sleep(delays.random() / 500)
-        return number * number
-
     with WorkerPool(num_workers) as pool:
-        assert list(pool.map(square, iter(range(40)), ahead)) == [n * n for n in range(40)]
+        assert list(pool.map(lambda n: n * n, range(40), ahead)) == [n * n for n in range(40)]
+
+
+@pytest.mark.parametrize('ahead', [1, 5])
+def test_what_is_finished_first_comes_in_its_place(ahead):
+    done = [threading.Event() for _ in range(40)]
+
+    def overtaken(number: int) -> int:
+        if number % 2 == 0:
+            assert done[number + 1].wait(PATIENCE)
+        done[number].set()
+        return number
+
+    with WorkerPool(2) as pool:
+        assert list(pool.map(overtaken, range(40), ahead)) == list(range(40))
 
 
 @pytest.mark.parametrize(
@@ -100,12 +105,13 @@ def test_workers_run_at_the_same_time():
 
 def test_workers_go_on_while_the_consumer_is_busy():
     began = [threading.Event() for _ in range(4)]
+    items = Counted(4)
     with WorkerPool(1) as pool:
-        results = pool.map(lambda number: began[number].set(), range(4), 2)
+        results = pool.map(lambda number: began[number].set(), items, 2)
         next(results)
         assert began[1].wait(PATIENCE)
         assert began[2].wait(PATIENCE)
-        assert not began[3].wait(MOMENT)  # not asked for and not ahead
+        assert items.taken == 3  # the last is not asked for and not ahead
 
 
 def test_without_workers_everything_runs_in_the_callers_thread_when_asked_for():
@@ -126,9 +132,20 @@ def test_one_pool_serves_two_stages_that_feed_each_other():
 
 
 @pytest.mark.parametrize('error', [None, RuntimeError, KeyboardInterrupt, GeneratorExit])
-def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error):
+def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error, monkeypatch):
     release = threading.Event()
     begun = []
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def release_at_shutdown(
+        executor: ThreadPoolExecutor, wait: bool = True, cancel_futures: bool = False
+    ) -> None:
+        shutdown(executor, wait=False, cancel_futures=cancel_futures)
+        release.set()
+        shutdown(executor, wait=wait)
+
+    # Two are at work then and six in the queue: the two must end, the six not begin.
+    monkeypatch.setattr(ThreadPoolExecutor, 'shutdown', release_at_shutdown)
 
     def work(number: int) -> int:
         begun.append(number)
@@ -139,8 +156,6 @@ def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error):
     def consume() -> None:
         with WorkerPool(2) as pool:
             for _ in pool.map(work, range(100), 8):
-                # Two are at work and six in the queue: the two must end, the six not begin.
-                threading.Timer(MOMENT, release.set).start()
                 if error is not None:
                     raise error
                 return
@@ -162,23 +177,25 @@ def test_read_ahead_keeps_the_order():
 
 
 def test_read_ahead_is_bounded():
-    one_too_many = threading.Event()
-    ahead = 3
-    # One in hand, `ahead` in the queue, and one that the reader holds.
-    most = 1 + ahead + 1
+    ahead, rounds, asked = 3, 200, 0
+    read = [threading.Event() for _ in range(rounds + ahead + 1)]
+    too_many = []
 
     def source() -> Iterator[int]:
-        for number in count():
-            if number == most:
-                one_too_many.set()
+        for number, event in enumerate(read):
+            # Beside what was asked for, `ahead` in the queue, and one that the reader holds.
+            if number + 1 > asked + ahead + 1:
+                too_many.append(number)
+            event.set()
             yield number
 
     items = read_ahead(source(), ahead)
-    assert next(items) == 0
-    assert not one_too_many.wait(MOMENT)
-    assert next(items) == 1
-    assert one_too_many.wait(PATIENCE)
+    for number in range(rounds):
+        asked += 1
+        assert next(items) == number
+        assert read[asked + ahead].wait(PATIENCE)
     items.close()
+    assert too_many == []
 
 
 def test_read_ahead_reads_while_the_consumer_is_busy():
@@ -227,7 +244,7 @@ def test_closing_ends_the_thread_and_closes_the_source(ahead):
     assert closed.is_set()
 
 
-def test_closing_waits_for_a_source_that_is_slow_for_the_moment():
+def test_closing_waits_for_a_source_that_is_slow_for_the_moment(monkeypatch):
     in_source, go_on = threading.Event(), threading.Event()
 
     def source() -> Iterator[int]:
@@ -239,8 +256,10 @@ def test_closing_waits_for_a_source_that_is_slow_for_the_moment():
     items = read_ahead(source(), 1)
     next(items)
     assert in_source.wait(PATIENCE)
-    threading.Timer(MOMENT, go_on.set).start()
+    join = threading.Thread.join
+    monkeypatch.setattr(threading.Thread, 'join', lambda thread: go_on.set() or join(thread))
     items.close()
+    assert go_on.is_set()
     assert our_threads() == []
 
 

@@ -8,11 +8,14 @@ import re
 import shutil
 import signal
 import subprocess
-import time
+import threading
+import unittest.mock
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import factories
 import pytest
 import torch
 from factories import (
@@ -28,6 +31,7 @@ from factories import (
 from PIL import Image
 from tiny import picture
 
+import mmpose_batch
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.run import Run, RunOptions
 from mmpose_batch.writers.jsonl import JsonLinesWriter
@@ -56,6 +60,51 @@ def small_blocks() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope='module')
+def shared_inferencers() -> Iterator[None]:
+    """The tool builds one inferencer for the same arguments: no run leaves a trace in it."""
+    build, built = mmpose_batch.build_inferencer, {}
+
+    def build_once(*arguments: Any, **settings: Any) -> BatchPose2DInferencer:
+        key = repr((arguments, sorted(settings.items())))
+        if key not in built:
+            built[key] = build(*arguments, **settings)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmpose_batch, 'build_inferencer', build_once)
+        yield
+
+
+def wait_for_a_signal(*_: Any, **__: Any) -> None:
+    print('the tool waits for a signal', flush=True)
+    threading.Event().wait()
+
+
+def main_that_waits(place: str, most: int, *arguments: Any) -> None:
+    """The tool in a process of its own, which waits for a signal before it is finished.
+
+    Args:
+        place: A function in place of which it waits; '' for none.
+        most: Records after which it waits.
+        arguments: Those of the tool's process.
+    """
+    append = JsonLinesWriter.append
+
+    def append_or_wait(writer: JsonLinesWriter, record: dict[str, Any]) -> None:
+        if writer.path.endswith('predictions.jsonl') and count_lines(Path(writer.path)) >= most:
+            wait_for_a_signal()
+        append(writer, record)
+
+    JsonLinesWriter.append = append_or_wait
+    if place:
+        unittest.mock.patch(place, wait_for_a_signal).start()
+    main_of_process(*arguments)
+
+
+main_of_process = factories._main_of_process
+
+
 class Tool:
     """The tool's command over a folder of photos, to be broken off and to be run to its end."""
 
@@ -66,18 +115,23 @@ class Tool:
         self.log = folder / 'log'
         self.arguments = [photos, '--out-dir', self.out_dir, *arguments]
 
-    def start(self, *more: str, block: int = BLOCK) -> ToolProcess:
-        return ToolProcess([*self.arguments, *more], self.log, block)
+    def start(
+        self, *more: str, block: int = BLOCK, place: str = '', most: int = COUNT - 1
+    ) -> ToolProcess:
+        """Start a process, which never ends by itself."""
+        main = partial(main_that_waits, place, most)
+        with unittest.mock.patch('factories._main_of_process', main):
+            return ToolProcess([*self.arguments, *more], self.log, block)
 
     def finish(self, *more: str) -> Outcome:
         return run_tool(*self.arguments, *more)
 
-    def break_off(self, lines: int, number: signal.Signals, block: int = BLOCK) -> Outcome:
+    def break_off(self, lines: int, number: signal.Signals, **options: int) -> Outcome:
         """Start, and send a signal as soon as that many lines are written."""
-        process = self.start(block=block)
+        process = self.start(**options)
         process.wait_for_lines(self.records, lines)
         process.send(number)
-        return process.wait(20)
+        return process.wait()
 
 
 def count_lines(path: Path) -> int:
@@ -144,16 +198,13 @@ def test_a_killed_run_resumes_to_the_same_files(tool, kind, unbroken, lines):
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unbroken):
     rng = random.Random(kind)
-    statuses = []
-    while 3 not in statuses and len(statuses) < 8:
+    for _ in range(5):
         process = tool.start('--resume')
         process.wait_for_lines(tool.log, 1)
-        # From the building of the model to the last line: anything may be under way.
-        time.sleep(rng.uniform(0.2, 1.0))
+        # From the building of the model, where there are as many lines already, to the last line.
+        process.wait_for_lines(tool.records, rng.randrange(COUNT))
         process.send(signal.SIGKILL)
-        statuses.append(process.wait().status)
-    assert set(statuses) <= {3, -signal.SIGKILL}
-    assert statuses[0] == -signal.SIGKILL
+        assert process.wait().status == -signal.SIGKILL
     assert tool.finish('--resume').status == 3
     assert files_below(tool.out_dir) == files_below(unbroken[kind])
 
@@ -203,7 +254,7 @@ INTERRUPTS = [
 @pytest.mark.parametrize('kind', ['top_down'])
 @pytest.mark.parametrize(('number', 'status', 'message'), INTERRUPTS)
 def test_an_interrupted_run_ends_at_once_and_resumes(tool, kind, unbroken, number, status, message):
-    outcome = tool.break_off(10, number)  # which gives it 20 s
+    outcome = tool.break_off(10, number, most=20)
     assert outcome.status == status
     assert 'Traceback' not in outcome.err
     assert message in outcome.err
@@ -213,14 +264,19 @@ def test_an_interrupted_run_ends_at_once_and_resumes(tool, kind, unbroken, numbe
     assert files_below(tool.out_dir) == files_below(unbroken[kind])
 
 
+PLACES = [
+    pytest.param('mmpose_batch.building.load_config', id='config'),
+    pytest.param('mmpose_batch.models.MODELS.build', id='network', marks=slow),
+]
+
+
 @pytest.mark.parametrize('kind', ['top_down'])
-@pytest.mark.parametrize('seconds', [0.0, pytest.param(0.2, marks=slow)])
-def test_an_interrupt_while_the_model_is_built_is_one_line(tool, seconds):
-    process = tool.start()
-    process.wait_for_lines(tool.log, 1)
-    time.sleep(seconds)
+@pytest.mark.parametrize('place', PLACES)
+def test_an_interrupt_while_the_model_is_built_is_one_line(tool, place):
+    process = tool.start(place=place)
+    process.wait_for_lines(tool.log, 2)
     process.send(signal.SIGINT)
-    outcome = process.wait(20)
+    outcome = process.wait()
     assert outcome.status == 130
     assert re.search(r'^batch_infer: interrupted', outcome.err, re.MULTILINE)
     assert 'Traceback' not in outcome.err
@@ -576,7 +632,7 @@ def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path,
     )
     monkeypatch.setattr('mmpose_batch.run.CHECKPOINT_EVERY', 2)
     assert whole.finish().status == 0
-    assert killed.break_off(2, signal.SIGKILL, block=2).status == -signal.SIGKILL
+    assert killed.break_off(2, signal.SIGKILL, block=2, most=3).status == -signal.SIGKILL
     assert count_lines(killed.records) < 4
     assert killed.finish('--resume').status == 0
     assert killed.records.read_bytes() == whole.records.read_bytes()

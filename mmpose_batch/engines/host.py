@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..batching import DEVICE_LOST, FATAL, one_line
 from ..loading import WorkerPool
 from ..runtime import PRECISIONS_OF, is_out_of_memory
-from ..tuning import shortest
+from ..tuning import Clock, shortest
 from . import AnswersDiffer, EngineError
 from .builder import EngineBuilder
 from .cache import EngineCache, entry_key, network_key, open_cache
@@ -53,6 +54,7 @@ class EngineHost:
     Args:
         model: In eval mode; changed in place.
         options: What is asked for.
+        clock: What engines are timed with.
 
     Attributes:
         parallel: Test steps that may be asked for at a time.
@@ -68,7 +70,9 @@ class EngineHost:
         ValueError: It lacks the device, or the device the precision.
     """
 
-    def __init__(self, model: nn.Module, options: EngineOptions) -> None:
+    def __init__(
+        self, model: nn.Module, options: EngineOptions, clock: Clock = time.perf_counter
+    ) -> None:
         self.options = options
         self.sampling = False
         self.batch_size: int | str | None = None
@@ -77,6 +81,7 @@ class EngineHost:
         self.at_a_time = 1
         self.report: dict[str, Any] = {'engine': options.engine, 'precision': options.precision}
         self._model = model
+        self._clock = clock
         self._settled = threading.Event()
         self._lock = threading.Lock()
         self._samples: list[Sample] = []
@@ -400,7 +405,7 @@ class EngineHost:
             if self._try_engine(name):
                 try:
                     at_a_time = getattr(self._seam.engine, 'parallel', 1)
-                    seconds[name] = shortest(largest.run, at_a_time)
+                    seconds[name] = shortest(largest.run, at_a_time, clock=self._clock)
                     if seconds[name] == min(seconds.values()):
                         self._fastest = name, self._seam.engine  # torch-compile takes long
                     continue

@@ -43,7 +43,7 @@ def test_two_threads_may_be_the_first_at_once():
         for _ in range(PROCESSES)
     ]
     try:
-        answers = [process.communicate(timeout=120)[0] for process in processes]
+        answers = [process.communicate(timeout=600)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
