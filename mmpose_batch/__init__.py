@@ -1,19 +1,25 @@
 """Batched, exact and safe pose inference for MMPose.
 
-Importing this package registers :class:`BatchPose2DInferencer` with MMPose.
+Importing this package registers :class:`BatchPose2DInferencer` with MMPose, right after MMPose's
+own inferencers, whichever is imported first. PyTorch and MMPose are imported when a name below
+needs them.
 """
 
-from .compat import provide_torchvision
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-provide_torchvision()
+from wrapt import register_post_import_hook
 
-from .building import build_inferencer  # noqa: E402
-from .checkpoint import CheckpointError  # noqa: E402
-from .engines import EngineError  # noqa: E402
-from .inferencer import BatchPose2DInferencer  # noqa: E402
-from .results import ImageResult, InputError  # noqa: E402
-from .sources import SourceError  # noqa: E402
-from .version import __version__  # noqa: E402
+from .version import __version__
+
+if TYPE_CHECKING:
+    from .building import build_inferencer
+    from .checkpoint import CheckpointError
+    from .engines import EngineError
+    from .inferencer import BatchPose2DInferencer
+    from .results import ImageResult, InputError
+    from .sources import SourceError
 
 __all__ = [
     'BatchPose2DInferencer',
@@ -25,3 +31,41 @@ __all__ = [
     '__version__',
     'build_inferencer',
 ]
+
+_MODULES = {
+    'BatchPose2DInferencer': 'inferencer',
+    'CheckpointError': 'checkpoint',
+    'EngineError': 'engines',
+    'ImageResult': 'results',
+    'InputError': 'results',
+    'SourceError': 'sources',
+    'build_inferencer': 'building',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    value = getattr(import_module(f'.{_MODULES[name]}', __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _provide_torchvision(mmpose: ModuleType) -> None:
+    from .compat import provide_torchvision
+
+    provide_torchvision()
+
+
+def _register(inferencers: ModuleType) -> None:
+    import_module('.inferencer', __name__)
+
+
+# Before MMPose's visualisers, which import torchvision.
+register_post_import_hook(_provide_torchvision, 'mmpose')
+# Looking up any inferencer in MMPose's registry imports this module of it.
+register_post_import_hook(_register, 'mmpose.apis.inferencers')

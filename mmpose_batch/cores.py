@@ -8,7 +8,6 @@ from threading import Lock
 
 import cv2
 import loky
-import torch
 
 
 def available_cores() -> int:
@@ -52,6 +51,8 @@ def bind_to_cores(cores: frozenset[int]) -> None:
 
 def default_threads() -> int:
     """Threads for the network: PyTorch's own number, but not more than there are cores."""
+    import torch  # here, since drawing scenes needs cores and no PyTorch
+
     return min(torch.get_num_threads(), available_cores())
 
 

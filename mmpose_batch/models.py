@@ -1,5 +1,6 @@
 """From a model's name or config to a model with weights."""
 
+import functools
 import glob
 import os.path as osp
 from collections.abc import Callable
@@ -71,11 +72,17 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
             weights = entry['Weights']
             cfg = Config.fromfile(osp.join(folder, entry['Config']))
             return cfg, weights[0] if isinstance(weights, list) else weights
-    added = [name for name in own if Config.fromfile(own[name]).get('default_scope') == scope]
+    added = [name for name in own if _scope_of(own[name]) == scope]
     raise ValueError(
         f'model: expected a config file or a name of {scope}, found {model!r} '
         f'(this package adds {", ".join(added)})'
     )
+
+
+@functools.cache
+def _scope_of(path: str) -> str | None:
+    """Whose models a config of this package has; reading all of them takes seconds."""
+    return Config.fromfile(path).get('default_scope')
 
 
 def check_config(cfg: Config | ConfigDict | dict | None) -> None:

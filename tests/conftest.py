@@ -1,27 +1,86 @@
 """What the tests share."""
 
+import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+# Two workers share the cores: a network on one thread each is faster than threads that take turns.
+# Before PyTorch is imported, and for the processes that tests start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch
+from support.factories import Models, build_models, our_threads, write_photos
+from support.tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
-# Before anything of mmpose: it provides torchvision's one name where that is missing.
-import mmpose_batch  # noqa: F401
+import mmpose_batch
+from mmpose_batch import BatchPose2DInferencer
 
-# isort: split
-from factories import Models, build_models, our_threads, write_photos
-from tiny import TinyModel, build_tiny, one_stage_config, top_down_config
+HERE = Path(__file__).parent
+# More memory than before by this, in bytes, is looked through for what nothing uses any more.
+GROWTH = 300 * 2**20
 
 # It comes before $XDG_CACHE_HOME, by which tests have caches of their own.
 os.environ.pop('MMPOSE_BATCH_CACHE', None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--record-upstream',
+        action='store_true',
+        help='run upstream MMPose and record its outputs again (tests/support/recorded.py)',
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder, and keep those of a module on one worker.
+
+    A module builds its models once. Tests that share something else, or nothing, have a group of
+    their own: see ``xdist_group`` in the modules.
+    """
+    for item in items:
+        folder, *below = item.path.relative_to(HERE).parts
+        if below:
+            item.add_marker(folder)
+        if item.get_closest_marker('xdist_group') is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def resident() -> int:
+    """Memory that this process holds, in bytes; 0 where Linux does not say."""
+    path = Path('/proc/self/statm')
+    return int(path.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') if path.exists() else 0
+
+
+@pytest.fixture(autouse=True, scope='session')
+def memory() -> dict[str, int]:
+    return {'before': resident()}
+
+
+@pytest.fixture(autouse=True)
+def memory_is_given_back(memory: dict[str, int]) -> Iterator[None]:
+    """Free what tests left, once it is much.
+
+    TorchScript's exporter keeps two copies of every network's weights until its classes are
+    forgotten, models lie in cycles of references, and glibc holds on to what is free.
+    """
+    yield
+    if resident() - memory['before'] < GROWTH:
+        return
+    gc.collect()
+    torch._C._jit_clear_class_registry()  # nothing here uses a class of it
+    if hasattr(ctypes.CDLL(None), 'malloc_trim'):
+        ctypes.CDLL(None).malloc_trim(0)
+    memory['before'] = resident()
+
+
 @pytest.fixture(scope='session')
 def shared() -> Path:
     """The folder of real checkpoints and photos beside the repository, or a skip."""
-    folder = Path(__file__).resolve().parents[2] / 'shared'
+    folder = HERE.parents[1] / 'shared'
     if not (folder / 'models').is_dir():
         pytest.skip('needs the checkpoints and photos of ../shared')
     return folder
@@ -67,3 +126,27 @@ def top_down(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     """Configs and weights of tiny models as files, for the tool."""
     return build_models(tmp_path_factory.mktemp('models'))
+
+
+@pytest.fixture(scope='session')
+def built_inferencers() -> dict[str, BatchPose2DInferencer]:
+    """Those that :func:`shared_inferencers` has built, by their arguments."""
+    return {}
+
+
+@pytest.fixture(scope='module')
+def shared_inferencers(built_inferencers: dict[str, BatchPose2DInferencer]) -> Iterator[None]:
+    """Tools build one inferencer for the same arguments: no run leaves a trace in it."""
+    build = mmpose_batch.build_inferencer
+
+    def build_once(*arguments: Any, **settings: Any) -> BatchPose2DInferencer:
+        if settings.get('engine') not in (None, 'torch'):  # whose first run is another
+            return build(*arguments, **settings)
+        key = repr((arguments, sorted(settings.items())))
+        if key not in built_inferencers:
+            built_inferencers[key] = build(*arguments, **settings)
+        return built_inferencers[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmpose_batch, 'build_inferencer', build_once)
+        yield

@@ -20,11 +20,11 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from factories import Models, Outcome, read_lines, run_tool, write_photos
 from mmengine.logging import HistoryBuffer
 from mmpose.datasets.transforms import LoadImage
 from PIL import Image
-from tiny import picture
+from support.factories import Models, Outcome, read_lines, run_tool, write_photos
+from support.tiny import picture
 
 import mmpose_batch
 from mmpose_batch import BatchPose2DInferencer, InputError
@@ -32,23 +32,7 @@ from mmpose_batch.checkpoint import load_checkpoint
 from mmpose_batch.loading import ImageError, read_image
 from mmpose_batch.sources import Frame, SourceError, list_images, list_inputs
 
-pytestmark = pytest.mark.usefixtures('one_thread')
-
-
-@pytest.fixture(autouse=True, scope='module')
-def shared_inferencers() -> Iterator[None]:
-    """The tool builds one inferencer for the same arguments: no run leaves a trace in it."""
-    build, built = mmpose_batch.build_inferencer, {}
-
-    def build_once(*arguments: Any, **settings: Any) -> BatchPose2DInferencer:
-        key = repr((arguments, sorted(settings.items())))
-        if key not in built:
-            built[key] = build(*arguments, **settings)
-        return built[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmpose_batch, 'build_inferencer', build_once)
-        yield
+pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
 
 WIDTH, HEIGHT = 64, 48

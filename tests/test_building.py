@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmpose.models import BottomupPoseEstimator
 from mmpose.models.heads import RTMOHead
-from tiny import TinyModel, detector_config, picture
+from support.tiny import TinyModel, detector_config, picture
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError, build_inferencer, compat
 from mmpose_batch.models import default_filters

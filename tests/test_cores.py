@@ -7,7 +7,7 @@ import sys
 import cv2
 import pytest
 import torch
-from factories import write_photos
+from support.factories import write_photos
 
 from mmpose_batch import cores
 from mmpose_batch.cores import (

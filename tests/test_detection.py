@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from mmpose.apis.inferencers.utils import default_det_models
 from mmpose.evaluation.functional import nms
-from tiny import detector_config, mm_config, picture, settle_batch_norms
+from support.tiny import detector_config, mm_config, picture, settle_batch_norms
 from torch import nn
 
 from mmpose_batch import detection

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import real_models, run_tool, stocks_metrics
 from mmengine.config import Config
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
+from support.factories import real_models, run_tool, stocks_metrics
 
 from mmpose_batch.evaluation import (
     AnnotationError,

@@ -1,321 +1,164 @@
-"""In fp32 the numbers are stock's, for every family of 2D models that MMPose ships.
+"""In fp32 results match upstream, for every family of 2D models that MMPose ships.
 
-Each case builds MMPose's own, untouched ``Pose2DInferencer`` and ours with the
+Each case takes MMPose's own, untouched ``Pose2DInferencer`` and ours with the
 same weights and compares every field of every instance: same instances, same
-order, within the bounds of ``fidelity.py``.
+order, within the bounds of ``support/fidelity.py``.
 """
 
 import copy
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext
+from dataclasses import replace
 
-import fidelity
-import mmcv
 import numpy as np
 import pytest
-from fidelity import (
-    Pair,
-    mmpose_config,
-    one_thread,
-    random_pair,
-    resize_input,
-    synthetic_boxes,
-    synthetic_image,
-)
-from mmengine.infer import BaseInferencer
-from mmpose.apis.inferencers import Pose2DInferencer
+from support import fidelity, recorded
+from support.checkpoints import checkpoint_pair
+from support.families import FAMILIES, UNDETERMINED_SHARE, prepare
+from support.fidelity import Pair, judge_runs, one_thread
 
-from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.checkpoint import allowed_types
-
+# The eight crops or inputs of one shape come in batches of 1, 3, 2 and 8.
 BATCH_SIZES = (1, 3, 8)
-
-# Of the values of one field, how many may be beyond the bound because fp32 does
-# not determine them (stock itself moves by as much, see fidelity.Judge).
-UNDETERMINED_SHARE = 0.01
-
-# Width, height and number of persons. An image without persons is one person.
-CROPS = ((97, 123, 3), (160, 120, 0), (200, 151, 4))
-# Network inputs of two or three shapes, eight of one.
-SCENES = (
-    *((160, 120), (168, 126), (97, 123), (192, 144), (176, 132)),
-    *((160, 120), (200, 150), (128, 160), (164, 123), (240, 180)),
-)
+# In batches of 3, 2, 7 and 1.
+FEWER_BATCH_SIZES = (3, 7)
 
 
-@dataclass(frozen=True)
-class Family:
-    """One config of MMPose and what to run it on.
-
-    Attributes:
-        config: Path below MMPose's ``configs``.
-        input_size: Of the network, smaller than the config's; None keeps that.
-        scenes: How many images a one-stage model gets.
-        settings: Of every call.
-        fast: Takes a few seconds.
-        undetermined: Accepted share, where random weights make it larger.
-        batches: MMPose's head can do more than one image in a pass.
-        needs: A package that MMPose takes the backbone from, not always there.
-    """
-
-    config: str
-    input_size: tuple[int, int] | None = None
-    scenes: int = len(SCENES)
-    settings: dict[str, Any] = field(default_factory=dict)
-    fast: bool = False
-    undetermined: float = UNDETERMINED_SHARE
-    batches: bool = True
-    needs: str | None = None
-
-
-BODY = 'body_2d_keypoint'
-HEATMAP = f'{BODY}/topdown_heatmap/coco'
-HAND = 'hand_2d_keypoint/topdown_heatmap'
-FACE = 'face_2d_keypoint'
-WHOLEBODY = 'wholebody_2d_keypoint'
-HALF = (96, 128)  # of 192x256, the usual input of a person
-
-# Not here: DWPose's own configs, which train (DWPoseDistiller); its students are
-# RTMPose models and one of them is below. DeepFashion, whose dataset has no
-# meta information before it is loaded, so that stock cannot build it without a
-# checkpoint; DeepFashion2 is below.
-FAMILIES = {
-    # coordinate classification
-    'rtmpose': Family(f'{BODY}/rtmpose/coco/rtmpose-t_8xb256-420e_coco-256x192.py', fast=True),
-    'simcc': Family(
-        f'{BODY}/simcc/coco/simcc_mobilenetv2_wo-deconv-8xb64-210e_coco-256x192.py', fast=True
-    ),
-    'simcc-deconv': Family(f'{BODY}/simcc/coco/simcc_vipnas-mbv3_8xb64-210e_coco-256x192.py'),
-    'animal': Family('animal_2d_keypoint/rtmpose/ap10k/rtmpose-m_8xb64-210e_ap10k-256x256.py'),
-    'face-rtmpose': Family(f'{FACE}/rtmpose/face6/rtmpose-t_8xb256-120e_face6-256x256.py'),
-    'rtmw': Family(f'{WHOLEBODY}/rtmpose/cocktail14/rtmw-m_8xb1024-270e_cocktail14-256x192.py'),
-    'dwpose': Family(
-        f'{WHOLEBODY}/rtmpose/ubody/rtmpose-t_8xb64-270e_coco-ubody-wholebody-256x192.py'
-    ),
-    # regression and integral regression
-    'rle': Family(
-        f'{BODY}/topdown_regression/coco/'
-        'td-reg_mobilenetv2_rle-pretrained-8xb64-210e_coco-256x192.py',
-        fast=True,
-    ),
-    'regression': Family(f'{BODY}/topdown_regression/coco/td-reg_res50_8xb64-210e_coco-256x192.py'),
-    'integral-dsnt': Family(
-        f'{BODY}/integral_regression/coco/ipr_res50_dsnt-8xb64-210e_coco-256x256.py'
-    ),
-    'integral-debias': Family(
-        f'{BODY}/integral_regression/coco/ipr_res50_debias-8xb64-210e_coco-256x256.py'
-    ),
-    # heatmaps, one of each backbone and each way of decoding
-    'mobilenet': Family(f'{HEATMAP}/td-hm_mobilenetv2_8xb64-210e_coco-256x192.py', HALF, fast=True),
-    'hrnet': Family(f'{HEATMAP}/td-hm_hrnet-w32_8xb64-210e_coco-256x192.py', HALF),
-    'hrnet-udp': Family(f'{HEATMAP}/td-hm_hrnet-w32_udp-8xb64-210e_coco-256x192.py', HALF),
-    'hrnet-udp-regress': Family(
-        f'{HEATMAP}/td-hm_hrnet-w32_udp-regress-8xb64-210e_coco-256x192.py', HALF
-    ),
-    'hrnet-selected-keypoints': Family(
-        f'{HEATMAP}/td-hm_hrnet-w32_8xb64-210e_coco-aic-256x192-combine.py', HALF
-    ),
-    'face-dark': Family(
-        f'{FACE}/topdown_heatmap/wflw/td-hm_hrnetv2-w18_dark-8xb64-60e_wflw-256x256.py', (128, 128)
-    ),
-    'hand': Family(f'{HAND}/rhd2d/td-hm_mobilenetv2_8xb64-210e_rhd2d-256x256.py', (128, 128)),
-    'fashion': Family(
-        'fashion_2d_keypoint/topdown_heatmap/deepfashion2/'
-        'td-hm_res50_1xb64-210e_deepfasion2-skirt-256x192.py',
-        HALF,
-    ),
-    'wholebody-dark': Family(
-        f'{WHOLEBODY}/topdown_heatmap/coco-wholebody/'
-        'td-hm_vipnas-mbv3_dark-8xb64-210e_coco-wholebody-256x192.py',
-        HALF,
-        # DARK divides by the curvature of a maximum, and random weights make
-        # maxima at the border that have none: 5.9 % measured.
-        undetermined=0.1,
-    ),
-    'resnet-visibility': Family(
-        f'{HEATMAP}/td-hm-vis_res50_8xb64-210e_coco-aic-256x192-merge.py', HALF
-    ),
-    'resnetv1d': Family(f'{HEATMAP}/td-hm_resnetv1d50_8xb64-210e_coco-256x192.py', HALF),
-    'resnext': Family(f'{HEATMAP}/td-hm_resnext50_8xb64-210e_coco-256x192.py', HALF),
-    'seresnet': Family(f'{HEATMAP}/td-hm_seresnet50_8xb64-210e_coco-256x192.py', HALF),
-    'resnest': Family(f'{HEATMAP}/td-hm_resnest50_8xb64-210e_coco-256x192.py', HALF),
-    'scnet': Family(f'{HEATMAP}/td-hm_scnet50_8xb64-210e_coco-256x192.py', (128, 128)),
-    'vipnas': Family(f'{HEATMAP}/td-hm_vipnas-res50_8xb64-210e_coco-256x192.py', HALF),
-    'litehrnet': Family(f'{HEATMAP}/td-hm_litehrnet-18_8xb64-210e_coco-256x192.py', HALF),
-    'shufflenet-v1': Family(f'{HEATMAP}/td-hm_shufflenetv1_8xb64-210e_coco-256x192.py', HALF),
-    'shufflenet-v2': Family(f'{HEATMAP}/td-hm_shufflenetv2_8xb64-210e_coco-256x192.py', HALF),
-    'alexnet': Family(f'{HEATMAP}/td-hm_alexnet_8xb64-210e_coco-256x192.py', HALF),
-    'vgg': Family(f'{HEATMAP}/td-hm_vgg16-bn_8xb64-210e_coco-256x192.py', HALF),
-    'cpm': Family(f'{HEATMAP}/td-hm_cpm_8xb64-210e_coco-256x192.py', (72, 96)),
-    'hourglass': Family(f'{HEATMAP}/td-hm_hourglass52_8xb32-210e_coco-256x256.py', (128, 128)),
-    'mspn': Family(f'{HEATMAP}/td-hm_mspn50_8xb32-210e_coco-256x192.py', HALF),
-    'rsn': Family(f'{HEATMAP}/td-hm_rsn18_8xb32-210e_coco-256x192.py', HALF),
-    'cspnext-udp': Family(
-        f'{HEATMAP}/cspnext-tiny_udp_8xb256-210e_coco-256x192.py',
-        HALF,
-        undetermined=0.2,  # as DARK above: 12.3 % measured
-    ),
-    'swin': Family(f'{HEATMAP}/td-hm_swin-t-p4-w7_8xb32-210e_coco-256x192.py', HALF),
-    'pvt': Family(f'{HEATMAP}/td-hm_pvt-s_8xb64-210e_coco-256x192.py', HALF),
-    'hrformer': Family(f'{HEATMAP}/td-hm_hrformer-small_8xb32-210e_coco-256x192.py', HALF),
-    'vit': Family(
-        f'{HEATMAP}/td-hm_ViTPose-small-simple_8xb64-210e_coco-256x192.py', needs='mmpretrain'
-    ),
-    # one stage
-    'rtmo': Family(
-        f'{BODY}/rtmo/body7/rtmo-t_8xb32-600e_body7-416x416.py',
-        (160, 160),
-        settings={'bbox_thr': 0.7},
-        fast=True,
-    ),
-    'yoloxpose': Family(
-        f'{BODY}/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py',
-        (160, 160),
-        settings={'bbox_thr': 0.5},
-        fast=True,
-    ),
-    'associative-embedding': Family(
-        f'{BODY}/associative_embedding/coco/ae_hrnet-w32_8xb24-300e_coco-512x512.py', (128, 128)
-    ),
-    'dekr': Family(
-        f'{BODY}/dekr/coco/dekr_hrnet-w32_8xb10-140e_coco-512x512.py',
-        (128, 128),
-        scenes=3,
-        batches=False,
-    ),
-    'cid': Family(
-        f'{BODY}/cid/coco/cid_hrnet-w32_8xb20-140e_coco-512x512.py',
-        (128, 128),
-        scenes=3,
-        batches=False,
-    ),
-    'edpose': Family(
-        f'{BODY}/edpose/coco/edpose_res50_8xb2-50e_coco-800x1333.py', (192, 320), scenes=2
-    ),
-}
-
-
-def build(family: Family, folder: Path) -> Pair:
-    cfg = mmpose_config(family.config, folder)
-    if family.input_size is not None:
-        resize_input(cfg, family.input_size)
-    if cfg.data_mode == 'topdown':
-        images = [synthetic_image(*size, seed) for seed, (*size, _) in enumerate(CROPS)]
-        bboxes = [synthetic_boxes(*crops, seed) for seed, crops in enumerate(CROPS)]
-        return random_pair(cfg, folder, images, bboxes, **family.settings)
-    images = [synthetic_image(*size, seed) for seed, size in enumerate(SCENES[: family.scenes])]
-    return random_pair(cfg, folder, images, **family.settings)
-
-
-def check(pair: Pair, undetermined: float = UNDETERMINED_SHARE, batches: bool = True) -> None:
-    judge = pair.judge()
-    assert judge.instances > 0
-    for batch_size in BATCH_SIZES:
-        pair.passes.clear()
-        judge.compare(pair.run_ours(batch_size), f'batch size {batch_size}')
-        assert (max(pair.passes) > 1) == (batches and batch_size > 1)
+def check(
+    pair: Pair,
+    batch_sizes: tuple[int, ...] = BATCH_SIZES,
+    undetermined: float = UNDETERMINED_SHARE,
+    batches: bool = True,
+    record: bool = False,
+) -> None:
+    runs = {}
+    for batch_size in batch_sizes:
+        pair.batches.clear()
+        runs[f'batch size {batch_size}'] = pair.run_ours(batch_size)
+        assert (max(pair.batches) > 1) == (batches and batch_size > 1)
+    judge = judge_runs(pair.upstream, runs, undetermined, record)
     print(judge.summary)
+    assert judge.instances > 0
     assert not judge.faults, '\n'.join(judge.faults)
-    for name, tally in judge.fields.items():
-        assert tally.share <= undetermined, f'{name}: {judge.summary}'
+
+
+def grouped(name: str) -> pytest.MarkDecorator:
+    """Tests of one model run on one worker, also those of test_engines.py, and build it once."""
+    return pytest.mark.xdist_group(f'model {name}')
 
 
 @pytest.mark.parametrize(
-    'family',
+    'name',
     [
-        pytest.param(family, id=name, marks=() if family.fast else pytest.mark.slow)
+        pytest.param(name, marks=[grouped(name), *([] if family.fast else [pytest.mark.slow])])
         for name, family in FAMILIES.items()
     ],
 )
-def test_random_weights(family, tmp_path):
-    if family.needs is not None:
-        reason = f'needs {family.needs} and a torchvision of the installed torch'
-        pytest.importorskip(family.needs, reason=reason, exc_type=ImportError)
+def test_random_weights(name, request):
+    family = FAMILIES[name]
+    record = request.config.getoption('--record-upstream') and not family.fast
+    sizes = BATCH_SIZES if family.fast else FEWER_BATCH_SIZES
     with one_thread():
-        check(build(family, tmp_path), family.undetermined, family.batches)
-
-
-def photos(shared: Path) -> list[np.ndarray]:
-    """The four photos and their mirror images: eight for a full batch."""
-    images = [mmcv.imread(path) for path in sorted((shared / 'images').glob('*.jpg'))]
-    return images + [np.ascontiguousarray(image[:, ::-1]) for image in images]
-
-
-def checkpoint_pair(
-    shared: Path, config: str, checkpoint: str, engine: str = 'torch', **detector: Any
-) -> Pair:
-    """Both inferencers on a real checkpoint, which stock cannot load without help."""
-    weights = str(shared / 'models' / checkpoint)
-    arguments = {'weights': weights, 'device': 'cpu', **detector}
-    cfg = mmpose_config(config)
-    with allowed_types():
-        stock = Pose2DInferencer(copy.deepcopy(cfg), **arguments)
-    ours = BatchPose2DInferencer(
-        cfg, **arguments, no_person='whole_image', on_error='raise', engine=engine
-    )
-    return Pair(stock, ours, photos(shared))
-
-
-def rtmo_pair(shared: Path, engine: str = 'torch') -> Pair:
-    config = f'{BODY}/rtmo/coco/rtmo-s_8xb32-600e_coco-640x640.py'
-    pair = checkpoint_pair(shared, config, 'rtmo-s_four-photos.pth', engine)
-    pair.settings = {'bbox_thr': 0.1, 'nms_thr': 0.65}
-    return pair
-
-
-def top_down_pair(shared: Path, engine: str = 'torch') -> Pair:
-    mim = Path(BaseInferencer._get_repo_or_mim_dir('mmpose'))
-    return checkpoint_pair(
-        shared,
-        f'{BODY}/rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py',
-        'rtmpose-s_four-photos.pth',
-        engine,
-        det_model=str(mim / 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'),
-        det_weights=str(shared / 'models/rtmdet-nano_person.pth'),
-        det_cat_ids=[0],
-    )
+        pair = prepare(name).pair()
+        check(pair, sizes, family.undetermined, family.batches, record)
 
 
 @pytest.mark.slow
-def test_rtmo_checkpoint(shared):
-    check(rtmo_pair(shared))  # 0.2 % undetermined, up to 0.19 px where stock itself moves by 0.17
-
-
-@pytest.mark.slow
-def test_detector_and_rtmpose_checkpoints(shared):
-    # Its scores go up to 2.2, and to no more than 1e-4 are they determined: 1.6 %
-    # measured beyond that, up to 1.6e-4.
-    check(top_down_pair(shared), undetermined=0.04)
-
-
-@pytest.fixture(scope='module')
-def small_pair(tmp_path_factory):
-    with one_thread():
-        return build(FAMILIES['rle'], tmp_path_factory.mktemp('weights'))
+@pytest.mark.parametrize(
+    ('name', 'undetermined'),
+    [
+        # 0.2 % undetermined, up to 0.19 px where upstream itself moves by 0.17.
+        pytest.param('rtmo-s', UNDETERMINED_SHARE, marks=grouped('rtmo-s')),
+        # Its scores go up to 2.2, and to no more than 1e-4 are they determined: 1.6 %
+        # measured beyond that, up to 1.6e-4.
+        pytest.param('pair', 0.04, marks=grouped('pair')),
+    ],
+)
+def test_real_checkpoints(shared, name, undetermined):
+    check(checkpoint_pair(shared, name), FEWER_BATCH_SIZES, undetermined)
 
 
 @pytest.fixture(scope='module')
-def small_judge(small_pair):
+def small_pair():
     with one_thread():
-        return small_pair.judge()
+        return prepare('rle').pair()
 
 
 @pytest.mark.parametrize('fault', ['boxes', 'order', 'score', 'network'])
-def test_a_fault_is_not_taken_for_rounding(small_pair, small_judge, fault, monkeypatch):
+def test_a_fault_is_not_taken_for_rounding(small_pair, fault, monkeypatch):
     monkeypatch.setattr(fidelity, 'NUDGES', 2)
     hook = small_pair.ours.model.head.fc.register_forward_hook(
         lambda module, inputs, outputs: outputs * (1.001 if fault == 'network' else 1)
     )
     with one_thread(), hook:
         predictions = small_pair.run_ours(8, shift=0.5 if fault == 'boxes' else 0)
-    if fault == 'order':
-        predictions = [
-            {name: value[::-1] for name, value in prediction.items()} for prediction in predictions
-        ]
-    elif fault == 'score':
-        predictions[0]['keypoint_scores'][0, 0] += 2 * fidelity.SCORE_TOLERANCE
-    small_judge.faults.clear()
+        if fault == 'order':
+            predictions = [
+                {name: value[::-1] for name, value in prediction.items()}
+                for prediction in predictions
+            ]
+        elif fault == 'score':
+            predictions[0]['keypoint_scores'][0, 0] += 2 * fidelity.SCORE_TOLERANCE
+        judge = judge_runs(small_pair.upstream, {fault: predictions}, UNDETERMINED_SHARE)
+    assert judge.faults
+    assert all(line.startswith(fault) for line in judge.faults)
+
+
+@pytest.mark.parametrize(
+    ('key', 'moved', 'says'),
+    [
+        ('key', 0.0, None),
+        ('another key', 0.0, 'recorded with other versions or settings'),
+        ('key', 1.0, 'not as recorded: run, image 0, keypoints'),
+    ],
+)
+def test_upstream_runs_where_outputs_are_not_as_recorded(
+    small_pair, tmp_path, monkeypatch, key, moved, says
+):
+    monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
     with one_thread():
-        small_judge.compare(predictions, fault)
-    assert small_judge.faults
+        expected = small_pair.upstream.expected
+    recorded.Record('rle', 'key').write(expected, {})
+    upstream = replace(small_pair.upstream, record=recorded.Record('rle', key))
+    ran = []
+    monkeypatch.setattr(upstream, '_run', lambda indices: ran.append(1) or expected)
+    found = copy.deepcopy(expected)
+    found[0]['keypoints'] += moved
+    monkeypatch.setattr(upstream, 'reruns', lambda index: [])
+    with pytest.warns(match=says) if says else nullcontext():
+        judge = judge_runs(upstream, {'run': found}, UNDETERMINED_SHARE)
+    assert bool(ran) == bool(says)
+    assert bool(judge.faults) == bool(moved)
+
+
+def test_a_record_holds_every_bit(small_pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
+    record = recorded.Record('rle', 'key')
+    assert record.load() is None
+    with one_thread():
+        expected = small_pair.upstream.expected
+    spread = {name: np.full(values.shape, 0.5) for name, values in expected[1].items()}
+    record.write(expected, {1: spread})
+    outputs = record.load()
+    for one, other in zip(outputs.expected, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, values in other.items():
+            np.testing.assert_array_equal(one[name], values, strict=True)
+    (moved,) = outputs.reruns(1)
+    assert moved.keys() == spread.keys() and (moved['keypoints'] == 0.5).all()
+    assert outputs.reruns(0) == []
+
+
+def test_what_outputs_depend_on_is_in_the_key():
+    upstream = prepare('rle').upstream
+    plain = (prepare('rle').cfg, upstream.images, upstream.bboxes, [0], [one_thread])
+    other_cfg = copy.deepcopy(plain[0])
+    other_cfg.model.test_cfg.flip_test = not other_cfg.model.test_cfg.flip_test
+    keys = {
+        recorded.key_of(*plain),
+        recorded.key_of(other_cfg, *plain[1:]),
+        recorded.key_of(plain[0], plain[1][::-1], *plain[2:]),
+        recorded.key_of(*plain[:2], plain[2][::-1], *plain[3:]),
+        recorded.key_of(*plain[:3], [1], plain[4]),
+        recorded.key_of(*plain[:4], [prepare]),
+    }
+    assert len(keys) == 6
+    assert recorded.key_of(*plain) in keys

@@ -17,10 +17,10 @@ import mmcv
 import mmengine
 import numpy as np
 import pytest
-from factories import our_threads
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
-from tiny import OurDetector, TinyModel, picture, resize_input, save
+from support.factories import our_threads
+from support.tiny import OurDetector, TinyModel, picture, resize_input, save
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError

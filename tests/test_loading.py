@@ -13,9 +13,9 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
-from factories import our_threads
 from mmpose.datasets.transforms import LoadImage
-from tiny import picture, save
+from support.factories import our_threads
+from support.tiny import picture, save
 
 from mmpose_batch.loading import ImageError, WorkerPool, is_truncated_jpeg, read_ahead, read_image
 from mmpose_batch.sources import Frame

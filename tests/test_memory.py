@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import cv2
 import pytest
-from factories import TOOLS, Models
-from fidelity import synthetic_image
+from support.factories import TOOLS, Models
+from support.fidelity import synthetic_image
 
 from mmpose_batch import memory
 from mmpose_batch.memory import STATUS

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.registry import init_default_scope
 from mmpose.apis.inferencers import Pose2DInferencer
-from tiny import TinyModel, mm_config, one_stage_config, top_down_config
+from support.tiny import TinyModel, mm_config, one_stage_config, top_down_config
 
 from mmpose_batch.checkpoint import CheckpointError, load_checkpoint
 from mmpose_batch.models import (

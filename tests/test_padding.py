@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from factories import Models
 from mmdet.datasets.transforms import Pad
 from mmengine.dataset import Compose
 from mmpose.datasets.transforms import BottomupResize
-from tiny import picture
+from support.factories import Models
+from support.tiny import picture
 
 from mmpose_batch import build_inferencer
 from mmpose_batch.padding import pad_to_stride

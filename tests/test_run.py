@@ -15,28 +15,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import factories
 import pytest
 import torch
-from factories import (
+from PIL import Image
+from support.factories import (
     Models,
     Outcome,
     ToolProcess,
     files_below,
+    main_of_process,
     read_lines,
     real_models,
     run_tool,
     write_photos,
 )
-from PIL import Image
-from tiny import picture
+from support.tiny import picture
 
-import mmpose_batch
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.run import Run, RunOptions
 from mmpose_batch.writers.jsonl import JsonLinesWriter
 
-pytestmark = pytest.mark.usefixtures('one_thread')
+pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 slow = pytest.mark.slow
 
 COUNT, BLOCK = 44, 8  # the last block is not full
@@ -57,22 +56,6 @@ def small_blocks() -> Iterator[None]:
     """A run can go on from every eighth image here, for real it is every 256th."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmpose_batch.run.CHECKPOINT_EVERY', BLOCK)
-        yield
-
-
-@pytest.fixture(autouse=True, scope='module')
-def shared_inferencers() -> Iterator[None]:
-    """The tool builds one inferencer for the same arguments: no run leaves a trace in it."""
-    build, built = mmpose_batch.build_inferencer, {}
-
-    def build_once(*arguments: Any, **settings: Any) -> BatchPose2DInferencer:
-        key = repr((arguments, sorted(settings.items())))
-        if key not in built:
-            built[key] = build(*arguments, **settings)
-        return built[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmpose_batch, 'build_inferencer', build_once)
         yield
 
 
@@ -102,9 +85,6 @@ def main_that_waits(place: str, most: int, *arguments: Any) -> None:
     main_of_process(*arguments)
 
 
-main_of_process = factories._main_of_process
-
-
 class Tool:
     """The tool's command over a folder of photos, to be broken off and to be run to its end."""
 
@@ -120,8 +100,7 @@ class Tool:
     ) -> ToolProcess:
         """Start a process, which never ends by itself."""
         main = partial(main_that_waits, place, most)
-        with unittest.mock.patch('factories._main_of_process', main):
-            return ToolProcess([*self.arguments, *more], self.log, block)
+        return ToolProcess([*self.arguments, *more], self.log, block, main)
 
     def finish(self, *more: str) -> Outcome:
         return run_tool(*self.arguments, *more)

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from tiny import picture
+from support.tiny import picture
 
 from mmpose_batch import sources
 from mmpose_batch.sources import SourceError, list_inputs, number, open_source

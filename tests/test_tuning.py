@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from tiny import TinyModel, picture
+from support.tiny import TinyModel, picture
 
 from mmpose_batch import settling
 from mmpose_batch.engines.host import EngineHost

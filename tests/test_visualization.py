@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import picture
+from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
 from mmpose_batch.samples import empty_sample

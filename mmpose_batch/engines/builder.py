@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from .cache import EngineCache, entry_key, network_key, open_cache
-from .export import export_onnx
+from .export import ExportError, export_onnx
 from .fusion import fuse_layers
 from .given import FixedBatch, GivenFile, predict_decoded
 from .options import EngineOptions
@@ -177,6 +177,7 @@ class OnnxFiles:
         self._network = network
         self._key = key
         self._cache = cache
+        self._failed: dict[tuple[int, int], str] = {}
 
     def __call__(self, size: tuple[int, int]) -> Path:
         """The file for inputs of one height and width.
@@ -184,8 +185,14 @@ class OnnxFiles:
         Raises:
             ExportError: The network cannot be exported.
         """
+        if size in self._failed:  # the engine before has tried, for half a minute maybe
+            raise ExportError(self._failed[size])
         key = entry_key(self._key, kind='onnx', size=size)
-        return self._cache.entry(key, partial(self._export, size)) / 'network.onnx'
+        try:
+            return self._cache.entry(key, partial(self._export, size)) / 'network.onnx'
+        except ExportError as error:
+            self._failed[size] = str(error)
+            raise
 
     def _export(self, size: tuple[int, int], folder: Path) -> None:
         export_onnx(self._network, folder / 'network.onnx', size)

@@ -6,8 +6,8 @@ import signal
 import threading
 
 import pytest
-from benchmark.contender import serve_on_threads
-from factories import Models as TinyModels
+from support.contender import serve_on_threads
+from support.factories import Models as TinyModels
 
 from mmpose_batch.benchmark import process
 from mmpose_batch.benchmark.contenders import Contender, Models

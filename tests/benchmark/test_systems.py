@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from benchmark.contender import SMALL_CONVOLUTIONS
-from factories import Models as TinyModels
-from factories import write_photos
+from support.contender import SMALL_CONVOLUTIONS
+from support.factories import Models as TinyModels
+from support.factories import write_photos
 
 from mmpose_batch.benchmark import crops, limits
 from mmpose_batch.benchmark.contenders import CROPS, OURS, STOCK, Contender, Models

@@ -4,7 +4,7 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from factories import load_tool
+from support.factories import load_tool
 from test_report import measured
 
 from mmpose_batch.benchmark import throughput

@@ -7,8 +7,8 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from factories import run_tool
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
+from support.factories import run_tool
 from xtcocotools.coco import COCO
 
 from mmpose_batch.scenes import SceneOptions, dataset, draw_scene, write_scenes

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
-from tiny import picture
+from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources import Frame

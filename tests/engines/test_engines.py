@@ -1,0 +1,586 @@
+"""In fp32 results of every engine match upstream, and what an engine cannot do is an error."""
+
+import hashlib
+import json
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmpose.models import PoseDataPreprocessor
+from support import fidelity
+from support.checkpoints import checkpoint_pair
+from support.factories import run_tool, write_photos
+from support.families import FAMILIES, UNDETERMINED_SHARE, prepare
+from support.fidelity import (
+    ENGINE_KEYPOINT_TOLERANCE_PX,
+    ENGINE_SCORE_TOLERANCE,
+    Pair,
+    judge_runs,
+    mmpose_config,
+    one_thread,
+)
+from support.tiny import TinyModel, persons_in, picture
+from torch import nn
+from torch._dynamo.utils import counters
+
+from mmpose_batch.engines import EngineError
+from mmpose_batch.engines.cache import NoCache
+from mmpose_batch.engines.export import export_onnx
+from mmpose_batch.engines.requirements import import_nncf
+from mmpose_batch.engines.seam import Network, Normalization
+from mmpose_batch.engines.torch_compile import TorchCompileEngine
+
+ENGINES = ('onnxruntime', 'openvino')
+
+# One family of each way through a head, and of each thing that is hard to export.
+EXPORTED = ('rtmpose', 'rle', 'mobilenet', 'rtmo', 'yoloxpose')
+EXPORTED_SLOWLY = ('simcc', 'rtmw', 'hrnet', 'cpm', 'mspn', 'vit')
+# Deformable convolutions and pooling to a size that is computed have no counterpart in ONNX, and
+# PyTorch loses the rank of what goes into PVT's attention.
+NOT_EXPORTED = ('dekr', 'litehrnet', 'pvt')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory):
+    """What is exported here stays out of the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
+@pytest.fixture
+def tolerances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fidelity, 'KEYPOINT_TOLERANCE_PX', ENGINE_KEYPOINT_TOLERANCE_PX)
+    monkeypatch.setattr(fidelity, 'SCORE_TOLERANCE', ENGINE_SCORE_TOLERANCE)
+
+
+def check(pair: Pair, engine: str) -> None:
+    with one_thread():
+        runs = {engine: pair.run_ours(3)}
+        judge = judge_runs(pair.upstream, runs, UNDETERMINED_SHARE)
+    print(judge.summary)
+    assert judge.instances > 0
+    assert not judge.faults, '\n'.join(judge.faults)
+
+
+def grouped(names, marks=()) -> list:
+    """Each family with each engine; those of one family share its model and its export."""
+    return [
+        pytest.param(name, engine, marks=[*marks, pytest.mark.xdist_group(f'model {name}')])
+        for name in names
+        for engine in ENGINES
+    ]
+
+
+@pytest.mark.parametrize(
+    ('name', 'engine'), [*grouped(EXPORTED), *grouped(EXPORTED_SLOWLY, [pytest.mark.slow])]
+)
+def test_fp32_matches_upstream(name, engine, tolerances):
+    with one_thread():
+        pair = prepare(name).pair(engine, engine_cache=True)
+    check(pair, engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('name', 'engine'), grouped(['rtmo-s', 'pair']))
+def test_fp32_matches_upstream_with_real_checkpoints(shared, name, engine, tolerances):
+    check(checkpoint_pair(shared, name, engine), engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name',
+    [pytest.param(name, marks=pytest.mark.xdist_group(f'model {name}')) for name in NOT_EXPORTED],
+)
+def test_what_cannot_be_exported_says_so_and_auto_takes_torch(name, caplog, tolerances):
+    with one_thread():
+        pair = prepare(name).pair('auto')
+    check(pair, 'auto')
+    assert pair.ours.host.report['engine'] == 'torch'
+    reasons = [line for line in caplog.messages if 'cannot be exported to ONNX: ' in line]
+    assert len(reasons) == len(ENGINES) and len(set(reasons)) == 1
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('batch_size', [1, 3, 8])
+def test_a_batch_is_answered_like_its_parts(top_down, engine, batch_size):
+    images = [picture(120, 90, seed, persons=seed % 4) for seed in range(6)]
+    expected = list(top_down.ours()(images))
+    found = list(top_down.ours(engine=engine)(images, batch_size=batch_size))
+    for ours, torchs in zip(found, expected, strict=True):
+        assert len(ours['predictions'][0]) == len(torchs['predictions'][0])
+        for one, other in zip(ours['predictions'][0], torchs['predictions'][0], strict=True):
+            np.testing.assert_allclose(
+                one['keypoints'], other['keypoints'], atol=ENGINE_KEYPOINT_TOLERANCE_PX
+            )
+
+
+@pytest.mark.slow
+def test_torch_compile_matches_torch_and_compiles_before_the_first_result(top_down):
+    images = [picture(120, 90, seed, persons=4) for seed in range(5)]
+    images.append(picture(120, 90, 5, persons=1))  # a last batch that is not full
+    ours = top_down.ours(engine='torch-compile', batch_size=4)
+    counters.clear()
+    results = ours(images)
+    found = [next(results)]
+    compiled = counters['stats']['unique_graphs']
+    found += results
+    assert counters['stats']['unique_graphs'] == compiled > 0
+    assert ours.host.report['engine'] == 'torch-compile'
+    assert ours.host.report['self_check']['found'] == 1
+    for one, other in zip(found, top_down.ours()(images), strict=True):
+        for ours, expected in zip(one['predictions'][0], other['predictions'][0], strict=True):
+            np.testing.assert_allclose(
+                ours['keypoints'], expected['keypoints'], atol=ENGINE_KEYPOINT_TOLERANCE_PX
+            )
+
+
+def test_torch_compile_fills_up_to_a_full_batch_but_not_from_little(monkeypatch):
+    sizes, memory = [], 100
+
+    def compiled(inputs: torch.Tensor) -> tuple[torch.Tensor]:
+        if len(inputs) > memory:
+            raise MemoryError
+        sizes.append(len(inputs))
+        return (inputs.clone(),)
+
+    monkeypatch.setattr(torch, 'compile', lambda function, **_: compiled)
+    engine = TorchCompileEngine(nn.Conv2d(3, 4, 3), Normalization(PoseDataPreprocessor()), 'fp32')
+
+    def run(count: int) -> None:
+        assert len(engine(torch.zeros(count, 3, 8, 8))[0]) == count
+
+    for count in (3, 32):
+        run(count)
+    engine.warm_up(lambda: run(16))
+    for count in (1, 3, 5, 16, 17):
+        run(count)
+    assert sizes == [4, 32, 16, 1, 16, 16, 16, 32]
+    engine.cool_down()
+    run(8)
+    assert sizes.pop() == 8
+    engine.warm_up(lambda: run(16))
+    memory = 8  # what has gone well before does so no longer
+    with pytest.raises(MemoryError):
+        run(16)
+    sizes.clear()
+    for count in (8, 5, 2):
+        run(count)
+    assert sizes == [8, 8, 2]
+
+
+@pytest.mark.slow
+def test_more_shapes_than_pytorch_allows_are_compiled():
+    class Small(nn.Conv2d):
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor]:
+            return (super().forward(inputs),)
+
+    engine = TorchCompileEngine(Small(3, 4, 3), Normalization(PoseDataPreprocessor()), 'fp32')
+    counters.clear()
+    allowed = {'recompile_limit': 2, 'accumulated_recompile_limit': 2}  # in place of 8 and 256
+    with torch._dynamo.config.patch(allowed):
+        for side in (8, 9, 10, 11):
+            engine(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    assert counters['stats']['unique_graphs'] == 4
+
+
+class OtherDevices:
+    """OpenVINO's core with a GPU and an NPU."""
+
+    available_devices = ('CPU', 'GPU', 'NPU')
+
+    def get_property(self, device: str, name: object) -> list[str]:
+        return {'GPU': ['FP32', 'FP16'], 'NPU': ['FP16', 'INT8']}[device]
+
+
+def test_other_devices_of_openvino_have_settings_of_their_own(monkeypatch):
+    from openvino import properties
+
+    from mmpose_batch.engines import openvino
+
+    monkeypatch.setattr(openvino.ov, 'Core', OtherDevices)
+    arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
+    engine = openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'GPU')
+    assert properties.inference_num_threads not in engine._settings  # unknown to a GPU
+    with pytest.raises(ValueError, match='NPU does fp16, int8 in OpenVINO, not fp32'):
+        openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'NPU')
+
+
+def test_streams_of_several_networks_are_not_kept_to_the_same_core(one_stage):
+    from openvino import properties
+
+    pinning = properties.hint.enable_cpu_pinning
+    inferencer = one_stage.ours(engine='openvino', batch_size=4)
+    list(inferencer([picture(120, 90, seed) for seed in range(5)]))
+    shapes = inferencer.host._seam.engine._shapes.values()
+    assert [each.compiled.get_property(pinning) for each in shapes] == [False, False]
+    alone = one_stage.ours(engine='openvino', batch_size=1)
+    list(alone([picture(120, 90, 0)]))
+    assert pinning not in alone.host._seam.engine._settings  # OpenVINO knows better
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
+    inferencer = one_stage.ours(engine=engine)
+    images = [picture(120, 90, seed) for seed in range(5)]
+    few = [result['predictions'] for result in inferencer(images, bbox_thr=0.9)]
+    many = [result['predictions'] for result in inferencer(images, bbox_thr=0.1)]
+    pairs = zip(inferencer(images, bbox_thr=0.9), inferencer(images, bbox_thr=0.1), strict=True)
+    assert [(a['predictions'], b['predictions']) for a, b in pairs] == list(
+        zip(few, many, strict=True)
+    )
+
+
+def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    images = [picture(120, 90, 0, persons=2)]
+    first = list(top_down.ours(engine='openvino')(images))
+    entries = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
+    assert {path.name for path in entries} >= {'network.onnx', 'compiled.blob'}
+    assert list(top_down.ours(engine='openvino')(images)) == first
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*') if path.is_file()}
+    assert again == entries
+
+
+def test_what_openvino_refuses_of_its_cache_is_compiled_again(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    images = [picture(120, 90, 0, persons=2)]
+    first = list(top_down.ours(engine='openvino')(images))
+    blobs = list(tmp_path.rglob('compiled.blob'))
+    for blob in blobs:  # whole, but of another driver, say
+        blob.write_bytes(b'something else')
+        sums = {blob.name: hashlib.sha256(b'something else').hexdigest()}
+        blob.with_name('sha256.json').write_text(json.dumps(sums))
+    assert blobs and list(top_down.ours(engine='openvino')(images)) == first
+    assert all(len(blob.read_bytes()) > 1000 for blob in blobs)
+
+
+class LittleMemory:
+    """OpenVINO's core on a machine that cannot compile for more than two inputs."""
+
+    def __init__(self, core: object) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._core, name)
+
+    def compile_model(self, model: object, *arguments: object) -> object:
+        if model.input(0).shape[0] > 2:
+            raise RuntimeError('Exception from src/plugin.cpp: std::bad_alloc')
+        return self._core.compile_model(model, *arguments)
+
+
+def test_a_batch_that_cannot_be_compiled_for_want_of_memory_is_halved(one_stage, caplog):
+    images = [picture(120, 90, seed) for seed in range(8)]
+    ours = one_stage.ours(engine='openvino', batch_size=4, engine_cache=False)
+    engine = ours.host._seam.engine
+    engine._core = LittleMemory(engine._core)
+    found = list(ours(images))
+    assert not any('error' in result for result in found)
+    assert ours.host.report['largest_batch'] == 2
+    assert 'out of memory: going on with batches of 2 at most' in caplog.text
+
+
+@pytest.mark.parametrize(('batch_size', 'streams'), [(1, 1), (4, 2)])
+def test_what_was_compiled_runs_with_its_settings(
+    top_down, tmp_path, monkeypatch, batch_size, streams
+):
+    from openvino import Type, properties
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    for _ in range(2):  # compiled, and found again
+        ours = top_down.ours(engine='openvino', batch_size=batch_size)
+        list(ours([picture(120, 90, 0, persons=2)]))
+        (shape, *_) = ours.host._seam.engine._shapes.values()
+        compiled = shape.compiled
+        assert compiled.get_property(properties.num_streams) == streams
+        assert compiled.get_property(properties.inference_num_threads) == 2
+        assert compiled.get_property(properties.hint.inference_precision) == Type.f32
+        hint = compiled.get_property(properties.hint.performance_mode)
+        assert str(hint).endswith('LATENCY' if streams == 1 else 'THROUGHPUT')
+
+
+def test_threads_that_come_and_go_find_the_requests_of_those_before(one_stage):
+    engine = one_stage.ours(engine='openvino').host._seam.engine
+    inputs = torch.zeros(1, 3, 64, 64)
+    found = []
+    for _ in range(3):
+        thread = threading.Thread(target=lambda: found.append(engine(inputs)))
+        thread.start()
+        thread.join()
+    (shape,) = engine._shapes.values()
+    assert len(shape._idle) == 1
+    for others in found[1:]:
+        torch.testing.assert_close(others, found[0], rtol=0, atol=0)
+
+
+def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):
+    from mmpose_batch.engines import onnx_runtime, openvino
+
+    monkeypatch.setattr(openvino, 'KEPT_SHAPES', 2)
+    monkeypatch.setattr(onnx_runtime, 'KEPT_SIZES', 2)
+    for engine in ENGINES:
+        ours = one_stage.ours(engine=engine)
+        built = ours.host._seam.engine
+        for side in (32, 64, 96, 32):
+            assert len(built(torch.zeros(1, 3, side, side))) > 1
+        kept = built._shapes if engine == 'openvino' else built._sessions
+        assert len(kept) == 2
+
+
+def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    list(top_down.ours(engine='openvino', engine_cache=False)([picture(120, 90, 0, persons=2)]))
+    assert not (tmp_path / 'mmpose_batch').exists()
+
+
+# ------------------------------------------------------------------------------------ int8
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_int8_is_calibrated_with_the_first_images(top_down, engine):
+    images = [picture(120, 90, seed, persons=seed % 3) for seed in range(6)]
+
+    def run() -> list:
+        # Random networks quantise badly.
+        inferencer = top_down.ours(
+            engine=engine, precision='int8', calib_images=4, self_check=False, batch_size=3
+        )
+        results = list(inferencer(images))
+        crops = sum(len(persons_in(image)) for image in images[:4])
+        assert inferencer.host.report['calibrated_with'] == 2 * crops  # mirrored ones too
+        return results
+
+    first = run()
+    assert len(first) == len(images) and not any('error' in result for result in first)
+    assert first != list(top_down.ours(batch_size=3)(images))
+    assert run() == first
+
+
+def quantized_layers(engine: str, folder: Path) -> set[str]:
+    """Scopes, to the first slash, of the layers whose input is rounded to int8."""
+    if engine == 'openvino':
+        import openvino as ov
+
+        models = map(ov.Core().read_model, map(str, folder.rglob('network.xml')))
+        layers = [op for model in models for op in model.get_ops() if op.get_input_size() > 1]
+        inputs = {op.friendly_name: op.input_value(0).get_node().type_info.name for op in layers}
+        names = [name for name, source in inputs.items() if source == 'FakeQuantize']
+    else:
+        import onnx
+
+        files = folder.rglob('network.int8.onnx')
+        nodes = [node for path in files for node in onnx.load(path).graph.node]
+        rounded = {name for n in nodes if n.op_type == 'DequantizeLinear' for name in n.output}
+        names = [
+            n.name
+            for n in nodes
+            if n.op_type in ('Conv', 'MatMul', 'Gemm') and n.input[0] in rounded
+        ]
+    return {name.split('/')[1] for name in names if name.startswith('/')}
+
+
+@pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
+@pytest.mark.parametrize('engine', ENGINES)
+def test_int8_leaves_heads_as_they_are(request, kind, engine, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    pair = request.getfixturevalue(kind)
+    inferencer = pair.ours(engine=engine, precision='int8', calib_images=2, self_check=False)
+    list(inferencer([picture(120, 90, seed, persons=2) for seed in range(2)]))
+    found = quantized_layers(engine, tmp_path)
+    assert 'backbone' in found and found <= {'backbone', 'neck'}
+
+
+def test_quantising_leaves_the_handlers_of_others_as_they_are(one_stage):
+    """A test runner's, say: NNCF's own call would keep warnings from them ever after."""
+    handler = logging.NullHandler()
+    import_nncf()
+    logging.getLogger('nncf').addHandler(handler)
+    try:
+        ours = one_stage.ours(
+            engine='openvino', precision='int8', engine_cache=False, self_check=False
+        )
+        list(ours([picture(120, 90, seed) for seed in range(2)]))
+    finally:
+        logging.getLogger('nncf').removeHandler(handler)
+    assert handler.level == logging.NOTSET
+
+
+def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp_path, monkeypatch):
+    import onnx
+
+    from mmpose_batch.engines import quantization
+
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    list(one_stage.ours(engine='onnxruntime')([picture(120, 90, 0)]))
+    (path,) = tmp_path.rglob('network.onnx')
+    model = onnx.load(path)
+    for number, node in enumerate(model.graph.node):
+        node.name = f'node_{number}'
+    onnx.save(model, tmp_path / 'other.onnx')
+    for quantize in (quantization.quantize_onnx, quantization.quantize_openvino):
+        with pytest.raises(EngineError, match='does not tell what is the head'):
+            quantize(tmp_path / 'other.onnx', tmp_path / 'int8.onnx', [])
+
+
+@pytest.mark.parametrize(
+    ('able', 'expected'), [(['FP32', 'INT8', 'BF16'], 'bf16'), (['FP32', 'INT8'], 'f32')]
+)
+def test_what_int8_leaves_is_computed_in_bf16_where_the_processor_does(monkeypatch, able, expected):
+    from openvino import properties
+
+    from mmpose_batch.engines import openvino
+
+    monkeypatch.setattr(OtherDevices, 'get_property', lambda self, device, name: able)
+    monkeypatch.setattr(openvino.ov, 'Core', OtherDevices)
+    arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
+    engine = openvino.OpenVINOEngine(*arguments, 'int8', NoCache(), 'CPU')
+    assert engine._settings[properties.hint.inference_precision].get_type_name() == expected
+
+
+def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
+    write_photos(tmp_path / 'in', 7)
+
+    def run(*options: object) -> list[dict]:
+        outcome = run_tool(
+            *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
+            *('--engine', 'openvino', '--precision', 'int8', '--calib-images', 3),
+            *('--no-self-check', *options),
+        )
+        assert outcome.status == 0, outcome.err
+        lines = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    first = run()
+    report = json.loads((tmp_path / 'out' / 'run.json').read_text())['engines']['detector']
+    assert report['precision'] == 'int8' and report['calibrated_with'] == 3
+    # As a run that was killed after three images.
+    path = tmp_path / 'out' / 'predictions.jsonl'
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[:3]))
+    assert run('--resume') == first
+
+
+# --------------------------------------------------------------------- what cannot be done
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        pytest.param({'engine': 'tensorflow'}, 'engine: expected one of torch, ', id='engine'),
+        pytest.param(
+            {'engine': 'openvino', 'engine_device': 'TPU'},
+            r'device: expected one that OpenVINO finds \(CPU',
+            id='OpenVINO device',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'engine_device': 'TensorrtExecutionProvider'},
+            'providers: expected some of .*CPUExecutionProvider, found Tensorrt',
+            id='ONNX Runtime provider',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'engine_device': 'CPUExecutionProvider,Nowhere'},
+            'providers: expected some of .*CPUExecutionProvider, found Nowhere$',
+            id='one of two providers',
+        ),
+        pytest.param(
+            {'engine': 'onnxruntime', 'precision': 'bf16'},
+            'precision: engine onnxruntime does fp32, int8, not bf16',
+            id='precision',
+        ),
+        pytest.param(
+            {'engine_device': 'GPU'},
+            'engine_device: for onnxruntime and openvino, not for engine torch',
+            id='a device of torch',
+        ),
+        pytest.param({'self_check': 'yes'}, 'self_check: expected True or False', id='no flag'),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once(top_down, settings, message):
+    with pytest.raises(ValueError, match=message):
+        top_down.ours(**settings)
+
+
+def test_int8_says_too_that_there_is_no_such_device(top_down):
+    ours = top_down.ours(engine='openvino', engine_device='TPU', precision='int8')
+    with pytest.raises(EngineError, match='device: expected one that OpenVINO finds'):
+        list(ours([picture(120, 90, 0, persons=2)]))
+
+
+def test_a_model_that_never_mirrors_cannot_be_told_to(one_stage):
+    with pytest.raises(ValueError, match='flip_test: this model never tests mirrored images'):
+        one_stage.ours(flip_test=True)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_a_network_that_cannot_be_exported_ends_the_run_at_once(top_down, engine, monkeypatch):
+    calls = []
+
+    def fail(*args: object, **kwargs: object) -> None:
+        calls.append(args)
+        raise RuntimeError('unsupported operator')
+
+    monkeypatch.setattr(torch.onnx, 'export', fail)
+    images = [picture(120, 90, seed, persons=2) for seed in range(4)]
+    for self_check in (True, False):
+        ours = top_down.ours(engine=engine, self_check=self_check, engine_cache=False)
+        with pytest.raises(EngineError, match='cannot be exported to ONNX: RuntimeError: unsup'):
+            list(ours(images))
+    assert len(calls) == 2
+
+
+def test_a_model_with_ways_of_its_own_says_so():
+    cfg = mmpose_config(FAMILIES['cid'].config)
+    with pytest.raises(EngineError, match='only torch runs it'):
+        TinyModel(cfg, None).ours(engine='openvino')
+
+
+def test_the_tool_runs_an_engine_and_keeps_what_it_was(models, tmp_path):
+    write_photos(tmp_path / 'in', 4)
+    out = tmp_path / 'out'
+    outcome = run_tool(
+        *(tmp_path / 'in', '--out-dir', out, *models.top_down, '--engine', 'openvino'),
+    )
+    assert outcome.status == 0, outcome.err
+    assert 'pose: OpenVINO 20' in outcome.err and ' px and 0.0' in outcome.err
+    engines = json.loads((out / 'run.json').read_text())['engines']
+    assert engines.keys() == {'pose', 'detector'}
+    for report in engines.values():
+        assert report['engine'] == 'openvino'
+        assert report['self_check']['found'] >= 0.9
+
+
+# ---------------------------------------------------------------------------------- export
+
+
+@torch.no_grad()
+def test_an_exported_file_takes_any_batch(one_stage, tmp_path):
+    import onnxruntime
+
+    model = one_stage.ours().model
+    network = Network(model)
+    export_onnx(network, tmp_path / 'a.onnx', (96, 96))
+    session = onnxruntime.InferenceSession(tmp_path / 'a.onnx')
+    for count in (1, 2, 5):
+        inputs = torch.randn(count, 3, 96, 96)
+        for found, expected in zip(
+            session.run(None, {'input': inputs.numpy()}), network(inputs), strict=True
+        ):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
+def test_a_second_start_looks_at_few_images(request, kind, tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    tiny = request.getfixturevalue(kind)
+    images = [picture(120, 90, seed, persons=3) for seed in range(9)]
+    found, seen = [], []
+    for _ in range(2):
+        ours = tiny.ours(engine='openvino', batch_size=2, det_batch_size=2)
+        found.append([result['predictions'] for result in ours(images)])
+        seen.append(ours.host.report['self_check']['instances'])
+    assert found[0] == found[1]
+    assert seen[0] > seen[1] > 0

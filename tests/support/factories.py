@@ -1,0 +1,258 @@
+"""Files of models and photos, and the tool as a function and as a process of its own."""
+
+import importlib.util
+import io
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import unittest.mock
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from mmdet.apis import DetInferencer
+from mmengine.infer import BaseInferencer
+from mmpose.apis.inferencers import Pose2DInferencer
+
+import mmpose_batch.run
+from mmpose_batch.checkpoint import allowed_types
+from mmpose_batch.evaluation import ScoringOptions, evaluate, read_annotations
+from mmpose_batch.models import default_filters
+from mmpose_batch.results import ImageResult
+from mmpose_batch.sources import Frame
+from mmpose_batch.writers.coco import to_coco
+from mmpose_batch.writers.jsonl import to_record
+
+from .tiny import build_tiny, detector_config, one_stage_config, picture, save, top_down_config
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+# What processes that tests fork have imported.
+FORKED_WITH = ['mmpose_batch.run', 'support.factories']
+
+REAL_DETECTOR = 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'
+
+
+@dataclass(frozen=True)
+class Models:
+    """Files of the tiny models, and the tool's arguments that name them."""
+
+    folder: Path
+
+    def file(self, name: str) -> str:
+        return str(self.folder / name)
+
+    @property
+    def one_stage(self) -> list[str]:
+        return ['--pose2d', self.file('rtmo.py'), '--pose2d-weights', self.file('rtmo.pth')]
+
+    @property
+    def crops(self) -> list[str]:
+        """A top-down model without a detector."""
+        return ['--pose2d', self.file('rtmpose.py'), '--pose2d-weights', self.file('rtmpose.pth')]
+
+    @property
+    def whole_image(self) -> list[str]:
+        return [*self.crops, '--det-model', 'whole_image']
+
+    @property
+    def top_down(self) -> list[str]:
+        weights = ['--det-weights', self.file('rtmdet.pth')]
+        return [*self.crops, '--det-model', self.file('rtmdet.py'), *weights, '--bbox-thr', '0.0']
+
+
+def build_models(folder: Path) -> Models:
+    """Write the configs and weights of a tiny RTMO, RTMPose and RTMDet as files."""
+    rtmo, rtmpose, rtmdet = one_stage_config(), top_down_config(), detector_config()
+    # Random weights find a person in every place: keep the best.
+    rtmo.model.test_cfg.nms_pre = 4
+    rtmdet.model.test_cfg.update(score_thr=0.0, max_per_img=3)
+    for name, cfg in (('rtmo', rtmo), ('rtmpose', rtmpose), ('rtmdet', rtmdet)):
+        lines = (f'{key} = {value!r}\n' for key, value in cfg.to_dict().items())
+        (folder / f'{name}.py').write_text(''.join(lines))  # cfg.dump formats it, for seconds
+    build_tiny(rtmo, folder / 'rtmo.pth')
+    build_tiny(rtmpose, folder / 'rtmpose.pth')
+    torch.manual_seed(0)
+    detector = DetInferencer(rtmdet, device='cpu', scope='mmdet', show_progress=False).model
+    for distances in detector.bbox_head.rtm_reg:
+        distances.bias.data.fill_(2)  # strides to each side; untrained, boxes have no area
+    torch.save({'state_dict': detector.state_dict()}, folder / 'rtmdet.pth')
+    return Models(folder)
+
+
+def real_models(shared: Path) -> dict[str, list[str]]:
+    """The tool's arguments for the checkpoints beside the repository."""
+    mmpose = Path(BaseInferencer._get_repo_or_mim_dir('mmpose'))
+    coco = mmpose / 'configs' / 'body_2d_keypoint'
+    return {
+        'one_stage': [
+            *('--pose2d', str(coco / 'rtmo/coco/rtmo-s_8xb32-600e_coco-640x640.py')),
+            *('--pose2d-weights', str(shared / 'models/rtmo-s_four-photos.pth')),
+        ],
+        'top_down': [
+            *('--pose2d', str(coco / 'rtmpose/coco/rtmpose-s_8xb256-420e_coco-256x192.py')),
+            *('--pose2d-weights', str(shared / 'models/rtmpose-s_four-photos.pth')),
+            *('--det-model', str(mmpose / REAL_DETECTOR)),
+            *('--det-weights', str(shared / 'models/rtmdet-nano_person.pth')),
+            *('--det-cat-ids', '0'),
+        ],
+    }
+
+
+def write_photos(folder: Path, count: int) -> list[Path]:
+    """JPEGs of three sizes, named as COCO names them: their number is their image id."""
+    paths = [folder / f'{number:012}.jpg' for number in range(count)]
+    for number, path in enumerate(paths):
+        width, height = ((160, 120), (120, 160), (144, 96))[number % 3]
+        save(path, picture(width, height, number))
+    return paths
+
+
+def our_threads() -> list[str]:
+    """Names of the package's threads that live."""
+    return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder but run.json, which tells times."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file() and path.name != 'run.json'
+    }
+
+
+def stocks_metrics(arguments: dict[str, Any], folder: Path, ann_file: Path | str) -> dict:
+    """AP and AR of the untouched stock class over the annotated images of a folder."""
+    with allowed_types():  # as plain torch, stock refuses MMEngine's files
+        stock = Pose2DInferencer(**arguments, device='cpu')
+    filters = default_filters(stock.cfg)
+    scoring = ScoringOptions.from_config(stock.cfg)
+    images = read_annotations(str(ann_file))['images']
+    results = []
+    for image in images:
+        path = str(folder / image['file_name'])
+        (result,) = stock(path, return_datasamples=True, **filters)
+        frame = Frame(0, path, image['file_name'])
+        record = to_record(ImageResult(frame, (1, 1), result['predictions']))
+        results += to_coco(record, image['id'], scoring.score_mode, scoring.keypoint_score_thr)
+    ids = [image['id'] for image in images]
+    return evaluate(str(ann_file), results, ids, stock.model.dataset_meta['sigmas'], scoring)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of the tool came to."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_tool(*arguments: object, tool: str = 'batch_infer') -> Outcome:
+    """Call a tool's main function as the command line would."""
+    out, err = io.StringIO(), io.StringIO()
+    previous = signal.getsignal(signal.SIGTERM)
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = load_tool(tool).main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse ends the process
+            status = error.code
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script of tools/ as a module, with its folder on the path as Python has it for a script."""
+    spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    with unittest.mock.patch('sys.path', [str(TOOLS), *sys.path]):
+        spec.loader.exec_module(module)
+    return module
+
+
+def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Run a shell script of tools/ with this Python first on its path."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return subprocess.run(
+        [str(TOOLS / f'{name}.sh'), *map(str, arguments)],
+        env={**os.environ, 'PATH': path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+
+
+class ToolProcess:
+    """The tool in a process of its own, to be killed.
+
+    A server that has imported everything forks it, since importing takes seconds.
+
+    Args:
+        arguments: The command line.
+        log: Takes what the process prints.
+        checkpoint_every: In place of 256 images, which would take minutes.
+        main: In place of :func:`main_of_process`, with the same arguments.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        log: Path,
+        checkpoint_every: int = 8,
+        main: Callable[[list[str], str, int], None] | None = None,
+    ) -> None:
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(FORKED_WITH)
+        self._log = log
+        self._process = context.Process(
+            target=main or main_of_process,
+            args=([str(argument) for argument in arguments], str(log), checkpoint_every),
+        )
+        self._process.start()
+
+    def wait_for_lines(self, path: Path, count: int) -> None:
+        """Wait until a file has that many lines, or until the process ends."""
+        while self._process.is_alive() and (
+            not path.exists() or path.read_bytes().count(b'\n') < count
+        ):
+            time.sleep(0.001)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    def wait(self, seconds: float = 120) -> Outcome:
+        """Wait for the end; a process that does not end in time is killed and fails the test."""
+        self._process.join(seconds)
+        status = self._process.exitcode
+        if status is None:
+            self._process.kill()
+            raise AssertionError(f'still running after {seconds} s:\n{self._log.read_text()}')
+        return Outcome(status, '', self._log.read_text())
+
+
+def main_of_process(arguments: list[str], log: str, checkpoint_every: int) -> None:
+    """Run the tool, with all that it prints in a file."""
+    mmpose_batch.run.CHECKPOINT_EVERY = checkpoint_every
+    # Whoever starts the tests in a shell's background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    with open(log, 'w') as file, redirect_stdout(file), redirect_stderr(file):
+        tool = load_tool('batch_infer')
+        print('the tool begins', flush=True)
+        sys.exit(tool.main(arguments))

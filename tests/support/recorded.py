@@ -1,0 +1,121 @@
+"""Recorded outputs of upstream MMPose, so that not every run of the tests computes them again.
+
+A record holds the outputs of MMPose's untouched class for one model with random weights, and how
+far its values move when the weights are nudged. It counts only for the very versions, config,
+images and seed that it was made with; else, and where outputs differ from it, upstream runs. After
+a change of these ``pytest tests/test_fidelity.py -m "" --record-upstream`` makes all of them again.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+
+FOLDER = Path(__file__).with_name('recorded')
+PACKAGES = ('torch', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'opencv-python-headless')
+
+Prediction = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What upstream gave.
+
+    Attributes:
+        expected: Its predictions, image by image.
+        spreads: Image to how far its values move at most with nudged weights.
+    """
+
+    expected: list[Prediction]
+    spreads: dict[int, Prediction]
+
+    def reruns(self, index: int) -> Iterable[Prediction]:
+        """As :class:`fidelity.Judge` wants them: all runs in one."""
+        return [self.spreads[index]] if index in self.spreads else []
+
+
+class Record:
+    """A file of outputs.
+
+    Args:
+        name: Of the file.
+        key: What the outputs depend on.
+
+    Attributes:
+        reason: Why it cannot be used.
+    """
+
+    def __init__(self, name: str, key: str) -> None:
+        self.name = name
+        self.reason = 'nothing is recorded'
+        self._key = key
+        self._path = FOLDER / f'{name}.npz'
+
+    def load(self) -> Outputs | None:
+        """Read it; None where there is none of this key."""
+        if not self._path.exists():
+            return None
+        with np.load(self._path, allow_pickle=False) as file:
+            if str(file['key']) != self._key:
+                self.reason = 'recorded with other versions or settings'
+                return None
+            expected = [{} for _ in range(int(file['images']))]
+            spreads: dict[int, Prediction] = {}
+            for entry in file.files:
+                kind, _, rest = entry.partition('/')
+                index, _, name = rest.partition('/')
+                if kind == 'expected':
+                    expected[int(index)][name] = file[entry]
+                elif kind == 'spread':
+                    spreads.setdefault(int(index), {})[name] = file[entry]
+        return Outputs(expected, spreads)
+
+    def write(self, expected: list[Prediction], spreads: dict[int, Prediction]) -> None:
+        """Replace it."""
+        entries = {
+            f'expected/{index}/{name}': values
+            for index, prediction in enumerate(expected)
+            for name, values in prediction.items()
+        }
+        entries |= {
+            f'spread/{index}/{name}': values.astype(np.float32)
+            for index, prediction in spreads.items()
+            for name, values in prediction.items()
+        }
+        FOLDER.mkdir(exist_ok=True)
+        np.savez_compressed(self._path, key=self._key, images=len(expected), **entries)
+
+
+def key_of(
+    cfg: Config,
+    images: Sequence[np.ndarray],
+    bboxes: Sequence[np.ndarray] | None,
+    settings: object,
+    making: Sequence[Callable],
+) -> str:
+    """What outputs of upstream depend on, in one word.
+
+    Args:
+        cfg: Of the model.
+        images, bboxes: That it is given.
+        settings: All else, as JSON has it.
+        making: Functions that make its weights.
+    """
+    parts = [
+        json.dumps({name: version(name) for name in PACKAGES}),
+        json.dumps(cfg.to_dict(), default=str, sort_keys=True),
+        json.dumps(settings, sort_keys=True),
+        *map(inspect.getsource, making),
+    ]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode())
+    for array in (*images, *(bboxes or ())):
+        digest.update(f'{array.shape} {array.dtype}'.encode() + array.tobytes())
+    return digest.hexdigest()

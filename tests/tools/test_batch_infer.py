@@ -1,0 +1,596 @@
+"""The tool: what it writes, what it prints, and how it ends."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from mmpose.apis.inferencers import Pose2DInferencer
+from support.factories import (
+    TOOLS,
+    Models,
+    Outcome,
+    files_below,
+    read_lines,
+    run_tool,
+    write_photos,
+)
+from support.tiny import picture, save
+
+import mmpose_batch
+from mmpose_batch.checkpoint import load_checkpoint
+from mmpose_batch.models import default_filters
+from mmpose_batch.run import Run
+
+pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos, and two more in folders below."""
+    folder = tmp_path_factory.mktemp('photos')
+    write_photos(folder, 3)
+    save(folder / 'a' / 'same.jpg', picture(100, 80, 7))
+    save(folder / 'b' / 'same.png', picture(80, 100, 8))
+    return folder
+
+
+ALL = [*(f'{number:012}.jpg' for number in range(3)), 'a/same.jpg', 'b/same.png']
+
+
+@pytest.fixture(scope='module', params=['one_stage', 'whole_image', 'top_down'])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def run(
+    kind: str,
+    photos: Path,
+    models: Models,
+    one_thread: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Outcome, Path]:
+    """A run that writes all there is to write."""
+    out_dir = tmp_path_factory.mktemp('run') / 'made' / 'by the tool'
+    outcome = run_tool(
+        *(photos, '--out-dir', out_dir, *getattr(models, kind)),
+        *('--format', 'json', 'coco', '--save-vis', '--draw-bbox', '--batch-size', '3'),
+    )
+    return outcome, out_dir
+
+
+# --------------------------------------------------------------------------- what it writes
+
+
+def test_all_files_are_there(run):
+    outcome, out_dir = run
+    assert outcome.status == 0
+    assert set(files_below(out_dir)) == {
+        *('predictions.jsonl', 'predictions.coco.json', 'failures.jsonl'),
+        *(f'predictions/{name}.json' for name in ALL),
+        *(f'vis/{name}' for name in ALL),
+    }
+    assert (out_dir / 'failures.jsonl').read_bytes() == b''
+
+
+def test_a_record_tells_all_of_an_image_in_input_order(run, photos):
+    _, out_dir = run
+    records = read_lines(out_dir / 'predictions.jsonl')
+    assert [record['image'] for record in records] == ALL
+    for record in records:
+        assert list(record) == ['image', 'width', 'height', 'instances']
+        height, width = cv2.imread(str(photos / record['image'])).shape[:2]
+        assert (record['width'], record['height']) == (width, height)
+        assert record['instances']
+        for instance in record['instances']:
+            assert list(instance) == ['keypoints', 'keypoint_scores', 'bbox', 'bbox_score']
+            assert np.shape(instance['keypoints']) == (17, 2)
+            assert np.shape(instance['keypoint_scores']) == (17,)
+            x1, y1, x2, y2 = instance['bbox']
+            assert x1 < x2
+            assert y1 < y2
+
+
+def test_json_is_what_stock_writes(run, kind, photos, models, tmp_path):
+    _, out_dir = run
+    stock = stock_inferencer(kind, models)
+    filters = default_filters(stock.cfg)
+    if kind == 'top_down':
+        filters['bbox_thr'] = 0.0
+    for name in ALL:
+        list(stock(str(photos / name), pred_out_dir=str(tmp_path), **filters))
+        theirs = json.loads((tmp_path / f'{Path(name).stem}.json').read_text())
+        ours = json.loads((out_dir / 'predictions' / f'{name}.json').read_text())
+        assert_close(ours, theirs)
+
+
+def stock_inferencer(kind: str, models: Models) -> Pose2DInferencer:
+    """The untouched class with the same configs and weights."""
+    name = 'rtmo' if kind == 'one_stage' else 'rtmpose'
+    detector = models.file('rtmdet.py') if kind == 'top_down' else 'whole_image'
+    stock = Pose2DInferencer(
+        models.file(f'{name}.py'), device='cpu', det_model=detector, det_cat_ids=[0]
+    )
+    stock.model.load_state_dict(load_checkpoint(models.file(f'{name}.pth'))['state_dict'])
+    if kind == 'top_down':
+        state = load_checkpoint(models.file('rtmdet.pth'))['state_dict']
+        stock.detector.model.load_state_dict(state)
+    return stock
+
+
+def assert_close(ours: Any, theirs: Any) -> None:
+    """The same form, and numbers within the project's promise."""
+    assert type(ours) is type(theirs)
+    if isinstance(theirs, dict):
+        assert list(ours) == list(theirs)
+        for key in theirs:
+            assert_close(ours[key], theirs[key])
+    elif isinstance(theirs, list):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_close(one, other)
+    else:
+        assert ours == pytest.approx(theirs, abs=0.01)
+
+
+def test_records_and_json_and_coco_say_the_same(run):
+    _, out_dir = run
+    coco = iter(json.loads((out_dir / 'predictions.coco.json').read_text()))
+    for number, record in enumerate(read_lines(out_dir / 'predictions.jsonl')):
+        stock = json.loads((out_dir / 'predictions' / f'{record["image"]}.json').read_text())
+        for instance, person in zip(record['instances'], stock, strict=True):
+            for key in ('keypoints', 'keypoint_scores', 'bbox_score'):
+                np.testing.assert_allclose(instance[key], person[key], atol=0.001)
+            np.testing.assert_allclose(instance['bbox'], person['bbox'][0], atol=0.001)
+            result = next(coco)
+            points = np.reshape(result['keypoints'], (17, 3))
+            np.testing.assert_allclose(points[:, :2], instance['keypoints'])
+            np.testing.assert_allclose(points[:, 2], instance['keypoint_scores'])
+            x, y, width, height = result['bbox']
+            np.testing.assert_allclose([x, y, x + width, y + height], instance['bbox'], atol=0.002)
+            assert result['file_name'] == record['image']
+            assert result['image_id'] == number  # names that are no numbers: its place
+    assert next(coco, None) is None
+
+
+def test_drawings_are_the_photos_with_something_drawn(run, photos):
+    _, out_dir = run
+    for name in ALL:
+        photo = mmcv.imread(photos / name).astype(float)
+        drawing = mmcv.imread(out_dir / 'vis' / name).astype(float)
+        assert drawing.shape == photo.shape
+        changed = np.abs(drawing - photo).max(axis=2) > 60
+        assert 0 < changed.mean() < 0.7
+
+
+def test_run_json_tells_what_ran_and_where_the_time_went(run, kind):
+    _, out_dir = run
+    info = json.loads((out_dir / 'run.json').read_text())
+    records = read_lines(out_dir / 'predictions.jsonl')
+    assert info['status'] == 'finished'
+    assert info['counts'] == {
+        'images': 5,
+        'resumed': 0,
+        'persons': sum(len(record['instances']) for record in records),
+        'failures': 0,
+    }
+    assert info['device'] == 'cpu'
+    assert info['options']['batch_size'] == 3
+    assert info['options']['precision'] == 'fp32'
+    assert info['options']['num_threads'] == 1
+    seconds = info['seconds']
+    stages = {'waiting', 'detection', 'network', 'writing', 'other'}
+    assert set(seconds) == {'total', *stages}
+    assert sum(seconds[stage] for stage in stages) == pytest.approx(seconds['total'], abs=0.01)
+    assert seconds['network'] > 0
+    assert (seconds['detection'] > 0) == (kind == 'top_down')
+    assert info['images_per_second'] == pytest.approx(5 / seconds['total'])
+    assert 100 * 2**20 < info['peak_resident_bytes'] < 64 * 2**30
+    versions = info['identity']['versions']
+    assert versions['mmpose_batch'] == mmpose_batch.__version__
+    names = ('python', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'torch', 'numpy', 'cv2')
+    assert all(re.match(r'\d+\.\d+', versions[name]) for name in names)
+
+
+def test_jsonl_alone_is_the_default(photos, models, tmp_path):
+    run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
+    assert set(files_below(tmp_path)) == {'predictions.jsonl', 'failures.jsonl'}
+
+
+# --------------------------------------------------------------------------------- inputs
+
+
+def images(photos: Path, folder: Path, models: Models, *inputs: object) -> list[str]:
+    """The images of the records, as the tool names them."""
+    outcome = run_tool(*inputs, '--out-dir', folder / 'out', *models.whole_image)
+    assert outcome.status == 0
+    return [record['image'] for record in read_lines(folder / 'out' / 'predictions.jsonl')]
+
+
+INPUTS = {
+    'a file': (['b/same.png'], ['same.png']),
+    'files': (['b/same.png', 'a/same.jpg'], ['b/same.png', 'a/same.jpg']),
+    'a glob': (['*2.jpg', '*/same.*'], [ALL[2], 'a/same.jpg', 'b/same.png']),
+    'a folder and a file of it': (['a', 'a/same.jpg'], ['same.jpg']),
+    'folders': (['b', 'a'], ['b/same.png', 'a/same.jpg']),
+    'not the folders below': (['.', '--no-recursive'], ALL[:3]),
+}
+
+
+@pytest.mark.parametrize(('inputs', 'expected'), INPUTS.values(), ids=INPUTS)
+def test_inputs(photos, models, tmp_path, monkeypatch, inputs, expected):
+    monkeypatch.chdir(photos)
+    assert images(photos, tmp_path, models, *inputs) == expected
+
+
+def test_a_list_of_inputs(photos, models, tmp_path):
+    (tmp_path / 'list.txt').write_text(f'{photos}/b/same.png\n# no image\n\n{photos}/{ALL[1]}\n')
+    listed = images(photos, tmp_path, models, f'@{tmp_path}/list.txt', photos / ALL[0])
+    assert listed == ['b/same.png', ALL[1], ALL[0]]
+
+
+def test_a_list_of_names_that_are_no_text(models, tmp_path):
+    name = os.fsencode(tmp_path) + b'/caf\xe9.jpg'
+    data = cv2.imencode('.jpg', picture(40, 30))[1].tobytes()
+    Path(os.fsdecode(name)).write_bytes(data)
+    (tmp_path / 'list.txt').write_bytes(b'\xef\xbb\xbf' + name + b'\r\n')  # as Windows writes
+    assert images(tmp_path, tmp_path, models, f'@{tmp_path}/list.txt') == ['caf\\udce9.jpg']
+
+
+def test_the_same_file_in_two_ways_is_one_input(photos, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert images(photos, tmp_path, models, ALL[0], photos / ALL[0], f'a/../{ALL[0]}') == [ALL[0]]
+
+
+def test_drawings_of_an_earlier_run_are_no_inputs(models, tmp_path):
+    write_photos(tmp_path, 2)
+    arguments = [tmp_path, '--out-dir', tmp_path / 'out', *models.one_stage, '--save-vis']
+    assert run_tool(*arguments).status == 0
+    outcome = run_tool(*arguments, '--resume')
+    assert outcome.status == 0
+    assert 'images    2 (2 of them by an earlier run)' in outcome.out
+
+
+def test_boxes_of_a_file_are_used(photos, models, tmp_path):
+    boxes = [
+        {'image_id': 0, 'category_id': 1, 'bbox': [10, 20, 50, 60], 'score': 0.9},
+        {'file_name': 'b/same.png', 'category_id': 1, 'bbox': [5, 5, 30, 40], 'score': 0.8},
+        {'file_name': 'b/same.png', 'category_id': 1, 'bbox': [5, 5, 30, 40], 'score': 0.2},
+    ]
+    (tmp_path / 'boxes.json').write_text(json.dumps(boxes))
+    outcome = run_tool(
+        *(photos, '--out-dir', tmp_path / 'out', *models.crops),
+        *('--bboxes', tmp_path / 'boxes.json'),
+    )
+    assert outcome.status == 0
+    records = read_lines(tmp_path / 'out' / 'predictions.jsonl')
+    found = {record['image']: record['instances'] for record in records}
+    assert {name: len(persons) for name, persons in found.items()} == dict(
+        zip(ALL, [1, 0, 0, 0, 1], strict=True)
+    )
+    assert found[ALL[0]][0]['bbox'] == [10, 20, 60, 80]
+    assert found['b/same.png'][0]['bbox_score'] == 0.8
+
+
+# ----------------------------------------------------------------------------- annotations
+
+
+def person(image: int, number: int) -> dict[str, Any]:
+    return {
+        'id': number + 1,
+        'image_id': image,
+        'category_id': 1,
+        'bbox': [0, 0, 100, 100],
+        'area': 10_000,
+        'iscrowd': 0,
+        'keypoints': [10 + number, 10, 2] * 17,
+    }
+
+
+def annotated(folder: Path, **changes: Any) -> Path:
+    content = {
+        'images': [{'id': number, 'file_name': name} for number, name in enumerate(ALL)],
+        'annotations': [person(number, number) for number in range(5)],
+        'categories': [{'id': 1, 'name': 'person'}],
+    }
+    path = folder / 'annotations.json'
+    path.write_text(json.dumps({**content, **changes}))
+    return path
+
+
+def test_annotations_that_went_away_are_one_line(photos, models, tmp_path, monkeypatch):
+    ann_file = annotated(tmp_path)
+
+    def stream(self: Run, *arguments: int) -> None:
+        infer(self, *arguments)
+        Path(ann_file).unlink()
+
+    infer = Run._stream
+    monkeypatch.setattr(Run, '_stream', stream)
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage]
+    outcome = run_tool(*arguments, '--ann-file', ann_file)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1].startswith(f'batch_infer: {ann_file}: cannot be read: No')
+
+
+def test_annotations_of_the_keypoints_that_come_out(photos, models, tmp_path):
+    # The model's dataset has 17 keypoints, of which two come out.
+    options = ['--cfg-options', 'model.test_cfg.output_keypoint_indices=[0,3]']
+    content = json.loads(Path(annotated(tmp_path)).read_text())
+    for entry in content['annotations']:
+        entry['keypoints'] = entry['keypoints'][:6]
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, *options]
+    outcome = run_tool(*arguments, '--ann-file', tmp_path / 'annotations.json')
+    assert outcome.status == 0, outcome.err
+    assert 'AP' in outcome.out
+
+
+def test_ap_and_ar_are_printed_and_kept(photos, models, tmp_path):
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
+    outcome = run_tool(*arguments, '--ann-file', annotated(tmp_path))
+    assert outcome.status == 0
+    metrics = json.loads((tmp_path / 'out' / 'run.json').read_text())['metrics']
+    assert list(metrics)[:2] == ['AP', 'AP50']
+    assert all(0 <= metrics[name] <= 1 for name in ('AP', 'AP50', 'AR'))
+    for name, value in metrics.items():
+        assert re.search(rf'^{re.escape(name)} +{value:.4f}$', outcome.out, re.MULTILINE)
+    # The annotations number the images, whatever they are called.
+    coco = json.loads((tmp_path / 'out' / 'predictions.coco.json').read_text())
+    assert [result['image_id'] for result in coco] == [0, 1, 2, 3, 4]
+
+
+def test_ap_of_its_own_predictions_is_1(photos, models, tmp_path):
+    run_tool(photos, '--out-dir', tmp_path / 'out', *models.whole_image)
+    people = []
+    for number, record in enumerate(read_lines(tmp_path / 'out' / 'predictions.jsonl')):
+        points = [value for x, y in record['instances'][0]['keypoints'] for value in (x, y, 2)]
+        people.append({**person(number, number), 'keypoints': points})
+    outcome = run_tool(
+        *(photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--resume'),
+        *('--ann-file', annotated(tmp_path, annotations=people)),
+    )
+    assert re.search(r'^AP +1\.0000$', outcome.out, re.MULTILINE)
+    assert re.search(r'^AR +1\.0000$', outcome.out, re.MULTILINE)
+
+
+# ------------------------------------------------------------------------- what it prints
+
+
+def test_the_summary(run):
+    outcome, out_dir = run
+    counts = json.loads((out_dir / 'run.json').read_text())['counts']
+    lines = outcome.out.splitlines()
+    assert lines[:3] == ['images    5', f'persons   {counts["persons"]}', 'failures  0']
+    assert re.fullmatch(r'speed     \d+\.\d\d images/s in 0:\d\d', lines[3])
+    stages = ('waiting', 'detection', 'network', 'writing', 'other')
+    assert re.fullmatch('time      ' + ', '.join(rf'{stage} \d+ %' for stage in stages), lines[4])
+    shares = [int(share) for share in re.findall(r'(\d+) %', lines[4])]
+    assert 97 <= sum(shares) <= 103
+
+
+def test_a_log_gets_plain_lines(photos, models, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmpose_batch.progress.LOG_INTERVAL', 0.0)
+    outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
+    first, *lines = outcome.err.splitlines()
+    expected = f'5 images, {models.one_stage[1]} on cpu; threads: 1 for the networks, '
+    assert re.fullmatch(re.escape(expected) + r'\d to read and prepare', first)
+    assert len(lines) == 5
+    for number, line in enumerate(lines, 1):
+        assert re.fullmatch(rf'{number}/5 images, \d+\.\d images/s, 0:\d\d left', line)
+
+
+def test_quiet_prints_nothing(photos, models, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmpose_batch.progress.LOG_INTERVAL', 0.0)
+    outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage, '--quiet')
+    assert (outcome.status, outcome.out, outcome.err) == (0, '', '')
+
+
+# ----------------------------------------------------------------------------- how it ends
+
+
+def process(*arguments: object, python: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """The real thing, seconds of imports included."""
+    command = [sys.executable, *python, TOOLS / 'batch_infer.py', *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_path):
+    write_photos(tmp_path / 'in', 2)
+    (tmp_path / 'in' / 'zero.jpg').touch()
+    # What has most to say: a detector, drawings, a failure.
+    ended = process(
+        *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
+        *('--save-vis', '--quiet'),
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, '', '')
+
+
+ANSWERS = {
+    'help': (['--help'], 0, 'Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 fini'),
+    'a wrong option': (
+        ['x', '--out-dir', 'y', '--colour', 'red'],
+        2,
+        'error: unrecognized arguments: --colour red',
+    ),
+}
+
+
+@pytest.mark.parametrize(('arguments', 'status', 'text'), ANSWERS.values(), ids=ANSWERS)
+def test_help_and_wrong_options_answer_before_anything_is_imported(arguments, status, text):
+    shown = process(*arguments, python=['-X', 'importtime'])
+    lines = shown.stderr.splitlines()
+    imports = [line.split('|')[-1].strip() for line in lines if line.startswith('import time:')]
+    assert 'argparse' in imports
+    slow = {'cv2', 'mmcv', 'mmdet', 'mmengine', 'mmpose', 'numpy', 'torch', 'torchvision'}
+    assert not slow & {name.split('.')[0] for name in imports}
+    said = '\n'.join(line for line in lines if not line.startswith('import time:'))
+    assert shown.returncode == status
+    assert text in (said if status else shown.stdout)
+    assert status or said == ''
+
+
+PARSER = {
+    'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
+    'no folder': (['in'], 'the following arguments are required: --out-dir'),
+    'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
+    'an unknown precision': (['--precision', 'int4'], "invalid choice: 'int4'"),
+    'a word for a number': (['--batch-size', 'many'], "invalid size value: 'many'"),
+    'resume and overwrite': (['--resume', '--overwrite'], 'not allowed with argument'),
+}
+
+
+@pytest.mark.parametrize(('arguments', 'message'), PARSER.values(), ids=PARSER)
+def test_arguments_that_cannot_be_read_end_with_status_2(tmp_path, arguments, message):
+    if not {'in', '--out-dir'} & set(arguments):
+        arguments = ['in', '--out-dir', tmp_path / 'out', *arguments]
+    outcome = run_tool(*arguments)
+    assert outcome.status == 2
+    assert message in outcome.err.splitlines()[-1]
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Arguments after those of a good run, which they replace, and how the tool answers."""
+
+    arguments: list[str]
+    message: str
+    status: int = 2
+    kind: str = 'one_stage'
+
+
+BROKEN = 'the model cannot be built as asked for: '
+WRONG = {
+    'no such input': Wrong(['{in}/nowhere'], 'inputs: no such file or folder: {in}/nowhere'),
+    'a glob of nothing': Wrong(['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'),
+    'no such list': Wrong(['@{in}/list'], 'inputs: the list {in}/list cannot be read: No such'),
+    'no images': Wrong(['{in}/empty'], 'no images in {in}/empty', 1),
+    'an empty list': Wrong(['@{in}/empty.txt'], 'no images in @{in}/empty.txt', 1),
+    'batch size below 1': Wrong(
+        ['--batch-size', '-1'], 'batch_size: expected a whole number from 1, found -1'
+    ),
+    'no detector batch': Wrong(
+        ['--det-batch-size', '0'],
+        'det_batch_size: expected a whole number from 1, found 0',
+        kind='top_down',
+    ),
+    'workers below 0': Wrong(
+        ['--num-workers', '-1'], 'num_workers: expected a whole number from 0, found -1'
+    ),
+    'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16 there'),
+    'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
+    'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
+    'a config that is no Python': Wrong(['--pose2d', '{in}/syntax.py'], BROKEN + 'SyntaxError', 1),
+    'a config without a model': Wrong(
+        ['--pose2d', '{in}/other.py'], 'model: expected a config with a model, found one without'
+    ),
+    'no weights': Wrong(['--pose2d-weights', ''], 'weights: the config names none; name a file'),
+    'a detector without weights': Wrong(
+        ['--det-weights', ''], "det_weights: name the detector's checkpoint", kind='top_down'
+    ),
+    'a detector for a one-stage model': Wrong(
+        ['--det-model', 'rtmdet-m', '--det-batch-size', '2'],
+        'det_model, det_batch_size: of use to top-down models only',
+    ),
+    'nobody in a one-stage model': Wrong(
+        ['--no-person', 'whole_image'], 'no_person: of use to top-down models only'
+    ),
+    'a detector of no use': Wrong(
+        ['--det-model', 'whole_image', '--det-cat-ids', '3', '--det-batch-size', '9'],
+        'det_cat_ids, det_batch_size: of use with a detector only',
+        kind='crops',
+    ),
+    'boxes and categories': Wrong(
+        ['--bboxes', '{in}/list.json', '--det-cat-ids', '3'],
+        '--bboxes takes the place of a detector',
+        kind='crops',
+    ),
+    'boxes and a detector': Wrong(
+        ['--bboxes', '{in}/list.json'], '--bboxes takes the place of a detector', kind='top_down'
+    ),
+    'a config without its base': Wrong(['--pose2d', '{in}/base.py'], BROKEN + 'FileNotFound', 1),
+    'no key and value': Wrong(
+        ['--cfg-options', 'model'], "--cfg-options: expected KEY=VALUE, found 'model'"
+    ),
+    'a key that the model does not have': Wrong(
+        ['--cfg-options', 'model.colour=1'], BROKEN + 'TypeError', 1
+    ),
+    'no such detector': Wrong(
+        ['--det-model', 'no.py'], 'model: no such config file: no.py', kind='crops'
+    ),
+    'no such detector weights': Wrong(
+        ['--det-weights', 'no.pth'], 'weights: no such file: no.pth', 1, 'top_down'
+    ),
+    'no such device': Wrong(['--device', 'abacus'], BROKEN + 'RuntimeError', 1),
+    'no such box file': Wrong(
+        ['--bboxes', '{in}/no.json'], '{in}/no.json: cannot be read: No such', kind='crops'
+    ),
+    'a box file of another form': Wrong(
+        ['--bboxes', '{in}/object.json'], '{in}/object.json: expected a list of', kind='crops'
+    ),
+    'boxes for a one-stage model': Wrong(
+        ['--bboxes', '{in}/list.json'], '--bboxes: only top-down models take boxes'
+    ),
+    'boxes of other images': Wrong(
+        ['--bboxes', '{in}/list.json'], 'the box file names none of the images', kind='crops'
+    ),
+    'no such annotations': Wrong(
+        ['--ann-file', '{in}/no.json'], '{in}/no.json: cannot be read: No such file'
+    ),
+    'annotations that are no JSON': Wrong(
+        ['--ann-file', '{in}/empty.txt'], '{in}/empty.txt: expected JSON, found'
+    ),
+    'annotations of another form': Wrong(
+        ['--ann-file', '{in}/list.json'], '{in}/list.json: expected COCO annotations'
+    ),
+    'annotations of other keypoints': Wrong(
+        ['--ann-file', '{in}/hands.json'], 'expected 17 keypoints as the model has, found [21]'
+    ),
+}
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files that are wrong in some way."""
+    folder = tmp_path_factory.mktemp('files')
+    (folder / 'empty').mkdir()
+    hand = {**person(0, 0), 'keypoints': [1, 2, 2] * 21}
+    for name, text in {
+        'empty.txt': '',
+        'other.py': 'answer = 42',
+        'syntax.py': 'model = (',
+        'base.py': "_base_ = 'nowhere.py'",
+        'object.json': '{}',
+        'list.json': '[]',
+    }.items():
+        (folder / name).write_text(text)
+    annotated(folder, annotations=[hand]).rename(folder / 'hands.json')
+    return folder
+
+
+@pytest.mark.parametrize('wrong', WRONG.values(), ids=WRONG)
+def test_wrong_arguments_are_one_line_and_nothing_is_written(
+    photos, models, tmp_path, files, wrong
+):
+    given = [argument.replace('{in}', str(files)) for argument in wrong.arguments]
+    inputs = [photos] if given[0].startswith('--') else []
+    outcome = run_tool(
+        *inputs, '--out-dir', tmp_path / 'out', *getattr(models, wrong.kind), '--quiet', *given
+    )
+    assert outcome.status == wrong.status
+    assert outcome.out == ''
+    (line,) = outcome.err.splitlines()
+    assert line.startswith('batch_infer: ')
+    assert wrong.message.replace('{in}', str(files)) in line
+    assert not (tmp_path / 'out').exists()

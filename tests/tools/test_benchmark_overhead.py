@@ -1,0 +1,88 @@
+"""What a person costs outside the network: every stage has its row, both ways."""
+
+import json
+from functools import partial
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+from support.factories import Models, Outcome, run_tool
+
+from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.benchmark import document, overhead
+from mmpose_batch.benchmark.overhead import Ways
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+def benchmark(*arguments: object) -> Outcome:
+    return run_tool(*arguments, tool='benchmark_overhead')
+
+
+@pytest.fixture(autouse=True)
+def ticks(monkeypatch):
+    """A clock that goes on by a second whenever it is read, and samples of a few persons."""
+    monkeypatch.setattr(overhead, 'perf_counter', partial(next, count()))
+    monkeypatch.setattr(overhead, '_PERSONS_PER_SAMPLE', 6)
+
+
+def test_every_stage_has_its_row(models: Models, tmp_path):
+    outcome = benchmark(*models.crops, '--persons', '4', '--rounds', '5', '--out-dir', tmp_path)
+    assert outcome.status == 0, outcome.err
+    content = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert content['command'][1:3] == list(models.crops[:2])
+    (table,) = content['tables']
+    assert [row[0] for row in table['rows']] == [
+        'crops and their samples',
+        'a batch of them, normalised',
+        'keypoints from what the network says',
+        "an image's result, as a line of JSON",
+        'all',
+    ]
+    # A second of a clock that stands still meanwhile, of 4 persons twice.
+    assert [row[1:] for row in table['rows']] == [
+        *[['125.000', '125.000', '1.00 (1.00 to 1.00)']] * 4,
+        ['500.000', '500.000', '1.00'],
+    ]
+
+
+@pytest.mark.parametrize('persons', [1, 3])
+def test_both_ways_come_to_the_same(models: Models, persons):
+    inferencer = BatchPose2DInferencer(
+        models.file('rtmpose.py'), models.file('rtmpose.pth'), det_model='whole_image', device='cpu'
+    )
+    with torch.no_grad():
+        ways = Ways(inferencer, persons)
+        for ours, stocks in zip(ways.prepare_here(), ways.prepare_stock(), strict=True):
+            assert torch.equal(ours['inputs'], stocks['inputs'])
+        ours, stocks = (
+            torch.cat([batch['inputs'] for batch in batches])
+            for batches in (ways.normalise_here(), ways.normalise_stock())
+        )
+        assert torch.equal(ours, stocks)
+        for ours, stocks in zip(ways.decode_here(), ways.decode_stock(), strict=True):
+            one, other = ours.pred_instances, stocks.pred_instances
+            np.testing.assert_array_equal(one.keypoints, other.keypoints)
+            np.testing.assert_array_equal(one.keypoint_scores, other.keypoint_scores)
+        assert len(json.loads(ways.result_here())['instances']) == persons
+        assert len(json.loads(ways.result_stock())) == persons
+
+
+def test_what_is_wrong_is_one_line(models: Models):
+    outcome = benchmark(*models.one_stage)
+    assert outcome.status == 2
+    assert 'only those prepare persons' in outcome.err.splitlines()[-1]
+    outcome = benchmark('--pose2d', 'nowhere.py')
+    assert outcome.status == 2
+    assert 'nowhere.py' in outcome.err.splitlines()[-1]
+
+
+def test_a_full_disk_is_one_line(models: Models, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError('no space left')
+
+    monkeypatch.setattr(document, 'write_result', full)
+    outcome = benchmark(*models.crops, '--persons', '1', '--rounds', '5', '--out-dir', tmp_path)
+    assert outcome.status == 1
+    assert outcome.err.splitlines()[-1] == 'benchmark_overhead: no space left'
