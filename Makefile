@@ -35,8 +35,9 @@ demo: setup ## draw people that no model has seen, find their poses, put a dozen
 	  --ann-file demo/scenes/annotations.json
 	$(PY) tools/contact_sheet.py demo/poses/vis --out demo/contact_sheet.png
 
+# Two workers of one thread each; tests of a module, or of a model, follow each other on one of them.
 test: setup ## run all tests, the slow ones too
-	$(PY) -m pytest -m ""
+	$(PY) -m pytest -m "" -n 2 --dist loadgroup
 
 lint: setup ## check style and spelling
 	$(PY) -m ruff check .

@@ -47,14 +47,14 @@ setup(
     package_data={f'{CONFIGS}.demo': ['*.pth']},
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
-    # MMPose environment that works. Importing the package says which of them is missing.
-    install_requires=['loky', 'orjson', 'rich'],
+    # MMPose environment that works. The first use says which of them is missing.
+    install_requires=['loky', 'orjson', 'rich', 'wrapt'],
     extras_require={
         'coco': ['xtcocotools'],
         'openvino': ['openvino>=2026.4', 'onnx'],
         'onnxruntime': ['onnxruntime', 'onnx'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
         'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
-        'dev': ['pytest', 'ruff', 'codespell'],
+        'dev': ['pytest', 'pytest-xdist', 'ruff', 'codespell'],
     },
 )
