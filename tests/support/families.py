@@ -107,7 +107,11 @@ FAMILIES = {
     # heatmaps, one of each backbone and each way of decoding
     'mobilenet': Family(f'{HEATMAP}/td-hm_mobilenetv2_8xb64-210e_coco-256x192.py', HALF, fast=True),
     'hrnet': Family(f'{HEATMAP}/td-hm_hrnet-w32_8xb64-210e_coco-256x192.py', HALF),
-    'hrnet-udp': Family(f'{HEATMAP}/td-hm_hrnet-w32_udp-8xb64-210e_coco-256x192.py', HALF),
+    'hrnet-udp': Family(
+        f'{HEATMAP}/td-hm_hrnet-w32_udp-8xb64-210e_coco-256x192.py',
+        HALF,
+        undetermined=0.03,  # as DARK below: 1.5 % on one processor, under 1 % on another
+    ),
     'hrnet-udp-regress': Family(
         f'{HEATMAP}/td-hm_hrnet-w32_udp-regress-8xb64-210e_coco-256x192.py', HALF
     ),
@@ -190,7 +194,7 @@ FAMILIES = {
     ),
     'edpose': Family(
         f'{BODY}/edpose/coco/edpose_res50_8xb2-50e_coco-800x1333.py',
-        (160, 288),  # hardly more places than its 900 queries
+        (192, 320),  # where it has few more places than its 900 queries
         scenes=2,
     ),
 }
