@@ -79,6 +79,11 @@ def cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, name, lambda: False)() for name in checks)
 
 
+def cpu_has_vnni() -> bool:
+    """Whether the processor adds products of int8 in 32 bits (AVX512_VNNI), not in 16."""
+    return getattr(torch.cpu, '_is_vnni_supported', lambda: False)()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the GPU or the machine, was too small.
 

@@ -10,6 +10,7 @@ from mmcv.cnn.bricks import Swish
 from mmdet.models.backbones.resnet import BasicBlock as DetBasicBlock
 from mmdet.models.dense_heads.rtmdet_head import RTMDetSepBNHead
 from mmdet.models.task_modules import MlvlPointGenerator
+from mmengine.registry import DefaultScope
 from mmpose.models.backbones.hrnet import HRNet
 from mmpose.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmpose.models.utils import RepVGGBlock, SinePositionalEncoding
@@ -241,16 +242,17 @@ def test_a_whole_network_has_no_norm_left_and_computes_the_same(build):
 @pytest.mark.parametrize('share_conv', [True, False])
 def test_rtmdets_heads_share_convolutions_between_levels(share_conv):
     torch.manual_seed(0)
-    head = RTMDetSepBNHead(
-        num_classes=1,
-        in_channels=8,
-        feat_channels=8,
-        stacked_convs=2,
-        share_conv=share_conv,
-        anchor_generator={'type': 'MlvlPointGenerator', 'offset': 0, 'strides': [8, 16]},
-        bbox_coder={'type': 'DistancePointBBoxCoder'},
-        norm_cfg={'type': 'BN'},
-    )
+    with DefaultScope.overwrite_default_scope('mmdet'):  # whatever tests before have left
+        head = RTMDetSepBNHead(
+            num_classes=1,
+            in_channels=8,
+            feat_channels=8,
+            stacked_convs=2,
+            share_conv=share_conv,
+            anchor_generator={'type': 'MlvlPointGenerator', 'offset': 0, 'strides': [8, 16]},
+            bbox_coder={'type': 'DistancePointBBoxCoder'},
+            norm_cfg={'type': 'BN'},
+        )
     head = ready(head)
     after = fused(head)
     assert norms_in(after) == 0

@@ -45,6 +45,7 @@ class Family:
     Attributes:
         config: Path below MMPose's ``configs``.
         input_size: Of the network, smaller than the config's; None keeps that.
+        options: Changes of the config: of its weights, which are random, fewer do.
         scenes: How many images a one-stage model gets.
         settings: Of every call.
         fast: Takes a few seconds.
@@ -55,6 +56,7 @@ class Family:
 
     config: str
     input_size: tuple[int, int] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
     scenes: int = len(SCENES)
     settings: dict[str, Any] = field(default_factory=dict)
     fast: bool = False
@@ -149,7 +151,11 @@ FAMILIES = {
     'shufflenet-v2': Family(f'{HEATMAP}/td-hm_shufflenetv2_8xb64-210e_coco-256x192.py', HALF),
     'alexnet': Family(f'{HEATMAP}/td-hm_alexnet_8xb64-210e_coco-256x192.py', HALF),
     'vgg': Family(f'{HEATMAP}/td-hm_vgg16-bn_8xb64-210e_coco-256x192.py', HALF),
-    'cpm': Family(f'{HEATMAP}/td-hm_cpm_8xb64-210e_coco-256x192.py', (72, 96)),
+    'cpm': Family(
+        f'{HEATMAP}/td-hm_cpm_8xb64-210e_coco-256x192.py',
+        (72, 96),
+        options={'model.backbone.num_stages': 3, 'model.head.num_stages': 3},  # of six alike
+    ),
     'hourglass': Family(f'{HEATMAP}/td-hm_hourglass52_8xb32-210e_coco-256x256.py', (128, 128)),
     'mspn': Family(f'{HEATMAP}/td-hm_mspn50_8xb32-210e_coco-256x192.py', HALF),
     'rsn': Family(f'{HEATMAP}/td-hm_rsn18_8xb32-210e_coco-256x192.py', HALF),
@@ -212,6 +218,7 @@ def prepare(name: str) -> RandomModel:
     cfg = mmpose_config(family.config, folder)
     if family.input_size is not None:
         resize_input(cfg, family.input_size)
+    cfg.merge_from_dict(family.options)
     sizes, bboxes = SCENES[: family.scenes], None
     if cfg.data_mode == 'topdown':
         sizes = [crop[:2] for crop in CROPS]
