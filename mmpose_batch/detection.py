@@ -17,6 +17,7 @@ from torch import nn
 from .engines.host import EngineHost
 from .engines.options import EngineOptions
 from .engines.torch_eager import map_tensors
+from .isolation import with_own_head
 from .models import build_model, load_config
 from .tuning import default_batch_size
 
@@ -103,6 +104,7 @@ class PersonDetector:
         cat_ids: Sequence[int],
         engine: EngineOptions,
     ) -> None:
+        self._inferencer = inferencer
         self.model = inferencer.model
         self.pipeline = inferencer.pipeline
         self.collate_fn = inferencer.collate_fn
@@ -111,6 +113,10 @@ class PersonDetector:
         device = next(self.model.parameters()).device
         if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
             decode_on_cpu(self.model.bbox_head)
+
+    def __call__(self, *inputs: Any, **settings: Any) -> dict:
+        """Detect as upstream's ``DetInferencer`` does, for code that uses it by itself."""
+        return self._inferencer(*inputs, **settings)
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
         """Run the detector's test pipeline on a decoded image (H, W, 3), uint8, BGR.
@@ -144,7 +150,8 @@ class PersonDetector:
         batch = self.collate_fn(list(prepared))
 
         def run() -> list[BaseDataElement]:
-            return [self._select(sample, bbox_thr) for sample in self.model.test_step(batch)]
+            samples = with_own_head(self.model).test_step(batch)
+            return [self._select(sample, bbox_thr) for sample in samples]
 
         found = (sample.pred_instances for sample in self.host.test_step(run))
         boxes = (np.concatenate((f.bboxes, f.scores[:, None]), axis=1) for f in found)

@@ -30,6 +30,7 @@ from .decoding import decode_batches
 from .detection import PersonDetector, build_detector
 from .engines.host import EngineHost
 from .engines.options import EngineOptions
+from .isolation import with_own_head
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
@@ -166,6 +167,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             *(self.cfg, det_model, det_weights, det_cat_ids, device),
             self._engine_options(self.options.of_detector),
         )
+        # Upstream's attribute, which its preprocess reads.
+        self.det_cat_ids = () if self.detector is None else self.detector.cat_ids
 
     def _engine_options(self, options: EngineOptions) -> EngineOptions:
         return replace(options, precision_is_free=self._precision_is_free)
@@ -547,7 +550,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         model = copy.copy(self.model)  # all but the settings is shared
         model.test_cfg = call.test_cfg
         batch = self.collate_fn(packed)
-        return self.host.test_step(lambda: model.test_step(batch))
+        return self.host.test_step(lambda: with_own_head(model).test_step(batch))
 
     def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
         """Turn the outputs for one image into its result."""

@@ -170,7 +170,10 @@ def build_model(
     model.cfg = cfg
     if checkpoint is not None:
         load_weights(model, checkpoint, weights)
-        # The weights are in place; stock takes the meta and copies them onto themselves.
-        checkpoint = {'meta': checkpoint.get('meta', {}), 'state_dict': model.state_dict()}
+        meta = dict(checkpoint.get('meta') or {})
+        if 'dataset_meta' in checkpoint:  # as the error of a rejected file advises to save it
+            meta.setdefault('dataset_meta', checkpoint['dataset_meta'])
+        # The weights are in place; upstream takes the meta and copies them onto themselves.
+        checkpoint = {'meta': meta, 'state_dict': model.state_dict()}
     finish(model, checkpoint, cfg)
     return model.to(device).eval()

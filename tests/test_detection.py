@@ -10,13 +10,14 @@ import torch
 from mmdet.apis import DetInferencer
 from mmengine.config import Config
 from mmengine.structures import InstanceData
+from mmpose.apis.inferencers import MMPoseInferencer, Pose2DInferencer
 from mmpose.apis.inferencers.utils import default_det_models
 from mmpose.evaluation.functional import nms
 from support.tiny import detector_config, mm_config, picture, settle_batch_norms
 from torch import nn
 
-from mmpose_batch import detection
-from mmpose_batch.checkpoint import CheckpointError
+from mmpose_batch import BatchPose2DInferencer, detection
+from mmpose_batch.checkpoint import CheckpointError, allowed_types
 from mmpose_batch.detection import (
     PersonDetector,
     SafeDetInferencer,
@@ -289,3 +290,42 @@ def test_a_config_file_may_name_its_weights(built, tmp_path):
 def test_an_unknown_detector_is_an_error(built):
     with pytest.raises(ValueError, match="a name of mmdet, found 'rtmdet-x1'"):
         build('rtmdet-x1')
+
+
+# ----------------------------------------------------------- upstream's attributes and methods
+
+
+def test_upstreams_ways_to_the_detector_work(models):
+    """Applications call ``inferencer.detector`` and ``preprocess``, or swap our class in."""
+    arguments = {
+        'det_model': models.file('rtmdet.py'),
+        'det_weights': models.file('rtmdet.pth'),
+        'det_cat_ids': [0],
+        'device': 'cpu',
+    }
+    pose = models.file('rtmpose.py'), models.file('rtmpose.pth')
+    ours = BatchPose2DInferencer(*pose, **arguments)
+    with allowed_types():  # as PyTorch is, upstream rejects MMEngine's files
+        theirs = Pose2DInferencer(*pose, **arguments)
+        whole = MMPoseInferencer(pose2d=pose[0], pose2d_weights=pose[1], **arguments)
+    image = picture(120, 90)
+    found, expected = (
+        inferencer.detector(image, return_datasamples=True)['predictions'][0].pred_instances
+        for inferencer in (ours, theirs)
+    )
+    assert len(expected) > 0
+    torch.testing.assert_close(found.bboxes, expected.bboxes, atol=0.01, rtol=0)
+    assert list(ours.det_cat_ids) == list(theirs.det_cat_ids)
+    ((ours_packed, _),), ((packed, _),) = (
+        list(inferencer.preprocess([image], batch_size=1, bbox_thr=0.0))
+        for inferencer in (ours, theirs)
+    )
+    assert len(packed['inputs']) == len(ours_packed['inputs']) > 0
+    for one, other in zip(ours_packed['inputs'], packed['inputs'], strict=True):
+        assert torch.equal(one, other)
+    before = next(whole(image, bbox_thr=0.0))['predictions'][0]
+    whole.inferencer = ours
+    after = next(whole(image, bbox_thr=0.0))['predictions'][0]
+    assert len(before) == len(after) > 0
+    for one, other in zip(after, before, strict=True):
+        np.testing.assert_allclose(one['keypoints'], other['keypoints'], atol=0.01)

@@ -177,3 +177,15 @@ def test_a_model_is_ready_to_use(top_down: TinyModel):
     assert seen['dataset_meta']['num_keypoints'] == 17  # for `finish` to attach
     state = load_checkpoint(top_down.weights)['state_dict']
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize('at_the_top', [True, False])
+def test_dataset_meta_is_read_where_a_checkpoint_has_it(top_down: TinyModel, tmp_path, at_the_top):
+    """In MMEngine's ``meta``, or beside the weights, as the error of a rejected file advises."""
+    checkpoint = load_checkpoint(top_down.weights)
+    meta = {**checkpoint['meta']['dataset_meta'], 'dataset_name': 'mine'}
+    where = {'dataset_meta': meta} if at_the_top else {'meta': {'dataset_meta': meta}}
+    torch.save({'state_dict': checkpoint['state_dict'], **where}, tmp_path / 'own.pth')
+    ours = TinyModel(top_down_config(), str(tmp_path / 'own.pth')).ours()
+    assert ours.model.dataset_meta['dataset_name'] == 'mine'

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from mmpose_batch import BatchPose2DInferencer
@@ -154,8 +154,54 @@ def run_to_end(tool: str, run: Callable[[], int]) -> int:
         return fail(tool, 1, error)
 
 
+class _Output:
+    """Standard output or error that may be closed: by ``| head -1``, a service or ``pythonw``.
+
+    A run is complete whether or not its lines are read.
+    """
+
+    may_be_closed = True
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write to the stream, or from its first failure on to nowhere."""
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, if it can be."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._silence()
+
+    def _silence(self) -> None:
+        with suppress(OSError, ValueError):  # what is left in its buffer goes there at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        self._stream = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
+
+
+def ignore_closed_output() -> None:
+    """Let a run go on when standard output or error is closed, or was never there."""
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
+        if not getattr(stream, 'may_be_closed', False):
+            setattr(sys, name, _Output(stream))
+
+
 def quieten_libraries() -> None:
-    """Keep what the libraries say about themselves off the screen."""
+    """Keep what the libraries say about themselves off the screen, which may be closed."""
+    ignore_closed_output()
     warnings.filterwarnings('ignore')
     os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # and processes that are started
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a record of ours

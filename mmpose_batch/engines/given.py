@@ -49,10 +49,14 @@ class GivenFile:
         except Exception as error:  # protobuf has several
             raise ValueError(f'engine_file: {path} is no ONNX file') from error
         digest = hashlib.sha256(content)
-        for weights in graph.initializer:
-            for entry in weights.external_data:
-                if entry.key == 'location':
-                    digest.update((self.path.parent / entry.value).read_bytes())
+        for location in sorted(_data_files(graph)):  # each of which may hold all weights
+            try:
+                with open(self.path.parent / location, 'rb') as file:
+                    digest.update(hashlib.file_digest(file, 'sha256').digest())
+            except OSError as error:
+                raise ValueError(
+                    f'engine_file: {path}: its data file {location}: {error.strerror}'
+                ) from error
         self.key = digest.hexdigest()
         weights = {value.name for value in graph.initializer}
         inputs = [value for value in graph.input if value.name not in weights]
@@ -110,6 +114,12 @@ class GivenFile:
                 f'engine_file: the head decodes outputs of {", ".join(map(_text, wanted))}, '
                 f'the file gives {", ".join(map(_text, found))} (for each instance)'
             )
+
+
+def _data_files(graph: Any) -> set[str]:
+    """Names of the files beside an ONNX file that its weights lie in."""
+    entries = (entry for weights in graph.initializer for entry in weights.external_data)
+    return {entry.value for entry in entries if entry.key == 'location'}
 
 
 class FixedBatch:

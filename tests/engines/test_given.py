@@ -1,5 +1,6 @@
 """Networks that somebody else exported: any batch, a fixed one, and decoding inside."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,48 @@ def test_inputs_of_another_size_are_refused(top_down, tmp_path):
 def test_what_does_not_go_with_a_file_is_said(top_down, tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         top_down.ours(engine_file=export(top_down, tmp_path / 'a.onnx'), **settings)
+
+
+def file_with_data(path: Path, weights: int) -> str:
+    """An ONNX file of a chain of weights, all of them in one file beside it."""
+    tensors = [
+        onnx.numpy_helper.from_array(np.full(2000, number, np.float32), f'weight_{number}')
+        for number in range(weights)
+    ]
+    names = ['input', *(f'sum_{number}' for number in range(weights))]
+    nodes = [
+        helper.make_node('Identity', [names[number]], [names[number + 1]])
+        for number in range(weights)
+    ]
+    shape = ['batch', 3, 96, 64]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name in (names[0], names[-1])
+    ]
+    graph = helper.make_graph(nodes, 'chain', values[:1], values[1:], tensors)
+    options = {'save_as_external_data': True, 'location': 'weights.data', 'size_threshold': 0}
+    onnx.save(helper.make_model(graph), path, **options)
+    return str(path)
+
+
+def test_data_beside_a_file_is_read_once_and_belongs_to_its_key(tmp_path, monkeypatch):
+    path = file_with_data(tmp_path / 'a.onnx', 20)
+    read, digest = [], hashlib.file_digest
+    monkeypatch.setattr(
+        'mmpose_batch.engines.given.hashlib.file_digest',
+        lambda file, name: read.append(file.name) or digest(file, name),
+    )
+    key = GivenFile(path).key
+    assert read == [str(tmp_path / 'weights.data')]
+    assert GivenFile(path).key == key
+    data = bytearray((tmp_path / 'weights.data').read_bytes())
+    data[-1] ^= 1
+    (tmp_path / 'weights.data').write_bytes(data)
+    assert GivenFile(path).key != key
+
+
+def test_data_that_is_not_beside_its_file_is_an_error(tmp_path):
+    path = file_with_data(tmp_path / 'a.onnx', 2)
+    (tmp_path / 'weights.data').unlink()
+    with pytest.raises(ValueError, match=r'a\.onnx: its data file weights\.data: No such file'):
+        GivenFile(path)

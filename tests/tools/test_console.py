@@ -1,12 +1,50 @@
-"""What the tools share is what the package says."""
+"""What the tools share is what the package says; and who reads their lines does not matter."""
 
-from support.factories import load_tool
+import json
+import os
+import sys
+
+import pytest
+from support.factories import Models, ToolProcess, load_tool, write_photos
 
 from mmpose_batch.engines import options
 from mmpose_batch.runtime import PRECISIONS
+
+# The server that forks processes is that of test_run.
+pytestmark = pytest.mark.xdist_group('test_run')
 
 
 def test_the_tools_offer_what_the_package_has():
     console = load_tool('console')
     assert console.ENGINES == options.ENGINES
     assert console.PRECISIONS == PRECISIONS
+
+
+def main_without_reader(arguments: list[str], log: str, checkpoint_every: int) -> None:
+    """The tool with output and error in pipes that were closed at the other end."""
+    for number in (1, 2):
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, number)
+    sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')
+    open(log, 'w').close()
+    sys.exit(load_tool('batch_infer').main(arguments))
+
+
+def main_without_output(arguments: list[str], log: str, checkpoint_every: int) -> None:
+    """The tool as ``pythonw`` runs it."""
+    open(log, 'w').close()
+    sys.stdout = sys.stderr = None
+    sys.exit(load_tool('batch_infer').main(arguments))
+
+
+@pytest.mark.parametrize('main', [main_without_reader, main_without_output])
+def test_a_run_is_complete_though_nothing_reads_its_output(models: Models, tmp_path, main):
+    write_photos(tmp_path / 'in', 3)
+    out = tmp_path / 'out'
+    (tmp_path / 'in' / 'text.jpg').write_text('no image')
+    arguments = [tmp_path / 'in', '--out-dir', out, *models.one_stage]
+    outcome = ToolProcess(arguments, tmp_path / 'log', main=main).wait()
+    assert outcome.status == 3  # of the text, and not of the pipe
+    assert json.loads((out / 'run.json').read_text())['status'] == 'finished'
+    assert len((out / 'predictions.jsonl').read_text().splitlines()) == 4
