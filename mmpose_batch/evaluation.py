@@ -1,40 +1,49 @@
-"""COCO annotations and boxes: which image they belong to, and AP and AR of a run."""
+"""AP and AR of a run against COCO annotations, and how many of its images they judge."""
 
 import contextlib
 import io
-import json
-import os.path as osp
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from mmengine.config import Config
 from mmpose.evaluation.functional import oks_nms, soft_oks_nms
 
+from .annotations import (
+    AnnotationError,
+    ImageIds,
+    PersonBoxes,
+    assign_bboxes,
+    owners,
+    read_annotations,
+    read_bboxes,
+)
 from .models import type_name
 
-# What COCO's evaluation reads of every entry, and its types in JSON.
-_NUMBER = (int, float)
-_NEEDED = {
-    'images': {'id': int, 'file_name': str},
-    'annotations': {
-        'id': int,
-        'image_id': int,
-        'category_id': int,
-        'bbox': list,
-        'area': _NUMBER,
-        'keypoints': list,
-    },
-    'categories': {'id': int},
-}
-# JSON writers and COCO's tools take image numbers of 64 bits.
-_MAX_ID = 2**63
+__all__ = [
+    'METRICS',
+    'AnnotationError',
+    'Coverage',
+    'Evaluation',
+    'ImageIds',
+    'PersonBoxes',
+    'ScoringOptions',
+    'Truth',
+    'assign_bboxes',
+    'check_annotations',
+    'check_images',
+    'check_sigmas',
+    'drop_duplicates',
+    'evaluate',
+    'not_judged',
+    'read_annotations',
+    'read_bboxes',
+    'read_truth',
+]
 
-
-class AnnotationError(ValueError):
-    """An annotation or box file that cannot be used."""
+METRICS = tuple(f'{kind}{part}' for kind in ('AP', 'AR') for part in ('', '50', '75', '(M)', '(L)'))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ class ScoringOptions:
     @classmethod
     def from_config(cls, cfg: Config) -> 'ScoringOptions':
         """Take what the model's config tests it with, where that is a CocoMetric."""
-        evaluator = cfg.get('test_evaluator', {})
+        evaluator = cfg.get('test_evaluator') or {}
         metrics = evaluator if isinstance(evaluator, Sequence) else [evaluator]
         for metric in metrics:
             if type_name(metric.get('type')) == 'CocoMetric':
@@ -57,228 +66,349 @@ class ScoringOptions:
         return cls()
 
 
-class ImageIds:
-    """COCO's number of an image, found by its path.
+# ---------------------------------------------------------------------- what can be judged
 
-    A path belongs to the image of the annotation file whose ``file_name`` its
-    absolute form ends with; without an annotation file, to the number that its name is
-    (``000000000785.jpg``).
 
-    Args:
-        images: The ``images`` of an annotation file, or None.
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The annotations that a model is judged with.
+
+    Attributes:
+        images: Ids of all images of the file.
+        category: The category judged; None where the file has none with keypoints.
+        annotations: Those of this category that have keypoints. Among them are crowds and persons
+            without a labelled keypoint: detections there count neither as right nor as wrong.
+        skipped: For each reason why annotations judge nothing, their number.
+        reason: Why nothing at all can be judged; None if something can.
     """
 
-    def __init__(self, images: Sequence[Mapping[str, Any]] | None = None) -> None:
-        self._by_name: dict[str, list[tuple[str, int]]] | None = None
-        if images is not None:
-            self._by_name = defaultdict(list)
-            for image in images:
-                name = osp.normpath(image['file_name'])
-                self._by_name[osp.basename(name)].append((name, image['id']))
-
-    def find(self, path: str) -> int | None:
-        """The number of the image at ``path``, None if it has none."""
-        if self._by_name is None:
-            stem = osp.splitext(osp.basename(path))[0]
-            number = int(stem) if stem.isdecimal() else None
-            return number if number is not None and number < _MAX_ID else None
-        path = osp.abspath(path)
-        candidates = self._by_name.get(osp.basename(path), [])
-        fitting = [i for name, i in candidates if path.endswith(f'/{name}') or path == name]
-        return fitting[0] if len(fitting) == 1 else None
+    images: list[int]
+    category: int | None
+    annotations: list[dict[str, Any]]
+    skipped: dict[str, int]
+    reason: str | None = None
 
 
-def read_annotations(path: str) -> dict[str, Any]:
-    """Read a COCO keypoint annotation file.
+def read_truth(path: str, num_keypoints: int) -> Truth:
+    """Read annotations and select those that judge a model.
 
     Raises:
-        AnnotationError: It is missing, no JSON, or lacks what the evaluation needs.
+        AnnotationError: The file cannot be used, see :func:`read_annotations` and
+            :func:`check_annotations`.
     """
-    content = _read_json(path)
-    if not isinstance(content, dict) or not _NEEDED.keys() <= content.keys():
-        raise AnnotationError(f'{path}: expected COCO annotations with {", ".join(_NEEDED)}')
-    for kind, fields in _NEEDED.items():
-        if not isinstance(content[kind], list):
-            raise AnnotationError(f'{path}: expected a list of {kind}')
-        for number, entry in enumerate(content[kind]):
-            wrong = [
-                name
-                for name, types in fields.items()
-                if not isinstance(entry, dict) or not isinstance(entry.get(name), types)
-            ]
-            if wrong:
-                raise AnnotationError(f'{path}: {kind}[{number}] has no valid {", ".join(wrong)}')
-    for number, entry in enumerate(content['annotations']):
-        bbox, keypoints = entry['bbox'], entry['keypoints']
-        if len(bbox) != 4 or len(keypoints) % 3 or not _are_numbers(bbox + keypoints):
-            raise AnnotationError(
-                f'{path}: annotations[{number}]: expected a bbox of 4 numbers and keypoints of '
-                '3 numbers each'
-            )
-    return content
-
-
-def _are_numbers(values: list) -> bool:
-    return all(isinstance(value, _NUMBER) for value in values)
+    return check_annotations(read_annotations(path), num_keypoints, path)
 
 
 def check_annotations(
-    content: Mapping[str, Any], paths: Sequence[str], image_ids: ImageIds, num_keypoints: int
-) -> None:
-    """Find out before a run whether annotations can judge it.
+    content: Mapping[str, Any], num_keypoints: int, path: str = 'annotations'
+) -> Truth:
+    """Select the annotations that judge a model, as upstream's dataset does.
 
     Args:
         content: As :func:`read_annotations` returns it.
-        paths: Of the images.
-        image_ids: Made from the annotations.
         num_keypoints: Of the model.
+        path: The file, for errors.
+
+    Returns:
+        The annotations of the one category whose keypoints are as many as the model's. Of
+        several such categories, the one that is called person.
 
     Raises:
-        AnnotationError: xtcocotools is missing, keypoints differ in number, persons
-            are of several categories, or images are not annotated or annotated twice.
+        AnnotationError: Keypoints differ in number, or the category is not clear.
+    """
+    images = [image['id'] for image in content['images']]
+    entries = content['annotations']
+    labelled = [entry for entry in entries if entry.get('keypoints')]
+    without = len(entries) - len(labelled)
+    if not content['categories'] or not labelled:
+        reason = 'no annotation has keypoints' if entries else 'the file has no annotations'
+        reason = reason if content['categories'] else 'the file has no categories'
+        return Truth(images, None, [], _counted(without_keypoints=without), reason)
+    category = _judged_category(content, labelled, num_keypoints, path)
+    for number, entry in enumerate(entries):
+        found = len(entry.get('keypoints') or ()) // 3
+        if entry['category_id'] == category and found not in (0, num_keypoints):
+            raise AnnotationError(
+                f'{path}: annotations[{number}]: keypoints: expected {num_keypoints} as the model '
+                f'has, found {found}'
+            )
+    selected = [_for_evaluation(entry) for entry in labelled if entry['category_id'] == category]
+    skipped = _counted(
+        without_keypoints=without + sum(not _is_labelled(entry) for entry in selected),
+        of_another_category=len(labelled) - len(selected),
+    )
+    return Truth(images, category, selected, skipped)
+
+
+def _is_labelled(entry: Mapping[str, Any]) -> bool:
+    """Whether a visibility of the annotation says so, as in COCO's evaluation."""
+    return any(value > 0 for value in entry['keypoints'][2::3])
+
+
+def _counted(**counts: int) -> dict[str, int]:
+    return {name.replace('_', ' '): count for name, count in counts.items() if count}
+
+
+def _judged_category(
+    content: Mapping[str, Any],
+    labelled: Sequence[Mapping[str, Any]],
+    num_keypoints: int,
+    path: str,
+) -> int:
+    """The category whose annotations have the model's number of keypoints.
+
+    Raises:
+        AnnotationError: None has, or several have and not one of them is called person.
+    """
+    counts = {(entry['category_id'], len(entry['keypoints']) // 3) for entry in labelled}
+    fitting = {category for category, count in counts if count == num_keypoints}
+    if not fitting:
+        raise AnnotationError(
+            f'{path}: expected {num_keypoints} keypoints as the model has, '
+            f'found {sorted({count for _, count in counts})}'
+        )
+    people = {c['id'] for c in content['categories'] if c.get('name', '').lower() == 'person'}
+    chosen = fitting if len(fitting) == 1 else fitting & people
+    if len(chosen) != 1:
+        raise AnnotationError(
+            f'{path}: expected one category with keypoints, or one of them called person, '
+            f'found {sorted(fitting)}'
+        )
+    return chosen.pop()
+
+
+def _for_evaluation(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What COCO's evaluation reads of an annotation, so that nothing else can disturb it."""
+    names = ('id', 'image_id', 'category_id', 'bbox', 'area', 'keypoints')
+    return {name: entry[name] for name in names} | {'iscrowd': int(entry.get('iscrowd', 0))}
+
+
+def check_images(paths: Sequence[str], image_ids: ImageIds) -> None:
+    """Check before a run whether any of its images can be judged.
+
+    Raises:
+        AnnotationError: xtcocotools is missing, no image is annotated, or two inputs are
+            one image of the file.
     """
     _xtcocotools()
-    counts = {len(entry['keypoints']) // 3 for entry in content['annotations']}
-    if counts != {num_keypoints}:
-        raise AnnotationError(
-            f'annotations: expected {num_keypoints} keypoints as the model has, '
-            f'found {sorted(counts)}'
-        )
-    categories = {entry['category_id'] for entry in content['annotations']}
-    if len(categories) > 1:
-        raise AnnotationError(f'annotations: expected one category, found {sorted(categories)}')
-    if not _owners(paths, image_ids.find):
+
+    def find(path: str) -> Iterator[int]:
+        image_id = image_ids.find(path)
+        if image_id is not None:
+            yield image_id
+
+    if not owners(paths, find):
         raise AnnotationError('annotations: none of the images is in them, by file_name')
 
 
-def _owners(paths: Sequence[str], find: Callable[[str], int | str | None]) -> dict[int | str, str]:
-    """The path that each number or name belongs to, of those that belong to any.
+def check_sigmas(sigmas: Sequence[float], num_keypoints: int) -> None:
+    """Check that the model's dataset says how precisely each keypoint can be annotated.
 
     Raises:
-        AnnotationError: Two paths share one, so one of them would get what is another's.
+        AnnotationError: It does not, so similarity is not defined.
     """
-    owners: dict[int | str, str] = {}
-    for path in paths:
-        key = find(path)
-        if key is None:
-            continue
-        if key in owners:
-            raise AnnotationError(
-                f'expected one input for image {key} of the file, found {owners[key]} and {path}'
-            )
-        owners[key] = path
-    return owners
-
-
-def read_bboxes(path: str, bbox_thr: float) -> dict[int | str, np.ndarray]:
-    """Read boxes of persons from COCO detection results.
-
-    Args:
-        path: JSON list of ``image_id`` or ``file_name``, ``bbox`` ([x, y, w, h]
-            in pixels), ``score`` and ``category_id``, of which 1 counts, as in
-            MMPose's own reader.
-        bbox_thr: Boxes must score above this.
-
-    Returns:
-        For each image id, or file name, an array (N, 5): x1, y1, x2, y2, score.
-
-    Raises:
-        AnnotationError: The file does not have that form.
-    """
-    content = _read_json(path)
-    if not isinstance(content, list):
-        raise AnnotationError(f'{path}: expected a list of detections in COCO results form')
-    found: dict[int | str, list[list[float]]] = defaultdict(list)
-    for number, entry in enumerate(content):
-        try:
-            key = entry['image_id'] if 'image_id' in entry else osp.normpath(entry['file_name'])
-            boxes = found[key]  # an image whose boxes all score low has been looked at
-            x, y, width, height = (float(value) for value in entry['bbox'])
-            score = float(entry.get('score', 1.0))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise AnnotationError(
-                f'{path}: expected image_id or file_name, bbox (x, y, width, height) and score '
-                f'in entry {number}, found {entry!s:.200}'
-            ) from error
-        # A score of NaN stays, for the record that says so.
-        if entry.get('category_id', 1) == 1 and not score <= bbox_thr:
-            boxes.append([x, y, x + width, y + height, score])
-    return {key: np.array(boxes, np.float32).reshape(-1, 5) for key, boxes in found.items()}
-
-
-def assign_bboxes(
-    paths: Sequence[str], found: Mapping[int | str, np.ndarray], image_ids: ImageIds
-) -> list[np.ndarray]:
-    """Give every path its boxes; one that the file does not name has none.
-
-    Raises:
-        AnnotationError: The file names none of the paths, or one name fits two.
-    """
-    by_name = ImageIds([{'file_name': key, 'id': key} for key in found if isinstance(key, str)])
-
-    def find(path: str) -> int | str | None:
-        key = by_name.find(path)
-        key = image_ids.find(path) if key is None else key
-        return key if key in found else None
-
-    owners = _owners(paths, find)
-    if not owners:
+    if len(sigmas) != num_keypoints:
         raise AnnotationError(
-            'the box file names none of the images; it does so by file_name, or by the image_id '
-            'that the annotation file gives or that a file name is'
+            f'annotations: AP needs {num_keypoints} sigmas in the dataset_meta of the model, one '
+            f'of each keypoint, found {len(sigmas)}'
         )
-    by_path = {path: found[key] for key, path in owners.items()}
-    return [by_path.get(path, np.zeros((0, 5), np.float32)) for path in paths]
+
+
+def not_judged(truth: Truth, image_ids: Iterable[int]) -> str | None:
+    """Why the AP over these images says nothing; None if it does say something."""
+    images = set(image_ids)
+    people = [entry for entry in truth.annotations if entry['image_id'] in images]
+    if truth.reason is not None:
+        return truth.reason
+    if not people:
+        return f'no person with keypoints is annotated in the {len(images)} images judged'
+    seen = [entry for entry in people if _is_labelled(entry)]
+    if not seen:
+        return f'no keypoint of the {len(people)} persons is labelled'
+    if all(entry['iscrowd'] for entry in seen):
+        return f'all {len(seen)} persons with labelled keypoints are crowds'
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many of a run's images the annotations judge.
+
+    Attributes:
+        images: Inputs of the run.
+        judged: Of these, those with an entry in the annotation file.
+        entries: Images of the file.
+        input_without_entry: Path of the first input that has none.
+        entry_without_input: ``file_name`` of the first entry that is no input.
+    """
+
+    images: int
+    judged: int
+    entries: int
+    input_without_entry: str | None = None
+    entry_without_input: str | None = None
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[str], ids: Sequence[int | None], names: Mapping[int, str]
+    ) -> 'Coverage':
+        """Compare inputs with entries.
+
+        Args:
+            paths: Of the inputs.
+            ids: Their image ids; None for those without an entry.
+            names: ``file_name`` of each id of the annotation file.
+        """
+        found = {image_id for image_id in ids if image_id is not None}
+        judged = sum(image_id is not None for image_id in ids)
+        missed = (path for path, image_id in zip(paths, ids, strict=True) if image_id is None)
+        unused = (name for image_id, name in names.items() if image_id not in found)
+        return cls(len(paths), judged, len(names), next(missed, None), next(unused, None))
+
+    def line(self) -> str:
+        """The count alone."""
+        return f'{self.judged} of {self.images} images'
+
+    def warning(self) -> str | None:
+        """What is not judged, with an example of each side; None if all images are."""
+        if self.judged == self.images:
+            return None
+        unused = self.entry_without_input
+        other = '' if unused is None else f'; an entry without an input: {unused!a}'
+        return (
+            f'{self.images - self.judged} of {self.images} images have no entry in the '
+            f'annotation file and are not judged, such as {self.input_without_entry!a}{other}'
+        )
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The result of judging a run.
+
+    Attributes:
+        coverage: Which images are judged.
+        category: The category judged, if any.
+        skipped: For each reason why annotations judge nothing, their number.
+        not_judged: Why there is no AP; None if there is.
+        left_out: Persons of images without an entry, which are not in
+            ``predictions.coco.json``: COCO's tools reject a file of other images.
+        suppressed: Persons that lie on others, which upstream's metric drops from its file too.
+        metrics: As :func:`evaluate` returns them.
+    """
+
+    coverage: Coverage
+    category: int | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    not_judged: str | None = None
+    left_out: int = 0
+    suppressed: int = 0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """The part of the closing summary that is about annotations."""
+        yield f'judged    {self.coverage.line()}'
+        if (warning := self.coverage.warning()) is not None:
+            yield f'warning   {warning}'
+        for count, reason in (
+            (self.left_out, 'of images without an entry'),
+            (self.suppressed, "suppressed as upstream's metric does"),
+        ):
+            if count:
+                yield f'left out  {count} persons {reason}: in predictions.jsonl only'
+        if self.skipped:
+            reasons = ', '.join(f'{count} {reason}' for reason, count in self.skipped.items())
+            yield f'skipped   annotations: {reasons}'
+        if self.not_judged is not None:
+            yield f'AP        not judged: {self.not_judged}'
+            return
+        for name, value in self.metrics.items():
+            shown = 'not judged: no person of this size' if value is None else f'{value:.4f}'
+            yield f'{name:<9} {shown}'
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``run.json`` stores, besides the metrics."""
+        coverage = self.coverage
+        return {
+            'images': coverage.images,
+            'judged': coverage.judged,
+            'input_without_entry': coverage.input_without_entry,
+            'entry_without_input': coverage.entry_without_input,
+            'category_id': self.category,
+            'skipped_annotations': self.skipped,
+            'persons_without_entry': self.left_out,
+            'persons_suppressed': self.suppressed,
+            'not_judged': self.not_judged,
+        }
+
+
+# ------------------------------------------------------------------------------- AP and AR
 
 
 def evaluate(
-    annotations: str,
+    annotations: str | Truth,
     results: Iterable[Mapping[str, Any]],
     image_ids: Sequence[int],
     sigmas: Sequence[float],
     scoring: ScoringOptions,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Average precision and recall by object keypoint similarity.
 
     Args:
-        annotations: Path of a file that :func:`check_annotations` passed.
-        results: COCO keypoint results.
+        annotations: What :func:`read_truth` returns, or the path of the file.
+        results: COCO keypoint results; instances are all of the category judged.
         image_ids: Images that were run; others of the file do not count.
         sigmas: Per-keypoint constants, (K,), of the model's dataset.
         scoring: Suppression of instances before the evaluation.
 
     Returns:
-        ``AP``, ``AP50``, ``AP75``, ``AP(M)``, ``AP(L)`` and the same of ``AR``.
+        :data:`METRICS` and their values; None where no person could be judged.
 
     Raises:
-        AnnotationError: xtcocotools is missing, or the file is gone.
+        AnnotationError: xtcocotools is missing, or the file cannot be used.
     """
+    truth = annotations
+    if isinstance(truth, str):
+        truth = read_truth(truth, len(sigmas))
+    if not_judged(truth, image_ids) is not None:
+        return dict.fromkeys(METRICS)
+    kept = drop_duplicates(results, sigmas, scoring)
+    stats = _coco_stats(truth, kept, sorted(image_ids), np.asarray(sigmas))
+    # COCO's mark of a size that no person has.
+    return {
+        name: None if value == -1 else float(value)
+        for name, value in zip(METRICS, stats, strict=True)
+    }
+
+
+def _coco_stats(
+    truth: Truth, results: Sequence[Mapping[str, Any]], images: list[int], sigmas: np.ndarray
+) -> np.ndarray:
+    """COCO's ten numbers, in the order of :data:`METRICS`."""
     COCO, COCOeval = _xtcocotools()
-    by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for result in results:
-        by_image[result['image_id']].append(result)
-    kept = [r for group in by_image.values() for r in _suppress(group, sigmas, scoring)]
+    dataset = {
+        'images': [{'id': image_id} for image_id in truth.images],
+        # COCO's tools take an id of -1, and pycocotools 0, for one that is not matched.
+        'annotations': [{**entry, 'id': n} for n, entry in enumerate(truth.annotations, 1)],
+        'categories': [{'id': truth.category}],
+    }
     with contextlib.redirect_stdout(io.StringIO()):  # it prints as it goes
-        try:
-            truth = COCO(annotations)
-        except OSError as error:
-            raise AnnotationError(f'{annotations}: cannot be read: {error.strerror}') from error
-        category = truth.dataset['annotations'][0]['category_id']
-        if kept:
-            detected = truth.loadRes([{**result, 'category_id': category} for result in kept])
+        expected = _index(COCO(), dataset)
+        if results:
+            detected = expected.loadRes([{**r, 'category_id': truth.category} for r in results])
         else:  # which loadRes cannot do
-            detected = COCO()
-            detected.dataset = {**truth.dataset, 'annotations': []}
-            detected.createIndex()
-        evaluator = COCOeval(truth, detected, 'keypoints', np.asarray(sigmas), use_area=True)
-        evaluator.params.imgIds = sorted(image_ids)
+            detected = _index(COCO(), {**dataset, 'annotations': []})
+        evaluator = COCOeval(expected, detected, 'keypoints', sigmas, use_area=True)
+        evaluator.params.imgIds = images
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
-    names = [
-        f'{metric}{kind}' for metric in ('AP', 'AR') for kind in ('', '50', '75', '(M)', '(L)')
-    ]
-    return {name: float(value) for name, value in zip(names, evaluator.stats, strict=True)}
+    return evaluator.stats
+
+
+def _index(coco: Any, dataset: dict[str, Any]) -> Any:
+    coco.dataset = dataset
+    coco.createIndex()
+    return coco
 
 
 def _xtcocotools() -> tuple[type, type]:
@@ -293,6 +423,25 @@ def _xtcocotools() -> tuple[type, type]:
     return COCO, COCOeval
 
 
+def drop_duplicates(
+    results: Iterable[Mapping[str, Any]], sigmas: Sequence[float], scoring: ScoringOptions
+) -> list[Mapping[str, Any]]:
+    """Drop instances that lie on others of their image, as upstream's metric does first.
+
+    Args:
+        results: COCO keypoint results.
+        sigmas: Per-keypoint constants, (K,).
+        scoring: Which suppression.
+
+    Returns:
+        Results that remain, image by image.
+    """
+    by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for result in results:
+        by_image[result['image_id']].append(result)
+    return [r for group in by_image.values() for r in _suppress(group, sigmas, scoring)]
+
+
 def _suppress(
     group: list[Mapping[str, Any]], sigmas: Sequence[float], scoring: ScoringOptions
 ) -> list[Mapping[str, Any]]:
@@ -305,13 +454,3 @@ def _suppress(
         instances.append({'keypoints': points, 'score': result['score'], 'area': width * height})
     suppress = oks_nms if scoring.nms_mode == 'oks_nms' else soft_oks_nms
     return [group[i] for i in suppress(instances, scoring.nms_thr, sigmas=np.asarray(sigmas))]
-
-
-def _read_json(path: str) -> Any:
-    try:
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
-    except OSError as error:
-        raise AnnotationError(f'{path}: cannot be read: {error.strerror}') from error
-    except ValueError as error:
-        raise AnnotationError(f'{path}: expected JSON, found {error}') from error

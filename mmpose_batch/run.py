@@ -27,7 +27,17 @@ from torch import nn
 from .batching import DEVICE_LOST, one_line
 from .engines import EngineError
 from .engines.cache import versions as engine_versions
-from .evaluation import AnnotationError, ImageIds, ScoringOptions, evaluate
+from .evaluation import (
+    AnnotationError,
+    Coverage,
+    Evaluation,
+    ImageIds,
+    ScoringOptions,
+    drop_duplicates,
+    evaluate,
+    not_judged,
+    read_truth,
+)
 from .inferencer import BatchPose2DInferencer
 from .memory import peak_resident
 from .options import CallOptions
@@ -99,7 +109,8 @@ class RunSummary:
         failures: Inputs with a failure record.
         seconds: From the first image to the last.
         stages: Seconds in each stage.
-        metrics: AP and AR, if there were annotations.
+        metrics: AP and AR, if there were annotations; None where they judge nothing.
+        evaluation: What was judged, if there were annotations.
     """
 
     images: int = 0
@@ -108,7 +119,8 @@ class RunSummary:
     failures: int = 0
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
 
     def count(self, record: Mapping[str, Any]) -> None:
         """Count one record."""
@@ -134,8 +146,8 @@ class RunSummary:
                 f'{name} {100 * spent / self.seconds:.0f} %' for name, spent in self.stages.items()
             )
             yield f'time      {shares}'
-        for name, value in self.metrics.items():
-            yield f'{name:<9} {value:.4f}'
+        if self.evaluation is not None:
+            yield from self.evaluation.lines()
 
 
 def check_out_dir(options: RunOptions) -> None:
@@ -213,6 +225,10 @@ class Run:
         self._image_ids = image_ids or ImageIds()
         self._clock = StageClock()
         self._summary = RunSummary()
+        if options.ann_file is not None:
+            self._summary.evaluation = Evaluation(
+                Coverage.of(paths, list(map(self._image_ids.find, paths)), self._image_ids.names)
+            )
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._identity = self._identify()
         self._before: dict[str, Any] = {}  # what the run that goes on came to
@@ -463,19 +479,40 @@ class Run:
 
     def _finalise(self) -> None:
         """Write what needs all results: COCO, AP, and last the mark that the run is whole."""
-        scoring = ScoringOptions.from_config(self._inferencer.cfg)
         ids = self._coco_ids()
-        if 'coco' in self._options.formats:
-            write_coco(self._path('predictions.coco.json'), self._coco_results(ids, scoring))
+        results: Iterable[Mapping[str, Any]] = self._coco_results(ids)
+        failed = None
         if self._options.ann_file is not None:
-            self._summary.metrics = evaluate(
-                self._options.ann_file,
-                self._coco_results(ids, scoring),
-                [image_id for image_id in ids if image_id is not None],
-                self._inferencer.sigmas,
-                scoring,
-            )
+            try:
+                results = self._evaluate(ids)
+            except AnnotationError as error:  # raised once all else is written
+                failed = error
+        if 'coco' in self._options.formats:
+            write_coco(self._path('predictions.coco.json'), results)
+        if failed is not None:
+            raise failed
         self._write_info('finished')
+
+    def _evaluate(self, ids: Sequence[int | None]) -> list[Mapping[str, Any]]:
+        """Judge the run by its annotations; returns the COCO results that were judged.
+
+        Raises:
+            AnnotationError: The file is gone, or no longer fits.
+        """
+        sigmas, scoring = self._inferencer.sigmas, self._scoring()
+        truth = read_truth(self._options.ann_file, self._inferencer.num_keypoints)
+        found = list(self._coco_results(ids, 1 if truth.category is None else truth.category))
+        results = drop_duplicates(found, sigmas, scoring)
+        known = [image_id for image_id in ids if image_id is not None]
+        evaluation = self._summary.evaluation
+        evaluation.metrics = self._summary.metrics = evaluate(
+            truth, results, known, sigmas, replace(scoring, nms_mode='none')
+        )
+        evaluation.category, evaluation.skipped = truth.category, truth.skipped
+        evaluation.not_judged = not_judged(truth, known)
+        evaluation.left_out = self._summary.persons - len(found)
+        evaluation.suppressed = len(found) - len(results)
+        return results
 
     def _coco_ids(self) -> list[int | None]:
         """COCO's number of every image; without annotations and numeric names, its place."""
@@ -484,19 +521,26 @@ class Run:
             return list(range(len(ids)))
         return ids
 
+    def _scoring(self) -> ScoringOptions:
+        return ScoringOptions.from_config(self._inferencer.cfg)
+
     def _coco_results(
-        self, ids: Sequence[int | None], scoring: ScoringOptions
+        self, ids: Sequence[int | None], category: int = 1
     ) -> Iterator[dict[str, Any]]:
-        records = read_records(self._path('predictions.jsonl'))
+        """COCO results of images with an id; others would make COCO's tools reject the file."""
+        scoring, records = self._scoring(), read_records(self._path('predictions.jsonl'))
         for image_id, (record, _) in zip(ids, records, strict=True):
-            if image_id is not None:  # not annotated
-                yield from to_coco(record, image_id, scoring.score_mode, scoring.keypoint_score_thr)
+            if image_id is not None:
+                yield from to_coco(
+                    record, image_id, scoring.score_mode, scoring.keypoint_score_thr, category
+                )
 
     def _hosts_settled(self) -> list[str]:
         return [name for name, host in self._inferencer.hosts.items() if host.settled]
 
     def _write_info(self, status: str) -> None:
         self._known_hosts = self._hosts_settled()
+        evaluation = self._summary.evaluation
         settled = {
             key: {**now, **self._before.get(key, {})} for key, now in self._settled().items()
         }
@@ -519,6 +563,7 @@ class Run:
             'images_per_second': self._summary.images_per_second,
             'peak_resident_bytes': peak_resident(),
             'metrics': self._summary.metrics,
+            'evaluation': evaluation and evaluation.to_json(),
         }
         with open_atomically(self._path('run.json')) as file:
             file.write(json.dumps(info, indent=2).encode() + b'\n')

@@ -1,7 +1,8 @@
-"""AP and AR, which image a result belongs to, and files of boxes and annotations."""
+"""AP and AR, what can be judged, and how many of the images are."""
 
+import copy
 import json
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,24 @@ import pytest
 from mmengine.config import Config
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
+from pycocotools.coco import COCO as PycocoCOCO
+from pycocotools.cocoeval import COCOeval
+from support.annotated import annotations, predictions, written
 from support.factories import real_models, run_tool, stocks_metrics
 
+from mmpose_batch.annotations import SCHEMA, AnnotationError, ImageIds, read_annotations
 from mmpose_batch.evaluation import (
-    AnnotationError,
-    ImageIds,
+    METRICS,
+    Coverage,
+    Evaluation,
     ScoringOptions,
-    assign_bboxes,
     check_annotations,
+    check_images,
+    check_sigmas,
+    drop_duplicates,
     evaluate,
-    read_annotations,
-    read_bboxes,
+    not_judged,
+    read_truth,
 )
 from mmpose_batch.writers.coco import to_coco
 
@@ -27,94 +35,7 @@ COCO = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
 SIGMAS = COCO['sigmas']
 
 
-def annotations(images: int = 4, persons: int = 3, category: int = 1) -> dict[str, Any]:
-    """COCO annotations of persons with keypoints all over their boxes, of two sizes."""
-    rng = np.random.default_rng(0)
-    entries = []
-    for number in range(images * persons):
-        size = 50 if number % 2 else 200
-        corner = rng.uniform(0, 300, 2)
-        points = np.column_stack((corner + rng.uniform(0, size, (17, 2)), np.full(17, 2)))
-        entries.append(
-            {
-                'id': number + 1,
-                'image_id': number // persons,
-                'category_id': category,
-                'bbox': [*corner, size, size],
-                'area': float(size**2),
-                'iscrowd': 0,
-                'num_keypoints': 17,
-                'keypoints': points.ravel().tolist(),
-            }
-        )
-    return {
-        'images': [
-            {'id': number, 'file_name': f'{number:012}.jpg', 'width': 640, 'height': 640}
-            for number in range(images)
-        ],
-        'annotations': entries,
-        'categories': [{'id': category, 'name': 'person', 'keypoints': [], 'skeleton': []}],
-    }
-
-
-def written(folder: Path, content: object) -> str:
-    path = folder / 'file.json'
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return str(path)
-
-
-# ------------------------------------------------------------------------------- image ids
-
-IDS = {
-    'a name': ('000000000785.jpg', None, 785),
-    'in a folder': ('/data/val/000000000785.png', None, 785),
-    'a name that is no number': ('photo.jpg', None, None),
-    'a number to Unicode only': ('\u00b2.jpg', None, None),
-    'a name of the file': ('x/b.jpg', [('b.jpg', 7)], 7),
-    'another name': ('x/c.jpg', [('b.jpg', 7)], None),
-    # The number in the name is not asked where there are annotations.
-    'a number not in the file': ('000000000785.jpg', [('b.jpg', 7)], None),
-    'the folder differs': ('images/b.jpg', [('val2017/b.jpg', 7)], None),
-    'a number of more than 64 bits': ('9223372036854775808.jpg', None, None),
-    'the folder decides': ('in/val/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], 7),
-    'the folder does not decide': ('in/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], None),
-    'part of a name decides nothing': ('in/b.jpg', [('n/b.jpg', 6), ('val/b.jpg', 7)], None),
-    'a dot in the file': ('val/b.jpg', [('./val/b.jpg', 7), ('train/b.jpg', 6)], 7),
-}
-
-
-@pytest.mark.parametrize(('path', 'images', 'expected'), IDS.values(), ids=IDS)
-def test_the_number_of_an_image_is_found_by_its_path(path, images, expected):
-    if images is not None:
-        images = [{'file_name': name, 'id': number} for name, number in images]
-    assert ImageIds(images).find(path) == expected
-
-
 # -------------------------------------------------------------------------------- AP and AR
-
-
-def predictions(truth: dict[str, Any], copies: int, jitter: float) -> list[dict[str, Any]]:
-    """Records as of a run: every person some times, moved more or less, with scores."""
-    rng = np.random.default_rng(1)
-    records = []
-    for image in truth['images']:
-        instances = []
-        for entry in truth['annotations']:
-            if entry['image_id'] != image['id']:
-                continue
-            for copy_number in range(copies):
-                points = np.reshape(entry['keypoints'], (17, 3))[:, :2]
-                x, y, width, height = entry['bbox']
-                instances.append(
-                    {
-                        'keypoints': (points + rng.normal(0, jitter * width, (17, 2))).tolist(),
-                        'keypoint_scores': rng.uniform(0, 1, 17).tolist(),
-                        'bbox': [x, y, x + width, y + height],
-                        'bbox_score': float(rng.uniform(0.3, 1)) / (copy_number + 1),
-                    }
-                )
-        records.append({'image': image['file_name'], 'instances': instances})
-    return records
 
 
 def our_metrics(
@@ -249,176 +170,315 @@ def test_results_are_scored_as_the_config_says(cfg, expected):
     assert ScoringOptions.from_config(Config(cfg)) == expected
 
 
-# -------------------------------------------------------------------- files of annotations
+# ------------------------------------------------------------------ a file that is not sound
+
+NAN, INF = float('nan'), float('inf')
+MUTATIONS = {
+    'missing': None,
+    'null': None,
+    'list': [],
+    'object': {},
+    'text': 'x',
+    'number as text': '1',
+    'bool': False,
+    'nan': NAN,
+    'inf': INF,
+    'huge': 10**30,
+    'huge float': 1e300,
+    '65 bits': 2**63,
+}
+FIELDS = [(kind, field.name) for kind, fields in SCHEMA.items() for field in fields]
+IMAGES = [f'{number:012}.jpg' for number in range(4)]
 
 
-def without(kind: str, field: str) -> dict[str, Any]:
+def mutated(kind: str, field: str, mutation: str) -> dict[str, Any]:
+    """Annotations, of which one field of the last entry is replaced."""
     content = annotations()
-    del content[kind][1][field]
+    entry = content[kind][-1]
+    if mutation == 'missing':
+        del entry[field]
+    elif mutation == 'duplicate':
+        entry[field] = content[kind][0][field]
+    elif isinstance(entry[field], list) and mutation not in ('null', 'list', 'object'):
+        entry[field][-1] = MUTATIONS[mutation]
+    else:
+        entry[field] = MUTATIONS[mutation]
     return content
 
 
-def with_entry(**entry: Any) -> dict[str, Any]:
+def judge(path: str) -> Evaluation:
+    """The evaluation of fixed predictions, as a run does it."""
+    ids = ImageIds(read_annotations(path)['images'])
+    check_images(IMAGES, ids)
+    truth = read_truth(path, 17)
+    numbers = [ids.find(image) for image in IMAGES]
+    records = predictions(annotations(), copies=2, jitter=0.05)
+    results = [
+        result
+        for number, record in zip(numbers, records, strict=True)
+        if number is not None
+        for result in to_coco(record, number, 'bbox_keypoint', 0.2)
+    ]
+    known = [number for number in numbers if number is not None]
+    metrics = evaluate(truth, results, known, SIGMAS, ScoringOptions())
+    coverage = Coverage.of(IMAGES, numbers, ids.names)
+    return Evaluation(
+        coverage, truth.category, truth.skipped, not_judged(truth, known), metrics=metrics
+    )
+
+
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    return judge(written(tmp_path_factory.mktemp('sound'), annotations()))
+
+
+@pytest.mark.parametrize('mutation', MUTATIONS)
+@pytest.mark.parametrize(('kind', 'field'), FIELDS, ids=map('.'.join, FIELDS))
+def test_a_mutated_field_is_one_line_or_does_not_change_ap(tmp_path, sound, kind, field, mutation):
+    path = written(tmp_path, mutated(kind, field, mutation))
+    try:
+        found = judge(path)
+    except AnnotationError as error:
+        line = rf'{re.escape(path)}: (images|annotations|categories)\[\d+\]: \w+: expected [^\n]+'
+        assert re.fullmatch(line, str(error))
+        assert field in str(error) or (kind, field) in (('images', 'id'), ('categories', 'id'))
+        return
+    if field == 'keypoints':
+        assert mutation in ('missing', 'list')
+        assert found.skipped == {'without keypoints': 1}
+        assert 'skipped   annotations: 1 without keypoints' in found.lines()
+    elif field == 'file_name':
+        assert mutation in ('text', 'number as text')  # a name like others
+        assert (found.coverage.judged, sound.coverage.judged) == (3, 4)
+        assert IMAGES[-1] in found.coverage.warning()
+    else:
+        assert found == sound
+        assert 0.2 < found.metrics['AP'] < 0.9
+
+
+UNIQUE = [('images', 'id'), ('images', 'file_name'), ('annotations', 'id')]
+
+
+@pytest.mark.parametrize(('kind', 'field'), UNIQUE, ids=map('.'.join, UNIQUE))
+def test_a_duplicate_is_one_line(tmp_path, kind, field):
+    path = written(tmp_path, mutated(kind, field, 'duplicate'))
+    last, value = len(annotations()[kind]) - 1, annotations()[kind][0][field]
+    with pytest.raises(AnnotationError) as raised:
+        read_annotations(path)
+    assert str(raised.value) == (
+        f'{path}: {kind}[{last}]: {field}: expected one of its own, found {value!r} as '
+        f'{kind}[0] has'
+    )
+
+
+def test_a_category_twice_is_one_line(tmp_path):
     content = annotations()
-    content['annotations'][1].update(entry)
+    content['categories'] *= 2
+    with pytest.raises(AnnotationError, match=r'categories\[1\]: id: expected one of its own'):
+        read_annotations(written(tmp_path, content))
+
+
+@pytest.mark.parametrize('first', [0, -1, -5])
+def test_annotation_ids_from_0_or_below_do_not_change_ap(tmp_path, sound, first):
+    content = annotations()
+    for number, entry in enumerate(content['annotations'], first):
+        entry['id'] = number
+    assert judge(written(tmp_path, content)) == sound
+
+
+# ------------------------------------------------------------------------ what can be judged
+
+
+def changed(change: str) -> dict[str, Any]:
+    content = annotations()
+    if change == 'no categories':
+        content['categories'] = []
+    elif change == 'no annotations':
+        content['annotations'] = []
+    for entry in content['annotations']:
+        if change == 'all crowd':
+            entry['iscrowd'] = 1
+        elif change == 'all unlabelled':
+            entry.update(keypoints=[0] * 51, num_keypoints=0)
+        elif change == 'all empty':
+            entry.update(keypoints=[], num_keypoints=0)
+        elif change == 'no keypoints':
+            del entry['keypoints'], entry['area']
+    if change == 'others':
+        content['images'].append({'id': 9, 'file_name': 'other.jpg'})
+        for entry in content['annotations']:
+            entry['image_id'] = 9
     return content
 
 
-UNREADABLE = {
-    'no file': (None, 'cannot be read: No such file or directory'),
-    'no json': ('{', 'expected JSON, found'),
-    'no text': ('\ud83d', 'expected JSON'),
-    'results': ([], 'expected COCO annotations with images, annotations, categories'),
-    'no images': ({'annotations': []}, 'expected COCO annotations with images'),
-    'an image without a name': (
-        without('images', 'file_name'),
-        r'images\[1\] has no valid file_name',
-    ),
-    'boxes only': (without('annotations', 'keypoints'), r'annotations\[1\] has no valid keypoints'),
-    'no area': (without('annotations', 'area'), r'annotations\[1\] has no valid area'),
-    'an empty box': (
-        with_entry(bbox=[]),
-        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
-    ),
-    'a box of words': (
-        with_entry(bbox=['a'] * 4),
-        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
-    ),
-    'keypoints of words': (
-        with_entry(keypoints=['x'] * 51),
-        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
-    ),
-    'half a keypoint': (
-        with_entry(keypoints=[1] * 50),
-        r'annotations\[1\]: expected a bbox of 4 numbers and keypoints of 3 numbers each',
-    ),
+REASONS = {
+    'no categories': 'the file has no categories',
+    'no annotations': 'the file has no annotations',
+    'no keypoints': 'no annotation has keypoints',
+    'all empty': 'no annotation has keypoints',
+    'all crowd': 'all 12 persons with labelled keypoints are crowds',
+    'all unlabelled': 'no keypoint of the 12 persons is labelled',
+    'others': 'no person with keypoints is annotated in the 4 images judged',
 }
 
 
-@pytest.mark.parametrize(('content', 'message'), UNREADABLE.values(), ids=UNREADABLE)
-def test_a_file_of_another_form_is_an_error(tmp_path, content, message):
-    path = tmp_path / 'file.json'
-    if isinstance(content, str):
-        path.write_bytes(content.encode('utf-16', 'surrogatepass'))
-    elif content is not None:
-        path.write_text(json.dumps(content))
-    with pytest.raises(AnnotationError, match=message) as raised:
-        read_annotations(str(path))
-    assert str(path) in str(raised.value)
+@pytest.mark.parametrize(('change', 'reason'), REASONS.items(), ids=REASONS)
+def test_what_cannot_be_judged_is_reported_with_the_reason(tmp_path, change, reason):
+    found = judge(written(tmp_path, changed(change)))
+    assert found.metrics == dict.fromkeys(METRICS)
+    assert found.to_json()['not_judged'] == reason
+    assert list(found.lines())[-1] == f'AP        not judged: {reason}'
 
 
-def several_categories() -> dict[str, Any]:
+def test_a_size_that_no_person_has_is_reported_as_such(tmp_path):
     content = annotations()
-    content['annotations'][0]['category_id'] = 2
+    for entry in content['annotations']:
+        entry['area'] = 200.0**2
+    found = judge(written(tmp_path, content))
+    assert found.metrics['AP(M)'] is None
+    assert f'AP        {found.metrics["AP"]:.4f}' in found.lines()
+    assert 'AP(M)     not judged: no person of this size' in found.lines()
+
+
+def with_others() -> dict[str, Any]:
+    """Annotations, and among them those that upstream's dataset skips."""
+    content = annotations()
+    content['categories'].append({'id': 2, 'name': 'dog'})
+    template = content['annotations'][0]
+    boxes = ('id', 'image_id', 'category_id', 'bbox')
+    for number, more in enumerate(
+        [
+            {'category_id': 2},
+            {'category_id': 2, 'keypoints': [1, 2, 2] * 17, 'area': 9.0},
+            {'keypoints': [], 'num_keypoints': 0},
+        ]
+    ):
+        box = {key: template[key] for key in boxes}
+        content['annotations'].append({**box, 'id': 100 + number, **more})
+    return content
+
+
+def test_annotations_of_no_use_are_skipped_and_counted(tmp_path, sound):
+    found = judge(written(tmp_path, with_others()))
+    assert found.metrics == sound.metrics
+    assert found.category == 1
+    assert found.skipped == {'without keypoints': 2, 'of another category': 1}
+    line = 'skipped   annotations: 2 without keypoints, 1 of another category'
+    assert line in found.lines()
+
+
+def test_persons_without_labelled_keypoints_hide_detections_as_in_stock(tmp_path):
+    content = annotations()
+    for entry in content['annotations'][::3]:
+        entry.update(keypoints=[0] * 51, num_keypoints=0)
+    for entry in content['annotations'][1::6]:
+        entry['iscrowd'] = 1
+    path = written(tmp_path, content)
+    records = predictions(annotations(), copies=2, jitter=0.05)
+    ours = our_metrics(path, records, ScoringOptions())
+    assert ours == pytest.approx(stock_metrics(path, records, ScoringOptions()), abs=1e-9)
+    assert 0.2 < ours['AP'] < 0.9
+    assert read_truth(path, 17).skipped == {'without keypoints': 4}
+
+
+def renamed(content: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**content, 'categories': [{**c, 'name': name} for c in content['categories']]}
+
+
+def other_counts() -> dict[str, Any]:
+    content = annotations()
+    content['annotations'][5]['keypoints'] = [1, 2, 2] * 21
     return content
 
 
 UNFIT = {
-    'keypoints': (annotations(), ['0.jpg'], 133, r'expected 133 keypoints .*, found \[17\]'),
-    'no persons': (annotations(persons=0), ['000000000000.jpg'], 17, r'found \[\]'),
-    'categories': (several_categories(), ['000000000000.jpg'], 17, r'one category, found \[1, 2\]'),
-    'images': (annotations(), ['other.jpg'], 17, 'none of the images is in them'),
-    'one image twice': (
-        annotations(),
-        ['a/000000000001.jpg', 'b/000000000001.jpg'],
+    'keypoints': (annotations(), 133, r'expected 133 keypoints .*, found \[17\]'),
+    'of one person': (
+        other_counts(),
         17,
+        r'x\.json: annotations\[5\]: keypoints: expected 17 .* found 21',
+    ),
+    'categories': (renamed(with_others(), 'animal'), 17, r'one category .*, found \[1, 2\]'),
+}
+
+
+@pytest.mark.parametrize(('content', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT)
+def test_annotations_that_cannot_judge_a_model_are_an_error(content, keypoints, message):
+    with pytest.raises(AnnotationError, match=message):
+        check_annotations(content, keypoints, 'x.json')
+
+
+UNFIT_IMAGES = {
+    'others': (['other.jpg'], 'none of the images is in them'),
+    'one twice': (
+        ['a/000000000001.jpg', 'b/000000000001.jpg'],
         'one input for image 1 of the file, found a/000000000001.jpg and b/000000000001.jpg',
     ),
 }
 
 
-@pytest.mark.parametrize(('content', 'paths', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT)
-def test_annotations_that_cannot_judge_a_run_are_an_error(content, paths, keypoints, message):
+@pytest.mark.parametrize(('paths', 'message'), UNFIT_IMAGES.values(), ids=UNFIT_IMAGES)
+def test_images_that_cannot_be_judged_are_an_error(paths, message):
     with pytest.raises(AnnotationError, match=message):
-        check_annotations(content, paths, ImageIds(content['images']), keypoints)
+        check_images(paths, ImageIds(annotations()['images']))
+
+
+def test_a_model_without_sigmas_cannot_be_judged():
+    check_sigmas(SIGMAS, 17)
+    with pytest.raises(AnnotationError, match=r'AP needs 17 sigmas .* found 0'):
+        check_sigmas([], 17)
 
 
 def test_annotations_that_fit_are_none():
     content = annotations()
-    paths = ['000000000001.jpg', 'x/000000000002.jpg', 'other.jpg']
-    check_annotations(content, paths, ImageIds(content['images']), 17)
+    check_images(
+        ['000000000001.jpg', 'x/000000000002.jpg', 'other.jpg'], ImageIds(content['images'])
+    )
+    truth = check_annotations(content, 17)
+    assert (truth.category, len(truth.annotations), truth.skipped) == (1, 12, {})
 
 
-# --------------------------------------------------------------------------- files of boxes
+# -------------------------------------------------------------------------- images and entries
 
-BOX = {'image_id': 1, 'category_id': 1, 'bbox': [10, 20, 30, 40], 'score': 0.5}
-
-
-def but(**changes: Any) -> dict[str, Any]:
-    return {key: value for key, value in {**BOX, **changes}.items() if value is not None}
-
-
-BOXES = {
-    'a box': ([BOX], {1: [[10, 20, 40, 60, 0.5]]}),
-    'by name': ([but(image_id=None, file_name='./a/b.jpg')], {'a/b.jpg': [[10, 20, 40, 60, 0.5]]}),
-    'without a score': ([but(score=None)], {1: [[10, 20, 40, 60, 1]]}),
-    'without a category': ([but(category_id=None)], {1: [[10, 20, 40, 60, 0.5]]}),
-    'of a low score': ([but(score=0.3)], {1: []}),
-    'of another category': ([but(category_id=3)], {1: []}),
-    'several': (
-        [BOX, but(image_id=2), but(score=0.4)],
-        {1: [[10, 20, 40, 60, 0.5], [10, 20, 40, 60, 0.4]], 2: [[10, 20, 40, 60, 0.5]]},
+COVERAGE = {
+    'all': ([1, 2], Coverage(2, 2, 2), None),
+    'more entries': ([1], Coverage(1, 1, 2, None, 'y/2.jpg'), None),
+    'another image': (
+        [1, None],
+        Coverage(2, 1, 2, 'in/1.jpg', 'y/2.jpg'),
+        '1 of 2 images have no entry in the annotation file and are not judged, such as '
+        "'in/1.jpg'; an entry without an input: 'y/2.jpg'",
     ),
-    'none': ([], {}),
 }
 
 
-@pytest.mark.parametrize(('content', 'expected'), BOXES.values(), ids=BOXES)
-def test_boxes_are_read(tmp_path, content, expected):
-    found = read_bboxes(written(tmp_path, content), bbox_thr=0.3)
-    assert found.keys() == expected.keys()
-    for key, boxes in expected.items():
-        assert found[key].dtype == np.float32
-        np.testing.assert_allclose(found[key], np.reshape(boxes, (-1, 5)))
+@pytest.mark.parametrize(('ids', 'expected', 'warning'), COVERAGE.values(), ids=COVERAGE)
+def test_images_that_are_not_judged_are_reported(ids, expected, warning):
+    paths = [f'in/{number}.jpg' for number in range(len(ids))]
+    coverage = Coverage.of(paths, ids, {1: 'x/1.jpg', 2: 'y/2.jpg'})
+    assert coverage == expected
+    assert coverage.warning() == warning
 
 
-WRONG_BOXES = {
-    'annotations': ({'annotations': [BOX]}, 'expected a list of detections'),
-    'no json': ('[', 'expected JSON'),
-    'no image': ([BOX, but(image_id=None)], 'in entry 1, found'),
-    'an image that is a list': ([but(image_id=[1])], 'in entry 0, found'),
-    'no box': ([but(bbox=None)], 'in entry 0, found'),
-    'three numbers': ([but(bbox=[1, 2, 3])], r'bbox \(x, y, width, height\)'),
-    'words': ([but(bbox=['a', 'b', 'c', 'd'])], 'in entry 0, found'),
-    'a score that is a word': ([but(score='high')], 'in entry 0, found'),
-    'no entries': ([1, 2], 'in entry 0, found 1'),
-    'lists': ([[1, 2, 3, 4]], 'in entry 0, found'),
-}
-
-
-@pytest.mark.parametrize(('content', 'message'), WRONG_BOXES.values(), ids=WRONG_BOXES)
-def test_boxes_of_another_form_are_an_error(tmp_path, content, message):
+@pytest.mark.parametrize('category', [1, 0, 7])
+def test_pycocotools_gives_the_same_ap(tmp_path, category):
+    content = annotations(category=category)
     path = written(tmp_path, content)
-    with pytest.raises(AnnotationError, match=message) as raised:
-        read_bboxes(path, bbox_thr=0.3)
-    assert str(raised.value).startswith(path)
-
-
-def test_boxes_go_to_their_images():
-    one, two = np.full((1, 5), 1, np.float32), np.full((2, 5), 2, np.float32)
-    paths = ['in/000000000001.jpg', 'in/x/b.jpg', 'in/c.jpg', 'in/d.jpg']
-    assigned = assign_bboxes(paths, {1: one, 'x/b.jpg': two, 'elsewhere/d.jpg': one}, ImageIds())
-    assert [len(boxes) for boxes in assigned] == [1, 2, 0, 0]
-    assert assigned[0] is one
-
-
-def test_boxes_go_by_the_numbers_of_the_annotations():
-    boxes = np.full((1, 5), 1, np.float32)
-    image_ids = ImageIds([{'file_name': 'c.jpg', 'id': 9}])
-    (assigned,) = assign_bboxes(['in/c.jpg'], {9: boxes}, image_ids)
-    assert assigned is boxes
-
-
-def test_boxes_of_other_images_are_an_error():
-    with pytest.raises(AnnotationError, match='names none of the images'):
-        assign_bboxes(['in/c.jpg'], {9: np.zeros((1, 5), np.float32)}, ImageIds())
-
-
-@pytest.mark.parametrize('key', [1, '000000000001.jpg'])
-def test_boxes_that_two_images_could_own_are_an_error(key):
-    paths = ['a/000000000001.jpg', 'b/000000000001.jpg']
-    with pytest.raises(AnnotationError, match=f'one input for image {key} of the file, found a/'):
-        assign_bboxes(paths, {key: np.zeros((1, 5), np.float32)}, ImageIds())
+    records = predictions(content, copies=3, jitter=0.03)
+    results = [
+        result
+        for number, record in enumerate(records)
+        for result in to_coco(record, number, 'bbox_keypoint', 0.2, category)
+    ]
+    results = drop_duplicates(results, SIGMAS, ScoringOptions())
+    ours = evaluate(path, copy.deepcopy(results), list(range(4)), SIGMAS, ScoringOptions())
+    truth = PycocoCOCO(path)
+    theirs = COCOeval(truth, truth.loadRes(results), 'keypoints')
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    assert list(ours.values()) == pytest.approx(list(theirs.stats), abs=1e-6)
+    assert 0.2 < ours['AP'] < 0.95
 
 
 # ------------------------------------------------------------------- the four photos, for real

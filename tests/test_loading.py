@@ -18,7 +18,7 @@ from support.factories import our_threads
 from support.tiny import picture, save
 
 from mmpose_batch.loading import ImageError, WorkerPool, is_truncated_jpeg, read_ahead, read_image
-from mmpose_batch.sources import Frame
+from mmpose_batch.sources import Frame, open_source
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')
 
@@ -294,6 +294,26 @@ def test_every_kind_of_image_becomes_bgr_of_eight_bits(tmp_path, shape, dtype):
 def test_an_array_is_taken_as_it_is():
     image = picture(41, 23)
     assert read(image) is image
+
+
+@pytest.mark.parametrize('num_workers', [0, 1, 3])
+def test_images_of_one_buffer_are_read_ahead_unchanged(num_workers):
+    def buffered() -> Iterator[np.ndarray]:
+        buffer = np.empty((23, 41, 3), np.uint8)
+        for value in range(24):
+            buffer[:] = value
+            yield buffer
+
+    with WorkerPool(num_workers) as pool:
+        frames = open_source(buffered()).frames
+        images = list(pool.map(lambda frame: read_image(frame, LoadImage()), frames, 8))
+    assert [np.unique(image).tolist() for image in images] == [[value] for value in range(24)]
+
+
+@pytest.mark.parametrize('path', ['x' * 256 + '.jpg', 'd/' * 2100 + 'a.jpg', 'd/' * 2100])
+def test_a_path_too_long_for_the_system_is_an_error_of_one_line(path):
+    with pytest.raises(ImageError, match='found File name too long'):
+        read(path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,12 @@
 """What users name becomes frames: which, in which order, and under which names."""
 
+import contextlib
+import errno
+import glob
 import os
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,7 @@ import pytest
 from support.tiny import picture
 
 from mmpose_batch import sources
-from mmpose_batch.sources import SourceError, list_inputs, number, open_source
+from mmpose_batch.sources import Skipped, SourceError, list_images, list_inputs, number, open_source
 
 
 @pytest.fixture
@@ -106,6 +111,286 @@ def test_links_and_special_files_in_a_folder(folder):
     more = ['dangling.jpg', 'folder.jpg', 'link.jpg', 'pipe.jpg']
     listed = list_inputs(['in'])
     assert sorted(listed) == sorted(os.path.join('in', name) for name in (*ALL, *SUB, *more))
+
+
+# --------------------------------------------------------------------------- list files
+
+
+def listed(content: str | bytes) -> list[str]:
+    """What a list file of this content names."""
+    data = content if isinstance(content, bytes) else content.encode(errors='surrogateescape')
+    Path('list.txt').write_bytes(data)
+    return list_inputs(['@list.txt'])
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        *('#1.jpg', '# 1.jpg', ' #1.jpg', '@a.jpg', '@list.txt', '*.jpg', '[a].jpg', '"a".jpg'),
+        *(
+            'a ',
+            ' a',
+            ' a.jpg ',
+            '\ta.jpg',
+            'a.jpg\u00a0',
+            ' ',
+            'a\r',
+            'a\rb',
+            'a\x85b',
+            'a\u2028b',
+        ),
+        *('\udcff.jpg', '~', '$HOME', 'webcam.jpg', '-', 'a\\b', 'file:a', 'a%20b'),
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize('end', ['\n', '\r\n', ''], ids=['LF', 'CR LF', 'no line end'])
+def test_a_list_can_name_every_file(tmp_path, monkeypatch, name, end):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    assert listed(name + end) == [name]
+
+
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [
+        pytest.param('  a.jpg \t\n', ['a.jpg'], id='blanks around a name that has none'),
+        pytest.param('b.jpg \nb.jpg\n', ['b.jpg ', 'b.jpg'], id='with and without the blank'),
+        pytest.param('a.jpg\r\n\r\nb.jpg\r\n', ['a.jpg', 'b.jpg'], id='CR LF'),
+        pytest.param('#a.jpg\n # b.jpg\n#\n', [], id='comments'),
+        pytest.param('\n \n\t\n', [], id='empty lines'),
+        pytest.param(' none.jpg \r\n', [' none.jpg '], id='a missing file stays as written'),
+        pytest.param('*.jpg\n@a.jpg\n', ['*.jpg', '@a.jpg'], id='neither globs nor lists'),
+        pytest.param('\ufeffa.jpg\n', ['a.jpg'], id='UTF-8 with a byte order mark'),
+        pytest.param('a.jpg\r\nü\r\n'.encode('utf-16'), ['a.jpg', 'ü'], id='UTF-16'),
+        pytest.param('c\nd\0 a.jpg\0#x\0', ['c\nd', ' a.jpg', '#x'], id='NUL bytes'),
+    ],
+)
+def test_lines_of_a_list(tmp_path, monkeypatch, content, expected):
+    monkeypatch.chdir(tmp_path)
+    for name in ('a.jpg', 'b.jpg', 'b.jpg ', 'c\nd'):
+        Path(name).touch()
+    assert listed(content) == expected
+
+
+def test_a_list_that_is_no_text_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=r'the list list.txt is no text'):
+        listed(b'\xff\xfea')
+
+
+def test_a_path_through_a_linked_folder_keeps_its_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.makedirs('other/folder')
+    for name in ('a.jpg', 'other/a.jpg'):
+        Path(name).touch()
+    Path('link').symlink_to('other/folder')
+    first, second = list_inputs(['a.jpg', 'link/../a.jpg'])
+    assert os.path.samefile(second, 'other/a.jpg')
+    assert not os.path.samefile(first, second)
+
+
+# ---------------------------------------------------------------------------- deep folders
+
+
+DEEP = 1200
+LINKED = ['in/link/deep/d.webp', 'in/sub/deep/d.webp']
+
+
+@pytest.fixture(scope='module')
+def deep() -> Iterator[Path]:
+    """A folder 1,200 deep with more folders below whose paths are too long; files in three."""
+    memory = '/dev/shm' if os.path.isdir('/dev/shm') else None  # a disk takes seconds
+    top = Path(tempfile.mkdtemp(dir=memory))
+    names = [*['d'] * DEEP, *['x' * 250] * 20]
+    with contextlib.chdir(top):
+        for depth, name in enumerate(names):
+            if depth in (600, DEEP, DEEP + 19):
+                Path('a.jpg').touch()
+            os.mkdir(name)
+            os.chdir(name)
+    yield top
+    with contextlib.chdir(top):  # by steps, as `shutil.rmtree` is recursive
+        for name in names:
+            os.chdir(name)
+        for name in reversed(names):
+            os.chdir('..')
+            os.rmdir(name)
+            Path('a.jpg').unlink(missing_ok=True)
+    top.rmdir()
+
+
+def test_a_folder_may_be_deeper_than_python_recurses(deep):
+    files = [str(deep / ('d/' * depth) / 'a.jpg') for depth in (DEEP, 600)]
+    *found, too_long = list_inputs([str(deep)])
+    assert sorted(found) == sorted(files)
+    # What the system cannot open is an input that fails, and stands for all below it.
+    with pytest.raises(OSError) as raised:
+        os.scandir(too_long)
+    assert raised.value.errno == errno.ENAMETOOLONG
+    assert [frame.source for frame in open_source(str(deep)).frames] == [*found, too_long]
+
+
+def test_a_glob_reaches_any_depth(deep):
+    files = [str(deep / ('d/' * depth) / 'a.jpg') for depth in (DEEP, 600)]
+    assert list_inputs([f'{deep}/**/*.jpg']) == sorted(files)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'expected'),
+    [
+        pytest.param('**/*.PNG', ['in/a.PNG', 'in/sub/a.PNG'], id='relative'),
+        pytest.param('**', ['in/a.PNG', 'in/b.jpg', f'in/{ALL[3]}', *(f'in/{s}' for s in SUB)]),
+        pytest.param('in/**/sub/**/*.webp', ['in/sub/deep/d.webp'], id='twice'),
+        pytest.param('in/**/**/c.*', ['in/sub/c.jpeg'], id='found in two ways'),
+        pytest.param('i*/**/deep/*', ['in/sub/deep/d.webp'], id='after a wildcard'),
+        pytest.param('in/**/d.web[p]', LINKED, id='through a linked folder'),
+        pytest.param('in/**.jpg', ['in/b.jpg', f'in/{ALL[3]}'], id='no component of its own'),
+    ],
+)
+def test_globs_match_as_those_of_python(folder, pattern, expected):
+    if expected is LINKED:
+        (folder / 'link').symlink_to('sub')
+    (folder / 'loop').symlink_to('loop')
+    (folder / '.git').mkdir()
+    (folder / '.git' / 'a.jpg').touch()
+    assert list_inputs([pattern]) == expected
+    matched = set(glob.glob(pattern, recursive=True))
+    assert matched & set(expected) == set(expected)
+    assert {p for p in matched if sources.is_image_name(p)} == set(expected)
+
+
+class Unknown:
+    """Stands in for an entry that the system cannot look at."""
+
+    name, path = 'unknown', 'in/unknown'
+
+    def is_dir(self, follow_symlinks: bool) -> bool:
+        raise OSError(errno.EIO, 'Input/output error')
+
+
+def test_an_entry_of_unknown_kind_is_an_input_that_fails(monkeypatch):
+    def entries(folder: str) -> Iterator[Unknown]:
+        if folder == Unknown.path:
+            raise OSError(errno.EIO, 'Input/output error')
+        return iter([Unknown()])
+
+    monkeypatch.setattr(sources, '_entries', entries)
+    assert list(list_images('in')) == [Unknown.path]
+
+
+def test_a_walk_opens_a_folder_only_when_it_gets_there(folder, monkeypatch):
+    opened = []
+    scandir = os.scandir
+
+    def counted(path: str) -> Any:
+        opened.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(sources.os, 'scandir', counted)
+    images = list_images('in')
+    assert [next(images) for _ in ALL] == [os.path.join('in', name) for name in ALL]
+    assert opened == ['in']
+
+
+def test_folders_are_walked_in_the_order_of_their_names(tmp_path):
+    names = ['a.jpg', 'b/a.jpg', 'b/b/z.jpg', 'b/c.jpg', 'b.jpg', 'c/a.jpg', 'd.jpg']
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(list_images(str(tmp_path))) == [str(tmp_path / name) for name in names]
+
+
+# -------------------------------------------------------------------------- what is skipped
+
+SIDECARS = [
+    *('._a.jpg', 'sub/._b.png', '__MACOSX/in/x.jpg', 'sub/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg'),
+    *('.ipynb_checkpoints/a-checkpoint.png', '.AppleDouble/a.jpg', '.@__thumb/a.jpg'),
+]
+
+
+@pytest.fixture
+def sidecars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ('a.jpg', 'sub/b.png', *SIDECARS):
+        path = tmp_path / 'in' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / 'in'
+
+
+@pytest.mark.parametrize('text', ['in', 'in/**', 'in/**/*', 'in/**/*.*g'])
+def test_sidecars_are_no_images(sidecars, text):
+    assert list_inputs([text]) == ['in/a.jpg', 'in/sub/b.png']
+
+
+@pytest.mark.parametrize('name', SIDECARS)
+def test_a_sidecar_that_is_named_is_taken(sidecars, name):
+    path = os.path.join('in', name)
+    assert list_inputs([path]) == [path]
+    assert listed(path) == [path]
+
+
+@pytest.mark.parametrize('text', ['in/__MACOSX', 'in/__MACOSX/**/*.jpg', 'in/__MACOSX/*/*'])
+def test_a_folder_of_sidecars_that_is_named_is_walked(sidecars, text):
+    assert list_inputs([text]) == ['in/__MACOSX/in/x.jpg']
+
+
+def skipped(inputs: Sequence[str], **options: Any) -> str:
+    collector = Skipped()
+    assert list_inputs(inputs, skipped=collector, **options) == list_inputs(inputs, **options)
+    return str(collector)
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        pytest.param([], 'nothing', id='nothing'),
+        pytest.param(['a.heic', 'b.HEIC', 'd/c.heic', 'n.txt'], '3 .heic, 1 .txt', id='suffixes'),
+        pytest.param(['a.txt', 'b.zip', 'c.zip'], '2 .zip, 1 .txt', id='most first'),
+        pytest.param(['README', 'b.', 'a.'], '2 ., 1 no suffix', id='no suffix'),
+        pytest.param(
+            ['.DS_Store', '._a.jpg', '@eaDir/a/b.jpg', '@eaDir/c'], '3 hidden', id='hidden'
+        ),
+        pytest.param(['l/'], '1 linked folder', id='a linked folder'),
+        pytest.param(['l/', 'm/', 'x.txt'], '1 .txt, 2 linked folders', id='linked folders'),
+        pytest.param(
+            [f'log.{n}' for n in range(9)],
+            '1 .0, 1 .1, 1 .2, 1 .3, 1 .4, 4 with other suffixes',
+            id='many suffixes',
+        ),
+        pytest.param(['a.x\ny', 'b.\udcff'], '1 .x?y, 1 .?', id='suffixes that are no text'),
+    ],
+)
+def test_what_a_walk_skips_is_counted(tmp_path, names, expected):
+    (tmp_path / 'elsewhere').mkdir()
+    for name in ('a.jpg', *names):
+        path = tmp_path / 'in' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith('/'):
+            path.symlink_to(tmp_path / 'elsewhere')
+        else:
+            path.touch()
+    assert skipped([str(tmp_path / 'in')]) == f'skipped: {expected}'
+
+
+def test_sidecars_that_a_glob_reaches_are_counted(sidecars):
+    assert skipped(['in/**']) == 'skipped: 2 hidden'
+
+
+def test_what_globs_lists_and_single_folders_skip_is_counted(folder):
+    assert skipped(['in/*']) == 'skipped: 1 .txt, 1 no suffix'
+    assert skipped(['in'], recursive=False) == 'skipped: 1 .txt, 1 no suffix'
+    Path('list.txt').write_text('in\nin/notes.txt')
+    assert skipped(['@list.txt']) == 'skipped: 1 .mp4, 1 .txt, 1 no suffix'
+    assert skipped(['in/notes.txt']) == 'skipped: nothing'
+
+
+@pytest.mark.parametrize(
+    'skip', [Skipped(Counter(['.txt'])), Skipped(hidden=1), Skipped(linked_folders=1)]
+)
+def test_a_count_is_true_where_something_was_skipped(skip):
+    assert skip
+    assert not Skipped()
 
 
 # ------------------------------------------------------------------------------- names
@@ -212,6 +497,51 @@ def test_inputs_of_another_type_are_an_error(inputs):
         open_source(inputs)
 
 
+class Lazy(Sequence):
+    """Three images of one colour each, made in one buffer when they are asked for."""
+
+    def __init__(self) -> None:
+        self.buffer = np.empty((3, 4, 3), np.uint8)
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if index >= 3:
+            raise IndexError(index)
+        self.buffer[:] = index
+        return self.buffer
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        pytest.param(lambda: (image for image in Lazy()), id='generator'),
+        pytest.param(lambda: map(lambda image: image[:, ::-1], Lazy()), id='views of it'),
+        pytest.param(lambda: map(lambda image: image.view(np.memmap), Lazy()), id='subclass'),
+        pytest.param(Lazy, id='sequence that is no list'),
+    ],
+)
+def test_every_frame_of_a_producer_with_one_buffer_has_its_own_pixels(make):
+    frames = list(open_source(make()).frames)
+    assert [np.unique(frame.source).tolist() for frame in frames] == [[0], [1], [2]]
+    assert all(frame.source.shape == (3, 4, 3) for frame in frames)
+
+
+@pytest.mark.parametrize('kind', [list, tuple])
+def test_arrays_that_exist_at_the_same_time_are_not_copied(kind):
+    images = kind(picture(5, 4) for _ in range(3))
+    frames = list(open_source(images).frames)
+    assert all(f.source is image for f, image in zip(frames, images, strict=True))
+
+
+@pytest.mark.parametrize('name', ['webcam.jpg', 'webcam_1'])
+def test_a_file_that_is_named_like_a_camera_is_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    assert [frame.source for frame in open_source(name).frames] == [name]
+
+
 def test_a_missing_path_is_an_error_at_once(tmp_path):
     with pytest.raises(SourceError, match='no such file or folder'):
         open_source(str(tmp_path / 'missing.jpg'))
@@ -258,7 +588,8 @@ class Camera:
 
     def read(self) -> tuple[bool, np.ndarray | None]:
         self.left -= 1
-        return (True, picture(8, 6)) if self.left >= 0 else (False, None)
+        images.append(picture(8, 6))
+        return (True, images[-1]) if self.left >= 0 else (False, None)
 
     def get(self, property_id: int) -> float:
         return 30.0
@@ -268,11 +599,13 @@ class Camera:
 
 
 cameras: list[Camera] = []
+images: list[np.ndarray] = []
 
 
 @pytest.fixture
 def camera(monkeypatch: pytest.MonkeyPatch) -> None:
     cameras.clear()
+    images.clear()
     monkeypatch.setattr(sources.cv2, 'VideoCapture', Camera)
     monkeypatch.setattr(sources.cv2, 'waitKey', lambda delay: -1)
 
@@ -291,6 +624,25 @@ def test_a_camera_is_released_when_its_frames_are_no_longer_wanted(camera):
     next(iter(source.frames))
     del source
     assert cameras[0].released.is_set()
+
+
+def test_frames_of_a_camera_are_not_copied(camera):
+    for index, frame in enumerate(open_source('webcam').frames):
+        assert frame.source is images[index]
+
+
+def test_frames_of_a_video_are_not_copied(tmp_path, monkeypatch):
+    made = []
+    read = sources._read_video
+
+    def recorded(video: Any) -> Iterator[np.ndarray]:
+        for image in read(video):
+            made.append(image)
+            yield image
+
+    monkeypatch.setattr(sources, '_read_video', recorded)
+    frames = list(open_source(write_video(tmp_path / 'film.mp4', 3)).frames)
+    assert [id(frame.source) for frame in frames] == list(map(id, made))
 
 
 def test_escape_ends_the_camera_as_in_stock(camera, monkeypatch):

@@ -30,7 +30,11 @@ from console import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from mmengine.config import Config
+
     from mmpose_batch import BatchPose2DInferencer
+    from mmpose_batch.evaluation import ImageIds, Truth
     from mmpose_batch.run import Run
 
 TOOL = 'batch_infer'
@@ -119,8 +123,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     found.add_argument(
         '--bboxes',
         metavar='FILE',
-        help='persons from elsewhere instead of a detector: COCO detection results, by image_id '
-        '(of --ann-file, or the number that a file name is) or file_name',
+        help='precomputed person boxes instead of a detector: COCO detection results (persons have '
+        'category_id 1), by file_name or by image_id (of --ann-file, or the number or stem of a '
+        'file name)',
     )
     found.add_argument(
         '--no-person',
@@ -284,12 +289,11 @@ def prepare(args: argparse.Namespace) -> 'Run':
     """Check the arguments, cheap checks first, and build the inferencer and its run."""
     from mmpose_batch.evaluation import (
         ImageIds,
-        assign_bboxes,
         check_annotations,
+        check_images,
+        check_sigmas,
         read_annotations,
-        read_bboxes,
     )
-    from mmpose_batch.models import default_filters
     from mmpose_batch.run import Run, RunError, RunOptions, check_out_dir
     from mmpose_batch.sources import list_inputs
     from mmpose_batch.visualization import DrawOptions
@@ -313,23 +317,76 @@ def prepare(args: argparse.Namespace) -> 'Run':
         raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
     annotations = read_annotations(args.ann_file) if args.ann_file else None
     image_ids = ImageIds(annotations and annotations['images'])
+    if annotations:
+        check_images(paths, image_ids)
+    bboxes, notes = read_boxes(args, paths, image_ids) if args.bboxes else (None, [])
     inferencer = build(args)
     if annotations:
-        check_annotations(annotations, paths, image_ids, inferencer.num_keypoints)
-        del annotations  # those of a large dataset fill a gigabyte
-    filters = default_filters(inferencer.cfg)
-    filters.update({k: v for k, v in take(args, filters).items() if v is not None})
-    bboxes = None
-    if args.bboxes:
-        if inferencer.cfg.data_mode != 'topdown':
-            raise ValueError('--bboxes: only top-down models take boxes')
-        found = read_bboxes(args.bboxes, filters['bbox_thr'])
-        bboxes = assign_bboxes(paths, found, image_ids)
+        truth = check_annotations(annotations, inferencer.num_keypoints, args.ann_file)
+        check_sigmas(inferencer.sigmas, inferencer.num_keypoints)
+        notes += describe_coverage(paths, image_ids, truth)
+        del annotations, truth  # those of a large dataset fill a gigabyte
+    filters = chosen_filters(args, inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
-        print(describe(len(paths), args.pose2d, inferencer), file=sys.stderr)
+        print('\n'.join([describe(len(paths), args.pose2d, inferencer), *notes]), file=sys.stderr)
         note_demo_models(args)
     return Run(inferencer, paths, call, options, bboxes, image_ids)
+
+
+def read_boxes(
+    args: argparse.Namespace, paths: Sequence[str], image_ids: 'ImageIds'
+) -> 'tuple[list[np.ndarray], list[str]]':
+    """Person boxes (N, 5) of each path, and a line that reports how many entries were used.
+
+    Raises:
+        ValueError: The model takes none, or the file does not fit.
+    """
+    from mmpose_batch.evaluation import assign_bboxes, read_bboxes
+
+    # Building the model takes long, and reports what is wrong with its config.
+    cfg = pose_config(args) or build(args).cfg
+    if cfg.data_mode != 'topdown':
+        raise ValueError('--bboxes: only top-down models take boxes')
+    found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'])
+    boxes = assign_bboxes(paths, found.by_image, image_ids)
+    images = sum(len(persons) > 0 for persons in boxes)
+    return boxes, [f'{found.line()}; {images} of {len(paths)} images have boxes']
+
+
+def pose_config(args: argparse.Namespace) -> 'Config | None':
+    """The config of the pose model, None where it cannot be used."""
+    from mmpose_batch.models import check_pose_config, load_config
+
+    try:
+        cfg, _ = load_config(args.pose2d)
+        cfg.merge_from_dict(parse_cfg_options(args.cfg_options))
+        check_pose_config(cfg)
+    except Exception:  # a config is code, and raises what it likes
+        return None
+    return cfg
+
+
+def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
+    """Thresholds of the kind of model, and those of the command line in their place."""
+    from mmpose_batch.models import default_filters
+
+    filters = default_filters(cfg)
+    return {**filters, **{k: v for k, v in take(args, filters).items() if v is not None}}
+
+
+def describe_coverage(paths: Sequence[str], image_ids: 'ImageIds', truth: 'Truth') -> list[str]:
+    """How many of the images the annotation file judges; warnings if not all, or without AP."""
+    from mmpose_batch.evaluation import Coverage, not_judged
+
+    ids = [image_ids.find(path) for path in paths]
+    coverage = Coverage.of(paths, ids, image_ids.names)
+    reason = not_judged(truth, {image_id for image_id in ids if image_id is not None})
+    warnings = [coverage.warning(), reason and f'there will be no AP: {reason}']
+    return [
+        f'annotations: {coverage.line()} are judged',
+        *(f'warning: {text}' for text in warnings if text is not None),
+    ]
 
 
 def describe(count: int, model: str, inferencer: 'BatchPose2DInferencer') -> str:

@@ -9,7 +9,13 @@ import orjson
 from .files import open_atomically
 
 
-def to_coco(record: Mapping[str, Any], image_id: int, score_mode: str, kpt_thr: float) -> Iterator:
+def to_coco(
+    record: Mapping[str, Any],
+    image_id: int,
+    score_mode: str,
+    kpt_thr: float,
+    category_id: int = 1,
+) -> Iterator[dict[str, Any]]:
     """Yield one COCO result per instance of a record.
 
     Args:
@@ -19,13 +25,14 @@ def to_coco(record: Mapping[str, Any], image_id: int, score_mode: str, kpt_thr: 
             ``keypoint``, ``bbox_keypoint`` (box score times the mean score of
             the keypoints above ``kpt_thr``) or ``bbox_rle``.
         kpt_thr: ``CocoMetric``'s ``keypoint_score_thr``.
+        category_id: That of the annotations that the results are compared with, as upstream's.
     """
     for instance in record.get('instances', ()):
         scores = np.asarray(instance['keypoint_scores'])
         points = np.column_stack((np.asarray(instance['keypoints'])[:, :2], scores))
         result = {
             'image_id': image_id,
-            'category_id': 1,
+            'category_id': category_id,
             'keypoints': points.ravel().tolist(),
             'score': _instance_score(instance.get('bbox_score', 1.0), scores, score_mode, kpt_thr),
             'file_name': record['image'],

@@ -80,6 +80,10 @@ def test_an_instance_becomes_a_coco_result():
     assert first['keypoints'][3:6] == [*source['keypoints'][1], source['keypoint_scores'][1]]
 
 
+def test_results_have_the_category_of_the_annotations():
+    assert {r['category_id'] for r in to_coco(RECORD, 7, 'bbox', 0.2, category_id=0)} == {0}
+
+
 def test_an_instance_without_a_box_scores_by_its_keypoints():
     scores = np.full(17, 0.5)
     (result,) = to_coco(
