@@ -603,6 +603,7 @@ def _pair(frames: Iterable[Frame], bboxes: Iterable, message: str) -> Iterator[F
         own = next(boxes, missing)
         if own is missing:
             raise ValueError(message)
-        yield replace(frame, bboxes=own)
+        # Frames are read ahead, and a generator may fill one buffer again and again.
+        yield replace(frame, bboxes=copy.deepcopy(own))
     if next(boxes, missing) is not missing:
         raise ValueError(message)

@@ -1035,3 +1035,18 @@ def test_one_at_a_time_is_built_for_latency(one_stage):
         inferencer = one_stage.ours(engine='openvino', batch_size=8)
         list(inferencer([picture(60, 90)], batch_size=batch_size))
         assert inferencer.host.at_a_time == parallel
+
+
+def test_boxes_of_a_generator_with_one_buffer_stay_with_their_images(ours):
+    images = [picture(100, 100, seed) for seed in range(6)]
+    boxes = [np.float32([[5 * number, 5, 60 + 5 * number, 90]]) for number in range(6)]
+
+    def one_buffer() -> Iterator[np.ndarray]:
+        buffer = np.zeros((1, 4), np.float32)
+        for box in boxes:
+            buffer[:] = box
+            yield buffer
+
+    found = list(ours['top_down'](images, bboxes=one_buffer()))
+    expected = list(ours['top_down'](images, bboxes=boxes))
+    assert [r['predictions'] for r in found] == [r['predictions'] for r in expected]

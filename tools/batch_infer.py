@@ -295,7 +295,7 @@ def prepare(args: argparse.Namespace) -> 'Run':
         read_annotations,
     )
     from mmpose_batch.run import Run, RunError, RunOptions, check_out_dir
-    from mmpose_batch.sources import list_inputs
+    from mmpose_batch.sources import Skipped, list_inputs
     from mmpose_batch.visualization import DrawOptions
 
     options = RunOptions(
@@ -305,13 +305,15 @@ def prepare(args: argparse.Namespace) -> 'Run':
     )
     # The drawings of an earlier run, where DIR lies in the input folder, are no inputs.
     drawings = os.path.join(os.path.abspath(args.out_dir), 'vis', '')
+    skipped = Skipped()
     paths = [
         path
-        for path in list_inputs(args.inputs, args.recursive)
+        for path in list_inputs(args.inputs, args.recursive, skipped)
         if not os.path.abspath(path).startswith(drawings)
     ]
     if not paths:
-        raise RunError(f'no images in {", ".join(args.inputs)}')
+        found = f' ({skipped})' if skipped else ''
+        raise RunError(f'no images in {", ".join(args.inputs)}{found}')
     check_out_dir(options)
     if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
         raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
@@ -320,6 +322,7 @@ def prepare(args: argparse.Namespace) -> 'Run':
     if annotations:
         check_images(paths, image_ids)
     bboxes, notes = read_boxes(args, paths, image_ids) if args.bboxes else (None, [])
+    notes = [str(skipped)] * bool(skipped) + notes
     inferencer = build(args)
     if annotations:
         truth = check_annotations(annotations, inferencer.num_keypoints, args.ann_file)

@@ -133,8 +133,8 @@ class Ours:
         some = images[:_MOST_PROBED]
         return measure_limits(self.inferencer, lambda: self.run(some), len(some))
 
-    def ap(self, images: Sequence[Image], ann_file: str) -> float:
-        """AP of a run over the images, each once."""
+    def ap(self, images: Sequence[Image], ann_file: str) -> float | None:
+        """AP of a run over the images, each once; None where the annotations judge nothing."""
         paths = list(dict.fromkeys(image.path for image in images))
         ids = ImageIds(read_annotations(ann_file)['images'])
         with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:

@@ -759,3 +759,17 @@ def test_wrong_arguments_are_one_line_and_nothing_is_written(
     assert line.startswith('batch_infer: ')
     assert wrong.message.replace('{in}', str(files)) in line
     assert not (tmp_path / 'out').exists()
+
+
+def test_what_a_folder_holds_beside_images_is_reported(models, tmp_path):
+    write_photos(tmp_path / 'in', 1)
+    for name in ('a.heic', 'b.heic', 'notes.txt', '._0.jpg'):
+        (tmp_path / 'in' / name).touch()
+    outcome = run_tool(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage)
+    assert outcome.status == 0
+    assert 'skipped: 2 .heic' in outcome.err and '1 .txt' in outcome.err
+    (tmp_path / 'only').mkdir()
+    (tmp_path / 'only' / 'a.heic').touch()
+    outcome = run_tool(tmp_path / 'only', '--out-dir', tmp_path / 'none', *models.one_stage)
+    assert outcome.status == 1
+    assert f'no images in {tmp_path / "only"} (skipped: 1 .heic)' in outcome.err
