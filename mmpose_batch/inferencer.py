@@ -41,7 +41,7 @@ from .samples import empty_sample, merge_samples
 from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
 from .tuning import default_batch_size
-from .visualization import DrawOptions, draw_result
+from .visualization import DrawOptions, check_skeleton_style, draw_result
 from .writers import StockWriter
 
 
@@ -243,6 +243,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if source.camera:
             draw, batch_size = {**draw, 'show': True}, 1
         drawing = DrawOptions(video=source.video_name is not None, **draw)
+        if drawing.wanted:
+            check_skeleton_style(drawing.skeleton_style, self.model.dataset_meta)
         call = self.call_options(
             batch_size=batch_size,
             keep_images=drawing.wanted,

@@ -390,7 +390,7 @@ class Run:
             if done:
                 for record, _ in read_records(records.path):
                     if 'error' in record:
-                        failures.append(record)
+                        failures.append(_failure(record))
             progress = stack.enter_context(ProgressReport(total, done, options.quiet))
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, self._clock):
@@ -452,7 +452,11 @@ class Run:
     def _write(
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
     ) -> None:
-        """Write one result; its line in predictions.jsonl comes last and marks it done."""
+        """Write one result; its line in predictions.jsonl comes last and marks it done.
+
+        A file that cannot be written, a drawing say, costs that file and no instance.
+        """
+        record = to_record(result)
         if result.error is None:
             try:
                 self._write_files(result)
@@ -462,20 +466,20 @@ class Run:
                 result.error = f'cannot be written: {one_line(error)}'
                 if self._inferencer.options.on_error == 'raise':
                     raise InputError(f'{result.frame.path}: {result.error}') from error
-        record = to_record(result)
+                record['error'] = result.error
         if result.error is not None:
-            failures.append(record)
+            failures.append(_failure(record))
         records.append(record)
         if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
             records.sync()
         self._summary.count(record)
 
     def _write_files(self, result: ImageResult) -> None:
+        if 'json' in self._options.formats:
+            write_prediction(self._path('predictions'), result)
         if self._options.save_vis:
             drawn = self._inferencer.draw(result, self._options.drawing)
             write_drawing(self._path('vis'), result, drawn)
-        if 'json' in self._options.formats:
-            write_prediction(self._path('predictions'), result)
 
     def _finalise(self) -> None:
         """Write what needs all results: COCO, AP, and last the mark that the run is whole."""
@@ -576,6 +580,11 @@ def versions() -> dict[str, str]:
         'python': platform.python_version(),
         **{m.__name__: m.__version__ for m in (mmpose, mmdet, mmengine, mmcv, torch, np, cv2)},
     }
+
+
+def _failure(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The failure record of an image: its instances, if it has any, stay in predictions.jsonl."""
+    return {key: record[key] for key in ('image', 'error')}
 
 
 def _digest(parts: Iterable[bytes]) -> str:

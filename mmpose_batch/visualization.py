@@ -63,6 +63,24 @@ class DrawOptions:
         return [drawn] if self.return_vis else []
 
 
+# Datasets that MMPose draws in OpenPose's style.
+_OPENPOSE = ('coco', 'coco_wholebody')
+
+
+def check_skeleton_style(style: str, dataset_meta: dict[str, Any]) -> None:
+    """See that MMPose draws a dataset's keypoints in a style, before a run and not after it.
+
+    Raises:
+        ValueError: It does not.
+    """
+    name = dataset_meta.get('dataset_name')
+    if style == 'openpose' and name not in _OPENPOSE:
+        raise ValueError(
+            f'skeleton_style: expected mmpose for dataset {name}; MMPose draws '
+            f'{" and ".join(_OPENPOSE)} in the style of openpose'
+        )
+
+
 def draw_result(
     visualizer: Visualizer, dataset_meta: dict[str, Any], result: ImageResult, options: DrawOptions
 ) -> np.ndarray:

@@ -580,7 +580,10 @@ def test_an_image_that_cannot_be_drawn_fails_alone(models, tmp_path):
     assert [record['image'] for record in done] == [photo.name for photo in photos]
     assert failed['image'] == 'long.jpg'
     assert failed['error'].startswith('cannot be written: ')
-    assert read_lines(tmp_path / 'out' / 'failures.jsonl') == [failed]
+    assert {'width', 'height', 'instances'} <= failed.keys()  # a drawing costs no prediction
+    assert (tmp_path / 'out' / 'predictions' / 'long.jpg.json').exists()
+    failure = {key: failed[key] for key in ('image', 'error')}
+    assert read_lines(tmp_path / 'out' / 'failures.jsonl') == [failure]
 
 
 def test_a_name_too_long_for_more_letters_fails_alone(models, tmp_path):

@@ -1,15 +1,17 @@
 """What is drawn, what is handed out of it, and that one call's settings do not reach the next."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
+from mmpose.visualization import PoseLocalVisualizer
 from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
 from mmpose_batch.samples import empty_sample
 from mmpose_batch.sources import Frame
-from mmpose_batch.visualization import DrawOptions, draw_result
+from mmpose_batch.visualization import DrawOptions, check_skeleton_style, draw_result
 
 DRAWING = np.zeros((2, 2, 3), np.uint8)
 
@@ -112,3 +114,22 @@ def test_a_window_does_not_hold_up_a_video(video, expected):
     options = DrawOptions(show=True, wait_time=5, video=video)
     draw_result(visualizer, {}, result_of(picture(8, 6)), options)
     assert visualizer.calls[0]['wait_time'] == expected
+
+
+@pytest.mark.parametrize(
+    ('style', 'dataset', 'fits'),
+    [
+        ('mmpose', 'ap10k', True),
+        ('openpose', 'coco', True),
+        ('openpose', 'coco_wholebody', True),
+        ('openpose', 'ap10k', False),
+    ],
+)
+def test_a_style_that_mmpose_cannot_draw_is_rejected_before_a_run(style, dataset, fits):
+    error = pytest.raises(ValueError, match='skeleton_style: expected mmpose for dataset ap10k')
+    with nullcontext() if fits else error:
+        check_skeleton_style(style, {'dataset_name': dataset})
+    visualizer = PoseLocalVisualizer()
+    error = pytest.raises(NotImplementedError)  # as MMPose itself says it
+    with nullcontext() if fits else error:
+        visualizer.set_dataset_meta({'dataset_name': dataset}, style)

@@ -296,7 +296,7 @@ def prepare(args: argparse.Namespace) -> 'Run':
     )
     from mmpose_batch.run import Run, RunError, RunOptions, check_out_dir
     from mmpose_batch.sources import Skipped, list_inputs
-    from mmpose_batch.visualization import DrawOptions
+    from mmpose_batch.visualization import DrawOptions, check_skeleton_style
 
     options = RunOptions(
         drawing=DrawOptions(**take(args, DRAWING)),
@@ -329,6 +329,8 @@ def prepare(args: argparse.Namespace) -> 'Run':
         check_sigmas(inferencer.sigmas, inferencer.num_keypoints)
         notes += describe_coverage(paths, image_ids, truth)
         del annotations, truth  # those of a large dataset fill a gigabyte
+    if args.save_vis:
+        check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)
     filters = chosen_filters(args, inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
