@@ -169,8 +169,8 @@ def _check_unique(path: str, entries: Sequence[Any], field: Field, where: str) -
         other = seen.setdefault(clean_name(value) if isinstance(value, str) else value, number)
         if other != number:
             raise AnnotationError(
-                f'{path}: {where.format(number)}: {field.name}: expected one of its own, found '
-                f'{value!r:.60} as {where.format(other)} has'
+                f'{path}: {where.format(number)}: {field.name}: expected a unique value, found '
+                f'{value!r:.60} as in {where.format(other)}'
             )
 
 

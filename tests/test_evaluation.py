@@ -266,15 +266,15 @@ def test_a_duplicate_is_one_line(tmp_path, kind, field):
     with pytest.raises(AnnotationError) as raised:
         read_annotations(path)
     assert str(raised.value) == (
-        f'{path}: {kind}[{last}]: {field}: expected one of its own, found {value!r} as '
-        f'{kind}[0] has'
+        f'{path}: {kind}[{last}]: {field}: expected a unique value, found {value!r} as in '
+        f'{kind}[0]'
     )
 
 
 def test_a_category_twice_is_one_line(tmp_path):
     content = annotations()
     content['categories'] *= 2
-    with pytest.raises(AnnotationError, match=r'categories\[1\]: id: expected one of its own'):
+    with pytest.raises(AnnotationError, match=r'categories\[1\]: id: expected a unique value'):
         read_annotations(written(tmp_path, content))
 
 

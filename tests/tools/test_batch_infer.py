@@ -703,8 +703,8 @@ WRONG = {
     ),
     'annotations with equal ids': Wrong(
         ['--ann-file', '{in}/twice.json'],
-        '{in}/twice.json: annotations[1]: id: expected one of its own, found 1 as annotations[0] '
-        'has',
+        '{in}/twice.json: annotations[1]: id: expected a unique value, found 1 as in '
+        'annotations[0]',
     ),
     'no such annotations': Wrong(
         ['--ann-file', '{in}/no.json'], '{in}/no.json: cannot be read: No such file'
