@@ -345,7 +345,7 @@ def read_bboxes(path: str, bbox_thr: float) -> PersonBoxes:
             left_out[f'not of category_id {PERSON}'] += 1
             others.add(category)
         elif score <= bbox_thr:  # a score of NaN stays, for the record that says so
-            left_out[f'score {bbox_thr:g} or less'] += 1
+            left_out[f'with a score of at most {bbox_thr:g}'] += 1
         else:
             boxes.append([x, y, x + width, y + height, score])
     if content and sum(left_out.values()) == len(content):
@@ -359,7 +359,7 @@ def _box_key(path: str, number: int, entry: Mapping[str, Any]) -> int | str:
     key = entry.get('image_id', entry.get('file_name'))
     if key is None:
         raise AnnotationError(
-            f'{path}: entry {number}: image_id: expected it or file_name, found nothing'
+            f'{path}: entry {number}: expected image_id or file_name, found neither'
         )
     return clean_name(key) if isinstance(key, str) else key
 
@@ -371,7 +371,7 @@ def _none_counts(path: str, left_out: Mapping[str, int], others: set[int]) -> st
         shown = ', '.join(map(str, sorted(others)[:5]))
         hint = f' (category ids found: {shown}; persons have {PERSON}, as in COCO'
         hint += '; YOLO converters count from 0)' if 0 in others else ')'
-    return f'{path}: none of its {sum(left_out.values())} entries counts: {reasons}{hint}'
+    return f'{path}: no entry of {sum(left_out.values())} is used: {reasons}{hint}'
 
 
 def assign_bboxes(

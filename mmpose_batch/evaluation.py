@@ -299,7 +299,7 @@ class Evaluation:
     coverage: Coverage
     category: int | None = None
     skipped: dict[str, int] = field(default_factory=dict)
-    not_judged: str | None = None
+    not_judged: str | None = 'the run is not finished'
     left_out: int = 0
     suppressed: int = 0
     metrics: dict[str, float | None] = field(default_factory=dict)

@@ -33,6 +33,7 @@ from .evaluation import (
     Evaluation,
     ImageIds,
     ScoringOptions,
+    check_sigmas,
     drop_duplicates,
     evaluate,
     not_judged,
@@ -457,16 +458,10 @@ class Run:
         A file that cannot be written, a drawing say, costs that file and no instance.
         """
         record = to_record(result)
-        if result.error is None:
-            try:
-                self._write_files(result)
-            except Exception as error:
-                if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
-                    raise  # the disk, not this image
-                result.error = f'cannot be written: {one_line(error)}'
-                if self._inferencer.options.on_error == 'raise':
-                    raise InputError(f'{result.frame.path}: {result.error}') from error
-                record['error'] = result.error
+        if result.error is None and (errors := list(self._write_files(result))):
+            result.error = f'cannot be written: {"; ".join(errors)}'
+            # As to_record spells what is no text.
+            record['error'] = result.error.encode(errors='backslashreplace').decode()
         if result.error is not None:
             failures.append(_failure(record))
         records.append(record)
@@ -474,9 +469,30 @@ class Run:
             records.sync()
         self._summary.count(record)
 
-    def _write_files(self, result: ImageResult) -> None:
+    def _write_files(self, result: ImageResult) -> Iterator[str]:
+        """Write what an image has of its own; yields why a file cannot be written.
+
+        Raises:
+            InputError: The same, if the run is to end with the first failure.
+            OSError: The disk is full.
+        """
+        for write in (self._write_prediction, self._write_drawing):
+            try:
+                write(result)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
+                    raise  # the disk, not this image
+                if self._inferencer.options.on_error == 'raise':
+                    raise InputError(
+                        f'{result.frame.path}: cannot be written: {one_line(error)}'
+                    ) from error
+                yield one_line(error)
+
+    def _write_prediction(self, result: ImageResult) -> None:
         if 'json' in self._options.formats:
             write_prediction(self._path('predictions'), result)
+
+    def _write_drawing(self, result: ImageResult) -> None:
         if self._options.save_vis:
             drawn = self._inferencer.draw(result, self._options.drawing)
             write_drawing(self._path('vis'), result, drawn)
@@ -504,6 +520,7 @@ class Run:
             AnnotationError: The file is gone, or no longer fits.
         """
         sigmas, scoring = self._inferencer.sigmas, self._scoring()
+        check_sigmas(sigmas, self._inferencer.num_keypoints)
         truth = read_truth(self._options.ann_file, self._inferencer.num_keypoints)
         found = list(self._coco_results(ids, 1 if truth.category is None else truth.category))
         results = drop_duplicates(found, sigmas, scoring)

@@ -1,9 +1,11 @@
 """Device and precision: what a run may use, and where its time goes."""
 
+import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -80,8 +82,15 @@ def cpu_has_bf16() -> bool:
 
 
 def cpu_has_vnni() -> bool:
-    """Whether the processor adds products of int8 in 32 bits (AVX512_VNNI), not in 16."""
-    return getattr(torch.cpu, '_is_vnni_supported', lambda: False)()
+    """Whether the processor adds products of int8 in 32 bits (VNNI, or ARM), not in 16."""
+    if platform.machine().lower() not in ('x86_64', 'amd64', 'x86', 'i686'):
+        return True
+    if getattr(torch.cpu, '_is_vnni_supported', lambda: False)():  # AVX512_VNNI only
+        return True
+    try:
+        return 'avx_vnni' in Path('/proc/cpuinfo').read_text().split()
+    except OSError:
+        return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

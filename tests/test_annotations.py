@@ -176,7 +176,7 @@ def test_boxes_are_read(tmp_path, content, expected):
 WRONG_BOXES = {
     'annotations': ({'annotations': [BOX]}, 'expected a list of detections'),
     'no json': ('[', 'expected JSON'),
-    'no image': ([BOX, but(image_id=None)], 'entry 1: image_id: expected it or file_name'),
+    'no image': ([BOX, but(image_id=None)], 'entry 1: expected image_id or file_name'),
     'an image that is a list': ([but(image_id=[1])], 'entry 0: image_id: expected a whole number'),
     'an image of 65 bits': ([but(image_id=2**63)], 'entry 0: image_id: expected a whole number'),
     'an image that is a bool': ([but(image_id=True)], 'entry 0: image_id: expected a whole'),
@@ -192,13 +192,13 @@ WRONG_BOXES = {
     'lists': ([[1, 2, 3, 4]], 'entry 0: expected an object'),
     'categories from 0': (
         [but(category_id=0)] * 3,
-        'none of its 3 entries counts: 3 not of category_id 1 .category ids found: 0; persons '
+        'no entry of 3 is used: 3 not of category_id 1 .category ids found: 0; persons '
         'have 1, as in COCO; YOLO converters count from 0.',
     ),
-    'low scores': ([but(score=0.1)] * 2, 'none of its 2 entries counts: 2 score 0.3 or less'),
+    'low scores': ([but(score=0.1)] * 2, 'no entry of 2 is used: 2 with a score of at most 0.3'),
     'both': (
         [but(score=0.1), but(category_id=3)],
-        'counts: 1 score 0.3 or less, 1 not of category_id 1 .category ids found: 3; persons',
+        'used: 1 with a score of at most 0.3, 1 not of category_id 1 .category ids found: 3; persons',
     ),
 }
 
@@ -214,7 +214,8 @@ def test_boxes_of_another_form_are_an_error(tmp_path, content, message):
 def test_entries_left_out_are_counted(tmp_path):
     entries = [BOX, BOX, but(score=0.1), but(category_id=0), but(category_id=3)]
     assert read_bboxes(written(tmp_path, entries), bbox_thr=0.3).line() == (
-        'boxes: 2 of 5 entries used; left out: 1 score 0.3 or less, 2 not of category_id 1'
+        'boxes: 2 of 5 entries used; left out: '
+        '1 with a score of at most 0.3, 2 not of category_id 1'
     )
     assert read_bboxes(written(tmp_path, [BOX]), 0.3).line() == 'boxes: 1 of 1 entries used'
 

@@ -266,8 +266,7 @@ def test_a_duplicate_is_one_line(tmp_path, kind, field):
     with pytest.raises(AnnotationError) as raised:
         read_annotations(path)
     assert str(raised.value) == (
-        f'{path}: {kind}[{last}]: {field}: expected a unique value, found {value!r} as in '
-        f'{kind}[0]'
+        f'{path}: {kind}[{last}]: {field}: expected a unique value, found {value!r} as in {kind}[0]'
     )
 
 

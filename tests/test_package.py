@@ -43,5 +43,6 @@ def test_every_name_is_there():
     for name in mmpose_batch.__all__:
         assert getattr(mmpose_batch, name) is not None
     assert set(mmpose_batch.__all__) <= set(dir(mmpose_batch))
+    assert mmpose_batch.sources.SourceError is mmpose_batch.SourceError
     with pytest.raises(AttributeError, match="'mmpose_batch' has no attribute 'Inferencer'"):
         mmpose_batch.Inferencer  # noqa: B018

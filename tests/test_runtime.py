@@ -1,6 +1,7 @@
 """Precision by device, and whose time is counted where."""
 
 import pytest
+import torch
 
 from mmpose_batch import runtime
 from mmpose_batch.runtime import StageClock, resolve_precision
@@ -144,3 +145,13 @@ def test_waiting_counts_the_end_of_the_stream_and_hands_on_errors(time):
     with pytest.raises(LookupError, match='two'):
         next(items)
     assert clock.seconds == {'waiting': 2}
+
+
+@pytest.mark.parametrize(
+    ('machine', 'avx512', 'expected'),
+    [('aarch64', False, True), ('x86_64', True, True)],
+)
+def test_where_products_of_int8_are_added_in_32_bits(machine, avx512, expected, monkeypatch):
+    monkeypatch.setattr(runtime.platform, 'machine', lambda: machine)
+    monkeypatch.setattr(torch.cpu, '_is_vnni_supported', lambda: avx512, raising=False)
+    assert runtime.cpu_has_vnni() == expected

@@ -1,6 +1,7 @@
 """What the tools share: how they fail, build a model, and keep the libraries quiet."""
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -154,6 +155,10 @@ def run_to_end(tool: str, run: Callable[[], int]) -> int:
         return fail(tool, 1, error)
 
 
+# How the system says that nothing reads, or that the terminal is gone.
+_CLOSED = (errno.EPIPE, errno.EBADF, errno.EIO)
+
+
 class _Output:
     """Standard output or error that may be closed: by ``| head -1``, a service or ``pythonw``.
 
@@ -169,23 +174,32 @@ class _Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write to the stream, or from its first failure on to nowhere."""
+        """Write to the stream, or to nowhere once it is closed.
+
+        Raises:
+            OSError: Anything else, a full disk say.
+        """
         try:
             return self._stream.write(text)
-        except (OSError, ValueError):
-            self._silence()
+        except (OSError, ValueError) as error:
+            self._silence(error)
             return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, if it can be."""
+        """Flush the stream, if it is open; raises as :meth:`write`."""
         try:
             self._stream.flush()
-        except (OSError, ValueError):
-            self._silence()
+        except (OSError, ValueError) as error:
+            self._silence(error)
 
-    def _silence(self) -> None:
+    def _silence(self, error: OSError | ValueError) -> None:
+        closed = self._stream.closed or getattr(error, 'errno', None) in _CLOSED
+        if not closed:
+            raise error
         with suppress(OSError, ValueError):  # what is left in its buffer goes there at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
         self._stream = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
 
 

@@ -228,8 +228,11 @@ class ToolProcess:
 
     def wait_for_lines(self, path: Path, count: int) -> None:
         """Wait until a file has that many lines, or until the process ends."""
-        while self._process.is_alive() and (
-            not path.exists() or path.read_bytes().count(b'\n') < count
+        deadline = time.monotonic() + 600
+        while (
+            time.monotonic() < deadline
+            and self._process.is_alive()
+            and (not path.exists() or path.read_bytes().count(b'\n') < count)
         ):
             time.sleep(0.001)
 

@@ -473,8 +473,8 @@ def test_box_entries_that_are_left_out_are_counted(photos, models, tmp_path):
     outcome = run_tool(*arguments, '--bboxes', tmp_path / 'boxes.json')
     assert outcome.status == 0
     assert outcome.err.splitlines()[1] == (
-        'boxes: 3 of 5 entries used; left out: 1 score 0.3 or less, 1 not of category_id 1; '
-        '3 of 5 images have boxes'
+        'boxes: 3 of 5 entries used; left out: '
+        '1 with a score of at most 0.3, 1 not of category_id 1; 3 of 5 images have boxes'
     )
     records = read_lines(tmp_path / 'out' / 'predictions.jsonl')
     assert [len(record['instances']) for record in records] == [1, 1, 0, 0, 1]
@@ -483,7 +483,7 @@ def test_box_entries_that_are_left_out_are_counted(photos, models, tmp_path):
 EARLY = {
     'unsound annotations': ('crops', ['--ann-file', '{in}/twice.json'], 'annotations[1]: id: '),
     'annotations of other images': ('crops', ['--ann-file', '{in}/others.json'], 'by file_name'),
-    'boxes without a category of persons': ('crops', ['--bboxes', '{in}/yolo.json'], 'counts: 1'),
+    'boxes without a category of persons': ('crops', ['--bboxes', '{in}/yolo.json'], 'used: 1'),
     'boxes of another form': ('crops', ['--bboxes', '{in}/object.json'], 'expected a list of'),
     'boxes of other images': ('crops', ['--bboxes', '{in}/list.json'], 'names none of the images'),
     'boxes for a one-stage model': ('one_stage', ['--bboxes', '{in}/list.json'], 'only top-down'),
@@ -688,7 +688,7 @@ WRONG = {
     ),
     'boxes of categories from 0': Wrong(
         ['--bboxes', '{in}/yolo.json'],
-        '{in}/yolo.json: none of its 1 entries counts: 1 not of category_id 1 (category ids '
+        '{in}/yolo.json: no entry of 1 is used: 1 not of category_id 1 (category ids '
         'found: 0; persons have 1, as in COCO; YOLO converters count from 0)',
         kind='crops',
     ),

@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+import unittest.mock
+from errno import ENOSPC
+from types import SimpleNamespace
 
 import pytest
 from support.factories import Models, ToolProcess, load_tool, write_photos
@@ -48,3 +51,18 @@ def test_a_run_is_complete_though_nothing_reads_its_output(models: Models, tmp_p
     assert outcome.status == 3  # of the text, and not of the pipe
     assert json.loads((out / 'run.json').read_text())['status'] == 'finished'
     assert len((out / 'predictions.jsonl').read_text().splitlines()) == 4
+
+
+def test_only_a_closed_stream_is_ignored(tmp_path):
+    """A full disk is not: what a tool prints may be all that it makes."""
+    console = load_tool('console')
+    with open(tmp_path / 'out', 'w') as stream:
+        output = console._Output(stream)
+        output.write('one')
+    output.write('two')
+    output.flush()
+    assert (tmp_path / 'out').read_text() == 'one'
+    full = SimpleNamespace(closed=False, write=unittest.mock.Mock(side_effect=OSError(ENOSPC, '')))
+    with pytest.raises(OSError) as raised:
+        console._Output(full).write('line')
+    assert raised.value.errno == ENOSPC
