@@ -198,7 +198,7 @@ WRONG_BOXES = {
     'low scores': ([but(score=0.1)] * 2, 'no entry of 2 is used: 2 with a score of at most 0.3'),
     'both': (
         [but(score=0.1), but(category_id=3)],
-        'used: 1 with a score of at most 0.3, 1 not of category_id 1 .category ids found: 3; persons',
+        'used: 1 with a score of at most 0.3, 1 not of category_id 1 .category ids found: 3',
     ),
 }
 
