@@ -12,7 +12,7 @@ def with_own_head(model: nn.Module) -> nn.Module:
     """A shallow copy of a model for one batch: weights are shared, what its head assigns is not.
 
     ``RTMOHead`` and ``YOLOXPoseHead`` keep the priors of the last input's size, and then that
-    size, while they predict. Of two batches at a time one could compare the size of before and
+    size, while they predict. Of two concurrent batches one could compare the size of before and
     take the priors of the other. With a head of its own each batch computes them, as upstream
     does for its first image.
 
