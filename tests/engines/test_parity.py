@@ -70,7 +70,7 @@ def run(scenes: Path, out_dir: Path, model: str, engine: str, precision: str) ->
         *(scenes, '--out-dir', out_dir, '--ann-file', scenes / 'annotations.json'),
         *('--device', 'cpu', '--pose2d', model, '--engine', engine, '--precision', precision),
         # As many as engines are checked with, so that torch.compile meets one size.
-        *(('--batch-size', 8) if model == 'demo-rtmo' else ()),
+        *(('--batch-size', 8) if model == 'demo-rtmo' else ('--det-batch-size', 8)),
     )
     assert outcome.status == 0, outcome.err
     info = json.loads((out_dir / 'run.json').read_text())
