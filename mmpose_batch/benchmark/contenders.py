@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..batching import one_line
 from ..models import load_config
 from ..options import BATCH_SETTINGS, BatchOptions, merge_settings
 
@@ -88,8 +89,7 @@ def read_config(pose2d: str) -> Config:
     except ValueError:
         raise
     except Exception as error:  # a config is code, and MMEngine passes on all that it raises
-        text = (str(error).splitlines() or [''])[0]
-        raise ValueError(f'{pose2d}: {type(error).__name__}: {text}') from error
+        raise ValueError(f'{pose2d}: {one_line(error)}') from error
 
 
 def check_settings(contender: Contender) -> None:

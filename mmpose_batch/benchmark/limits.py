@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engines.host import EngineHost
 from ..engines.seam import head_of, predicts_by_head
+from ..tuning import Clock
 
 if TYPE_CHECKING:
     from ..inferencer import BatchPose2DInferencer
@@ -25,8 +26,6 @@ _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 CONVOLUTIONS = ((128, 40, 4), (256, 20, 8), (256, 40, 2), (512, 16, 8))
 _REPEATS = 5
 _TRIES = 10
-
-Clock = Callable[[], float]
 
 
 class Probe:

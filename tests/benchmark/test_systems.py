@@ -179,7 +179,7 @@ def test_the_detector_finds_persons_for_others(models, images):
 
 @pytest.fixture
 def ticks():
-    """A clock that goes on by a second whenever it is read."""
+    """A clock that advances by a second whenever it is read."""
     return partial(next, count(50.0))
 
 

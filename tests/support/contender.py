@@ -1,4 +1,4 @@
-"""Contenders on threads: the real systems and commands, without a process that imports all anew."""
+"""Contenders on threads: the real systems and commands, without a process and its imports."""
 
 import os
 import threading

@@ -22,7 +22,7 @@ def benchmark(*arguments: object) -> Outcome:
 
 @pytest.fixture(autouse=True)
 def ticks(monkeypatch):
-    """A clock that goes on by a second whenever it is read, and samples of a few persons."""
+    """A clock that advances by a second whenever it is read, and samples of a few persons."""
     monkeypatch.setattr(overhead, 'perf_counter', partial(next, count()))
     monkeypatch.setattr(overhead, '_PERSONS_PER_SAMPLE', 6)
 
