@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ def _clean_processes() -> BaseContext:
 
     A copy has none of the threads and waits for them for ever.
     """
+    if 'forkserver' not in get_all_start_methods():  # Windows
+        return get_context('spawn')
     context = get_context('forkserver')
     context.set_forkserver_preload([__name__])
     return context

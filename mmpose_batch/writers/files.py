@@ -25,12 +25,24 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        folder = os.open(osp.dirname(path) or '.', os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name too
-        finally:
-            os.close(folder)
+        _sync_folder(osp.dirname(path) or '.')  # the name too
     except BaseException:
         if osp.lexists(partial):
             os.unlink(partial)
         raise
+
+
+def _sync_folder(folder: str) -> None:
+    """Have the names in a folder survive a power cut, where the system lets a program ask for it.
+
+    Raises:
+        OSError: The disk fails.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows opens no folders; others may lack the right to list one
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
