@@ -29,6 +29,7 @@ class ImageInFlight:
         pixels: The decoded image (H, W, 3), uint8, BGR, while it is needed.
         bboxes: Persons (N, 5): x1, y1, x2, y2 in pixels and a score; None
             where they are not known.
+        labels: Of each of these the label of its category, (N,), where somebody asks for it.
         inputs: Network inputs still to run, as a test pipeline packs them.
         outputs: One output of the network for each of ``inputs``.
         in_buckets: Inputs that wait for their batch to fill.
@@ -37,6 +38,7 @@ class ImageInFlight:
     result: ImageResult
     pixels: np.ndarray | None = None
     bboxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
     inputs: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     in_buckets: int = 0
@@ -224,4 +226,5 @@ def one_line(error: BaseException) -> str:
 def _input_shape(inputs: Any) -> Hashable:
     if isinstance(inputs, list | tuple):  # a pyramid of scales
         return tuple(tuple(level.shape) for level in inputs)
-    return tuple(inputs.shape)
+    # Pixels and floats are normalised at different places: in one batch they would become floats.
+    return tuple(inputs.shape), getattr(inputs, 'dtype', None)

@@ -15,7 +15,12 @@ import mmcv
 import mmengine.fileio as fileio
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import Compose
+from mmpose.datasets.transforms import LoadImage
 
+from . import heif
+from .native_messages import decoding
+from .orientation import is_turned_beyond_opencv
 from .sources import Frame
 
 Item = TypeVar('Item')
@@ -128,32 +133,73 @@ def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
         thread.join()
 
 
+def image_loader(pipeline: Compose) -> LoadImage | None:
+    """The loader of a test pipeline, if all it does is what :func:`read_image` does by it.
+
+    MMCV's ``LoadImageFromFile`` in the first place becomes MMPose's ``LoadImage``, which does
+    the same to files and takes arrays too.
+
+    Returns:
+        None for a loader with code of its own, or a pipeline that begins with something else.
+    """
+    first = pipeline.transforms[0]
+    if type(first) is LoadImageFromFile:
+        pipeline.transforms[0] = LoadImage()
+        vars(pipeline.transforms[0]).update(vars(first))
+    first = pipeline.transforms[0]
+    return first if type(first) is LoadImage else None
+
+
+def detector_loader(pipeline: Compose) -> LoadImageFromFile | None:
+    """What an MMDetection inferencer's pipeline loads files by, None if it has no loader."""
+    loaders = (getattr(step, 'from_file', None) for step in pipeline.transforms)
+    return next(filter(None, loaders), None)
+
+
+def plain_loader(pipeline: Compose) -> LoadImage:
+    """A default loader that reads from where a pipeline's own does."""
+    plain, first = LoadImage(), pipeline.transforms[0]
+    if isinstance(first, LoadImageFromFile):
+        plain.backend_args = first.backend_args
+        plain.file_client_args = first.file_client_args
+    return plain
+
+
+def load_image(frame: Frame, loader: LoadImageFromFile | None, pixels: np.ndarray) -> np.ndarray:
+    """The image that a loader hands on.
+
+    Args:
+        frame: As for :func:`read_image`.
+        loader: Of a pose model or a detector; None for a default one.
+        pixels: What :func:`read_image` returned for a default loader.
+    """
+    if loader is None or not isinstance(frame.source, str):
+        return pixels
+    if (loader.color_type, loader.imdecode_backend) != ('color', 'cv2'):
+        pixels = read_image(frame, loader)
+    return pixels.astype(np.float32) if loader.to_float32 else pixels
+
+
 def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
-    """Read and decode one image as the config's loader would, after checking the file.
+    """Read and decode one image as a loader of MMCV or MMPose does, after checking the file.
 
     Args:
         frame: Names a file or URL, or holds an array.
-        loader: The first transform of the config's test pipeline.
+        loader: Says how to read and decode a file; an array is used as it is, without alpha.
 
     Returns:
-        uint8 array (H, W, 3), BGR, EXIF orientation applied.
+        Array (H, W, 3), uint8, BGR, as displayed: what a default loader makes of a file. Others
+        may give (H, W), (H, W, 4), uint16, or pixels as stored, and an array may be float32.
 
     Raises:
-        ImageError: Not readable, not an image, truncated, or no (H, W, 3) array.
+        ImageError: Not readable, not an image, truncated, or an array of another kind.
     """
     if not isinstance(frame.source, str):
         return _checked_array(frame.source)
-    _check_file(frame.source)
+    data = _read_file(frame.source, loader)
     try:
-        data = fileio.get(frame.source, backend_args=loader.backend_args)
-    except Exception as error:  # each file backend has errors of its own
-        raise ImageError(f'expected a readable file, found {_one_line(error)}') from error
-    if not data:
-        raise ImageError('expected an image, found an empty file')
-    if is_truncated_jpeg(data):
-        raise ImageError(f'expected a whole JPEG, found one cut off after {len(data)} bytes')
-    try:
-        image = mmcv.imfrombytes(data, flag=loader.color_type, backend=loader.imdecode_backend)
+        with decoding(frame.source):
+            image = _decode(data, loader)
     except Exception as error:  # each decoding backend has errors of its own
         limit = re.search(r'CV_(IO_MAX_IMAGE_\w+)', str(error))
         found = f'one over OPENCV_{limit[1]}' if limit else _one_line(error)
@@ -161,6 +207,35 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
     if image is None:
         raise ImageError(f'expected an image, found {_describe(data)}')
     return image
+
+
+def _read_file(path: str, loader: LoadImageFromFile) -> bytes:
+    _check_file(path)
+    try:
+        if loader.file_client_args is not None:
+            client = fileio.FileClient.infer_client(loader.file_client_args, path)
+            data = client.get(path)
+        else:
+            data = fileio.get(path, backend_args=loader.backend_args)
+    except Exception as error:  # each file backend has errors of its own
+        raise ImageError(f'expected a readable file, found {_one_line(error)}') from error
+    if not data:
+        raise ImageError('expected an image, found an empty file')
+    if is_truncated_jpeg(data):
+        raise ImageError(f'expected a whole JPEG, found one cut off after {len(data)} bytes')
+    return data
+
+
+def _decode(data: bytes, loader: LoadImageFromFile) -> np.ndarray | None:
+    """Decode as the loader says, and what OpenCV does not turn by Pillow, which does."""
+    if heif.is_heif(data):
+        return heif.decode(data, loader.color_type)
+    backend = loader.imdecode_backend
+    as_displayed = loader.color_type in ('color', 'grayscale')
+    if as_displayed and backend in ('cv2', None) and is_turned_beyond_opencv(data):
+        backend = 'pillow'
+    image = mmcv.imfrombytes(data, flag=loader.color_type, backend=backend)
+    return None if image is None else np.ascontiguousarray(image)  # Pillow's is a view of RGB
 
 
 def _check_file(path: str) -> None:
@@ -206,39 +281,19 @@ def is_truncated_jpeg(data: bytes) -> bool:
 
 
 def _checked_array(array: np.ndarray) -> np.ndarray:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+    bgr = array.dtype in (np.uint8, np.float32) and array.ndim == 3 and array.shape[2] in (3, 4)
+    if not bgr or 0 in array.shape:
         raise ImageError(
-            f'expected a uint8 array (H, W, 3) in BGR, found {array.dtype} {array.shape}'
+            'expected a uint8 or float32 array (H, W, 3) in BGR or (H, W, 4) in BGRA, '
+            f'found {array.dtype} {array.shape}'
         )
-    return array
-
-
-def checked_bboxes(bboxes: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Check a user's boxes and give those without a score the score 1.
-
-    Raises:
-        ImageError: A box that is not finite, has no area, or lies outside.
-    """
-    bboxes = np.asarray(bboxes, dtype=np.float32)
-    if bboxes.size == 0:
-        return np.zeros((0, 5), np.float32)
-    if bboxes.ndim != 2 or bboxes.shape[1] not in (4, 5):
-        raise ImageError(f'expected bboxes of shape (N, 4) or (N, 5), found {bboxes.shape}')
-    if bboxes.shape[1] == 4:
-        bboxes = np.hstack((bboxes, np.ones((len(bboxes), 1), np.float32)))
-    x1, y1, x2, y2 = bboxes[:, :4].T
-    for bad, what in (
-        (~np.isfinite(bboxes).all(axis=1), 'with a value that is not finite'),
-        ((x2 <= x1) | (y2 <= y1), 'without area'),
-        ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), 'outside the image'),
-    ):
-        if bad.any():
-            number = int(np.argmax(bad))
-            values = ', '.join(f'{value:g}' for value in bboxes[number, :4])
-            raise ImageError(
-                f'expected boxes inside {width} x {height}, found box {number} {what}: {values}'
-            )
-    return bboxes
+    if array.dtype == np.float32:
+        low, high = array.min(), array.max()
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ImageError('expected finite values, found NaN or infinity')
+        if 0 <= low < high <= 1 and (array % 1).any():
+            raise ImageError(f'expected values from 0 to 255, found {low:g} to {high:g}')
+    return array if array.shape[2] == 3 else np.ascontiguousarray(array[..., :3])
 
 
 def _describe(data: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from math import isnan
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -83,8 +83,10 @@ class BatchOptions:
             value = getattr(self, name)
             if value is None or (value == 'auto' and name in _MEASURED):
                 continue
-            if type(value) is not int or value < least:
+            # NumPy has integers of its own, and True is one of Python's.
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
+            object.__setattr__(self, name, int(value))
         _check_choice('on_error', self.on_error, ('record', 'raise'))
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
@@ -157,6 +159,7 @@ class CallOptions:
         pose_based_nms: Suppress instances whose keypoints nearly coincide.
         test_cfg: The model's test settings during this call.
         keep_images: Hand the decoded image on with its result, for drawing.
+        keep_labels: Hand the detector's label on with each instance.
         flush_every: No batch spans images on both sides of a multiple of this
             many, so a run that starts at such a multiple repeats the batches
             of one that started before it; 0 for no such boundary.
@@ -170,12 +173,13 @@ class CallOptions:
     pose_based_nms: bool = False
     test_cfg: dict[str, Any] = field(default_factory=dict)
     keep_images: bool = False
+    keep_labels: bool = False
     flush_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ('bbox_thr', 'nms_thr', 'select_thr'):
             value = getattr(self, name)
-            if not isinstance(value, Real) or isnan(value):
+            if not isinstance(value, Real) or isinstance(value, bool) or isnan(value):
                 raise ValueError(f'{name}: expected a number, found {value!r}')
 
 

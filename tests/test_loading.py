@@ -291,9 +291,46 @@ def test_every_kind_of_image_becomes_bgr_of_eight_bits(tmp_path, shape, dtype):
     np.testing.assert_array_equal(decoded, mmcv.imread(path))
 
 
-def test_an_array_is_taken_as_it_is():
-    image = picture(41, 23)
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_an_array_is_taken_as_it_is(dtype):
+    image = picture(41, 23).astype(dtype)
     assert read(image) is image
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_an_array_loses_its_alpha(dtype):
+    image = cv2.cvtColor(picture(41, 23).astype(dtype), cv2.COLOR_BGR2BGRA)
+    bgr = read(image)
+    assert bgr.flags['C_CONTIGUOUS']
+    np.testing.assert_array_equal(bgr, image[..., :3])
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        pytest.param([0, 0, 0], id='black'),
+        pytest.param([0, 1, 1], id='nearly black'),
+        pytest.param([-3.5, 12.25, 259], id='a little beyond, as resized images are'),
+    ],
+)
+def test_an_array_of_floats_may_be_dark_or_overshoot(values):
+    image = np.resize(np.float32(values), (4, 5, 3))
+    assert read(image) is image
+
+
+@pytest.mark.parametrize(
+    ('values', 'found'),
+    [
+        ([0, 0.25, 1], 'expected values from 0 to 255, found 0 to 1'),
+        ([0.5, 0.25, 0.75], 'expected values from 0 to 255, found 0.25 to 0.75'),
+        ([0, 1, np.nan], 'expected finite values, found NaN or infinity'),
+        ([0, -np.inf, 7], 'expected finite values, found NaN or infinity'),
+    ],
+)
+def test_an_array_of_floats_of_another_scale_is_an_error_that_says_so(values, found):
+    with pytest.raises(ImageError) as raised:
+        read(np.resize(np.float32(values), (4, 5, 3)))
+    assert str(raised.value) == found
 
 
 @pytest.mark.parametrize('num_workers', [0, 1, 3])
@@ -320,14 +357,15 @@ def test_a_path_too_long_for_the_system_is_an_error_of_one_line(path):
     ('array', 'found'),
     [
         pytest.param(np.zeros((4, 5)), 'float64 (4, 5)', id='one channel'),
-        pytest.param(np.zeros((4, 5, 3)), 'float64 (4, 5, 3)', id='float'),
-        pytest.param(np.zeros((4, 5, 4), np.uint8), 'uint8 (4, 5, 4)', id='four channels'),
+        pytest.param(np.zeros((4, 5, 3)), 'float64 (4, 5, 3)', id='double'),
+        pytest.param(np.zeros((4, 5, 3), np.uint16), 'uint16 (4, 5, 3)', id='16 bits'),
+        pytest.param(np.zeros((4, 5, 2), np.uint8), 'uint8 (4, 5, 2)', id='two channels'),
         pytest.param(np.zeros((2, 4, 5, 3), np.uint8), 'uint8 (2, 4, 5, 3)', id='a batch'),
         pytest.param(np.zeros((0, 5, 3), np.uint8), 'uint8 (0, 5, 3)', id='empty'),
     ],
 )
 def test_an_array_of_another_kind_is_an_error_that_says_so(array, found):
-    expected = 'expected a uint8 array (H, W, 3) in BGR, found '
+    expected = 'expected a uint8 or float32 array (H, W, 3) in BGR or (H, W, 4) in BGRA, found '
     with pytest.raises(ImageError) as raised:
         read(array)
     assert str(raised.value) == expected + found

@@ -12,11 +12,20 @@ from mmpose_batch.options import BatchOptions, CallOptions
 @pytest.mark.parametrize(
     'name', ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
 )
-@pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(4)])
+@pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(-4), np.float32(4), np.bool_(True)])
 def test_a_number_of_another_kind_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected a whole number from') as raised:
         BatchOptions(**{name: value})
     assert f'found {value!r}' in str(raised.value)
+
+
+@pytest.mark.parametrize('value', [np.int64(2), np.uint8(2)])
+def test_a_number_of_numpy_is_as_good_as_pythons(value):
+    names = ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
+    options = BatchOptions(precision='int8', engine='openvino', **dict.fromkeys(names, value))
+    assert [(type(getattr(options, name)), getattr(options, name)) for name in names] == 5 * [
+        (int, 2)
+    ]
 
 
 @pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'calib_images', 'num_threads'])
@@ -101,7 +110,7 @@ def test_options_do_not_change_under_a_run():
 
 
 @pytest.mark.parametrize('name', ['bbox_thr', 'nms_thr', 'select_thr'])
-@pytest.mark.parametrize('value', ['0.3', None, float('nan')])
+@pytest.mark.parametrize('value', ['0.3', None, True, float('nan')])
 def test_a_threshold_that_is_no_number_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected a number, found'):
         CallOptions(batch_size=1, **{name: value})

@@ -1,0 +1,68 @@
+"""HEIC and HEIF images, which OpenCV does not decode: by pillow-heif, where it is installed."""
+
+import importlib.util
+import io
+from functools import cache
+
+import numpy as np
+
+_SUFFIXES = frozenset(('.heic', '.heif', '.hif'))
+# What the `ftyp` box of a HEIF file names (ISO/IEC 23008-12, 10 and B.4); AVIF may name `mif1` too.
+_BRANDS = frozenset(
+    (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs', b'mif1', b'msf1')
+)
+_AVIF_BRANDS = frozenset((b'avif', b'avis'))
+
+
+@cache
+def extra_suffixes() -> frozenset[str]:
+    """Suffixes of HEIF images, in lower case; none without pillow-heif."""
+    return _SUFFIXES if importlib.util.find_spec('pillow_heif') else frozenset()
+
+
+def brands(data: bytes) -> set[bytes]:
+    """Brands that the ``ftyp`` box of an encoded image names; none if it has no such box."""
+    if data[4:8] != b'ftyp':
+        return set()
+    end = min(int.from_bytes(data[:4], 'big'), 512)  # a box of a few brands
+    # Between the major brand and the compatible ones is a version number.
+    return {data[start : start + 4] for start in (8, *range(16, end, 4))}
+
+
+def is_avif(data: bytes) -> bool:
+    """Whether an encoded image is AVIF."""
+    return not _AVIF_BRANDS.isdisjoint(brands(data))
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether an encoded image is HEIF, whatever its name, and no AVIF."""
+    found = brands(data)
+    return not _BRANDS.isdisjoint(found) and _AVIF_BRANDS.isdisjoint(found)
+
+
+def decode(data: bytes, color_type: str) -> np.ndarray:
+    """Decode the primary image as displayed: libheif turns it, whatever its EXIF says.
+
+    Args:
+        data: An encoded image for which :func:`is_heif` holds.
+        color_type: MMCV's; no type leaves the orientation out, or keeps alpha or 16 bits.
+
+    Returns:
+        uint8 array (H, W, 3), BGR, or (H, W) for the types ``grayscale...``.
+
+    Raises:
+        ImportError: pillow-heif is not installed.
+        ValueError: A damaged image, or a grey one of more than 8 bits.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImportError(
+            "HEIF, which needs pillow-heif: pip install 'mmpose-batch[heif]'"
+        ) from error
+    image = pillow_heif.open_heif(io.BytesIO(data)).to_pillow()
+    if image.mode.startswith('I'):
+        raise ValueError(f'HEIF of mode {image.mode}, which has more than 8 bits of grey')
+    if color_type.startswith('grayscale'):
+        return np.array(image.convert('L'))
+    return np.array(image.convert('RGB'))[..., ::-1].copy()
