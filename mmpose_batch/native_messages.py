@@ -1,0 +1,205 @@
+"""What libpng and libjpeg print on standard error: with the names of images, or not at all.
+
+They write to file descriptor 2 themselves, out of worker threads. A small process, this file run
+as a script, reads that descriptor in place of the terminal: it survives a crash of the process
+whose last words it passes on. Between the messages it reads where a decode begins and ends.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+# How their messages begin (libpng's pngerror.c, libjpeg's jerror.h).
+PREFIXES = (
+    b'libpng warning: ',
+    b'libpng error: ',
+    b'Corrupt JPEG data: ',
+    b'Premature end of JPEG file',
+    b'Warning: unknown JFIF revision number ',
+    b'Unknown Adobe color transform code ',
+    b'Inconsistent progression sequence for component ',
+    b'Invalid SOS parameters for sequential JPEG',
+    b'Application transferred too many scanlines',
+)
+# A decode begins, a decode ends, and what was attributed has ended.
+_MARK = re.compile(rb'\0([<>.])([^\0]*)\0')
+# A mark within this many bytes is written at once, whatever other threads write.
+_MAX_NAME = 2000
+
+_marks: int | None = None
+
+
+@contextmanager
+def decoding(name: str) -> Iterator[None]:
+    """Have messages of decoders carry an image's name meanwhile, if they are attributed at all."""
+    if _marks is None:
+        yield
+        return
+    text = os.fsencode(''.join(char if char.isprintable() else '?' for char in name))[-_MAX_NAME:]
+    _write(_marks, b'\0>' + text + b'\0')
+    try:
+        yield
+    finally:
+        _write(_marks, b'\0<' + text + b'\0')
+
+
+@contextmanager
+def native_messages(quiet: bool = False) -> Iterator[None]:
+    """Put images' names in front of messages of libpng and libjpeg.
+
+    All else that is written to descriptor 2 passes as it is, and ``sys.stderr`` is not affected.
+    Without such a descriptor, or where no process can be started, nothing changes.
+
+    Args:
+        quiet: Drop the messages instead.
+    """
+    global _marks
+    try:
+        direct = os.dup(2)
+    except OSError:
+        yield
+        return
+    reading, writing = os.pipe()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, '-I', '-S', __file__, *(['--quiet'] if quiet else [])],
+            stdin=reading,
+            stdout=subprocess.PIPE,
+            stderr=direct,
+            start_new_session=True,  # interrupting the run must not interrupt it
+        )
+    except OSError:
+        child = None
+    os.close(reading)
+    stream, outer_marks = sys.stderr, _marks
+    if child is not None:
+        sys.stderr = _reopened(stream, direct)
+        os.dup2(writing, 2)
+        _marks = None if quiet else writing
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):  # closed
+            sys.stderr.flush()
+        sys.stderr, _marks = stream, outer_marks
+        os.dup2(direct, 2)
+        os.close(direct)
+        _write(writing, b'\0.\0')
+        os.close(writing)
+        if child is not None:
+            # Not until it ends, since other processes may have the descriptor open as well.
+            child.stdout.read()
+            child.stdout.close()
+            child.poll()
+
+
+def _reopened(stream: object, descriptor: int) -> object:
+    """A stream on another descriptor, if this one is on 2; only then is it affected."""
+    try:
+        if stream.fileno() != 2:
+            return stream
+        stream.flush()
+    except (AttributeError, OSError, ValueError):  # none, closed, or a stream in memory
+        return stream
+    return open(os.dup(descriptor), 'w', 1, stream.encoding, stream.errors)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except OSError:  # nobody reads
+            return
+
+
+class Filter:
+    """Finds the messages in what is written to a descriptor.
+
+    Args:
+        quiet: Drop them; otherwise they get names.
+
+    Attributes:
+        ended: Whether the caller's part has ended; other processes may go on writing.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self.ended = False
+        self._quiet = quiet
+        self._names: list[bytes] = []
+        self._rest = b''  # begins like a mark that is not complete
+        self._line = b''  # begins like a message that is not complete
+        self._within_line = False
+        self._line_ends = 0  # of messages that were printed by two threads into one line
+
+    def feed(self, data: bytes) -> bytes:
+        """What is to be printed now."""
+        data, self._rest = self._rest + data, b''
+        parts = _MARK.split(data)
+        start = parts[-1].find(b'\0')
+        if start >= 0 and len(parts[-1]) - start < _MAX_NAME + 3:
+            parts[-1], self._rest = parts[-1][:start], parts[-1][start:]
+        printed = self._text(parts[0])
+        for kind, name, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+            if kind == b'>':
+                self._names.append(name)
+            elif kind == b'.':
+                self.ended = True
+            elif name in self._names:
+                self._names.remove(name)
+            printed += self._text(text)
+        return printed
+
+    def end(self) -> bytes:
+        """What is left to print."""
+        line, self._line = self._line + self._rest, b''
+        return self._finished(line) if line else b''
+
+    def _text(self, text: bytes) -> bytes:
+        return b''.join(map(self._piece, text.splitlines(keepends=True)))
+
+    def _piece(self, piece: bytes) -> bytes:
+        """Print a line or some of it, unless it may become a message."""
+        ends = piece.endswith((b'\n', b'\r'))
+        if self._within_line:
+            self._within_line = not ends
+            return piece
+        line, self._line = self._line + piece, b''
+        if ends:
+            return self._finished(line)
+        if any(line.startswith(p) or p.startswith(line) for p in PREFIXES):
+            self._line = line
+            return b''
+        self._within_line = True
+        return line
+
+    def _finished(self, line: bytes) -> bytes:
+        if line == b'\n' and self._line_ends:
+            self._line_ends -= 1
+            return b''
+        if not line.startswith(PREFIXES):
+            return line
+        self._line_ends += line.count(b'libpng ') - line.startswith(b'libpng ')
+        if self._quiet:
+            return b''
+        # Those who wrote it are still decoding when the line ends.
+        names = b' or '.join(dict.fromkeys(self._names))
+        return (names + b': ' if names else b'') + line
+
+
+def main() -> None:
+    """Print what standard input says on standard error, until all that write to it have ended."""
+    messages = Filter('--quiet' in sys.argv)
+    waited_for = True
+    while data := os.read(0, 65536):
+        _write(2, messages.feed(data))
+        if messages.ended and waited_for:
+            os.close(1)
+            waited_for = False
+    _write(2, messages.end())
+
+
+if __name__ == '__main__':
+    main()
