@@ -1,97 +1,21 @@
 """What the user names becomes a stream of numbered frames."""
 
 import codecs
-import glob
 import mimetypes
 import os
 import os.path as osp
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlparse
 
 import cv2
 import mmcv
 import numpy as np
 
-# What OpenCV decodes. Other files in a folder are skipped.
-IMAGE_SUFFIXES = frozenset(
-    '.' + suffix
-    for suffix in (
-        *('avif', 'bmp', 'dib', 'gif', 'jfif', 'jp2', 'jpe', 'jpeg', 'jpg', 'pbm'),
-        *('pgm', 'png', 'pnm', 'ppm', 'tif', 'tiff', 'webp'),
-    )
-)
-
-# Folders that systems put beside images, for thumbnails and metadata of them: unpacked
-# archives of macOS, network storage (Synology, netatalk, QNAP), Jupyter.
-SIDECAR_FOLDERS = frozenset(
-    ('__MACOSX', '@eaDir', '.AppleDouble', '.@__thumb', '.ipynb_checkpoints')
-)
-
-# Names that a summary spells out; a folder of `log.0001`, `log.0002`, ... has no end of them.
-MAX_SUFFIXES = 5
-
-# What path components are split at, and `**` as a component of a glob.
-_SEPARATOR = f'[{re.escape(os.sep + (os.altsep or ""))}]'
-_ANY_DEPTH = re.compile(rf'(?:^|(?<={_SEPARATOR}))\*\*(?:$|{_SEPARATOR}+)')
-
-
-class SourceError(ValueError):
-    """Inputs that name nothing usable."""
-
-
-@dataclass(slots=True)
-class Skipped:
-    """What folders and globs hold beside the images that were listed.
-
-    Attributes:
-        suffixes: Number of files by suffix, in lower case, ``'no suffix'`` among them.
-        hidden: Number of sidecars (``._x.jpg``, a folder such as ``@eaDir``, which is
-            not opened and counts once) and of other hidden files that are no images.
-        linked_folders: Number of symbolic links to folders, which are not followed.
-    """
-
-    suffixes: Counter[str] = field(default_factory=Counter)
-    hidden: int = 0
-    linked_folders: int = 0
-
-    def add(self, entry: os.DirEntry[str]) -> None:
-        """Count an entry of a folder, not itself a folder, that is not listed."""
-        if entry.is_symlink() and osp.isdir(entry.path):
-            self.linked_folders += 1
-        else:
-            self.add_file(entry.name)
-
-    def add_file(self, path: str, hidden: bool = False) -> None:
-        """Count a file that is not listed; ``hidden`` where the folder that holds it is."""
-        name = osp.basename(path)
-        if hidden or name.startswith('.'):
-            self.hidden += 1
-        else:
-            self.suffixes[osp.splitext(name)[1].lower() or 'no suffix'] += 1
-
-    def __bool__(self) -> bool:
-        return bool(self.suffixes or self.hidden or self.linked_folders)
-
-    def __str__(self) -> str:
-        """One line such as ``skipped: 3 .heic, 2 .txt, 1 linked folder``."""
-        common = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))[:MAX_SUFFIXES]
-        # A suffix may hold line ends and bytes that are no text.
-        parts = [f'{count} {_printable(suffix)}' for suffix, count in common]
-        others = self.suffixes.total() - sum(count for _, count in common)
-        if others:
-            parts.append(f'{others} with other suffixes')
-        if self.hidden:
-            parts.append(f'{self.hidden} hidden')
-        if self.linked_folders:
-            parts.append(f'{self.linked_folders} linked folder{"s" * (self.linked_folders > 1)}')
-        return f'skipped: {", ".join(parts) or "nothing"}'
-
-
-def _printable(text: str) -> str:
-    return ''.join(char if char.isprintable() else '?' for char in text)
+from .folders import Places, Skipped, SourceError, list_images, match
+from .outputs import EarlierRuns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,12 +29,14 @@ class Frame:
             of a file name that are no text are spelt out, as JSON has no other way.
         bboxes: Persons given by the user, (N, 4) or (N, 5): x1, y1, x2, y2 in
             pixels and a score; None leaves them to the detector.
+        labels: Of each of these the label of its category, (N,); None where there are none.
     """
 
     index: int
     source: str | np.ndarray
     name: str
     bboxes: np.ndarray | None = None
+    labels: np.ndarray | None = None
 
     @property
     def path(self) -> str:
@@ -158,10 +84,10 @@ def open_source(inputs: str | os.PathLike | np.ndarray | Iterable) -> Source:
         return _open_string(inputs)
     if isinstance(inputs, np.ndarray):
         inputs = [inputs]
-    if not isinstance(inputs, Iterable):
+    if not isinstance(inputs, Iterable) or _advice(inputs):
         raise SourceError(
             'inputs: expected a path, an array, or an iterable of these, '
-            f'found {type(inputs).__name__}'
+            f'found {type(inputs).__name__}{_advice(inputs)}'
         )
     length = len(inputs) if isinstance(inputs, Sequence) else None
     return Source(number(inputs), length)
@@ -182,9 +108,17 @@ def _open_string(text: str) -> Source:
 
 
 def list_inputs(
-    inputs: Sequence[str], recursive: bool = True, skipped: Skipped | None = None
+    inputs: Sequence[str],
+    recursive: bool = True,
+    skipped: Skipped | None = None,
+    follow_links: bool = False,
+    named: Iterable[str] = (),
 ) -> list[str]:
     """List the image files that folders, files, globs and list files name.
+
+    Folders and globs leave out sidecars and the drawings of earlier runs, see
+    :func:`mmpose_batch.folders.list_images`; a file that is named itself, or in a list, is
+    taken whatever it is, and so is what lies in a folder of drawings that is named.
 
     In a list file each line is the path of a file or folder, relative to the working
     directory; a missing one stays and becomes an input that fails. Nothing in a line
@@ -202,50 +136,46 @@ def list_inputs(
 
     Args:
         inputs: Folders, image files, globs (of which only image files count),
-            and ``@FILE`` for a list file. A file that is named twice is listed once;
-            one that is named itself is taken whatever it is called.
+            and ``@FILE`` for a list file. A file that is named twice, or by way of two
+            linked folders, is listed once.
         recursive: Also walk the folders below a folder.
-        skipped: Counts what folders and globs hold beside images.
+        skipped: Counts what folders and globs hold beside images and list files.
+        follow_links: Also walk the folders that links in a folder lead to.
+        named: Files that are used for something else (annotations, configs): not skipped.
 
     Raises:
         SourceError: A path or glob that matches nothing, a folder that cannot be listed.
     """
+    runs, places = EarlierRuns(), Places()
+    options = {'skipped': skipped, 'runs': runs}
+    walk = {'recursive': recursive, 'follow_links': follow_links, **options}
     paths: dict[str, str] = {}
-    folders: dict[str, str] = {}
     for text in inputs:
         if osp.isdir(text):
-            found = list_images(text, recursive, skipped)
+            found = list_images(text, **walk)
         elif osp.lexists(text):
             found = [text]
         elif text.startswith('@'):
-            found = _expand(_read_list(text[1:]), recursive, skipped)
+            named = [*named, text[1:]]
+            found = _expand(_read_list(text[1:]), **walk)
         else:
-            found = _match(text, skipped)
+            found = match(text, **options)
         for path in found:
-            folder, name = osp.split(path)
-            if folder not in folders:
-                folders[folder] = _without_parents(folder)
-            path = osp.normpath(osp.join(folders[folder], name))
-            paths.setdefault(osp.abspath(path), path)
+            place, path = places.of(path)
+            paths.setdefault(place, path)
+    if skipped:
+        for place in (*paths, *(places.of(path)[0] for path in named)):
+            skipped.discard(place)
     return list(paths.values())
 
 
-def _expand(paths: Iterable[str], recursive: bool, skipped: Skipped | None = None) -> Iterator[str]:
-    """Put the images below a folder in its place."""
+def _expand(paths: Iterable[str], **walk: Any) -> Iterator[str]:
+    """Put the images below a folder in its place; ``walk`` as :func:`list_images` has it."""
     for path in paths:
         if osp.isdir(path):
-            yield from list_images(path, recursive, skipped)
+            yield from list_images(path, **walk)
         else:
             yield path
-
-
-def _without_parents(folder: str) -> str:
-    """``folder`` in a form that ``osp.normpath`` keeps: ``link/..`` is not where the link is."""
-    normal = osp.normpath(folder)
-    if folder.count('..') == normal.count('..'):
-        return folder
-    real = osp.realpath(folder)
-    return folder if real == osp.realpath(normal) else real
 
 
 def _read_list(path: str) -> list[str]:
@@ -277,129 +207,6 @@ def _listed(line: str) -> str | None:
     return None if not stripped or stripped.startswith('#') else literal
 
 
-def _match(pattern: str, skipped: Skipped | None = None) -> list[str]:
-    """List the images that a glob matches, sorted.
-
-    Raises:
-        SourceError: There are none.
-    """
-    found = sorted(set(_glob(pattern)))
-    if not found:
-        raise SourceError(f'inputs: no such file or folder: {pattern}')
-    named = re.split(_SEPARATOR, pattern)
-    images = []
-    for path in found:
-        if osp.isdir(path):
-            continue
-        found_in = SIDECAR_FOLDERS.intersection(re.split(_SEPARATOR, path))
-        sidecar = not found_in.issubset(named)
-        if is_image_name(path) and not sidecar:
-            images.append(path)
-        elif skipped is not None:
-            skipped.add_file(path, hidden=sidecar)
-    if not images:
-        raise SourceError(f'inputs: no images match {pattern}')
-    return images
-
-
-def _glob(pattern: str, root: str = '') -> Iterator[str]:
-    """Yield what ``pattern`` matches below ``root``, to any depth.
-
-    The ``**`` of ``glob`` itself is recursive and ends at a depth of about 1,000.
-    """
-    split = _ANY_DEPTH.search(pattern)
-    if split is None:
-        yield from (osp.join(root, m) for m in glob.iglob(pattern, root_dir=root or None))
-        return
-    head, tail = pattern[: split.start()], pattern[split.end() :]
-    for start in _glob(head, root) if head else (root,):
-        for folder in _folders(start):
-            yield from _glob(tail or '*', folder)
-
-
-def _folders(start: str) -> Iterator[str]:
-    """Yield ``start`` and the folders below it as ``**`` does: linked, but no hidden ones."""
-    waiting = [start]
-    while waiting:
-        folder = waiting.pop()
-        yield folder
-        try:
-            with os.scandir(folder or os.curdir) as entries:
-                names = [entry.name for entry in entries if _is_folder(entry, linked=True)]
-        except OSError:
-            continue
-        waiting.extend(osp.join(folder, name) for name in names if not name.startswith('.'))
-
-
-def list_images(
-    folder: str, recursive: bool = True, skipped: Skipped | None = None
-) -> Iterator[str]:
-    """Yield the image files below ``folder`` in sorted order, by suffix.
-
-    A symbolic link to a folder is not followed, so no file comes twice, and sidecars of
-    images are no images. A folder below that cannot be listed is yielded itself, an input
-    that will fail; so is one whose path is too long for the system (4,096 bytes on Linux),
-    with all that is below it, and a file whose path is.
-
-    Holds the entries of one folder for each level of depth, of which there may be any number.
-
-    Args:
-        folder: Is walked whatever it is called.
-        recursive: Also walk the folders below.
-        skipped: Counts all other files, sidecars, and links to folders.
-
-    Raises:
-        SourceError: ``folder`` cannot be listed.
-    """
-    try:
-        levels = [_entries(folder)]
-    except OSError as error:
-        raise SourceError(f'inputs: {folder} cannot be listed: {error.strerror}') from error
-    while levels:
-        entry = next(levels[-1], None)
-        if entry is None:
-            levels.pop()
-        elif _is_folder(entry):
-            if not recursive:
-                continue
-            if entry.name in SIDECAR_FOLDERS:
-                if skipped is not None:
-                    skipped.hidden += 1
-                continue
-            try:
-                levels.append(_entries(entry.path))
-            except OSError:
-                yield entry.path
-        elif is_image_name(entry.name) and not _is_sidecar(entry.name):
-            yield entry.path
-        elif skipped is not None:
-            skipped.add(entry)
-
-
-def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    """Entries of a folder, sorted by name."""
-    with os.scandir(folder) as entries:
-        return iter(sorted(entries, key=lambda entry: entry.name))
-
-
-def _is_folder(entry: os.DirEntry[str], linked: bool = False) -> bool:
-    """Whether to list an entry as a folder; ``linked`` for links to folders as well."""
-    try:
-        return entry.is_dir(follow_symlinks=linked)
-    except OSError:  # what it is cannot be known (its path is too long, say): listing it fails
-        return not linked
-
-
-def is_image_name(path: str) -> bool:
-    """Whether a file's name has the suffix of an image that OpenCV decodes."""
-    return osp.splitext(path)[1].lower() in IMAGE_SUFFIXES
-
-
-def _is_sidecar(name: str) -> bool:
-    """Whether a file holds metadata of the image whose suffix it has (AppleDouble, macOS)."""
-    return name.startswith('._')
-
-
 def number(items: Iterable, fresh: bool = False) -> Iterator[Frame]:
     """Number image paths and arrays and name each after its path below what all share.
 
@@ -414,11 +221,10 @@ def number(items: Iterable, fresh: bool = False) -> Iterator[Frame]:
     Raises:
         SourceError: An item that is neither path nor array.
     """
-    paths = (
-        [osp.abspath(i) for i in items if isinstance(i, str | os.PathLike)]
-        if isinstance(items, Sequence)
-        else []
-    )
+    paths = []
+    if isinstance(items, Sequence):
+        named = (os.fspath(i) for i in items if isinstance(i, str | os.PathLike))
+        paths = [osp.abspath(path) for path in named if isinstance(path, str)]
     root = osp.commonpath([osp.dirname(path) for path in paths]) if paths else None
     fresh = fresh or isinstance(items, list | tuple)
     for index, item in enumerate(items):
@@ -430,10 +236,40 @@ def number(items: Iterable, fresh: bool = False) -> Iterator[Frame]:
             name = f'{index}.jpg'.rjust(10, '0')  # as upstream names an array
             item = item if fresh else np.array(item)
         else:
+            advice = _advice(item) or _FLAT * isinstance(item, Iterable)
             raise SourceError(
-                f'inputs: expected paths or arrays, found {type(item).__name__} at {index}'
+                f'inputs: expected paths or arrays, found {type(item).__name__} at {index}{advice}'
             )
         yield Frame(index, item, name)
+
+
+# What turns other forms of an image into an array, by the package and name of their type.
+_ADVICE = {
+    ('builtins', 'bytes'): (
+        'an encoded image becomes an array by cv2.imdecode(np.frombuffer(data, np.uint8), '
+        'cv2.IMREAD_COLOR), a path becomes text by os.fsdecode(path)'
+    ),
+    ('torch', 'Tensor'): (
+        'an image (3, H, W), RGB, from 0 to 255, becomes an array by '
+        'tensor.flip(0).permute(1, 2, 0).byte().cpu().numpy()'
+    ),
+    ('PIL', 'Image'): (
+        "it becomes an array by cv2.cvtColor(np.array(image.convert('RGB')), "
+        'cv2.COLOR_RGB2BGR), after ImageOps.exif_transpose(image)'
+    ),
+}
+_ADVICE |= dict.fromkeys(
+    (('builtins', 'bytearray'), ('builtins', 'memoryview')), _ADVICE['builtins', 'bytes']
+)
+_FLAT = ': for images in groups, itertools.chain.from_iterable(groups) gives one after the other'
+
+
+def _advice(item: Any) -> str:
+    """How an input of another type becomes an array, where that is known."""
+    for kind in type(item).__mro__:
+        if text := _ADVICE.get((kind.__module__.partition('.')[0], kind.__name__)):
+            return f': {text}'
+    return ''
 
 
 def _relative_name(path: str, root: str | None) -> str:

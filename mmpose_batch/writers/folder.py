@@ -6,22 +6,10 @@ import cv2
 import mmengine
 import numpy as np
 
+from ..outputs import drawing_name
+from ..outputs import files_of as files_of
 from ..results import ImageResult
 from .files import open_atomically
-
-# What OpenCV writes as well as reads; a drawing of any other kind becomes a PNG.
-_DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
-
-
-def files_of(name: str) -> list[str]:
-    """What a run writes for an image of that name, as paths below its folder."""
-    paths = [f'vis/{drawing_name(name)}', f'predictions/{name}.json']
-    return [path for path in paths if '..' not in path.split('/')]
-
-
-def drawing_name(name: str) -> str:
-    """Where the drawing of an image of that name goes, below ``vis/``."""
-    return name if osp.splitext(name)[1].lower() in _DRAWING_SUFFIXES else f'{name}.png'
 
 
 def write_prediction(folder: str, result: ImageResult) -> None:

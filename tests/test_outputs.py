@@ -1,0 +1,254 @@
+"""Output folders: which files of a folder a run wrote, and which it must not replace."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpose_batch import outputs
+from mmpose_batch.outputs import (
+    EarlierRuns,
+    OutputError,
+    check_targets,
+    drawing_name,
+    files_of,
+    read_info,
+    written,
+)
+
+VERSIONS = {'mmpose_batch': '0.1.0', 'python': '3.11'}
+
+
+def write_run(
+    folder: Path,
+    images: Sequence[str] = (),
+    drawings: bool = True,
+    predictions: bool = False,
+    **info: Any,
+) -> Path:
+    """What a run leaves in its folder, without drawings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = {
+        'versions': VERSIONS,
+        'drawings': {'radius': 3} if drawings else None,
+        'json': predictions,
+    }
+    (folder / 'run.json').write_text(json.dumps({'identity': identity, **info}))
+    records = [json.dumps({'image': name, 'instances': []}) + '\n' for name in images]
+    (folder / 'predictions.jsonl').write_text(''.join(r.replace('": ', '":') for r in records))
+    return folder
+
+
+# --------------------------------------------------------------------- which runs are known
+
+OURS = {'identity': {'versions': VERSIONS}}
+DEEP = '[' * 100_000 + ']' * 100_000
+
+
+@pytest.mark.parametrize(
+    ('content', 'ours'),
+    [
+        pytest.param(json.dumps(OURS), True, id='by its versions'),
+        pytest.param('{"written_by": "mmpose_batch 0.2.0"}', True, id='by its program'),
+        pytest.param('{"written_by": "mmpose_batcher 1"}', False, id='a program of like name'),
+        pytest.param('{"written_by": ["mmpose_batch"]}', False, id='a program that is no text'),
+        pytest.param('{"identity": {"versions": {"python": "3"}}}', False, id='other versions'),
+        pytest.param('{"identity": {"versions": "mmpose_batch"}}', False, id='versions of text'),
+        pytest.param('{"identity": ["versions"]}', False, id='an identity of another kind'),
+        pytest.param('{}', False, id='nothing'),
+        pytest.param('["mmpose_batch"]', False, id='a list'),
+        pytest.param(json.dumps(OURS)[:-5], False, id='cut off'),
+        pytest.param('', False, id='empty'),
+        pytest.param(b'\xff\xfe\x00', False, id='no text'),
+        pytest.param(DEEP, False, id='too deep'),
+    ],
+)
+def test_a_run_is_known_by_what_its_file_says(tmp_path, content, ours):
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / 'run.json').write_bytes(data)
+    assert (read_info(str(tmp_path)) is not None) == ours
+
+
+def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch):
+    assert read_info(str(tmp_path)) is None
+    (tmp_path / 'run.json').write_text(json.dumps(OURS))
+    assert read_info(str(tmp_path)) == OURS
+    monkeypatch.setattr(outputs, '_MAX_INFO', 10)
+    assert read_info(str(tmp_path)) is None
+    (tmp_path / 'run.json').unlink()
+    (tmp_path / 'run.json').mkdir()
+    assert read_info(str(tmp_path)) is None
+    os.mkfifo(tmp_path / 'pipe')  # which reading would wait for
+    (tmp_path / 'run.json').rmdir()
+    (tmp_path / 'run.json').symlink_to('pipe')
+    assert read_info(str(tmp_path)) is None
+
+
+# ------------------------------------------------------------------------- what they wrote
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('a.jpg', 'a.jpg'),
+        ('a/b.JPG', 'a/b.JPG'),
+        ('a.gif', 'a.gif.png'),
+        ('a', 'a.png'),
+        ('a.heic', 'a.heic.png'),
+    ],
+)
+def test_a_drawing_is_of_a_kind_that_can_be_written(name, expected):
+    assert drawing_name(name) == expected
+    assert files_of(name) == [f'vis/{expected}', f'predictions/{name}.json']
+
+
+@pytest.mark.parametrize('name', ['../a.jpg', 'a/../../b.jpg', '..'])
+def test_nothing_of_a_run_lies_outside_its_folder(name):
+    assert [path for path in files_of(name) if '..' in path.split('/')] == []
+
+
+@pytest.mark.parametrize(
+    ('kinds', 'expected'),
+    [
+        ({'drawings': True}, ['vis/a.gif.png']),
+        ({'drawings': False, 'predictions': True}, ['predictions/a.gif.json']),
+        ({'drawings': True, 'predictions': True}, ['vis/a.gif.png', 'predictions/a.gif.json']),
+        ({'drawings': False}, []),
+    ],
+)
+def test_a_run_wrote_only_files_of_the_kinds_it_writes(tmp_path, kinds, expected):
+    assert list(written(str(write_run(tmp_path, ['a.gif'], **kinds)))) == expected
+
+
+def test_files_of_images_without_a_record_yet_are_known(tmp_path):
+    run = write_run(tmp_path, ['a.jpg', 'b.jpg'], pending=['b.jpg', 'c.jpg', 3])
+    assert set(written(str(run))) == {'vis/a.jpg', 'vis/b.jpg', 'vis/c.jpg'}
+
+
+@pytest.mark.parametrize(
+    'name', ['a "quoted" name.jpg', 'back\\slash.jpg', 'two\nlines.jpg', 'ü.jpg']
+)
+def test_names_are_those_that_records_spell(tmp_path, name):
+    assert list(written(str(write_run(tmp_path, [name])))) == [f'vis/{name}']
+
+
+def test_a_line_that_a_killed_run_left_names_its_image(tmp_path):
+    write_run(tmp_path)
+    (tmp_path / 'predictions.jsonl').write_bytes(
+        b'{"image":"a.jpg","instances":[]}\n{"other":1}\n\xff\n{"image":"b.jpg","inst'
+    )
+    assert list(written(str(tmp_path))) == ['vis/a.jpg', 'vis/b.jpg']
+
+
+def test_without_records_nothing_is_known_to_be_written(tmp_path):
+    write_run(tmp_path).joinpath('predictions.jsonl').unlink()
+    assert list(written(str(tmp_path))) == []
+
+
+def test_records_of_another_program_are_of_no_run(tmp_path):
+    write_run(tmp_path, ['a.jpg']).joinpath('run.json').write_text('{}')
+    assert list(written(str(tmp_path))) == []
+
+
+@pytest.mark.parametrize(
+    ('path', 'below'),
+    [
+        pytest.param('out/vis', ['vis'], id='itself'),
+        pytest.param('out/vis/sub', ['vis/sub'], id='below'),
+        pytest.param('out/../out/vis/', ['vis'], id='in a roundabout way'),
+        pytest.param('link', ['vis/sub'], id='by a link'),
+        pytest.param('link/..', ['vis'], id='above a link'),
+        pytest.param('out', [], id='above'),
+        pytest.param('vis', [], id='of no run'),
+    ],
+)
+def test_a_folder_is_known_to_be_of_a_run_by_its_real_path(tmp_path, monkeypatch, path, below):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / 'out', ['sub/a.jpg'])
+    (tmp_path / 'out' / 'vis' / 'sub').mkdir(parents=True)
+    (tmp_path / 'vis').mkdir()
+    (tmp_path / 'link').symlink_to('out/vis/sub')
+    assert list(EarlierRuns().around(path)) == [(str(tmp_path / 'out'), name) for name in below]
+
+
+def test_the_records_of_a_run_are_read_once(tmp_path):
+    runs = EarlierRuns()
+    write_run(tmp_path, ['a.jpg'])
+    assert runs.drawn(str(tmp_path)) == {'vis/a.jpg'}
+    (tmp_path / 'predictions.jsonl').unlink()
+    assert runs.drawn(str(tmp_path)) == {'vis/a.jpg'}
+
+
+# ---------------------------------------------------------------- what must not be replaced
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b'x')
+
+
+def refusal(out_dir: Path, names: Sequence[str], **kinds: bool) -> str:
+    """Why a run over images of these names is refused, empty where it is not."""
+    try:
+        check_targets(str(out_dir), names, **{'drawings': True, 'predictions': True, **kinds})
+    except OutputError as error:
+        return str(error).removeprefix(f'{out_dir}/')
+    return ''
+
+
+@pytest.mark.parametrize(
+    ('there', 'kinds', 'named'),
+    [
+        pytest.param(['vis/a.jpg'], {}, 'vis/a.jpg would be replaced', id='a photo in vis'),
+        pytest.param(['vis/b.gif.png'], {}, 'vis/b.gif.png would be', id='a converted drawing'),
+        pytest.param(['vis/a.jpg'], {'drawings': False}, '', id='no drawings'),
+        pytest.param(['vis/c.jpg', 'vis/b.gif'], {}, '', id='other photos in vis'),
+        pytest.param(['predictions/a.jpg.json'], {}, 'predictions/a.jpg.json would', id='JSON'),
+        pytest.param(['predictions/a.jpg.json'], {'predictions': False}, '', id='no JSON'),
+        pytest.param(['run.json'], {}, 'run.json would be replaced', id='another run.json'),
+        pytest.param(['predictions.jsonl'], {}, 'predictions.jsonl would be', id='other records'),
+        pytest.param(['failures.jsonl'], {}, 'failures.jsonl would be', id='other failures'),
+        pytest.param(['predictions.coco.json'], {}, 'predictions.coco.json would', id='COCO'),
+        pytest.param(['a.jpg', 'sub/vis/a.jpg'], {}, '', id='photos'),
+    ],
+)
+def test_a_file_that_no_run_wrote_is_not_replaced(tmp_path, there, kinds, named):
+    touch(tmp_path, *there)
+    reason = refusal(tmp_path, ['a.jpg', 'b.gif'], **kinds)
+    assert reason.startswith(named)
+    assert bool(reason) == bool(named)
+
+
+def test_what_the_run_in_the_folder_wrote_is_replaced(tmp_path):
+    write_run(tmp_path, ['a.jpg'], predictions=True, pending=['b.jpg'])
+    touch(tmp_path, *files_of('a.jpg'), *files_of('b.jpg'), 'vis/c.jpg')
+    touch(tmp_path, 'failures.jsonl', 'predictions.coco.json')
+    assert refusal(tmp_path, ['a.jpg', 'b.jpg']) == ''
+    assert refusal(tmp_path, ['a.jpg', 'b.jpg', 'c.jpg']).startswith('vis/c.jpg would be replaced')
+
+
+def test_a_photo_that_a_run_without_drawings_did_not_write_is_kept(tmp_path):
+    write_run(tmp_path, ['a.jpg'], drawings=False)
+    touch(tmp_path, 'vis/a.jpg')
+    assert refusal(tmp_path, ['a.jpg']).startswith('vis/a.jpg would be replaced')
+
+
+def test_links_to_photos_are_not_replaced(tmp_path):
+    touch(tmp_path, 'photos/a.jpg')
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / 'vis').symlink_to('../photos')
+    assert refusal(tmp_path / 'out', ['a.jpg']).startswith('vis/a.jpg would be replaced')
+    (tmp_path / 'out' / 'vis').unlink()
+    (tmp_path / 'out' / 'vis').mkdir()
+    (tmp_path / 'out' / 'vis' / 'a.jpg').symlink_to('gone.jpg')
+    assert refusal(tmp_path / 'out', ['a.jpg']).startswith('vis/a.jpg would be replaced')
+
+
+def test_inputs_of_one_name_are_refused(tmp_path):
+    # What a name that is no text, and one that spells its bytes out, are both called.
+    assert refusal(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
+    assert refusal(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
