@@ -30,6 +30,15 @@ def empty_sample(path: str, size: tuple[int, int], num_keypoints: int) -> PoseDa
     return sample
 
 
+def add_labels(samples: Sequence[PoseDataSample], labels: Sequence[float]) -> None:
+    """Give the instances of samples the labels of their boxes, in place; -1 without a box."""
+    if len(labels) != len(samples):  # nobody was found, or the whole image stands for a person
+        labels = [-1] * len(samples)
+    for sample, label in zip(samples, labels, strict=True):
+        found = sample.pred_instances
+        found.labels = np.full(len(found), int(label), np.int64)
+
+
 def copy_sample(sample: Sample) -> Sample:
     """A data sample with the same content, whose fields can be set without changing the first.
 

@@ -291,9 +291,9 @@ def find_images(
     """The images of a round, with their persons where these are given, and annotations."""
     from dataclasses import replace
 
+    from mmpose_batch.annotations import read_annotations
     from mmpose_batch.benchmark.throughput import find_persons
     from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
-    from mmpose_batch.evaluation import read_annotations
     from mmpose_batch.scenes import SceneOptions, write_scenes
 
     ann_file = args.ann_file

@@ -28,10 +28,12 @@ from console import (
     note_demo_models,
     parse_with_out_dir,
     quieten_libraries,
+    run_to_end,
 )
 
 if TYPE_CHECKING:
     from mmpose_batch.engines.check import Instances
+    from mmpose_batch.judge import Annotations
     from mmpose_batch.run import RunSummary
 
 TOOL = 'compare_engines'
@@ -66,8 +68,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
     """Compare and print; returns the exit status."""
-    args = parse_args(arguments)
     quieten_libraries()
     from mmpose_batch import CheckpointError, EngineError
     from mmpose_batch.benchmark.document import Table, markdown_row, write_result
@@ -75,8 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         paths = list_images(args.inputs)
+        annotations = read_annotations(args, paths)
         note_demo_models(args)
-        reference = infer(args, paths, engine='torch', precision='fp32', rect=False)
+        settings = {'engine': 'torch', 'precision': 'fp32', 'rect': False}
+        reference = infer(args, paths, annotations, note=True, **settings)
     except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:
@@ -86,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failed = False
     for name, precision, settings in combinations(args):
         try:
-            outcome = infer(args, paths, **settings)
+            outcome = infer(args, paths, annotations, **settings)
         except (EngineError, RunError, ValueError) as error:
             failed = True
             rows.append([name, precision, str(error), *[''] * 4])
@@ -115,9 +123,31 @@ def combinations(args: argparse.Namespace) -> Iterator[tuple[str, str, dict]]:
             yield f'{engine}, no flip test', precision, {**settings, 'flip_test': False}
 
 
-def infer(args: argparse.Namespace, paths: list[str], **settings: object) -> Outcome:
-    """Infer all images with one combination."""
-    from mmpose_batch.evaluation import ImageIds, read_annotations
+def read_annotations(args: argparse.Namespace, paths: list[str]) -> 'Annotations | None':
+    """The annotations, checked before anything is built; None if there are none.
+
+    Raises:
+        ValueError: The file cannot judge the images, or there is no such config.
+    """
+    from mmpose_batch.judge import Annotations
+    from mmpose_batch.models import load_config
+
+    if args.ann_file is None:
+        return None
+    cfg, _ = load_config(args.pose2d)
+    return Annotations(args.ann_file, cfg, paths)
+
+
+def infer(
+    args: argparse.Namespace,
+    paths: list[str],
+    annotations: 'Annotations | None',
+    note: bool = False,
+    **settings: object,
+) -> Outcome:
+    """Infer all images with one combination; ``note`` prints how they will be judged."""
+    from mmpose_batch.annotations import ImageIds
+    from mmpose_batch.categories import Categories
     from mmpose_batch.models import default_filters
     from mmpose_batch.run import Run, RunOptions
 
@@ -127,10 +157,15 @@ def infer(args: argparse.Namespace, paths: list[str], **settings: object) -> Out
     )
     filters = default_filters(inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
-    images = read_annotations(args.ann_file)['images'] if args.ann_file else None
+    ids, categories = ImageIds(), None
+    if annotations is not None:
+        ids, truth = annotations.image_ids, annotations.select(inferencer)
+        categories = Categories.of(truth.categories, inferencer.detector, boxes=False)
+        if note:
+            print('\n'.join(annotations.notes(truth, categories)), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
         options = RunOptions(out_dir=folder, ann_file=args.ann_file, quiet=True)
-        summary = Run(inferencer, paths, call, options, image_ids=ImageIds(images))()
+        summary = Run(inferencer, paths, call, options, image_ids=ids, categories=categories)()
         answers = read_answers(Path(folder) / 'predictions.jsonl')
     return Outcome(answers, summary)
 
@@ -155,13 +190,20 @@ def row(name: str, precision: str, outcome: Outcome, reference: Outcome) -> list
     from mmpose_batch.engines.check import compare
 
     difference = compare(reference.answers, outcome.answers, quantile=0.95)
-    ap = outcome.summary.metrics.get('AP')
     return [
         *(name, precision, f'{difference.px:.3f}', f'{difference.score:.4f}'),
         f'{difference.found:.1%} of {difference.instances}',
-        '' if ap is None else f'{ap:.4f}',
+        average_precision(outcome.summary),
         f'{outcome.summary.images_per_second:.2f}',
     ]
+
+
+def average_precision(summary: 'RunSummary') -> str:
+    """AP of a run, or why there is none."""
+    if summary.evaluation is None:
+        return ''
+    reason, ap = summary.evaluation.not_judged, summary.metrics.get('AP')
+    return f'{ap:.4f}' if ap is not None else f'not judged: {reason}'
 
 
 if __name__ == '__main__':

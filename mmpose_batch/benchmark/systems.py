@@ -13,10 +13,10 @@ from mmpose.apis import inference_topdown
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.datasets.transforms import LoadImage
 
+from ..annotations import ImageIds, read_annotations
 from ..building import build_inferencer
 from ..checkpoint import allowed_types
 from ..detection import WHOLE_IMAGE
-from ..evaluation import ImageIds, read_annotations
 from ..loading import read_image
 from ..models import default_filters, load_config
 from ..options import merge_settings

@@ -7,7 +7,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from ..evaluation import AnnotationError, ImageIds, read_annotations
+from ..annotations import AnnotationError, ImageIds, read_annotations
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,8 @@ def to_coco(
     image_id: int,
     score_mode: str,
     kpt_thr: float,
-    category_id: int = 1,
+    category_id: int | None = 1,
+    parts: Mapping[str, int] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield one COCO result per instance of a record.
 
@@ -25,15 +26,21 @@ def to_coco(
             ``keypoint``, ``bbox_keypoint`` (box score times the mean score of
             the keypoints above ``kpt_thr``) or ``bbox_rle``.
         kpt_thr: ``CocoMetric``'s ``keypoint_score_thr``.
-        category_id: That of the annotations that the results are compared with, as upstream's.
+        category_id: That of the annotations that the results are compared with, as upstream's;
+            None where every instance has its own, or none, and then no result.
+        parts: Fields of the keypoints and their numbers, in the model's order, as
+            ``CocoWholeBodyMetric`` writes them; None for ``keypoints`` alone.
     """
     for instance in record.get('instances', ()):
+        category = instance.get('category_id') if category_id is None else category_id
+        if category is None:
+            continue
         scores = np.asarray(instance['keypoint_scores'])
         points = np.column_stack((np.asarray(instance['keypoints'])[:, :2], scores))
         result = {
             'image_id': image_id,
-            'category_id': category_id,
-            'keypoints': points.ravel().tolist(),
+            'category_id': category,
+            **_fields(points, parts or {'keypoints': len(points)}),
             'score': _instance_score(instance.get('bbox_score', 1.0), scores, score_mode, kpt_thr),
             'file_name': record['image'],
         }
@@ -41,6 +48,13 @@ def to_coco(
             x1, y1, x2, y2 = instance['bbox']
             result['bbox'] = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
         yield result
+
+
+def _fields(points: np.ndarray, parts: Mapping[str, int]) -> dict[str, list[float]]:
+    """Keypoints (K, 3) in their fields."""
+    ends = np.cumsum(list(parts.values()))
+    pieces = np.split(points, ends[:-1])
+    return {name: piece.ravel().tolist() for name, piece in zip(parts, pieces, strict=True)}
 
 
 def _instance_score(bbox_score: float, scores: np.ndarray, mode: str, kpt_thr: float) -> float:

@@ -2,7 +2,7 @@
 
 import os
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,14 +16,19 @@ COORDINATE_DECIMALS = 3
 SCORE_DECIMALS = 5
 
 
-def to_record(result: ImageResult) -> dict[str, Any]:
+def to_record(result: ImageResult, categories: Mapping[int, int] | None = None) -> dict[str, Any]:
     """The record of one image, or its failure record.
+
+    Args:
+        result: Of the image.
+        categories: Category id of each label, if instances are to have one.
 
     Returns:
         ``image`` (path below the input), ``width``, ``height`` and
         ``instances``, each with ``keypoints`` (K x [x, y]), ``keypoint_scores``
         (K), ``bbox`` ([x1, y1, x2, y2]) and ``bbox_score``, all in pixels of
-        the image; or ``image`` and ``error``.
+        the image; or ``image`` and ``error``. With ``categories``, instances also have a
+        ``category_id``: None where their label has none.
     """
     if result.error is not None:
         # A library may quote a file name that is no text.
@@ -41,6 +46,8 @@ def to_record(result: ImageResult) -> dict[str, Any]:
             columns['bbox'] = _rounded(found.bboxes, COORDINATE_DECIMALS)
         if 'bbox_scores' in found:
             columns['bbox_score'] = _rounded(found.bbox_scores, SCORE_DECIMALS)
+        if categories is not None and 'labels' in found:
+            columns['category_id'] = [categories.get(label) for label in found.labels.tolist()]
         rows = zip(*columns.values(), strict=True)
         instances += [dict(zip(columns, row, strict=True)) for row in rows]
     return {'image': result.frame.name, 'width': width, 'height': height, 'instances': instances}

@@ -13,13 +13,13 @@ from support.contender import SMALL_CONVOLUTIONS
 from support.factories import Models as TinyModels
 from support.factories import write_photos
 
+from mmpose_batch.annotations import AnnotationError
 from mmpose_batch.benchmark import crops, limits
 from mmpose_batch.benchmark.contenders import CROPS, OURS, STOCK, Contender, Models
 from mmpose_batch.benchmark.crops import CropModel
 from mmpose_batch.benchmark.limits import Probe, best_rate, count_flop, measure_limits
 from mmpose_batch.benchmark.systems import Detector, build_system
 from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
-from mmpose_batch.evaluation import AnnotationError
 from mmpose_batch.scenes import write_scenes
 
 pytestmark = pytest.mark.usefixtures('one_thread')

@@ -1,40 +1,84 @@
 """COCO annotations, files of them, and predictions of the persons in them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmpose_batch.metric import PARTS
 
-def annotations(images: int = 4, persons: int = 3, category: int = 1) -> dict[str, Any]:
-    """COCO annotations of persons with keypoints all over their boxes, of two sizes."""
+
+def annotations(
+    images: int = 4,
+    persons: int = 3,
+    category: int = 1,
+    *,
+    categories: Sequence[str] = (),
+    whole_body: bool = False,
+    crowding: bool = False,
+) -> dict[str, Any]:
+    """COCO annotations of persons with keypoints all over their boxes, of two sizes.
+
+    Args:
+        images: Their number.
+        persons: In each image.
+        category: Id of the only category, or of the first of several.
+        categories: Names of several categories, in turn those of the persons.
+        whole_body: With the fields of COCO-WholeBody.
+        crowding: With the fields of CrowdPose; each image is more crowded than the one before.
+    """
     rng = np.random.default_rng(0)
     entries = []
     for number in range(images * persons):
         size = 50 if number % 2 else 200
         corner = rng.uniform(0, 300, 2)
-        points = np.column_stack((corner + rng.uniform(0, size, (17, 2)), np.full(17, 2)))
-        entries.append(
-            {
-                'id': number + 1,
-                'image_id': number // persons,
-                'category_id': category,
-                'bbox': [*corner, size, size],
-                'area': float(size**2),
-                'iscrowd': 0,
-                'num_keypoints': 17,
-                'keypoints': points.ravel().tolist(),
-            }
-        )
+        entry = {
+            'id': number + 1,
+            'image_id': number // persons,
+            'category_id': category + number % max(len(categories), 1),
+            'bbox': [*corner, size, size],
+            'area': float(size**2),
+            'iscrowd': 0,
+            'num_keypoints': 17,
+        }
+        for name, count in PARTS.items() if whole_body else [('keypoints', 17)]:
+            points = corner + rng.uniform(0, size, (count, 2))
+            entry[name] = np.column_stack((points, np.full(count, 2))).ravel().tolist()
+        entries.append(entry)
+    names = categories or ['person']
     return {
         'images': [
             {'id': number, 'file_name': f'{number:012}.jpg', 'width': 640, 'height': 640}
+            | ({'crowdIndex': number / max(images - 1, 1)} if crowding else {})
             for number in range(images)
         ],
         'annotations': entries,
-        'categories': [{'id': category, 'name': 'person', 'keypoints': [], 'skeleton': []}],
+        'categories': [
+            {'id': number, 'name': name, 'keypoints': [], 'skeleton': []}
+            for number, name in enumerate(names, category)
+        ],
     }
+
+
+def without_area(content: dict[str, Any]) -> dict[str, Any]:
+    """As the annotation files of CrowdPose and AIC are."""
+    for entry in content['annotations']:
+        del entry['area']
+    return content
+
+
+def with_gaps(content: dict[str, Any]) -> dict[str, Any]:
+    """Some persons without a labelled keypoint, in a part or at all, and some crowds."""
+    for entry in content['annotations'][::5]:
+        entry.update(keypoints=[0] * len(entry['keypoints']), num_keypoints=0)
+    for entry in content['annotations'][1::6]:
+        entry['iscrowd'] = 1
+    for entry in content['annotations'][2::4]:
+        for name in PARTS.keys() & entry.keys():
+            entry[name][2:-9:3] = [0] * len(entry[name][2:-9:3])
+    return content
 
 
 def written(folder: Path, content: object) -> str:
@@ -43,25 +87,36 @@ def written(folder: Path, content: object) -> str:
     return str(path)
 
 
-def predictions(truth: dict[str, Any], copies: int, jitter: float) -> list[dict[str, Any]]:
-    """Records as of a run: every person some times, moved more or less, with scores."""
+def predictions(
+    truth: dict[str, Any], copies: int, jitter: float, missed: int = 0, own_category: bool = False
+) -> list[dict[str, Any]]:
+    """Records as of a run: persons some times, moved more or less, with scores.
+
+    Args:
+        truth: As :func:`annotations` returns it.
+        copies: Of each person, the first with the best boxes.
+        jitter: In sizes of the person.
+        missed: One of so many is not found; 0 for none.
+        own_category: Instances have the category of their annotation.
+    """
     rng = np.random.default_rng(1)
     records = []
     for image in truth['images']:
         instances = []
         for entry in truth['annotations']:
-            if entry['image_id'] != image['id']:
+            if entry['image_id'] != image['id'] or (missed and entry['id'] % missed == 0):
                 continue
+            points = np.concatenate([entry[n] for n in PARTS if n in entry]).reshape(-1, 3)[:, :2]
             for copy_number in range(copies):
-                points = np.reshape(entry['keypoints'], (17, 3))[:, :2]
                 x, y, width, height = entry['bbox']
-                instances.append(
-                    {
-                        'keypoints': (points + rng.normal(0, jitter * width, (17, 2))).tolist(),
-                        'keypoint_scores': rng.uniform(0, 1, 17).tolist(),
-                        'bbox': [x, y, x + width, y + height],
-                        'bbox_score': float(rng.uniform(0.3, 1)) / (copy_number + 1),
-                    }
-                )
+                found = {
+                    'keypoints': (points + rng.normal(0, jitter * width, points.shape)).tolist(),
+                    'keypoint_scores': rng.uniform(0, 1, len(points)).tolist(),
+                    'bbox': [x, y, x + width, y + height],
+                    'bbox_score': float(rng.uniform(0.3, 1)) / (copy_number + 1),
+                }
+                if own_category:
+                    found['category_id'] = entry['category_id']
+                instances.append(found)
         records.append({'image': image['file_name'], 'instances': instances})
     return records

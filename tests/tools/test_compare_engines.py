@@ -1,8 +1,10 @@
 """The table of engines: every combination has its row, also those that cannot be run."""
 
+import json
 from pathlib import Path
 
 import pytest
+from support.annotated import written
 from support.factories import Models, Outcome, run_tool, write_photos
 
 from mmpose_batch.scenes import write_scenes
@@ -58,5 +60,25 @@ def test_what_is_wrong_is_one_line(models: Models, scenes):
     outcome = compare('nowhere', *models.one_stage)
     assert outcome.status == 2
     assert outcome.err == 'compare_engines: inputs: no such file or folder: nowhere\n'
-    outcome = compare(scenes, *models.one_stage, '--ann-file', 'nowhere.json')
-    assert outcome.status == 2 and 'nowhere.json' in outcome.err.splitlines()[-1]
+
+
+def test_annotations_are_checked_before_anything_is_built(models: Models, scenes):
+    arguments = ['--pose2d', models.file('rtmo.py'), '--pose2d-weights', 'nowhere.pth']
+    outcome = compare(scenes, *arguments, '--ann-file', 'nowhere.json')
+    assert outcome.status == 2
+    assert outcome.err == (
+        'compare_engines: nowhere.json: cannot be read: No such file or directory\n'
+    )
+
+
+def test_a_missing_ap_has_its_reason_in_the_row(models: Models, scenes, tmp_path):
+    content = json.loads((scenes / 'annotations.json').read_text())
+    for entry in content['annotations']:
+        entry['iscrowd'] = 1
+    ann_file = written(tmp_path, content)
+    outcome = compare(scenes, *models.one_stage, '--ann-file', ann_file, '--engine', 'torch')
+    reason = f'all {len(content["annotations"])} persons with labelled keypoints are crowds'
+    assert outcome.status == 0, outcome.err
+    assert f'warning: there will be no AP: {reason}' in outcome.err.splitlines()
+    (row,) = [cells(line) for line in outcome.out.splitlines() if line.startswith('|')][2:]
+    assert row[5] == f'not judged: {reason}'

@@ -84,6 +84,48 @@ def test_results_have_the_category_of_the_annotations():
     assert {r['category_id'] for r in to_coco(RECORD, 7, 'bbox', 0.2, category_id=0)} == {0}
 
 
+def test_the_result_of_an_instance():
+    record = {
+        'image': 'a/b.jpg',
+        'instances': [
+            {
+                'keypoints': [[1.5, 2], [3, 4]],
+                'keypoint_scores': [0.5, 0.1],
+                'bbox': [1, 2, 11.5, 22],
+                'bbox_score': 0.8,
+            }
+        ],
+    }
+    (result,) = to_coco(record, 7, 'bbox_keypoint', 0.2)
+    assert result == {
+        'image_id': 7,
+        'category_id': 1,
+        'keypoints': [1.5, 2, 0.5, 3, 4, 0.1],
+        'score': 0.4,
+        'file_name': 'a/b.jpg',
+        'bbox': [1, 2, 10.5, 20],
+    }
+
+
+def test_of_several_categories_each_instance_has_its_own():
+    first, second = RECORD['instances']
+    instances = [{**first, 'category_id': 7}, {**second, 'category_id': None}]
+    (result,) = to_coco({**RECORD, 'instances': instances}, 7, 'bbox', 0.2, category_id=None)
+    assert result['category_id'] == 7
+    assert list(to_coco(RECORD, 7, 'bbox', 0.2, category_id=None)) == []
+
+
+def test_parts_have_fields_of_their_own():
+    plain, parted = (
+        list(to_coco(RECORD, 7, 'bbox', 0.2, parts=parts))
+        for parts in (None, {'keypoints': 9, 'foot_kpts': 8})
+    )
+    for one, other in zip(plain, parted, strict=True):
+        assert (len(other['keypoints']), len(other['foot_kpts'])) == (27, 24)
+        assert one['keypoints'] == other['keypoints'] + other.pop('foot_kpts')
+        assert one.keys() == other.keys()
+
+
 def test_an_instance_without_a_box_scores_by_its_keypoints():
     scores = np.full(17, 0.5)
     (result,) = to_coco(

@@ -55,6 +55,16 @@ def test_a_record_has_all_instances_in_pixels():
     ]
 
 
+def test_instances_have_the_category_of_their_label_if_one_is_asked_for():
+    fields = {'keypoints': KEYPOINTS, 'keypoint_scores': SCORES, 'labels': np.array([4, -1])}
+    with_labels = result_of(sample_of(**fields))
+    found = to_record(with_labels, {4: 2**40})['instances']
+    assert [instance.pop('category_id') for instance in found] == [2**40, None]
+    assert found == to_record(with_labels)['instances']
+    del fields['labels']
+    assert found == to_record(result_of(sample_of(**fields)), {4: 1})['instances']
+
+
 def test_boxes_are_left_out_where_a_model_gives_none():
     record = to_record(result_of(sample_of(keypoints=KEYPOINTS, keypoint_scores=SCORES)))
     assert [sorted(instance) for instance in record['instances']] == [
