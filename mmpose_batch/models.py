@@ -2,20 +2,32 @@
 
 import functools
 import glob
+import logging
 import os.path as osp
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.infer import BaseInferencer
+from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from torch import nn
 
 from .checkpoint import CheckpointError, load_checkpoint, load_weights
+from .config_checks import (
+    check_config,
+    check_dataset_meta,
+    check_pose_model,
+    naming,
+    type_name,
+)
 
 # Short names of this package's configs.
 ALIASES = {'demo': 'demo-rtmo'}
+
+logger = logging.getLogger('mmpose_batch')
 
 
 def config_folder() -> str:
@@ -55,15 +67,19 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
         The config, and the path or URL of the weights it names, if any.
 
     Raises:
-        ValueError: Nothing goes by that name.
+        ValueError: Nothing goes by that name, or the file is no config.
     """
+    option = 'det_model' if scope == 'mmdet' else 'model'
     own = _own_names()
+    model = osp.expanduser(model)
     if osp.isfile(model) or model in own:
-        cfg = Config.fromfile(model if osp.isfile(model) else own[model])
+        path = model if osp.isfile(model) else own[model]
+        with naming(f'{option}: {path} cannot be read as a config'):
+            cfg = Config.fromfile(path)
         if osp.isfile(model) or cfg.get('default_scope') == scope:  # no pose model as a detector
             return cfg, cfg.get('inferencer', {}).get('weights')
     if model.endswith('.py') or osp.sep in model:
-        raise ValueError(f'model: no such config file: {model}')
+        raise ValueError(f'{option}: no such config file: {model}')
     folder = BaseInferencer._get_repo_or_mim_dir(scope)
     for entry in BaseInferencer._get_models_from_metafile(folder):
         aliases = entry.get('Alias', [])
@@ -74,7 +90,7 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
             return cfg, weights[0] if isinstance(weights, list) else weights
     added = [name for name in own if _scope_of(own[name]) == scope]
     raise ValueError(
-        f'model: expected a config file or a name of {scope}, found {model!r} '
+        f'{option}: expected a config file or a name of {scope}, found {model!r} '
         f'(this package adds {", ".join(added)})'
     )
 
@@ -85,42 +101,6 @@ def _scope_of(path: str) -> str | None:
     return Config.fromfile(path).get('default_scope')
 
 
-def check_config(cfg: Config | ConfigDict | dict | None) -> None:
-    """See that a config has a model.
-
-    Raises:
-        CheckpointError: None, from which stock takes the config in the checkpoint.
-        ValueError: Something else without a model.
-    """
-    if not cfg:
-        raise CheckpointError(
-            'model: expected a config or a model name; the config inside a checkpoint is '
-            'Python code, which is never run from a weights file'
-        )
-    if 'model' not in cfg:
-        raise ValueError('model: expected a config with a model, found one without')
-
-
-def check_pose_config(cfg: Config | ConfigDict | dict | None) -> None:
-    """See that a config is one of a pose model.
-
-    Raises:
-        CheckpointError, ValueError: As :func:`check_config`, and ValueError
-            without a ``data_mode``.
-    """
-    check_config(cfg)
-    if cfg.get('data_mode') not in ('topdown', 'bottomup'):
-        raise ValueError(
-            'model: expected the config of a pose model, with data_mode topdown or bottomup, '
-            f'found {cfg.get("data_mode")!r}'
-        )
-
-
-def type_name(kind: str | type | None) -> str | None:
-    """The name of what a config's ``type`` says: a name, maybe with a scope, or a class."""
-    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', None)
-
-
 def default_filters(cfg: Config) -> dict[str, Any]:
     """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model.
 
@@ -129,7 +109,7 @@ def default_filters(cfg: Config) -> dict[str, Any]:
     Raises:
         ValueError: The config names something else there.
     """
-    head = type_name(cfg.model.get('head', {}).get('type'))
+    head = type_name((cfg.model.get('head') or {}).get('type'))
     filters = {'bbox_thr': 0.3, 'nms_thr': 0.3, 'pose_based_nms': False}
     if head == 'RTMOHead':
         filters = {'bbox_thr': 0.1, 'nms_thr': 0.65, 'pose_based_nms': True}
@@ -144,7 +124,11 @@ def default_filters(cfg: Config) -> dict[str, Any]:
 
 
 def build_model(
-    cfg: Config | ConfigDict, weights: str | None, device: str, finish: Callable
+    cfg: Config | ConfigDict,
+    weights: str | None,
+    device: str,
+    finish: Callable,
+    option: str = 'weights',
 ) -> nn.Module:
     """Build a model and load its weights, as ``BaseInferencer._init_model`` but safely.
 
@@ -155,25 +139,90 @@ def build_model(
         device: Where the model goes.
         finish: The inferencer's ``_load_weights_to_model``, which also attaches
             ``dataset_meta``.
+        option: What the errors call the weights.
+
+    Returns:
+        The model. Its ``load_notes`` are lines that report which of several entries
+        of the checkpoint are used.
 
     Raises:
         CheckpointError: The weights cannot be loaded.
+        ValueError: The config cannot be built.
     """
     check_config(cfg)
     if weights == 'none':
         torch.manual_seed(0)  # random, but the same at every start
         weights = None
-    checkpoint = load_checkpoint(weights) if weights is not None else None
+    checkpoint, meta, notes = None, {}, []
+    if weights is not None:
+        checkpoint = load_checkpoint(weights, option)
+        meta, notes = _read_meta(checkpoint, f'{option}: {weights}')
+    if 'data_mode' in cfg:  # of a pose model
+        check_dataset_meta(cfg, meta.get('dataset_meta'), f'{option}: {weights}')
     if cfg.model.get('pretrained') is not None:
         del cfg.model.pretrained
-    model = MODELS.build(cfg.model)
+    part = 'model' if 'data_mode' in cfg else 'det_model'
+    with naming(f'{part}: cannot be built from this config'):
+        model = MODELS.build(cfg.model)
+    if type(getattr(model, 'data_preprocessor', None)) is BaseDataPreprocessor:
+        raise ValueError(
+            f'{part}: expected model.data_preprocessor, which normalizes and stacks the inputs, '
+            'in the config, found none'
+        )
+    if 'data_mode' in cfg:
+        check_pose_model(model)
     model.cfg = cfg
+    model.load_notes = notes
     if checkpoint is not None:
-        load_weights(model, checkpoint, weights)
-        meta = dict(checkpoint.get('meta') or {})
-        if 'dataset_meta' in checkpoint:  # as the error of a rejected file advises to save it
-            meta.setdefault('dataset_meta', checkpoint['dataset_meta'])
+        load_weights(model, checkpoint, weights, option)
         # The weights are in place; upstream takes the meta and copies them onto themselves.
         checkpoint = {'meta': meta, 'state_dict': model.state_dict()}
     finish(model, checkpoint, cfg)
     return model.to(device).eval()
+
+
+def _read_meta(checkpoint: dict, source: str) -> tuple[dict[str, Any], list[str]]:
+    """The meta of a checkpoint with its ``dataset_meta``, and what to report of its entries.
+
+    A ``dataset_meta`` is also read at the top of the checkpoint, where the error of a
+    rejected file advises to save it.
+
+    Raises:
+        CheckpointError: Its ``dataset_meta`` is no dict.
+    """
+    meta = checkpoint.get('meta')
+    meta = dict(meta) if isinstance(meta, dict) else {}
+    notes = []
+    if 'ema_state_dict' in checkpoint and 'state_dict' in checkpoint:
+        notes.append(
+            f'{source}: state_dict is used, where the EMAHook of MMEngine saves the averaged '
+            'weights, and not ema_state_dict'
+        )
+    top = checkpoint.get('dataset_meta')
+    if top is not None and meta.get('dataset_meta') is None:
+        meta['dataset_meta'] = top
+        notes.append(f'{source}: dataset_meta is read from the top of the file')
+    elif top is not None and _differ(top, meta['dataset_meta']):
+        logger.warning(
+            '%s: dataset_meta at the top of the file differs from that in meta, which is used',
+            source,
+        )
+    for note in notes:
+        logger.info(note)
+    found = meta.get('dataset_meta')
+    if found is None:
+        meta.pop('dataset_meta', None)  # the config's is taken
+    elif not isinstance(found, dict):
+        raise CheckpointError(
+            f'{source}: expected a dict as dataset_meta, found {type(found).__name__}'
+        )
+    return meta, notes
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Whether two values of plain data and arrays are not the same."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() != other.keys() or any(_differ(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) != len(other) or any(map(_differ, one, other))
+    return not np.array_equal(one, other)

@@ -8,6 +8,7 @@ import random
 import socket
 import tarfile
 import traceback
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,12 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 
-from mmpose_batch.checkpoint import CheckpointError, load_checkpoint, load_weights
+from mmpose_batch.checkpoint import (
+    CheckpointError,
+    check_weights,
+    load_checkpoint,
+    load_weights,
+)
 
 
 def network() -> nn.Module:
@@ -110,6 +116,16 @@ def test_the_allow_list_holds_during_the_load_only(tmp_path):
             id='of a parallel model',
         ),
         pytest.param(
+            lambda model: {'module._orig_mod.' + k: v for k, v in model.state_dict().items()},
+            id='of a compiled parallel model',
+        ),
+        pytest.param(
+            lambda model: {
+                k.replace('0.', '0._orig_mod.', 1): v for k, v in model.state_dict().items()
+            },
+            id='of a model with a compiled part',
+        ),
+        pytest.param(
             lambda model: {**model.state_dict(), 'aux_head.weight': torch.ones(3)},
             id='with a training branch',
         ),
@@ -122,6 +138,41 @@ def test_weights_are_copied_into_the_model(tmp_path, change):
     load_weights(model, load_checkpoint(saved(tmp_path, change(trained))), 'model.pth')
     for name, value in trained.state_dict().items():
         assert torch.equal(model.state_dict()[name], value)
+
+
+@pytest.mark.parametrize('prefix', ['model.', 'student.', 'ema.module.', 'net.model.'])
+def test_the_only_prefix_that_fits_is_dropped_and_named(caplog, prefix):
+    trained, model = network(), network()
+    trained[0].weight.data.add_(1)
+    state = trained.state_dict()
+    content = {prefix + name: value for name, value in state.items()}
+    small = {f'teacher.{name}': value[:1] for name, value in state.items() if value.ndim}
+    load_weights(model, {'state_dict': {**content, **small}}, 'model.pth')
+    assert torch.equal(model[0].weight, trained[0].weight)
+    assert f"weights: model.pth: names are read without their prefix '{prefix}'" in caplog.text
+
+
+def test_what_fits_as_it_is_is_not_renamed(caplog):
+    """A model may have a part named module."""
+
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+
+    trained, model = Wrapper(), Wrapper()
+    load_weights(model, {'state_dict': trained.state_dict()}, 'model.pth')
+    assert torch.equal(model.module.weight, trained.module.weight)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', '', 'module.backbone.'])
+def test_weights_of_a_backbone_alone_are_named(prefix):
+    model = nn.ModuleDict({'backbone': network(), 'head': nn.Linear(2, 2)})
+    content = {prefix + name: value for name, value in network().state_dict().items()}
+    content['fc.weight'] = torch.ones(2)
+    with pytest.raises(CheckpointError, match='of the backbone only, as pretraining leaves them'):
+        load_weights(model, {'state_dict': content}, 'model.pth')
 
 
 def test_half_precision_is_loaded_into_single_precision(tmp_path):
@@ -140,7 +191,8 @@ def test_buffers_may_be_missing_as_in_stock(tmp_path):
     assert torch.equal(model[0].weight, trained[0].weight)
 
 
-def test_the_layouts_version_reaches_the_modules(tmp_path):
+@pytest.mark.parametrize('wrapped', [False, True], ids=['plain', 'parallel'])
+def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
     # By it mmpose's heads know that a checkpoint needs its old names converted.
     class Versioned(nn.Linear):
         _version = 3
@@ -150,7 +202,8 @@ def test_the_layouts_version_reaches_the_modules(tmp_path):
             super()._load_from_state_dict(state_dict, prefix, metadata, *rest)
 
     versions: list[int | None] = []
-    checkpoint = load_checkpoint(saved(tmp_path, {'state_dict': Versioned(2, 2).state_dict()}))
+    trained = nn.ModuleDict({'module': Versioned(2, 2)}) if wrapped else Versioned(2, 2)
+    checkpoint = load_checkpoint(saved(tmp_path, {'state_dict': trained.state_dict()}))
     load_weights(Versioned(2, 2), checkpoint, 'model.pth')
     assert versions == [3]
 
@@ -181,7 +234,37 @@ def test_the_layouts_version_reaches_the_modules(tmp_path):
             'belongs to another model: While copying the parameter named "2.bias"',
             id='no tensor',
         ),
-        pytest.param({'model': network().state_dict()}, 'another model', id='of another framework'),
+        pytest.param(
+            {'model': network().state_dict(), 'optimizer': {'state': {}}},
+            'has no state_dict, but weights under model. If these are of this model, save them as '
+            "torch.save({'state_dict': checkpoint['model']}, FILE)",
+            id='of another framework',
+        ),
+        pytest.param(
+            {'ema_state_dict': network().state_dict()},
+            'under ema_state_dict (of MMEngine, this holds the weights before averaging)',
+            id='averaged weights only',
+        ),
+        pytest.param(
+            {'params': network().state_dict(), 'params_ema': network().state_dict()},
+            'has no state_dict, but weights under params, params_ema',
+            id='two of another framework',
+        ),
+        pytest.param(
+            {
+                f'{part}.{name}': value
+                for part in ('student', 'teacher')
+                for name, value in network().state_dict().items()
+            },
+            'it has all of them under each of student., teacher.: keep one of these',
+            id='two networks',
+        ),
+        pytest.param(
+            {f'model.{k}': v for k, v in network().state_dict().items() if k != '2.bias'},
+            'are not in it, first 0.bias; it has names such as model.0.weight',
+            id='a prefix, and one short',
+        ),
+        pytest.param({}, 'it has names such as none at all', id='no weights'),
         pytest.param({'state_dict': 5}, 'no state_dict of names and tensors', id='no state dict'),
         pytest.param({5: torch.ones(2)}, 'no state_dict of names and tensors', id='numbers'),
     ],
@@ -278,6 +361,14 @@ def test_a_codec_named_in_a_file_runs_no_code(tmp_path):
 # ------------------------------------------------------------------ what is no checkpoint
 
 
+def zip_of(*names: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, 'w') as archive:
+        for name in names:
+            archive.writestr(name, '')
+    return data.getvalue()
+
+
 def tar_of_old() -> bytes:
     """The head of a file of torch before 0.1.10."""
     data = io.BytesIO()
@@ -291,13 +382,24 @@ def tar_of_old() -> bytes:
     [
         pytest.param(b'', 'it is empty', id='empty'),
         pytest.param(b'a text file\n' * 9, 'it is damaged or of another kind', id='text'),
-        pytest.param(b'<!DOCTYPE html><html>', "it begins with '<!DOCTYPE html><'", id='page'),
+        pytest.param(b'\n<!DOCTYPE html><html>', 'it is an HTML page', id='page'),
+        pytest.param(b'<?xml version="1.0"?><Error>', 'it is an XML page', id='error page'),
         pytest.param(
-            b'version https://git-lfs.github.com/spec/v1\n', "begins with 'version h", id='lfs'
+            b'version https://git-lfs.github.com/spec/v1\n',
+            'it is a pointer of Git LFS; get the file itself by `git lfs pull`',
+            id='lfs',
         ),
+        pytest.param(
+            (16).to_bytes(8, 'little') + b'{"a":{"dtype":1}', 'a safetensors file', id='safetensors'
+        ),
+        pytest.param(b'\x08\x07\x12\x07pytorch\x1a', 'it is an ONNX file', id='onnx'),
+        pytest.param(b'\x1f\x8b\x08', 'it is compressed by gzip', id='gzip'),
+        pytest.param(zip_of('a/constants.pkl', 'a/data.pkl'), 'a TorchScript archive', id='script'),
+        pytest.param(zip_of('model.pth'), 'it is an archive without a checkpoint', id='zipped'),
         pytest.param(b'PK\x03\x04' + bytes(99), 'damaged or of another kind', id='broken zip'),
         pytest.param(b'\x80\x02.', 'damaged or of another kind', id='broken pickle'),
-        pytest.param(b'\x89HDF\r\n\x1a\n', 'damaged or of another kind', id='another format'),
+        pytest.param(b'\x89HDF\r\n\x1a\n', 'it is an HDF5 file', id='hdf5'),
+        pytest.param(b'\x93NUMPY\x01\x00', 'damaged or of another kind', id='another format'),
         pytest.param(tar_of_old(), 'no readable PyTorch checkpoint', id='tar'),
     ],
 )
@@ -337,8 +439,28 @@ def test_a_file_that_holds_something_else_says_what(tmp_path):
 
 @pytest.mark.parametrize('name', ['missing.pth', '.'], ids=['missing', 'a folder'])
 def test_a_path_that_is_no_file_is_an_error(tmp_path, name):
-    with pytest.raises(CheckpointError, match='weights: no such file: '):
-        load_checkpoint(str(tmp_path / name))
+    for use in (load_checkpoint, check_weights):
+        with pytest.raises(CheckpointError, match='weights: no such file: '):
+            use(str(tmp_path / name))
+
+
+def test_the_option_is_named_and_other_urls_are():
+    with pytest.raises(CheckpointError) as raised:
+        check_weights('s3://bucket/model.pth', 'det_weights')
+    assert str(raised.value) == (
+        'det_weights: no such file: s3://bucket/model.pth (of URLs, http and https are known)'
+    )
+
+
+def test_random_weights_need_no_file():
+    check_weights(None)
+    check_weights('none')
+
+
+def test_the_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    saved(tmp_path, {'state_dict': {'a': torch.ones(2)}})
+    assert load_checkpoint('~/model.pth')['state_dict']['a'].tolist() == [1, 1]
 
 
 # ------------------------------------------------------------------------------ downloads
@@ -373,6 +495,12 @@ def test_a_file_put_at_that_place_is_used(hub):
     saved(hub, {'state_dict': OrderedDict(a=torch.ones(2))})
     url = f'http://127.0.0.1:{closed_port()}/models/model.pth'
     assert load_checkpoint(url)['state_dict']['a'].tolist() == [1, 1]
+
+
+def test_a_cache_of_downloads_that_cannot_be_written_is_an_error(hub):
+    hub.parent.write_text('a file')
+    with pytest.raises(CheckpointError, match=r'cannot download .* or name a local file'):
+        load_checkpoint(f'http://127.0.0.1:{closed_port()}/model.pth')
 
 
 def test_a_damaged_download_can_be_got_rid_of(hub):

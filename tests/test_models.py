@@ -1,11 +1,15 @@
 """From a name or a config to a model with weights."""
 
+import copy
 import importlib.util
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.infer import BaseInferencer
 from mmengine.registry import init_default_scope
 from mmpose.apis.inferencers import Pose2DInferencer
@@ -186,6 +190,96 @@ def test_dataset_meta_is_read_where_a_checkpoint_has_it(top_down: TinyModel, tmp
     checkpoint = load_checkpoint(top_down.weights)
     meta = {**checkpoint['meta']['dataset_meta'], 'dataset_name': 'mine'}
     where = {'dataset_meta': meta} if at_the_top else {'meta': {'dataset_meta': meta}}
-    torch.save({'state_dict': checkpoint['state_dict'], **where}, tmp_path / 'own.pth')
-    ours = TinyModel(top_down_config(), str(tmp_path / 'own.pth')).ours()
-    assert ours.model.dataset_meta['dataset_name'] == 'mine'
+    model = built_from({'state_dict': checkpoint['state_dict'], **where}, tmp_path / 'own.pth')
+    assert model.dataset_meta['dataset_name'] == 'mine'
+    notes = [f'weights: {tmp_path / "own.pth"}: dataset_meta is read from the top of the file']
+    assert model.load_notes == (notes if at_the_top else [])
+
+
+def built_from(checkpoint: dict[str, Any], path: Path) -> torch.nn.Module:
+    """The tiny top-down model with a checkpoint, and what upstream attaches to it."""
+    torch.save(checkpoint, path)
+    return TinyModel(top_down_config(), str(path)).ours().model
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize('differs', [True, False])
+def test_two_dataset_metas_that_differ_are_named(top_down: TinyModel, tmp_path, caplog, differs):
+    checkpoint = load_checkpoint(top_down.weights)
+    meta = checkpoint['meta']['dataset_meta']
+    checkpoint['dataset_meta'] = copy.deepcopy(meta)
+    if differs:
+        checkpoint['dataset_meta']['sigmas'][3] = 1
+    model = built_from(checkpoint, tmp_path / 'two.pth')
+    assert model.dataset_meta['sigmas'][3] == meta['sigmas'][3]
+    warned = 'two.pth: dataset_meta at the top of the file differs from that in meta, which is used'
+    assert (warned in caplog.text) == differs
+    assert model.load_notes == []
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize(
+    ('meta', 'message'),
+    [
+        ([1], 'expected a dict as dataset_meta, found list'),
+        ({'classes': ('a',)}, 'expected num_keypoints.* in dataset_meta, found no num_keypoints'),
+    ],
+)
+def test_a_dataset_meta_of_another_kind_is_an_error(top_down: TinyModel, tmp_path, meta, message):
+    checkpoint = load_checkpoint(top_down.weights)
+    with pytest.raises(CheckpointError, match=f'weights: .*own.pth: {message}'):
+        built_from({**checkpoint, 'meta': {'dataset_meta': meta}}, tmp_path / 'own.pth')
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize('meta', [None, [], {}, {'dataset_meta': None}])
+def test_without_a_dataset_meta_the_configs_is_taken(top_down: TinyModel, tmp_path, meta):
+    state_dict = load_checkpoint(top_down.weights)['state_dict']
+    model = built_from({'state_dict': state_dict, 'meta': meta}, tmp_path / 'own.pth')
+    assert model.dataset_meta['dataset_name'] == 'coco'
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+def test_of_averaged_and_plain_weights_the_averaged_are_used_and_that_is_noted(
+    top_down: TinyModel, tmp_path
+):
+    """MMEngine's hook swaps them when it saves: the averaged ones lie in ``state_dict``."""
+    checkpoint = load_checkpoint(top_down.weights)
+    averaged = {name: value + 1 for name, value in checkpoint['state_dict'].items()}
+    hook = EMAHook()
+    hook.ema_model = torch.nn.ModuleDict({'module': torch.nn.Module()})
+    hook.ema_model.state_dict = lambda: {f'module.{k}': v for k, v in averaged.items()}
+    hook.before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, tmp_path / 'ema.pth')
+    model = build_model(top_down_config(), str(tmp_path / 'ema.pth'), 'cpu', ignore)
+    name, parameter = next(iter(model.named_parameters()))
+    assert torch.equal(parameter, averaged[name])
+    (note,) = model.load_notes
+    assert 'ema.pth: state_dict is used, where the EMAHook of MMEngine saves the averaged' in note
+
+
+def test_a_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.py').write_text('answer = 42')
+    assert load_config('~/mine.py')[0].answer == 42
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('model = dict(', 'SyntaxError: '),
+        ("_base_ = 'no.py'", 'FileNotFoundError: '),
+        ("custom_imports = dict(imports=['no_such_module'])", 'ImportError: .*no_such_module'),
+        ('raise KeyError("mine")', 'KeyError: mine'),
+        ('assert 0', 'AssertionError: assert 0'),
+    ],
+    ids=['syntax', 'base', 'custom_imports', 'an exception', 'an assertion'],
+)
+@pytest.mark.parametrize(('scope', 'option'), [('mmpose', 'model'), ('mmdet', 'det_model')])
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, text, reason, scope, option):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    with pytest.raises(ValueError) as raised:
+        load_config(str(path), scope)
+    line = f'{option}: {re.escape(str(path))} cannot be read as a config: {reason}.*'
+    assert re.fullmatch(line, str(raised.value))

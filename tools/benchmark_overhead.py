@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import build_inferencer, fail, number, parse_with_out_dir, quieten_libraries
+from console import (
+    build_inferencer,
+    fail,
+    number,
+    parse_with_out_dir,
+    quieten_libraries,
+    run_to_end,
+)
 
 if TYPE_CHECKING:
     from mmpose_batch.benchmark.document import Table
@@ -44,8 +51,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
-    args = parse_args(arguments)
     quieten_libraries()
     from mmpose_batch import CheckpointError, EngineError
     from mmpose_batch.benchmark.document import write_result

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from console import fail, quieten_libraries
+from console import fail, quieten_libraries, run_to_end
 
 TOOL = 'export'
 # Largest difference from PyTorch, as a part of the largest output.
@@ -53,8 +53,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
     """Export, check, and print what the file takes and gives; returns the exit status."""
-    args = parse_args(arguments)
     quieten_libraries()
     from mmpose_batch import CheckpointError, EngineError
 

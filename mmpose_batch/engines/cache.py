@@ -180,23 +180,32 @@ def open_cache(wanted: bool) -> EngineCache:
     """The cache; one that keeps nothing where none is wanted or none can be written."""
     if not wanted:
         return NoCache()
-    cache = EngineCache()
+    folder = os.environ.get(FOLDER_VARIABLE) or '~'
     try:
+        cache = EngineCache()
+        folder = cache.folder
+        if cache.folder.exists() and not cache.folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         cache.folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(cache.folder, os.W_OK):
+        if not os.access(cache.folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        logger.warning('engine cache: %s: %s; nothing is kept', cache.folder, error.strerror)
+        logger.warning('engine cache: %s: %s; nothing is kept', folder, error.strerror)
         return NoCache()
     return cache
 
 
 def default_folder() -> Path:
-    """Where entries lie if nothing else is said."""
-    if own := os.environ.get(FOLDER_VARIABLE):
-        return Path(own)
-    base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(base) / 'mmpose_batch'
+    """Where entries lie if nothing else is said, as an absolute path.
+
+    Raises:
+        FileNotFoundError: It would be in a home folder that is not known.
+    """
+    base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    folder = os.path.expanduser(os.environ.get(FOLDER_VARIABLE) or f'{base}/mmpose_batch')
+    if folder.startswith('~'):  # in a container, say, whose user has no name
+        raise FileNotFoundError(errno.ENOENT, f'no home folder; set {FOLDER_VARIABLE}', folder)
+    return Path(os.path.abspath(folder))
 
 
 def network_key(model: nn.Module) -> str:

@@ -239,11 +239,22 @@ def test_the_key_of_an_entry_tells_settings():
     assert entry_key('a', size=(1, 2)) in keys
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize('variable', ['XDG_CACHE_HOME', 'MMPOSE_BATCH_CACHE'])
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog, variable):
     (tmp_path / 'file').write_text('')
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    monkeypatch.setenv(variable, str(tmp_path / 'file'))
     assert isinstance(open_cache(wanted=True), NoCache)
-    assert 'nothing is kept' in caplog.text
+    (record,) = caplog.records
+    assert record.getMessage().endswith('Not a directory; nothing is kept')
+
+
+def test_without_a_home_folder_there_is_no_cache(monkeypatch, caplog, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', '')
+    monkeypatch.setattr(os.path, 'expanduser', str)  # as where HOME is unset and the user unknown
+    assert isinstance(open_cache(wanted=True), NoCache)
+    assert 'no home folder; set MMPOSE_BATCH_CACHE; nothing is kept' in caplog.text
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -255,9 +266,16 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
             {'MMPOSE_BATCH_CACHE': '', 'XDG_CACHE_HOME': '', 'HOME': '/me'},
             '/me/.cache/mmpose_batch',
         ),
+        ({'MMPOSE_BATCH_CACHE': '~/own', 'HOME': '/me'}, '/me/own'),
+        (
+            {'MMPOSE_BATCH_CACHE': '', 'XDG_CACHE_HOME': '~/base', 'HOME': '/me'},
+            '/me/base/mmpose_batch',
+        ),
+        ({'MMPOSE_BATCH_CACHE': 'own/../here'}, '/here'),
     ],
 )
 def test_where_entries_lie(monkeypatch, environment, folder):
+    monkeypatch.chdir('/')
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert EngineCache().folder == Path(folder)
