@@ -1,8 +1,7 @@
 """A run that is killed or finds the disk full ends, when resumed, as if nothing had been."""
 
-import fcntl
 import json
-import os
+import pkgutil
 import random
 import re
 import shutil
@@ -11,6 +10,7 @@ import subprocess
 import threading
 import unittest.mock
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from support.annotated import annotations, written
 from support.factories import (
     Models,
     Outcome,
@@ -32,6 +33,7 @@ from support.factories import (
 from support.tiny import picture
 
 from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.locking import locked
 from mmpose_batch.run import Run, RunOptions
 from mmpose_batch.writers.jsonl import JsonLinesWriter
 
@@ -59,29 +61,44 @@ def small_blocks() -> Iterator[None]:
         yield
 
 
-def wait_for_a_signal(*_: Any, **__: Any) -> None:
+def wait_for_a_signal(log: str) -> None:
     print('the tool waits for a signal', flush=True)
+    Path(log).with_name('waits').write_text('\n')
     threading.Event().wait()
 
 
-def main_that_waits(place: str, most: int, *arguments: Any) -> None:
+def wait_at(place: str, text: str, log: str) -> None:
+    """Wait for a signal in a function, at its first call whose arguments contain a text."""
+    function = pkgutil.resolve_name(place)
+
+    def call_or_wait(*args: Any, **kwargs: Any) -> Any:
+        if not text or text in str(args):
+            wait_for_a_signal(log)
+        return function(*args, **kwargs)
+
+    unittest.mock.patch(place, call_or_wait).start()
+
+
+def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
     """The tool in a process of its own, which waits for a signal before it is finished.
 
     Args:
-        place: A function in place of which it waits; '' for none.
+        place: A function in which it waits; '' for none.
+        text: Contained in the arguments of the call in which it waits.
         most: Records after which it waits.
         arguments: Those of the tool's process.
     """
+    log = arguments[1]
     append = JsonLinesWriter.append
 
     def append_or_wait(writer: JsonLinesWriter, record: dict[str, Any]) -> None:
         if writer.path.endswith('predictions.jsonl') and count_lines(Path(writer.path)) >= most:
-            wait_for_a_signal()
+            wait_for_a_signal(log)
         append(writer, record)
 
     JsonLinesWriter.append = append_or_wait
     if place:
-        unittest.mock.patch(place, wait_for_a_signal).start()
+        wait_at(place, text, log)
     main_of_process(*arguments)
 
 
@@ -93,13 +110,19 @@ class Tool:
         self.out_dir = folder / 'out'
         self.records = self.out_dir / 'predictions.jsonl'
         self.log = folder / 'log'
+        self.waits = folder / 'waits'  # is there once the process waits for a signal
         self.arguments = [photos, '--out-dir', self.out_dir, *arguments]
 
     def start(
-        self, *more: str, block: int = BLOCK, place: str = '', most: int = COUNT - 1
+        self,
+        *more: str,
+        block: int = BLOCK,
+        place: str = '',
+        text: str = '',
+        most: int = COUNT - 1,
     ) -> ToolProcess:
         """Start a process, which never ends by itself."""
-        main = partial(main_that_waits, place, most)
+        main = partial(main_that_waits, place, text, most)
         return ToolProcess([*self.arguments, *more], self.log, block, main)
 
     def finish(self, *more: str) -> Outcome:
@@ -172,6 +195,96 @@ def test_a_killed_run_resumes_to_the_same_files(tool, kind, unbroken, lines):
     assert info['counts']['images'] == COUNT
     assert info['counts']['resumed'] == resumed
     assert (f'({resumed} of them by an earlier run)' in outcome.out) == (resumed > 0)
+
+
+# Functions that the end of a run calls, wherever the package does so; what is in the arguments of
+# the call that does not come back; and what lies in the folder by then.
+ENDS = {
+    'AP': ('xtcocotools.cocoeval.COCOeval.accumulate', '', set()),
+    'COCO file': ('orjson.dumps', "'file_name': '000000000005.jpg'", {'.partial'}),
+    'name of COCO file': ('os.replace', 'predictions.coco.json', {'.partial'}),
+    'last run.json': (
+        'json.dumps',
+        "'status': 'finished'",
+        {'.partial', 'predictions.coco.json'},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Photos with annotations, and an unbroken run over them."""
+
+    tool: Tool
+    photos: Path
+    arguments: list[str]
+
+    def another(self, folder: Path) -> Tool:
+        """A run with the same arguments that has not begun."""
+        return Tool(self.photos, folder, self.arguments)
+
+
+def metrics_of(tool: Tool) -> dict[str, float | None]:
+    return json.loads((tool.out_dir / 'run.json').read_text())['metrics']
+
+
+@pytest.fixture(scope='module')
+def judged(
+    models: Models,
+    one_thread: None,
+    small_blocks: None,
+    shared_inferencers: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Judged:
+    folder = tmp_path_factory.mktemp('judged')
+    photos, count = folder / 'in', BLOCK + 2
+    write_photos(photos, count)
+    truth = annotations(count, 0)
+    assert run_tool(photos, '--out-dir', folder / 'first', *models.one_stage).status == 0
+    for number, record in enumerate(read_lines(folder / 'first' / 'predictions.jsonl')):
+        for person in record['instances'][::2]:  # the others are false
+            truth['annotations'].append(annotation_of(person, len(truth['annotations']), number))
+    arguments = [*models.one_stage, *FORMATS[:3], '--ann-file', written(folder, truth)]
+    tool = Tool(photos, folder, arguments)
+    assert tool.finish().status == 0
+    assert 0 < metrics_of(tool)['AP'] < 1
+    return Judged(tool, photos, arguments)
+
+
+def annotation_of(person: dict[str, Any], number: int, image: int) -> dict[str, Any]:
+    x1, y1, x2, y2 = person['bbox']
+    return {
+        **{'id': number + 1, 'image_id': image, 'category_id': 1, 'iscrowd': 0},
+        **{'bbox': [x1, y1, x2 - x1, y2 - y1], 'area': (x2 - x1) * (y2 - y1)},
+        'num_keypoints': 17,
+        'keypoints': [value for x, y in person['keypoints'] for value in (x, y, 2)],
+    }
+
+
+ENDINGS = [
+    *(pytest.param(end, signal.SIGKILL, id=end) for end in ENDS),
+    pytest.param('COCO file', signal.SIGTERM, id='COCO file, stopped'),
+]
+
+
+@pytest.mark.parametrize(('end', 'number'), ENDINGS)
+def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(judged, tmp_path, end, number):
+    place, text, there = ENDS[end]
+    killed = number == signal.SIGKILL
+    tool = judged.another(tmp_path)
+    process = tool.start(place=place, text=text)
+    process.wait_for_lines(tool.waits, 1)
+    process.send(number)
+    outcome = process.wait()
+    assert outcome.status == (-signal.SIGKILL if killed else 143), outcome.err
+    assert tool.records.read_bytes() == judged.tool.records.read_bytes()
+    made = {'.partial', 'predictions.coco.json'} & files_below(tool.out_dir).keys()
+    assert made == (there if killed else set())
+    info = json.loads((tool.out_dir / 'run.json').read_text())
+    assert info['status'] == ('running' if killed else 'stopped')
+    assert tool.finish('--resume').status == 0
+    assert files_below(tool.out_dir) == files_below(judged.tool.out_dir)
+    assert metrics_of(tool) == metrics_of(judged.tool)
 
 
 @pytest.mark.slow
@@ -253,7 +366,7 @@ PLACES = [
 @pytest.mark.parametrize('place', PLACES)
 def test_an_interrupt_while_the_model_is_built_is_one_line(tool, place):
     process = tool.start(place=place)
-    process.wait_for_lines(tool.log, 2)
+    process.wait_for_lines(tool.waits, 1)
     process.send(signal.SIGINT)
     outcome = process.wait()
     assert outcome.status == 130
@@ -369,12 +482,8 @@ def test_a_finished_run_is_not_overwritten_unasked(copies, models):
 def test_a_run_in_a_folder_that_another_writes_to_does_not_begin(copies, models):
     photos, out_dir = copies
     before = files_below(out_dir)
-    handle = os.open(out_dir, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(str(out_dir)):
         outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--overwrite')
-    finally:
-        os.close(handle)
     assert outcome.status == 1
     assert f'{out_dir} is in use by another run' in outcome.err
     assert files_below(out_dir) == before

@@ -21,6 +21,7 @@ from . import AnswersDiffer, EngineError
 from .builder import EngineBuilder
 from .cache import EngineCache, entry_key, network_key, open_cache
 from .check import BOUNDS, Difference, Instances, compare, instances_of
+from .export import ExportError
 from .options import EngineOptions
 from .requirements import is_installed
 from .seam import Engine, Seam, has_seam
@@ -486,6 +487,8 @@ class EngineHost:
         """What the engine in place answers to a batch."""
         try:
             return [instances_of(answer) for answer in sample.run()]
+        except ExportError as error:
+            raise EngineError(f'engine: {name}: {error}') from error
         except FATAL:
             raise
         except Exception as error:  # PyTorch has run this batch, so it is the engine's fault

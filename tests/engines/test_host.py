@@ -4,6 +4,7 @@ import copy
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -516,24 +517,21 @@ def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
     install(openvino=builder())
     owner = host_of(model, engine='openvino')
     owner.test_step(run_of(model))
-    admits_more = []
-
-    def look() -> None:
-        admits_more.append(owner._turns.acquire(blocking=False))
-
-    # Two must be inside at once to go on, and then no third may come.
-    both = threading.Barrier(2, action=look, timeout=PATIENCE)
+    inside, third = [], threading.Event()
+    # Two must be inside at once to go on; a third that is let in comes while they wait for it.
+    both = threading.Barrier(2, action=lambda: third.wait(0.05), timeout=PATIENCE)
 
     def run() -> list:
+        inside.append(run)
+        if len(inside) > 2:
+            third.set()
         both.wait()
+        inside.pop()
         return []
 
-    threads = [threading.Thread(target=owner.test_step, args=(run,)) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert admits_more == [False] * 3
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(lambda _: owner.test_step(run), range(6))) == [[]] * 6
+    assert not third.is_set()
     assert owner.parallel == 2
 
 

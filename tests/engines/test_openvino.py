@@ -1,9 +1,12 @@
 """OpenVINO's bindings, as several threads use them."""
 
 import multiprocessing
+import os
 import sys
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -33,37 +36,77 @@ def infer_in_two_threads(out: str) -> None:
     compiled = ov.Core().compile_model(ov.Model([ops.relu(parameter)], [parameter]), 'CPU')
     both = threading.Barrier(2)
 
-    def infer() -> None:
+    def infer(_: int) -> int:
         request = compiled.create_infer_request()
-        both.wait()
-        request.infer({0: np.ones((1, 3), np.float32)}).to_tuple()
-        done.append(True)
+        both.wait(SECONDS / 5)
+        (output,) = request.infer({0: np.ones((1, 3), np.float32)}).to_tuple()
+        return int(output.sum())
 
-    done: list[bool] = []
     sys.setswitchinterval(1e-6)
-    threads = [threading.Thread(target=infer) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    Path(out).write_text(str(len(done)))
+    with ThreadPoolExecutor(2) as pool:
+        Path(out).write_text(str(list(pool.map(infer, range(2)))))
+
+
+def fail(out: str) -> None:
+    raise LookupError('no such processor')
+
+
+def end_at_once(out: str) -> None:
+    os._exit(7)
+
+
+def hang(out: str) -> None:
+    threading.Event().wait()
+
+
+def report_error(run: Callable[[str], None], out: str) -> None:
+    try:
+        run(out)
+    except BaseException as error:
+        Path(out).write_text(f'{type(error).__name__}: {error}')
+        raise
+
+
+def outcomes(run: Callable[[str], None], outs: list[Path], seconds: float = SECONDS) -> list[str]:
+    """What processes wrote to their files, or how they ended, or that they did not."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(FORKED_WITH)
+    processes = [context.Process(target=report_error, args=(run, str(out))) for out in outs]
+    for process in processes:
+        process.start()
+    try:
+        deadline = time.monotonic() + seconds
+        for process in processes:
+            process.join(max(0, deadline - time.monotonic()))
+        codes = [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    return [
+        'deadlock'
+        if code is None
+        else out.read_text()
+        if out.exists()
+        else f'ended with code {code} and wrote nothing'
+        for code, out in zip(codes, outs, strict=True)
+    ]
 
 
 @pytest.mark.slow
 def test_two_threads_may_be_the_first_at_once(tmp_path):
     pytest.importorskip('openvino')
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(FORKED_WITH)
     outs = [tmp_path / str(number) for number in range(PROCESSES)]
-    processes = [context.Process(target=infer_in_two_threads, args=(str(out),)) for out in outs]
-    for process in processes:
-        process.start()
-    try:
-        deadline = time.monotonic() + SECONDS
-        for process in processes:
-            process.join(max(0, deadline - time.monotonic()))
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
-    assert [out.read_text() if out.exists() else 'deadlock' for out in outs] == ['2'] * PROCESSES
+    assert outcomes(infer_in_two_threads, outs) == ['[3, 3]'] * PROCESSES
+
+
+@pytest.mark.parametrize(
+    ('run', 'seconds', 'outcome'),
+    [
+        (fail, SECONDS, 'LookupError: no such processor'),
+        (end_at_once, SECONDS, 'ended with code 7 and wrote nothing'),
+        (hang, 0.0, 'deadlock'),
+    ],
+)
+def test_only_what_hangs_is_called_a_deadlock(tmp_path, run, seconds, outcome):
+    assert outcomes(run, [tmp_path / 'out'], seconds) == [outcome]

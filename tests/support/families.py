@@ -49,6 +49,7 @@ class Family:
         scenes: How many images a one-stage model gets.
         settings: Of every call.
         fast: Takes a few seconds.
+        few_batches: One by one takes seconds, so only in batches of 3, 2, 7 and 1.
         undetermined: Accepted share, where random weights make it larger.
         batches: MMPose's head can do more than one image in a pass.
         needs: A package that MMPose takes the backbone from, not always there.
@@ -60,6 +61,7 @@ class Family:
     scenes: int = len(SCENES)
     settings: dict[str, Any] = field(default_factory=dict)
     fast: bool = False
+    few_batches: bool = False
     undetermined: float = UNDETERMINED_SHARE
     batches: bool = True
     needs: str | None = None
@@ -156,7 +158,9 @@ FAMILIES = {
         (72, 96),
         options={'model.backbone.num_stages': 3, 'model.head.num_stages': 3},  # of six alike
     ),
-    'hourglass': Family(f'{HEATMAP}/td-hm_hourglass52_8xb32-210e_coco-256x256.py', (128, 128)),
+    'hourglass': Family(
+        f'{HEATMAP}/td-hm_hourglass52_8xb32-210e_coco-256x256.py', (128, 128), few_batches=True
+    ),
     'mspn': Family(f'{HEATMAP}/td-hm_mspn50_8xb32-210e_coco-256x192.py', HALF),
     'rsn': Family(f'{HEATMAP}/td-hm_rsn18_8xb32-210e_coco-256x192.py', HALF),
     'cspnext-udp': Family(
@@ -166,9 +170,13 @@ FAMILIES = {
     ),
     'swin': Family(f'{HEATMAP}/td-hm_swin-t-p4-w7_8xb32-210e_coco-256x192.py', HALF),
     'pvt': Family(f'{HEATMAP}/td-hm_pvt-s_8xb64-210e_coco-256x192.py', HALF),
-    'hrformer': Family(f'{HEATMAP}/td-hm_hrformer-small_8xb32-210e_coco-256x192.py', HALF),
+    'hrformer': Family(
+        f'{HEATMAP}/td-hm_hrformer-small_8xb32-210e_coco-256x192.py', HALF, few_batches=True
+    ),
     'vit': Family(
-        f'{HEATMAP}/td-hm_ViTPose-small-simple_8xb64-210e_coco-256x192.py', needs='mmpretrain'
+        f'{HEATMAP}/td-hm_ViTPose-small-simple_8xb64-210e_coco-256x192.py',
+        few_batches=True,
+        needs='mmpretrain',
     ),
     # one stage
     'rtmo': Family(
@@ -184,24 +192,29 @@ FAMILIES = {
         fast=True,
     ),
     'associative-embedding': Family(
-        f'{BODY}/associative_embedding/coco/ae_hrnet-w32_8xb24-300e_coco-512x512.py', (128, 128)
+        f'{BODY}/associative_embedding/coco/ae_hrnet-w32_8xb24-300e_coco-512x512.py',
+        (128, 128),
+        few_batches=True,
     ),
     'dekr': Family(
         f'{BODY}/dekr/coco/dekr_hrnet-w32_8xb10-140e_coco-512x512.py',
         (128, 128),
         scenes=3,
+        few_batches=True,
         batches=False,
     ),
     'cid': Family(
         f'{BODY}/cid/coco/cid_hrnet-w32_8xb20-140e_coco-512x512.py',
         (128, 128),
         scenes=3,
+        few_batches=True,
         batches=False,
     ),
     'edpose': Family(
         f'{BODY}/edpose/coco/edpose_res50_8xb2-50e_coco-800x1333.py',
         (192, 320),  # where it has few more places than its 900 queries
         scenes=2,
+        few_batches=True,
     ),
 }
 

@@ -6,9 +6,11 @@ images and seed that it was made with; else, and where outputs differ from it, u
 a change of these ``pytest tests/test_fidelity.py -m "" --record-upstream`` makes all of them again.
 """
 
+import ast
 import hashlib
 import inspect
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -111,7 +113,7 @@ def key_of(
         json.dumps({name: version(name) for name in PACKAGES}),
         json.dumps(cfg.to_dict(), default=str, sort_keys=True),
         json.dumps(settings, sort_keys=True),
-        *map(inspect.getsource, making),
+        *map(_code_of, making),
     ]
     digest = hashlib.sha256()
     for part in parts:
@@ -119,3 +121,12 @@ def key_of(
     for array in (*images, *(bboxes or ())):
         digest.update(f'{array.shape} {array.dtype}'.encode() + array.tobytes())
     return digest.hexdigest()
+
+
+def _code_of(function: Callable) -> str:
+    """Source of a function without its comments and docstring."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    definition = tree.body[0]
+    if ast.get_docstring(definition) is not None:
+        definition.body = definition.body[1:]
+    return ast.unparse(tree)
