@@ -53,6 +53,7 @@ setup(
         'coco': ['xtcocotools'],
         'openvino': ['openvino>=2026.4', 'onnx'],
         'onnxruntime': ['onnxruntime', 'onnx'],
+        'heif': ['pillow-heif'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
         'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
         'dev': ['pytest', 'pytest-xdist', 'ruff', 'codespell'],

@@ -2,18 +2,92 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
 from mmpose.registry import INFERENCERS
 
-from .detection import WHOLE_IMAGE
+from .config_checks import check_pose_config, naming, type_name
+from .detection import WHOLE_IMAGE, DetectorChoice, choose_detector
 from .inferencer import BatchPose2DInferencer
-from .models import check_pose_config, load_config, type_name
+from .models import load_config
 from .options import merge_settings
 
 _OF_DETECTORS = ('det_weights', 'det_cat_ids', 'det_batch_size')
 _OF_TOP_DOWN = ('det_model', *_OF_DETECTORS, 'no_person')
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an inferencer is built from, before anything is loaded or downloaded.
+
+    Attributes:
+        cfg: Config of the pose model.
+        weights: Path or URL of its checkpoint; ``'none'`` for random weights.
+        detector: The detector of a top-down model, if it has one.
+        settings: Arguments of the class; those that are not there have its defaults.
+        kind: The class.
+    """
+
+    cfg: Config
+    weights: str
+    detector: DetectorChoice | None
+    settings: dict[str, Any]
+    kind: type[BatchPose2DInferencer]
+
+    def build(self) -> BatchPose2DInferencer:
+        """Build the inferencer.
+
+        Raises:
+            ValueError: An option that is of no use to the model, or beyond the device.
+            CheckpointError: Weights that cannot be loaded.
+        """
+        arguments = {**self.settings, 'weights': self.weights, 'model': self.cfg}
+        return INFERENCERS.build({**arguments, 'type': self.kind})
+
+
+def plan_inferencer(
+    model: str | Config,
+    weights: str | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Plan:
+    """Find out what :func:`build_inferencer` would build, with the same arguments.
+
+    Raises:
+        ValueError: An unknown model, no weights, or an option that is of no use
+            to the model.
+    """
+    if isinstance(model, str):
+        cfg, own_weights = load_config(model)
+    else:
+        cfg, own_weights = copy.deepcopy(model), None
+    if cfg_options:
+        with naming('cfg_options: cannot be merged into the config'):
+            cfg.merge_from_dict(cfg_options)
+    check_pose_config(cfg)
+    own = cfg.pop('inferencer', {})
+    kind = own.get('type', BatchPose2DInferencer)
+    kind = kind if isinstance(kind, type) else INFERENCERS.get(kind)
+    if not issubclass(kind or object, BatchPose2DInferencer):
+        raise ValueError(
+            f'inferencer: expected type BatchPose2DInferencer, found {type_name(own["type"])}'
+        )
+    merged = merge_settings(own, settings)
+    weights = weights or merged.pop('weights', None) or own_weights
+    if weights is None:
+        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
+    detector = None
+    if cfg.data_mode == 'topdown':
+        _check_detector(settings, merged)
+        arguments = (merged.get(name) for name in ('det_model', 'det_weights', 'det_cat_ids'))
+        detector = choose_detector(cfg, *arguments)
+    else:
+        if merged.get('det_model') in WHOLE_IMAGE:
+            del merged['det_model']  # no detector, which is what other models have
+        _refuse(_OF_TOP_DOWN, merged, 'of use to top-down models only')
+    return Plan(cfg, weights, detector, merged, kind)
 
 
 def build_inferencer(
@@ -40,31 +114,7 @@ def build_inferencer(
             to the model. And whatever :class:`BatchPose2DInferencer` raises.
         CheckpointError: Weights that cannot be loaded.
     """
-    if isinstance(model, str):
-        cfg, own_weights = load_config(model)
-    else:
-        cfg, own_weights = copy.deepcopy(model), None
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
-    check_pose_config(cfg)
-    own = cfg.pop('inferencer', {})
-    kind = own.get('type', BatchPose2DInferencer)
-    kind = kind if isinstance(kind, type) else INFERENCERS.get(kind)
-    if not issubclass(kind or object, BatchPose2DInferencer):
-        raise ValueError(
-            f'inferencer: expected type BatchPose2DInferencer, found {type_name(own["type"])}'
-        )
-    merged = merge_settings(own, settings)
-    weights = weights or merged.pop('weights', None) or own_weights
-    if weights is None:
-        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
-    if cfg.data_mode == 'topdown':
-        _check_detector(settings, merged)
-    else:
-        if merged.get('det_model') in WHOLE_IMAGE:
-            del merged['det_model']  # no detector, which is what other models have
-        _refuse(_OF_TOP_DOWN, merged, 'of use to top-down models only')
-    return INFERENCERS.build({**merged, 'weights': weights, 'model': cfg, 'type': kind})
+    return plan_inferencer(model, weights, cfg_options, **settings).build()
 
 
 def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:

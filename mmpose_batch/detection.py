@@ -1,6 +1,7 @@
 """Finding persons: MMDetection's detector, run on batches of images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ from mmcv.ops import get_compiling_cuda_version
 from mmdet.apis import DetInferencer
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
-from mmpose.apis.inferencers.utils import default_det_models
 from mmpose.evaluation.functional import nms
-from mmpose.registry import DATASETS
 from torch import nn
 
+from .checkpoint import check_weights
+from .config_checks import check_detector_config, dataset_kind, naming
 from .engines.host import EngineHost
 from .engines.options import EngineOptions
 from .engines.torch_eager import map_tensors
@@ -31,52 +32,105 @@ class SafeDetInferencer(DetInferencer):
     def _init_model(
         self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
-        return build_model(cfg, weights, device, self._load_weights_to_model)
+        # Upstream wants one, although it draws nothing with it here.
+        if 'visualizer' not in cfg:
+            cfg.visualizer = {'type': 'mmdet.DetLocalVisualizer', 'name': 'visualizer'}
+        return build_model(cfg, weights, device, self._load_weights_to_model, 'det_weights')
+
+    def _load_weights_to_model(
+        self, model: nn.Module, checkpoint: dict | None, cfg: Config | ConfigDict
+    ) -> None:
+        with naming('det_model: test_dataloader.dataset cannot be built'):  # for its palette
+            super()._load_weights_to_model(model, checkpoint, cfg)
 
 
-def build_detector(
+@dataclass(frozen=True, slots=True)
+class DetectorChoice:
+    """The detector that a top-down model gets.
+
+    Attributes:
+        config: Of the MMDetection model.
+        weights: Path or URL; None leaves the network random.
+        cat_ids: Labels that are kept.
+        scope: Registry scope of the model.
+    """
+
+    config: Config | ConfigDict | dict
+    weights: str | None
+    cat_ids: tuple[int, ...]
+    scope: str = 'mmdet'
+
+
+def choose_detector(
     pose_cfg: Config,
     det_model: str | dict | Config | ConfigDict | None,
     det_weights: str | None,
     det_cat_ids: int | Sequence[int] | None,
-    device: str | None,
-    engine: EngineOptions,
-) -> 'PersonDetector | None':
-    """Build the detector of a top-down model by stock's rules.
+) -> DetectorChoice | None:
+    """Choose the detector of a top-down model by the rules of upstream.
 
     Args:
         pose_cfg: Of the pose model; its dataset tells the default detector.
         det_model: Config, path or name of an MMDetection model;
-            ``'whole_image'`` for none; None for stock's default.
+            ``'whole_image'`` for none; None for upstream's default.
         det_weights: Path or URL; None takes those of the name, config or default.
         det_cat_ids: Labels to keep; None takes the default's, or 0.
-        device: Where the detector runs.
-        engine: What computes its network.
 
     Returns:
-        The detector, or None where every image is one whole instance.
+        The choice, or None where every image is one whole instance.
 
     Raises:
         ValueError: An unknown model.
-        CheckpointError: Weights that cannot be loaded.
     """
     if det_model in WHOLE_IMAGE:
         return None
     if det_model is None:
-        module = DATASETS.get(pose_cfg.dataset_type).__module__
-        default = default_det_models.get(module.split('datasets.')[-1].split('.')[0].lower())
+        # Not at the top: importing it registers the inferencer, which imports this module.
+        from mmpose.apis.inferencers.utils import default_det_models
+
+        default = default_det_models.get(dataset_kind(pose_cfg))
         if default is None:
             return None
         det_model, det_weights = default['model'], det_weights or default['weights']
         det_cat_ids = default['cat_ids'] if det_cat_ids is None else det_cat_ids
-    scope = 'mmdet'
     if isinstance(det_model, str):
-        det_model, own_weights = load_config(det_model, scope)
-        scope = det_model.get('default_scope', scope)
+        det_model, own_weights = load_config(det_model, 'mmdet')
         det_weights = det_weights or own_weights
-    inferencer = SafeDetInferencer(det_model, det_weights, device, scope, show_progress=False)
     cat_ids = [det_cat_ids or 0] if np.ndim(det_cat_ids or 0) == 0 else det_cat_ids
-    return PersonDetector(inferencer, cat_ids, engine)
+    scope = det_model.get('default_scope') or 'mmdet'
+    return DetectorChoice(det_model, det_weights, tuple(cat_ids), scope)
+
+
+def check_detector(choice: DetectorChoice) -> None:
+    """See that a detector can be built, before anything is.
+
+    Raises:
+        ValueError: Its config is not one of a detector, or lacks something.
+        CheckpointError: Its weights are missing or of another kind.
+    """
+    check_detector_config(choice.config, choice.cat_ids)
+    check_weights(choice.weights, 'det_weights')
+
+
+def build_detector(
+    choice: DetectorChoice | None, device: str | None, engine: EngineOptions
+) -> 'PersonDetector | None':
+    """Build the detector that was chosen, if any.
+
+    Args:
+        choice: As :func:`choose_detector` returns it.
+        device: Where the detector runs.
+        engine: What computes its network.
+
+    Raises:
+        CheckpointError: Weights that cannot be loaded.
+    """
+    if choice is None:
+        return None
+    inferencer = SafeDetInferencer(
+        choice.config, choice.weights, device, choice.scope, show_progress=False
+    )
+    return PersonDetector(inferencer, choice.cat_ids, engine)
 
 
 def decode_on_cpu(head: nn.Module) -> None:
@@ -126,6 +180,12 @@ class PersonDetector:
         """
         return self.pipeline(image)
 
+    def class_names(self) -> dict[int, str]:
+        """The name of each label that is kept, as far as the detector's dataset has names."""
+        meta = {name.lower(): value for name, value in self.model.dataset_meta.items()}
+        classes = meta.get('classes') or ()
+        return {label: classes[label] for label in self.cat_ids if 0 <= label < len(classes)}
+
     def default_batch_size(self) -> int:
         """Images in one pass that are fastest as a rule."""
         blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
@@ -134,7 +194,11 @@ class PersonDetector:
 
     @torch.no_grad()
     def detect(
-        self, prepared: Sequence[dict[str, Any]], bbox_thr: float, nms_thr: float
+        self,
+        prepared: Sequence[dict[str, Any]],
+        bbox_thr: float,
+        nms_thr: float,
+        keep_labels: bool = False,
     ) -> list[np.ndarray]:
         """Detect persons in images of one input shape, as stock does for one image.
 
@@ -142,10 +206,11 @@ class PersonDetector:
             prepared: What :meth:`prepare` returned, inputs of equal shape.
             bbox_thr: Boxes must score above this.
             nms_thr: IoU above which the lower scored of two boxes goes.
+            keep_labels: Whether boxes come with their labels.
 
         Returns:
             For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
-            the image and a score, in stock's order.
+            the image and a score, in upstream's order; (N, 6) with ``keep_labels``.
         """
         batch = self.collate_fn(list(prepared))
 
@@ -153,9 +218,13 @@ class PersonDetector:
             samples = with_own_head(self.model).test_step(batch)
             return [self._select(sample, bbox_thr) for sample in samples]
 
-        found = (sample.pred_instances for sample in self.host.test_step(run))
-        boxes = (np.concatenate((f.bboxes, f.scores[:, None]), axis=1) for f in found)
-        return [each[nms(each, nms_thr)] for each in boxes]
+        found = [sample.pred_instances for sample in self.host.test_step(run)]
+        boxes = [np.concatenate((f.bboxes, f.scores[:, None]), axis=1) for f in found]
+        kept = [nms(each, nms_thr) for each in boxes]
+        if keep_labels:
+            labels = [f.labels[:, None].astype(np.float32) for f in found]
+            boxes = [np.hstack(pair) for pair in zip(boxes, labels, strict=True)]
+        return [each[rows] for each, rows in zip(boxes, kept, strict=True)]
 
     def _select(self, sample: BaseDataElement, bbox_thr: float) -> BaseDataElement:
         """Keep what is asked for, as arrays, in place.

@@ -12,32 +12,48 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmpose.apis.inferencers import Pose2DInferencer
-from mmpose.datasets.transforms import LoadImage
 from mmpose.registry import INFERENCERS
 from mmpose.structures import PoseDataSample
 from rich.progress import track
 from torch import nn
 
 from .batching import BatchRunner, ImageInFlight, one_line
+from .boxes import boxes_of_images, checked_bboxes, detached
+from .checkpoint import check_weights
+from .config_checks import (
+    check_device,
+    check_loader,
+    check_pipeline,
+    check_pose_config,
+    type_name,
+)
 from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .crops import StandardCrops
 from .decoding import decode_batches
-from .detection import PersonDetector, build_detector
+from .detection import PersonDetector, build_detector, check_detector, choose_detector
 from .engines.host import EngineHost
 from .engines.options import EngineOptions
 from .isolation import with_own_head
-from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
-from .models import build_model, check_pose_config, load_config, type_name
+from .loading import (
+    ImageError,
+    WorkerPool,
+    detector_loader,
+    image_loader,
+    load_image,
+    plain_loader,
+    read_ahead,
+    read_image,
+)
+from .models import build_model, load_config
 from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
 from .padding import pad_to_stride
 from .results import ImageResult, InputError, select_instances
 from .runtime import StageClock
-from .samples import empty_sample, merge_samples
+from .samples import add_labels, empty_sample, merge_samples
 from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
 from .tuning import default_batch_size
@@ -76,9 +92,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     Raises:
         ValueError: An unknown model, a config of something else, an option in it
-            that is unknown, or one that is out of range or beyond the device.
+            that is unknown, or one that is out of range or beyond the device; or
+            a device that PyTorch does not have.
         TypeError: An unknown argument.
-        RuntimeError: torch does not know the device.
         CheckpointError: Weights that are missing, refused, or of another model.
     """
 
@@ -124,6 +140,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             **{key: settings.pop(key) for key in BATCH_SETTINGS if key in settings}
         )
         device = settings.pop('device', None) or get_device()
+        check_device(device)
         self.device = device
         self.detector: PersonDetector | None = None
         self._crops: tuple[tuple, StandardCrops] | None = None
@@ -134,6 +151,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device)
         torch.set_num_threads(self.options.num_threads)
+        self._check_parts(model, settings)
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
@@ -149,9 +167,24 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     # ---------------------------------------------------------------- building
 
+    def _check_parts(self, cfg: Config | ConfigDict | dict, settings: dict[str, Any]) -> None:
+        """See that all parts can be built before one of them is, and choose the detector."""
+        check_pipeline(cfg)
+        check_weights(settings.get('weights'))
+        if cfg['data_mode'] == 'topdown':
+            names = 'det_model', 'det_weights', 'det_cat_ids'
+            choice = choose_detector(cfg, *map(settings.get, names))
+            settings['det_model'] = 'whole_image'
+            if choice is not None:
+                check_detector(choice)
+                chosen = choice.config, choice.weights, choice.cat_ids
+                settings.update(zip(names, chosen, strict=True))
+
     def _init_model(
         self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
+        if 'visualizer' not in cfg:
+            cfg.visualizer = {'type': 'mmpose.PoseLocalVisualizer', 'name': 'visualizer'}
         model = build_model(cfg, weights, device, self._load_weights_to_model)
         decode_batches(model.head)
         return model
@@ -163,10 +196,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_cat_ids: int | Sequence[int] | None = None,
         device: str | None = None,
     ) -> None:
-        self.detector = build_detector(
-            *(self.cfg, det_model, det_weights, det_cat_ids, device),
-            self._engine_options(self.options.of_detector),
-        )
+        choice = choose_detector(self.cfg, det_model, det_weights, det_cat_ids)
+        engine = self._engine_options(self.options.of_detector)
+        self.detector = build_detector(choice, device, engine)
+        if self.detector is not None:
+            self._det_loader = detector_loader(self.detector.pipeline)
         # Upstream's attribute, which its preprocess reads.
         self.det_cat_ids = () if self.detector is None else self.detector.cat_ids
 
@@ -176,9 +210,21 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:
         """Build the config's test pipeline and set its image loader apart."""
         pipeline = super()._init_pipeline(cfg)
-        first = pipeline.transforms[0]
-        self._loader = first if isinstance(first, LoadImageFromFile) else LoadImage()
+        self._loader = image_loader(pipeline)
+        self._plain_loader = plain_loader(pipeline)
+        self._det_loader = None
+        self._loader_works = False
         return pipeline
+
+    def check_loader(self) -> None:
+        """See that files can be read as the config says; arrays and videos need no loader.
+
+        Raises:
+            ValueError: Its file backend or decoder is unknown or not installed.
+        """
+        if not self._loader_works:
+            check_loader(self._loader or self._plain_loader)
+            self._loader_works = True
 
     def _pad_to_stride(self) -> None:
         pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
@@ -301,19 +347,15 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return results
 
     def _with_bboxes(self, source: Source, bboxes: Iterable) -> Iterator[Frame]:
-        """Give every frame its boxes; a plain array of boxes is for the only image.
+        """Give every frame its boxes; see :func:`mmpose_batch.boxes.boxes_of_images`.
 
         Raises:
-            ValueError: The model takes no boxes, or there is not one array an image.
+            ValueError: The model takes no boxes, or there is not one array for each image.
         """
         if self.cfg.data_mode != 'topdown':
             raise ValueError('bboxes: only top-down models take them')
-        if isinstance(bboxes, np.ndarray) and bboxes.ndim == 2 and source.length == 1:
-            bboxes = [bboxes]
-        message = 'bboxes: expected one array of boxes for every image'
-        if isinstance(bboxes, Sequence | np.ndarray) and source.length not in (None, len(bboxes)):
-            raise ValueError(f'{message}, found {len(bboxes)} for {source.length}')
-        return _pair(source.frames, bboxes, message)
+        bboxes = boxes_of_images(bboxes, source.length)
+        return _pair(source.frames, bboxes)
 
     # --------------------------------------------------------------- the stream
 
@@ -484,35 +526,46 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _read(self, frame: Frame) -> ImageInFlight:
         """Read and decode one image and prepare it for the detector (worker thread)."""
         image = ImageInFlight(ImageResult(frame))
+        if isinstance(frame.source, str):
+            self.check_loader()  # no fault of one image
         try:
-            image.pixels = read_image(frame, self._loader)
+            image.pixels = read_image(frame, self._plain_loader)
             height, width = image.pixels.shape[:2]
             image.result.size = (width, height)
             if frame.bboxes is not None:
                 image.bboxes = checked_bboxes(frame.bboxes, width, height)
+                image.labels = frame.labels
             elif self.detector is not None:
-                image.inputs = [self.detector.prepare(image.pixels)]
+                seen = load_image(frame, self._det_loader, image.pixels)
+                image.inputs = [self.detector.prepare(seen)]
         except Exception as error:  # whatever a file does to a library is that file's failure
             image.fail(one_line(error))
         return image
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
         self.settling.note('detector', inputs)
-        return self.detector.detect(inputs, call.bbox_thr, call.nms_thr)
+        return self.detector.detect(inputs, call.bbox_thr, call.nms_thr, call.keep_labels)
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
         if image.result.error is not None:
             return image
         if image.outputs:
-            image.bboxes = image.outputs[0]
+            found = image.outputs[0]
+            image.bboxes = found[:, :5]
+            image.labels = found[:, 5] if found.shape[1] > 5 else None
         try:
-            info = {'img_path': image.result.frame.path, **self.model.dataset_meta}
-            info['img'] = image.pixels
+            frame = image.result.frame
+            info = {'img_path': frame.path, **self.model.dataset_meta}
+            # A loader with code of its own reads files itself, as upstream has it do.
+            if self._loader is not None or not isinstance(frame.source, str):
+                info['img'] = load_image(frame, self._loader, image.pixels)
             if self.cfg.data_mode == 'topdown':
                 image.inputs = self._prepare_persons(info, self._persons(image))
             else:
-                image.inputs.append(self.pipeline(info))
+                image.inputs = [self.pipeline(info)]
+            if any(packed is None for packed in image.inputs):
+                raise ImageError('expected an input of the network, found None from the pipeline')
         except Exception as error:
             image.fail(one_line(error))
             return image
@@ -522,7 +575,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
-        if StandardCrops.fits(self.pipeline, info['img']):
+        if 'img' in info and StandardCrops.fits(self.pipeline, info['img']):
             return self._standard_crops()(info, bboxes)
         return [
             self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
@@ -570,6 +623,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         samples = image.outputs or [empty_sample(path, size, self.num_keypoints)]
         if not all(np.isfinite(sample.pred_instances.keypoints).all() for sample in samples):
             raise ValueError('expected finite keypoints, found NaN: broken or random weights?')
+        if image.labels is not None:
+            add_labels(samples, image.labels)
         if self.cfg.data_mode == 'topdown' and call.merge_results:
             samples = [merge_samples(samples)]
         return [
@@ -593,12 +648,13 @@ class BatchPose2DInferencer(Pose2DInferencer):
     @property
     def sigmas(self) -> np.ndarray:
         """COCO's constant of each keypoint that comes out, (K,); (0,) if its dataset has none."""
-        sigmas = np.asarray(self.model.dataset_meta['sigmas'])
+        sigmas = np.asarray(self.model.dataset_meta.get('sigmas', ()))
         indices = self.model.test_cfg.get('output_keypoint_indices')
         return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
 
 
-def _pair(frames: Iterable[Frame], bboxes: Iterable, message: str) -> Iterator[Frame]:
+def _pair(frames: Iterable[Frame], bboxes: Iterable) -> Iterator[Frame]:
+    message = 'bboxes: expected one array of boxes for every image'
     boxes = iter(bboxes)
     missing = object()
     for frame in frames:
@@ -606,6 +662,6 @@ def _pair(frames: Iterable[Frame], bboxes: Iterable, message: str) -> Iterator[F
         if own is missing:
             raise ValueError(message)
         # Frames are read ahead, and a generator may fill one buffer again and again.
-        yield replace(frame, bboxes=copy.deepcopy(own))
+        yield replace(frame, bboxes=copy.deepcopy(detached(own)))
     if next(boxes, missing) is not missing:
         raise ValueError(message)

@@ -1,7 +1,6 @@
 """A run over many files: everything to disk as it comes, safe to kill and to resume."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -10,9 +9,11 @@ import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import cv2
@@ -21,27 +22,22 @@ import mmdet
 import mmengine
 import mmpose
 import numpy as np
+import PIL
 import torch
 from torch import nn
 
+from .annotations import AnnotationError, ImageIds
 from .batching import DEVICE_LOST, one_line
+from .categories import Categories
 from .engines import EngineError
 from .engines.cache import versions as engine_versions
-from .evaluation import (
-    AnnotationError,
-    Coverage,
-    Evaluation,
-    ImageIds,
-    ScoringOptions,
-    check_sigmas,
-    drop_duplicates,
-    evaluate,
-    not_judged,
-    read_truth,
-)
+from .evaluation import Coverage, Evaluation
 from .inferencer import BatchPose2DInferencer
+from .judge import Judge, coco_ids
+from .locking import FolderInUse, locked
 from .memory import peak_resident
 from .options import CallOptions
+from .outputs import OutputError, check_targets, drawing_name, written
 from .progress import ProgressReport, format_duration
 from .results import ImageResult, InputError
 from .runtime import StageClock
@@ -49,9 +45,9 @@ from .settling import spread
 from .sources import Frame, Source, number
 from .version import __version__
 from .visualization import DrawOptions
-from .writers.coco import to_coco, write_coco
+from .writers.coco import write_coco
 from .writers.files import open_atomically
-from .writers.folder import drawing_name, files_of, write_drawing, write_prediction
+from .writers.folder import write_drawing, write_prediction
 from .writers.jsonl import JsonLinesWriter, read_records, to_record
 
 FORMATS = ('jsonl', 'json', 'coco')
@@ -64,6 +60,10 @@ _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 class RunError(RuntimeError):
     """A run that cannot start or go on."""
+
+
+class TooManyErrors(RunError):
+    """A run that ended since more images failed than ``max_errors``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +79,7 @@ class RunOptions:
         resume: Go on with the run that ``out_dir`` holds.
         overwrite: Replace the run that ``out_dir`` holds.
         ann_file: COCO keypoint annotations to evaluate against.
+        max_errors: End the run once more images than this have failed; None for no such end.
         quiet: Print nothing but errors.
     """
 
@@ -89,9 +90,13 @@ class RunOptions:
     resume: bool = False
     overwrite: bool = False
     ann_file: str | None = None
+    max_errors: int | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        most = self.max_errors
+        if most is not None and (type(most) is not int or most < 0):
+            raise ValueError(f'max_errors: expected a number from 0, found {self.max_errors!r}')
         unknown = set(self.formats) - set(FORMATS)
         if unknown:
             raise ValueError(f'formats: expected some of {", ".join(FORMATS)}, found {unknown}')
@@ -110,7 +115,6 @@ class RunSummary:
         failures: Inputs with a failure record.
         seconds: From the first image to the last.
         stages: Seconds in each stage.
-        metrics: AP and AR, if there were annotations; None where they judge nothing.
         evaluation: What was judged, if there were annotations.
     """
 
@@ -120,8 +124,12 @@ class RunSummary:
     failures: int = 0
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
-    metrics: dict[str, float | None] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """AP and AR, if there were annotations; None where they judge nothing."""
+        return {} if self.evaluation is None else self.evaluation.metrics
 
     def count(self, record: Mapping[str, Any]) -> None:
         """Count one record."""
@@ -159,36 +167,17 @@ def check_out_dir(options: RunOptions) -> None:
     """
     if osp.lexists(options.out_dir) and not osp.isdir(options.out_dir):
         raise RunError(f'cannot write below {options.out_dir}: it is no folder')
-    if _holds_run(options.out_dir) and not (options.resume or options.overwrite):
+    if holds_run(options.out_dir) and not (options.resume or options.overwrite):
         raise RunError(
             f'{options.out_dir} holds a run already: go on with it (--resume), '
             'replace it (--overwrite), or name another folder'
         )
 
 
-def _holds_run(out_dir: str) -> bool:
+def holds_run(out_dir: str) -> bool:
+    """Whether a folder has records of a run."""
     records = osp.join(out_dir, 'predictions.jsonl')
     return osp.isfile(records) and osp.getsize(records) > 0
-
-
-@contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Hold a folder for one process; the system lets go of it when the process ends.
-
-    Raises:
-        RunError: Another process holds it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f'{folder} is in use by another run') from error
-        except OSError:
-            pass  # a network file system without locks
-        yield
-    finally:
-        os.close(handle)
 
 
 class Run:
@@ -199,8 +188,14 @@ class Run:
         paths: Image files, in the order of the results.
         call: The inferencer's options for this run.
         options: What to write.
-        bboxes: For each path the persons' boxes (N, 5), or None to detect them.
+        bboxes: For each path the persons' boxes (N, 5), or (N, 6) with labels; None to
+            detect them.
         image_ids: COCO numbers of the paths.
+        categories: How instances get a category, where the annotations judge several.
+
+    Raises:
+        RunError: Two drawings would share a file.
+        ValueError: The config's metric has settings that it does not know.
     """
 
     def __init__(
@@ -211,24 +206,35 @@ class Run:
         options: RunOptions,
         bboxes: Sequence[np.ndarray] | None = None,
         image_ids: ImageIds | None = None,
+        categories: Categories | None = None,
     ) -> None:
         self._inferencer = inferencer
+        self._judge = None
+        if options.ann_file is not None or 'coco' in options.formats:
+            self._judge = Judge(inferencer, options.ann_file, categories)
+        self._of_label = (categories and categories.of_label) or None
         self._frames = list(number(list(paths)))
         if bboxes is not None:
             self._frames = [
-                Frame(f.index, f.source, f.name, boxes)
+                replace(f, bboxes=boxes[:, :5], labels=boxes[:, 5] if self._of_label else None)
                 for f, boxes in zip(self._frames, bboxes, strict=True)
             ]
         if options.save_vis:
             self._check_drawings()
-        self._call = replace(call, keep_images=options.save_vis, flush_every=CHECKPOINT_EVERY)
+        self._call = replace(
+            call,
+            keep_images=options.save_vis,
+            keep_labels=bool(self._of_label),
+            flush_every=CHECKPOINT_EVERY,
+        )
         self._options = options
         self._image_ids = image_ids or ImageIds()
         self._clock = StageClock()
         self._summary = RunSummary()
         if options.ann_file is not None:
             self._summary.evaluation = Evaluation(
-                Coverage.of(paths, list(map(self._image_ids.find, paths)), self._image_ids.names)
+                Coverage.of(paths, list(map(self._image_ids.find, paths)), self._image_ids.names),
+                self._judge.scoring,
             )
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._identity = self._identify()
@@ -240,12 +246,13 @@ class Run:
         Raises:
             RunError: The output folder holds another run or is in use, cannot be
                 written, or the device failed.
+            TooManyErrors: More images failed than ``max_errors``.
             InputError: A bad input, where the inferencer raises them.
         """
         try:
             check_out_dir(self._options)
             os.makedirs(self._options.out_dir, exist_ok=True)
-            with _locked(self._options.out_dir):
+            with locked(self._options.out_dir):
                 check_out_dir(self._options)  # a run that ended in between
                 keep = self._take_up()
                 if keep[0] < len(self._frames):
@@ -262,7 +269,7 @@ class Run:
             raise RunError(
                 f'cannot write below {self._options.out_dir}: {error.strerror or error}'
             ) from error
-        except (AnnotationError, EngineError) as error:
+        except (AnnotationError, EngineError, FolderInUse, OutputError) as error:
             raise RunError(str(error)) from error
         except DEVICE_LOST as error:
             raise RunError(
@@ -294,12 +301,12 @@ class Run:
     def _take_up(self) -> tuple[int, int]:
         """Decide where to begin; returns the images and bytes to keep."""
         records = self._path('predictions.jsonl')
-        if not _holds_run(self._options.out_dir):
-            return 0, 0
-        if self._options.overwrite:
+        if not holds_run(self._options.out_dir) or self._options.overwrite:
+            if not (self._options.resume and self._is_same_run()):  # whose records are lost
+                self._check_targets()
             self._remove_earlier_run()
             return 0, 0
-        self._check_identity()
+        self._check_identity()  # of the same inputs, so its files were checked when it began
         ends = [0]
         for record, end in read_records(records):
             index = len(ends) - 1
@@ -315,17 +322,31 @@ class Run:
         self._summary.resumed = done
         return done, ends[done]
 
+    def _is_same_run(self) -> bool:
+        """Whether the folder's ``run.json`` is of a run with this identity."""
+        try:
+            self._check_identity()
+        except RunError:
+            return False
+        return True
+
+    def _check_targets(self) -> None:
+        check_targets(
+            self._options.out_dir,
+            (frame.name for frame in self._frames),
+            self._options.save_vis,
+            'json' in self._options.formats,
+        )
+
     def _remove_earlier_run(self) -> None:
-        """Remove every file that the earlier run's records name, and last the records."""
+        """Remove every file that the earlier run wrote, if there is one, and last the records."""
         records = self._path('predictions.jsonl')
-        for record, _ in read_records(records):
-            for path in files_of(record['image']):
-                with suppress(FileNotFoundError):
-                    os.unlink(self._path(path))
-        with suppress(FileNotFoundError):
-            os.unlink(self._path('predictions.coco.json'))
+        for path in (*written(self._options.out_dir), 'predictions.coco.json'):
+            with suppress(FileNotFoundError):
+                os.unlink(self._path(path))
         # Before run.json tells what the new run is: a kill must not leave a mixture.
-        os.truncate(records, 0)
+        if osp.isfile(records):
+            os.truncate(records, 0)
 
     def _identify(self) -> dict[str, Any]:
         """Everything that the output depends on; a resumed run must agree in all of it."""
@@ -333,9 +354,11 @@ class Run:
         detector = inferencer.detector
         boxes = (frame.bboxes for frame in self._frames if frame.bboxes is not None)
         call = asdict(replace(self._call, keep_images=False))
+        del call['keep_labels']  # see `categories`
         return {
             'inputs': _digest(map(_fingerprint, self._frames)),
             'bboxes': _digest(box.tobytes() for box in boxes),
+            'categories': self._identify_categories(),
             'config': _digest(_config(inferencer.model)),
             'model': _digest(_tensors(inferencer.model)),
             'det_config': None if detector is None else _digest(_config(detector.model)),
@@ -358,6 +381,14 @@ class Run:
             'versions': versions(),
             'engine_versions': {} if options.engine == 'torch' else engine_versions(),
         }
+
+    def _identify_categories(self) -> dict[str, Any] | None:
+        """What the category of an instance depends on; None where records have none."""
+        if self._of_label is None:
+            return None
+        labels = (frame.labels for frame in self._frames if frame.labels is not None)
+        of_label = {str(label): category for label, category in self._of_label.items()}
+        return {'of_label': of_label, 'labels': _digest(each.tobytes() for each in labels)}
 
     def _check_identity(self) -> None:
         try:
@@ -457,7 +488,7 @@ class Run:
 
         A file that cannot be written, a drawing say, costs that file and no instance.
         """
-        record = to_record(result)
+        record = to_record(result, self._of_label)
         if result.error is None and (errors := list(self._write_files(result))):
             result.error = f'cannot be written: {"; ".join(errors)}'
             # As to_record spells what is no text.
@@ -468,6 +499,23 @@ class Run:
         if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
             records.sync()
         self._summary.count(record)
+        if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
+            self._write_info('running')  # which images are pending now
+        self._check_errors(record)
+
+    def _check_errors(self, record: Mapping[str, Any]) -> None:
+        """End the run if too many images have failed, those of earlier runs included.
+
+        Raises:
+            TooManyErrors: They have.
+        """
+        most, failed = self._options.max_errors, self._summary.failures
+        if most is not None and failed > most and 'error' in record:
+            raise TooManyErrors(
+                f'ended after {self._summary.images} of {len(self._frames)} images, since {failed} '
+                f'failed and max_errors is {most}; the last: {record["image"]}: {record["error"]}; '
+                'see failures.jsonl, and go on with --resume'
+            )
 
     def _write_files(self, result: ImageResult) -> Iterator[str]:
         """Write what an image has of its own; yields why a file cannot be written.
@@ -499,65 +547,42 @@ class Run:
 
     def _finalise(self) -> None:
         """Write what needs all results: COCO, AP, and last the mark that the run is whole."""
-        ids = self._coco_ids()
-        results: Iterable[Mapping[str, Any]] = self._coco_results(ids)
+        if self._judge is not None:
+            self._judge_results(self._judge)
+        self._write_info('finished')
+
+    def _judge_results(self, judge: Judge) -> None:
+        """Write the COCO results of all records, and judge them if there are annotations.
+
+        Raises:
+            AnnotationError: The annotations are gone, or no longer fit.
+        """
+        paths, evaluation = [frame.path for frame in self._frames], self._summary.evaluation
+        ids = coco_ids(paths, self._image_ids, judged=evaluation is not None)
+        records = self._path('predictions.jsonl')
+        results: Iterable[Mapping[str, Any]] = judge.results(records, ids)
         failed = None
-        if self._options.ann_file is not None:
+        if evaluation is not None:
             try:
-                results = self._evaluate(ids)
+                results = judge.evaluate(records, ids, evaluation)
             except AnnotationError as error:  # raised once all else is written
                 failed = error
         if 'coco' in self._options.formats:
             write_coco(self._path('predictions.coco.json'), results)
         if failed is not None:
             raise failed
-        self._write_info('finished')
-
-    def _evaluate(self, ids: Sequence[int | None]) -> list[Mapping[str, Any]]:
-        """Judge the run by its annotations; returns the COCO results that were judged.
-
-        Raises:
-            AnnotationError: The file is gone, or no longer fits.
-        """
-        sigmas, scoring = self._inferencer.sigmas, self._scoring()
-        check_sigmas(sigmas, self._inferencer.num_keypoints)
-        truth = read_truth(self._options.ann_file, self._inferencer.num_keypoints)
-        found = list(self._coco_results(ids, 1 if truth.category is None else truth.category))
-        results = drop_duplicates(found, sigmas, scoring)
-        known = [image_id for image_id in ids if image_id is not None]
-        evaluation = self._summary.evaluation
-        evaluation.metrics = self._summary.metrics = evaluate(
-            truth, results, known, sigmas, replace(scoring, nms_mode='none')
-        )
-        evaluation.category, evaluation.skipped = truth.category, truth.skipped
-        evaluation.not_judged = not_judged(truth, known)
-        evaluation.left_out = self._summary.persons - len(found)
-        evaluation.suppressed = len(found) - len(results)
-        return results
-
-    def _coco_ids(self) -> list[int | None]:
-        """COCO's number of every image; without annotations and numeric names, its place."""
-        ids = [self._image_ids.find(frame.path) for frame in self._frames]
-        if self._options.ann_file is None and (None in ids or len(set(ids)) < len(ids)):
-            return list(range(len(ids)))
-        return ids
-
-    def _scoring(self) -> ScoringOptions:
-        return ScoringOptions.from_config(self._inferencer.cfg)
-
-    def _coco_results(
-        self, ids: Sequence[int | None], category: int = 1
-    ) -> Iterator[dict[str, Any]]:
-        """COCO results of images with an id; others would make COCO's tools reject the file."""
-        scoring, records = self._scoring(), read_records(self._path('predictions.jsonl'))
-        for image_id, (record, _) in zip(ids, records, strict=True):
-            if image_id is not None:
-                yield from to_coco(
-                    record, image_id, scoring.score_mode, scoring.keypoint_score_thr, category
-                )
 
     def _hosts_settled(self) -> list[str]:
         return [name for name, host in self._inferencer.hosts.items() if host.settled]
+
+    def _pending(self) -> list[str]:
+        """Names of images whose files a killed run may have written before their records.
+
+        A resumed run repeats those from a multiple of CHECKPOINT_EVERY on.
+        """
+        done = self._summary.images
+        done -= done % CHECKPOINT_EVERY
+        return [frame.name for frame in self._frames[done : done + CHECKPOINT_EVERY]]
 
     def _write_info(self, status: str) -> None:
         self._known_hosts = self._hosts_settled()
@@ -567,6 +592,8 @@ class Run:
         }
         info = {
             'status': status,
+            'written_by': f'mmpose_batch {__version__}',
+            'pending': self._pending(),
             'started': self._started,
             'identity': self._identity,
             'device': str(self._inferencer.device),
@@ -592,10 +619,13 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions of everything that results depend on."""
+    modules = [mmpose, mmdet, mmengine, mmcv, torch, np, cv2, PIL]
+    if find_spec('pillow_heif'):  # reads HEIC
+        modules.append(import_module('pillow_heif'))
     return {
         'mmpose_batch': __version__,
         'python': platform.python_version(),
-        **{m.__name__: m.__version__ for m in (mmpose, mmdet, mmengine, mmcv, torch, np, cv2)},
+        **{module.__name__: module.__version__ for module in modules},
     }
 
 

@@ -76,7 +76,7 @@ def test_the_class_reads_the_config_too(config, one_stage):
 def test_what_is_left_at_stocks_default_is_the_configs(config, one_stage):
     path = config(show_progress=True, weights=one_stage.weights)
     assert BatchPose2DInferencer(path, device='cpu').show_progress
-    with pytest.raises(KeyError, match='mmdet::model registry'):
+    with pytest.raises(ValueError, match=r'model: .* in the mmdet::model registry'):
         BatchPose2DInferencer(config(scope='mmdet'), device='cpu')
 
 

@@ -22,6 +22,7 @@ from mmpose_batch.detection import (
     PersonDetector,
     SafeDetInferencer,
     build_detector,
+    choose_detector,
     decode_on_cpu,
 )
 from mmpose_batch.engines.options import EngineOptions
@@ -142,6 +143,34 @@ def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(ours, stocks_detec
     assert 0 < sum(expected) < sum(map(len, stocks_detections))
 
 
+@pytest.mark.parametrize('bbox_thr', [0.3, 1.0])
+def test_boxes_come_with_their_labels_if_asked_for(stocks_detections, ours, monkeypatch, bbox_thr):
+    monkeypatch.setattr(ours, 'cat_ids', (0, 1))
+    prepared = [ours.prepare(image) for image in IMAGES]
+    plain = ours.detect(prepared, bbox_thr, 0.3)
+    labelled = ours.detect(prepared, bbox_thr, 0.3, keep_labels=True)
+    seen = set()
+    for detections, boxes, with_labels in zip(stocks_detections, plain, labelled, strict=True):
+        assert with_labels.dtype == np.float32
+        np.testing.assert_array_equal(with_labels[:, :5], boxes)
+        for *_, score, label in with_labels:
+            nearest = np.argmin(abs(detections.scores - score))
+            assert label == detections.labels[nearest]
+            seen.add(label)
+    assert seen == ({0, 1} if bbox_thr < 1 else set())
+
+
+def test_the_classes_of_a_detector_have_names(ours, monkeypatch):
+    monkeypatch.setattr(ours, 'cat_ids', (0, 1, 9))
+    for meta, expected in (
+        ({'classes': ('person', 'cat')}, {0: 'person', 1: 'cat'}),
+        ({'CLASSES': ['person']}, {0: 'person'}),
+        ({}, {}),
+    ):
+        monkeypatch.setattr(ours.model, 'dataset_meta', meta)
+        assert ours.class_names() == expected
+
+
 def test_nobody_is_an_empty_array(ours):
     for bboxes in ours.detect([ours.prepare(image) for image in IMAGES], 1.0, 0.3):
         assert (bboxes.shape, bboxes.dtype) == ((0, 5), np.float32)
@@ -221,7 +250,8 @@ def build(
     model: Any = None, weights: str | None = None, cat_ids: Any = None, pose: Config | None = None
 ) -> PersonDetector | None:
     pose = pose or Config({'dataset_type': 'CocoDataset'})
-    return build_detector(pose, model, weights, cat_ids, 'cpu', EngineOptions())
+    choice = choose_detector(pose, model, weights, cat_ids)
+    return build_detector(choice, 'cpu', EngineOptions())
 
 
 @pytest.mark.parametrize('model', ['whole_image', 'whole-image'])

@@ -1,7 +1,9 @@
 """What importing the package does: it registers the inferencer, and loads what is needed."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ loaded = [name for name in ('torch', 'mmcv', 'mmengine', 'mmdet', 'mmpose') if n
 assert not loaded, loaded
 """
 REGISTERED = """
+from mmpose_batch import build_inferencer  # the first that imports MMPose
 from mmpose.registry import INFERENCERS
 found = INFERENCERS.get('BatchPose2DInferencer')
 assert found is mmpose_batch.BatchPose2DInferencer
@@ -37,6 +40,18 @@ def test_nothing_heavy_is_imported_and_mmpose_finds_the_inferencer_before_and_af
         [sys.executable, '-W', 'ignore', '-c', script], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_inferencer_imports_does_not_import_mmposes_inferencers():
+    """Importing these registers ours, and it would meet half a module of its own."""
+    folder = Path(mmpose_batch.__file__).parent
+    importing = {
+        path.name
+        for path in folder.rglob('*.py')
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('mmpose.apis')
+    }
+    assert importing == {'inferencer.py', 'systems.py'}  # the last is imported by tools only
 
 
 def test_every_name_is_there():

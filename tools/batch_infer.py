@@ -10,22 +10,24 @@ r"""Poses for a folder of images, in batches.
 Written below --out-dir: predictions.jsonl (one line an image, in input order), predictions/ and
 predictions.coco.json where --format asks for them, vis/ with --save-vis, failures.jsonl, run.json.
 
-Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 finished with failures.
+Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 finished with failures, 4 ended early
+by --max-errors.
 """
 
 import argparse
-import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from console import (
     ENGINES,
     PRECISIONS,
-    build_inferencer,
+    describe_unexpected,
     fail,
+    model_errors,
     note_demo_models,
+    number,
     quieten_libraries,
 )
 
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from mmpose_batch import BatchPose2DInferencer
-    from mmpose_batch.evaluation import ImageIds, Truth
-    from mmpose_batch.run import Run
+    from mmpose_batch.annotations import ImageIds
+    from mmpose_batch.building import Plan
+    from mmpose_batch.judge import Annotations
+    from mmpose_batch.run import Run, RunOptions
 
 TOOL = 'batch_infer'
 INFERENCER = (
@@ -45,6 +49,7 @@ INFERENCER = (
     *('flip_test', 'rect'),
     *('num_workers', 'num_threads', 'cpu_affinity', 'on_error', 'no_person'),
 )
+RUN = ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'max_errors', 'quiet')
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 
 
@@ -63,7 +68,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--out-dir',
         required=True,
         metavar='DIR',
-        help='folder for all results; images in DIR/vis are not read',
+        help='folder for all results; may lie in an input folder, as drawings that a run wrote '
+        'there are no inputs of later runs',
     )
 
     model = parser.add_argument_group('model')
@@ -124,8 +130,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--bboxes',
         metavar='FILE',
         help='precomputed person boxes instead of a detector: COCO detection results (persons have '
-        'category_id 1), by file_name or by image_id (of --ann-file, or the number or stem of a '
-        'file name)',
+        'category_id 1; if --ann-file judges several categories, theirs count), by file_name or by '
+        'image_id (of --ann-file, or the number or stem of a file name)',
     )
     found.add_argument(
         '--no-person',
@@ -227,7 +233,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     output.add_argument('--thickness', type=int, default=1, help='of a drawn link, in pixels')
     output.add_argument('--skeleton-style', choices=('mmpose', 'openpose'), default='mmpose')
     output.add_argument(
-        '--ann-file', metavar='FILE', help='COCO keypoint annotations: print AP and AR at the end'
+        '--ann-file',
+        metavar='FILE',
+        help="COCO keypoint annotations: print AP and AR at the end, by the config's CocoMetric or "
+        'CocoWholeBodyMetric',
     )
     output.add_argument('--quiet', action='store_true', help='print errors only')
 
@@ -241,10 +250,29 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help='a bad input gets a failure record (default), or ends the run',
     )
     run.add_argument(
+        '--max-errors',
+        type=number(0),
+        metavar='N',
+        help='end the run once more than N images have failed (default: never)',
+    )
+    run.add_argument(
+        '--limit', type=number(1), metavar='N', help='take the first N images only, for a trial'
+    )
+    run.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='print what would be read, written and run, and check it; build and download nothing',
+    )
+    run.add_argument(
         '--recursive',
         action=argparse.BooleanOptionalAction,
         default=True,
         help='also read the folders in a folder (default: yes)',
+    )
+    run.add_argument(
+        '--follow-links',
+        action='store_true',
+        help='also read the folders that links in a folder lead to, each once (default: no)',
     )
     return parser.parse_args(arguments)
 
@@ -256,11 +284,17 @@ def size(text: str) -> int | str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
+    args = parse_args(arguments)
+    from mmpose_batch.native_messages import native_messages
+
     try:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        return run(parse_args(arguments))
+        with native_messages(args.quiet):
+            return run(args)
     except KeyboardInterrupt:
         return fail(TOOL, 130, 'interrupted; what is written is whole, go on with --resume')
+    except Exception as error:  # nothing foresaw it
+        return fail(TOOL, 1, f'unexpected {describe_unexpected(error, args.out_dir)}')
 
 
 def run(args: argparse.Namespace) -> int:
@@ -268,16 +302,23 @@ def run(args: argparse.Namespace) -> int:
     quieten_libraries()
     # Loading torch and mmpose takes seconds: --help and wrong options answer before.
     from mmpose_batch import CheckpointError, EngineError, InputError
-    from mmpose_batch.run import RunError
+    from mmpose_batch.outputs import OutputError
+    from mmpose_batch.run import RunError, TooManyErrors
 
     try:
         job = prepare(args)
-    except (CheckpointError, EngineError, RunError) as error:
+        if args.dry_run:
+            print('\n'.join(job.describe()))
+            return 0
+        job = build(args, job)  # which lets go of annotations: large ones fill a gigabyte
+    except (CheckpointError, EngineError, OutputError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
         return fail(TOOL, 2, error)
     try:
         summary = job()
+    except TooManyErrors as error:
+        return fail(TOOL, 4, error)
     except (InputError, RunError) as error:
         return fail(TOOL, 1, error)
     if not args.quiet:
@@ -285,91 +326,158 @@ def run(args: argparse.Namespace) -> int:
     return 3 if summary.failures else 0
 
 
-def prepare(args: argparse.Namespace) -> 'Run':
-    """Check the arguments, cheap checks first, and build the inferencer and its run."""
-    from mmpose_batch.evaluation import (
-        ImageIds,
-        check_annotations,
-        check_images,
-        check_sigmas,
-        read_annotations,
-    )
-    from mmpose_batch.run import Run, RunError, RunOptions, check_out_dir
-    from mmpose_batch.sources import Skipped, list_inputs
-    from mmpose_batch.visualization import DrawOptions, check_skeleton_style
+class Job(NamedTuple):
+    """What the arguments ask for, as far as it is known before the model is built.
+
+    Attributes:
+        paths: The images.
+        plan: Of the inferencer.
+        options: Of the run.
+        annotations: That are to judge the run, if any.
+        image_ids: COCO numbers of the images.
+        bboxes: Precomputed boxes of each image, if any; those of several categories come later.
+        notes: Lines about all of these.
+    """
+
+    paths: list[str]
+    plan: 'Plan'
+    options: 'RunOptions'
+    annotations: 'Annotations | None'
+    image_ids: 'ImageIds'
+    bboxes: 'list[np.ndarray] | None'
+    notes: list[str]
+
+    def describe(self) -> Iterator[str]:
+        """What the run would read, write and run, in lines."""
+        from mmpose_batch.dry_run import describe_run
+
+        yield from describe_run(self.paths, self.plan, self.options)
+        yield from self.notes
+        if self.annotations:
+            yield self.annotations.coverage_note()
+
+
+def prepare(args: argparse.Namespace) -> Job:
+    """Check all that can be checked without a model, cheap checks first."""
+    from mmpose_batch.annotations import ImageIds
+    from mmpose_batch.building import plan_inferencer
+    from mmpose_batch.judge import Annotations
+    from mmpose_batch.run import RunOptions, check_out_dir
+    from mmpose_batch.visualization import DrawOptions
 
     options = RunOptions(
-        drawing=DrawOptions(**take(args, DRAWING)),
-        formats=tuple(args.format),
-        **take(args, ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'quiet')),
+        drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.format), **take(args, RUN)
     )
-    # The drawings of an earlier run, where DIR lies in the input folder, are no inputs.
-    drawings = os.path.join(os.path.abspath(args.out_dir), 'vis', '')
+    paths, notes = find_inputs(args)
+    check_out_dir(options)
+    check_outputs(args, paths)
+    if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
+        raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
+    with model_errors():
+        plan = plan_inferencer(
+            args.pose2d,
+            args.pose2d_weights,
+            parse_cfg_options(args.cfg_options),
+            det_model='whole_image' if args.bboxes else args.det_model,
+            **take(args, INFERENCER),
+        )
+    if args.bboxes and plan.cfg.data_mode != 'topdown':
+        raise ValueError('--bboxes: only top-down models take boxes')
+    annotations = Annotations(args.ann_file, plan.cfg, paths) if args.ann_file else None
+    image_ids = annotations.image_ids if annotations else ImageIds()
+    bboxes = None
+    if args.bboxes and not (annotations and annotations.several):
+        bboxes, note = read_boxes(args, plan.cfg, paths, image_ids)
+        notes.append(note)
+    return Job(paths, plan, options, annotations, image_ids, bboxes, notes)
+
+
+def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The images that the arguments name, and lines about what is left out.
+
+    Raises:
+        RunError: There are none.
+    """
+    from mmpose_batch.run import RunError
+    from mmpose_batch.sources import Skipped, list_inputs
+
     skipped = Skipped()
-    paths = [
-        path
-        for path in list_inputs(args.inputs, args.recursive, skipped)
-        if not os.path.abspath(path).startswith(drawings)
-    ]
+    # What an option names (annotations, a config) is used, wherever it lies.
+    named = [value for value in vars(args).values() if isinstance(value, str)]
+    paths = list_inputs(args.inputs, args.recursive, skipped, args.follow_links, named)
     if not paths:
         found = f' ({skipped})' if skipped else ''
         raise RunError(f'no images in {", ".join(args.inputs)}{found}')
-    check_out_dir(options)
-    if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
-        raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
-    annotations = read_annotations(args.ann_file) if args.ann_file else None
-    image_ids = ImageIds(annotations and annotations['images'])
-    if annotations:
-        check_images(paths, image_ids)
-    bboxes, notes = read_boxes(args, paths, image_ids) if args.bboxes else (None, [])
-    notes = [str(skipped)] * bool(skipped) + notes
-    inferencer = build(args)
-    if annotations:
-        truth = check_annotations(annotations, inferencer.num_keypoints, args.ann_file)
-        check_sigmas(inferencer.sigmas, inferencer.num_keypoints)
-        notes += describe_coverage(paths, image_ids, truth)
-        del annotations, truth  # those of a large dataset fill a gigabyte
+    notes = [str(skipped)] if skipped else []
+    if args.limit is not None and args.limit < len(paths):
+        notes.append(f'limit: the first {args.limit} of {len(paths)} images')
+    return paths[: args.limit], notes
+
+
+def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
+    """See that the run replaces no file of somebody else's.
+
+    Raises:
+        OutputError: It would.
+    """
+    from mmpose_batch.outputs import check_targets
+    from mmpose_batch.sources import number
+
+    if not args.resume:  # whose files were checked when it began
+        names = (frame.name for frame in number(paths))
+        check_targets(args.out_dir, names, args.save_vis, 'json' in args.format)
+
+
+def build(args: argparse.Namespace, job: Job) -> 'Run':
+    """Build the inferencer, check what needs it, and build the run."""
+    from mmpose_batch.categories import Categories
+    from mmpose_batch.run import Run
+    from mmpose_batch.visualization import check_skeleton_style
+
+    with model_errors():
+        inferencer = job.plan.build()
+    inferencer.check_loader()
+    notes = [*job.notes, *inferencer.model.load_notes]
+    categories, bboxes = None, job.bboxes
+    if job.annotations:
+        truth = job.annotations.select(inferencer)
+        categories = Categories.of(truth.categories, inferencer.detector, bool(args.bboxes))
+        notes += job.annotations.notes(truth, categories)
+        if args.bboxes and bboxes is None:
+            judged = tuple(truth.categories) if categories else None
+            bboxes, note = read_boxes(args, inferencer.cfg, job.paths, job.image_ids, judged)
+            notes.append(note)
     if args.save_vis:
         check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)
     filters = chosen_filters(args, inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
-        print('\n'.join([describe(len(paths), args.pose2d, inferencer), *notes]), file=sys.stderr)
+        lines = [describe(len(job.paths), args.pose2d, inferencer), *notes]
+        print('\n'.join(lines), file=sys.stderr)
         note_demo_models(args)
-    return Run(inferencer, paths, call, options, bboxes, image_ids)
+    return Run(inferencer, job.paths, call, job.options, bboxes, job.image_ids, categories)
 
 
 def read_boxes(
-    args: argparse.Namespace, paths: Sequence[str], image_ids: 'ImageIds'
-) -> 'tuple[list[np.ndarray], list[str]]':
+    args: argparse.Namespace,
+    cfg: 'Config',
+    paths: Sequence[str],
+    image_ids: 'ImageIds',
+    categories: tuple[int, ...] | None = None,
+) -> 'tuple[list[np.ndarray], str]':
     """Person boxes (N, 5) of each path, and a line that reports how many entries were used.
 
-    Raises:
-        ValueError: The model takes none, or the file does not fit.
-    """
-    from mmpose_batch.evaluation import assign_bboxes, read_bboxes
+    Of several ``categories`` they are (N, 6), with labels.
 
-    # Building the model takes long, and reports what is wrong with its config.
-    cfg = pose_config(args) or build(args).cfg
-    if cfg.data_mode != 'topdown':
-        raise ValueError('--bboxes: only top-down models take boxes')
-    found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'])
+    Raises:
+        ValueError: The file does not fit.
+    """
+    from mmpose_batch.box_files import assign_bboxes, read_bboxes
+
+    found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'], categories)
     boxes = assign_bboxes(paths, found.by_image, image_ids)
     images = sum(len(persons) > 0 for persons in boxes)
-    return boxes, [f'{found.line()}; {images} of {len(paths)} images have boxes']
-
-
-def pose_config(args: argparse.Namespace) -> 'Config | None':
-    """The config of the pose model, None where it cannot be used."""
-    from mmpose_batch.models import check_pose_config, load_config
-
-    try:
-        cfg, _ = load_config(args.pose2d)
-        cfg.merge_from_dict(parse_cfg_options(args.cfg_options))
-        check_pose_config(cfg)
-    except Exception:  # a config is code, and raises what it likes
-        return None
-    return cfg
+    return boxes, f'{found.line()}; {images} of {len(paths)} images have boxes'
 
 
 def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
@@ -380,37 +488,12 @@ def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
     return {**filters, **{k: v for k, v in take(args, filters).items() if v is not None}}
 
 
-def describe_coverage(paths: Sequence[str], image_ids: 'ImageIds', truth: 'Truth') -> list[str]:
-    """How many of the images the annotation file judges; warnings if not all, or without AP."""
-    from mmpose_batch.evaluation import Coverage, not_judged
-
-    ids = [image_ids.find(path) for path in paths]
-    coverage = Coverage.of(paths, ids, image_ids.names)
-    reason = not_judged(truth, {image_id for image_id in ids if image_id is not None})
-    warnings = [coverage.warning(), reason and f'there will be no AP: {reason}']
-    return [
-        f'annotations: {coverage.line()} are judged',
-        *(f'warning: {text}' for text in warnings if text is not None),
-    ]
-
-
 def describe(count: int, model: str, inferencer: 'BatchPose2DInferencer') -> str:
     """What is about to run, and what it takes of the machine."""
     options = inferencer.options
     return (
         f'{count} images, {model} on {inferencer.device}; threads: {options.num_threads} for the '
         f'networks, {options.num_workers} to read and prepare'
-    )
-
-
-def build(args: argparse.Namespace) -> 'BatchPose2DInferencer':
-    """Build the inferencer that the arguments ask for."""
-    return build_inferencer(
-        args.pose2d,
-        args.pose2d_weights,
-        parse_cfg_options(args.cfg_options),
-        det_model='whole_image' if args.bboxes else args.det_model,
-        **take(args, INFERENCER),
     )
 
 

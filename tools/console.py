@@ -6,9 +6,11 @@ import logging
 import os
 import signal
 import sys
+import tempfile
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -87,6 +89,59 @@ def fail(tool: str, status: int, error: object) -> int:
     return status
 
 
+def log_traceback(error: BaseException, folder: str | None = None) -> str | None:
+    """Write the traceback of an exception to a file, for a line that names it.
+
+    Args:
+        error: The exception.
+        folder: Where to write ``error.log``, such as the folder of the results. If it is
+            not there or not writable, the file is a temporary one, which stays.
+
+    Returns:
+        The file's path, None where nothing can be written.
+    """
+    text = ''.join(traceback.format_exception(error))
+    if folder and os.path.isdir(folder):
+        path = os.path.join(folder, 'error.log')
+        with suppress(OSError), open(path, 'w', encoding='utf-8') as file:
+            file.write(text)
+            return path
+    with suppress(OSError):
+        options = {'prefix': 'mmpose_batch-', 'suffix': '.log', 'delete': False}
+        with tempfile.NamedTemporaryFile('w', encoding='utf-8', **options) as file:
+            file.write(text)
+            return file.name
+    return None
+
+
+def describe_unexpected(error: BaseException, folder: str | None = None) -> str:
+    """One line for an exception that nothing foresaw; its traceback goes to a file."""
+    path = log_traceback(error, folder)
+    text = (str(error).splitlines() or [''])[0]
+    return f'{type(error).__name__}: {text}' + (f' (traceback in {path})' if path else '')
+
+
+@contextmanager
+def model_errors() -> Iterator[None]:
+    """Make whatever is wrong with a config or a device one line.
+
+    Raises:
+        CheckpointError, EngineError, ValueError: As they are.
+        RunError: In place of anything else.
+    """
+    from mmpose_batch import CheckpointError, EngineError
+    from mmpose_batch.run import RunError
+
+    try:
+        yield
+    except (CheckpointError, EngineError, RunError, ValueError):
+        raise
+    except Exception as error:  # a config is code, and MMEngine passes on all that it raises
+        raise RunError(
+            f'the model cannot be built as asked for: {describe_unexpected(error)}'
+        ) from error
+
+
 def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer':
     """Build the inferencer; whatever is wrong with a config or a device becomes one line.
 
@@ -94,18 +149,10 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
         CheckpointError, EngineError, ValueError: As :func:`mmpose_batch.build_inferencer`.
         RunError: Anything else.
     """
-    from mmpose_batch import CheckpointError, EngineError, build_inferencer
-    from mmpose_batch.run import RunError
+    from mmpose_batch import build_inferencer
 
-    try:
+    with model_errors():
         return build_inferencer(*arguments, **settings)
-    except (CheckpointError, EngineError, ValueError):
-        raise
-    except Exception as error:  # a config is code, and MMEngine passes on all that it raises
-        text = (str(error).splitlines() or [''])[0]
-        raise RunError(
-            f'the model cannot be built as asked for: {type(error).__name__}: {text}'
-        ) from error
 
 
 def number(least: int) -> Callable[[str], int]:
@@ -140,8 +187,13 @@ def parse_with_out_dir(
     return args
 
 
-def run_to_end(tool: str, run: Callable[[], int]) -> int:
-    """Run a tool, so that signals end what it started, and a full disk, say, is told in one line.
+def run_to_end(tool: str, run: Callable[[], int], folder: str | None = None) -> int:
+    """Run a tool, so that signals end what it started, and every error is one line.
+
+    Args:
+        tool: Its name, with which the line begins.
+        run: Does the work; returns the exit status.
+        folder: For the traceback of an unexpected exception, see :func:`log_traceback`.
 
     Returns:
         Its exit status.
@@ -151,8 +203,10 @@ def run_to_end(tool: str, run: Callable[[], int]) -> int:
         return run()
     except KeyboardInterrupt:
         return fail(tool, 130, 'interrupted')
-    except OSError as error:
+    except OSError as error:  # a full disk, say
         return fail(tool, 1, error)
+    except Exception as error:
+        return fail(tool, 1, f'unexpected {describe_unexpected(error, folder)}')
 
 
 # How the system says that nothing reads, or that the terminal is gone.

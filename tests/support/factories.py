@@ -24,8 +24,11 @@ from mmengine.infer import BaseInferencer
 from mmpose.apis.inferencers import Pose2DInferencer
 
 import mmpose_batch.run
+from mmpose_batch.annotations import read_annotations
+from mmpose_batch.ap import evaluate
 from mmpose_batch.checkpoint import allowed_types
-from mmpose_batch.evaluation import ScoringOptions, evaluate, read_annotations
+from mmpose_batch.locking import LOCK_NAME
+from mmpose_batch.metric import ScoringOptions
 from mmpose_batch.models import default_filters
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources import Frame
@@ -128,11 +131,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder but run.json, which tells times."""
+    """Everything below a folder but run.json, which tells times, and the empty lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob('*'))
-        if path.is_file() and path.name != 'run.json'
+        if path.is_file() and path.name not in ('run.json', LOCK_NAME)
     }
 
 

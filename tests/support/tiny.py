@@ -82,7 +82,11 @@ class OurDetector:
         return {'inputs': torch.empty(3, 4, 4), 'data_samples': persons_in(image)}
 
     def detect(
-        self, prepared: Sequence[dict[str, Any]], bbox_thr: float, nms_thr: float
+        self,
+        prepared: Sequence[dict[str, Any]],
+        bbox_thr: float,
+        nms_thr: float,
+        keep_labels: bool = False,
     ) -> list[np.ndarray]:
         self.batches.append(len(prepared))
         boxes = [packed['data_samples'] for packed in prepared]

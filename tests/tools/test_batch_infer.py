@@ -14,6 +14,7 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+import torch
 from mmpose.apis.inferencers import Pose2DInferencer
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -582,7 +583,111 @@ def test_help_and_wrong_options_answer_before_anything_is_imported(arguments, st
     assert status or said == ''
 
 
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    """Photos of which all after the first are no images."""
+    folder = tmp_path / 'failing'
+    for path in write_photos(folder, 6)[1:]:
+        path.write_bytes(b'no image')
+    return folder
+
+
+def test_a_run_that_fails_too_often_ends_early_and_can_be_resumed(failing, models, tmp_path):
+    out_dir = tmp_path / 'out'
+    arguments = [failing, '--out-dir', out_dir, *models.one_stage]
+    outcome = run_tool(*arguments, '--max-errors', '2')
+    assert outcome.status == 4
+    line = outcome.err.splitlines()[-1]
+    assert line.startswith(
+        'batch_infer: ended after 4 of 6 images, since 3 failed and max_errors is 2'
+    )
+    assert '; the last: 000000000003.jpg: expected an image' in line
+    assert len(read_lines(out_dir / 'predictions.jsonl')) == 4
+    assert len(read_lines(out_dir / 'failures.jsonl')) == 3
+    assert json.loads((out_dir / 'run.json').read_text())['status'] == 'stopped'
+    assert run_tool(*arguments, '--resume', '--max-errors', '5').status == 3
+    assert len(read_lines(out_dir / 'failures.jsonl')) == 5
+    whole = run_tool(*arguments[:2], tmp_path / 'whole', *models.one_stage)
+    assert whole.status == 3
+    assert files_below(out_dir) == files_below(tmp_path / 'whole')
+
+
+def test_as_many_failures_as_are_allowed_end_no_run(failing, models, tmp_path):
+    out_dir = tmp_path / 'out'
+    limit = ['--max-errors', '5']
+    assert run_tool(failing, '--out-dir', out_dir, *models.one_stage, *limit).status == 3
+
+
+def test_a_limit_takes_the_first_images(photos, models, tmp_path):
+    arguments = [photos, '--out-dir', tmp_path, *models.one_stage]
+    outcome = run_tool(*arguments, '--limit', '2')
+    assert [record['image'] for record in read_lines(tmp_path / 'predictions.jsonl')] == ALL[:2]
+    assert 'limit: the first 2 of 5 images' in outcome.err
+    outcome = run_tool(*arguments, '--limit', '5', '--overwrite')
+    assert len(read_lines(tmp_path / 'predictions.jsonl')) == 5
+    assert 'limit' not in outcome.err
+
+
+@pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
+def test_a_dry_run_reports_what_would_be_and_builds_nothing(
+    kind, photos, models, tmp_path, monkeypatch
+):
+    def build(*_: Any, **__: Any) -> None:
+        raise AssertionError('something is built')
+
+    monkeypatch.setattr('mmpose_batch.building.INFERENCERS.build', build)
+    formats = ['--format', 'json', 'coco', '--save-vis', '--limit', '4', '--dry-run']
+    arguments = getattr(models, kind)
+    outcome = run_tool(photos, '--out-dir', tmp_path / 'out', *arguments, *formats)
+    assert outcome.status == 0
+    lines = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
+    assert lines['inputs'].startswith('4 images, ')
+    assert lines['inputs'].endswith(f'from {photos}/{ALL[0]} to {photos}/{ALL[3]}')
+    assert models.file({'one_stage': 'rtmo', 'top_down': 'rtmpose'}[kind] + '.py') in lines['pose']
+    assert ('detector' in lines) == (kind == 'top_down')
+    assert lines['runs'].startswith('on   cpu, engine torch, fp32')
+    assert lines['limit:'] == 'the first 4 of 5 images'
+    for name in ('predictions.coco.json', 'predictions/ (4 files)', 'vis/ (4 drawings)'):
+        assert name in lines['writes']
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_dry_run_knows_the_run_in_the_folder_and_weights_that_are_not_there(
+    photos, models, tmp_path
+):
+    arguments = [photos, '--out-dir', tmp_path, *models.one_stage]
+    assert run_tool(*arguments, '--limit', '3').status == 0
+    before = files_below(tmp_path)
+    for option, what in (('--overwrite', 'replaces'), ('--resume', 'resumes')):
+        outcome = run_tool(*arguments, option, '--dry-run')
+        assert f'\n{what}  ' in outcome.out
+        assert f'the run in {tmp_path}, which has 3 images' in outcome.out
+    outcome = run_tool(*arguments, '--overwrite', '--dry-run', '--pose2d-weights', 'none.pth')
+    assert (outcome.status, outcome.out) == (1, '')
+    assert 'weights: no such file: none.pth' in outcome.err
+    assert files_below(tmp_path) == before
+
+
+def test_an_error_that_nothing_foresaw_is_a_line_and_a_log(photos, models, tmp_path, monkeypatch):
+    def broken(*_: Any) -> None:
+        raise LookupError('what\nis this')
+
+    monkeypatch.setattr('mmpose_batch.run.write_coco', broken)
+    arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--format', 'coco']
+    outcome = run_tool(*arguments)
+    log = tmp_path / 'error.log'
+    line = f'batch_infer: unexpected LookupError: what (traceback in {log})'
+    assert (outcome.status, outcome.err.splitlines()[-1]) == (1, line)
+    assert 'in broken' in log.read_text()
+    assert len(read_lines(tmp_path / 'predictions.jsonl')) == 5
+    assert json.loads((tmp_path / 'run.json').read_text())['status'] == 'stopped'
+    monkeypatch.undo()
+    assert run_tool(*arguments, '--resume').status == 0
+
+
 PARSER = {
+    'no images to be taken': (['--limit', '0'], 'expected a number from 1, found 0'),
+    'a limit of errors below 0': (['--max-errors', '-1'], 'expected a number from 0, found -1'),
     'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
     'no folder': (['in'], 'the following arguments are required: --out-dir'),
     'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
@@ -611,7 +716,6 @@ class Wrong:
     kind: str = 'one_stage'
 
 
-BROKEN = 'the model cannot be built as asked for: '
 WRONG = {
     'no such input': Wrong(['{in}/nowhere'], 'inputs: no such file or folder: {in}/nowhere'),
     'a glob of nothing': Wrong(['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'),
@@ -632,7 +736,9 @@ WRONG = {
     'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16 there'),
     'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
     'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
-    'a config that is no Python': Wrong(['--pose2d', '{in}/syntax.py'], BROKEN + 'SyntaxError', 1),
+    'a config that is no Python': Wrong(
+        ['--pose2d', '{in}/syntax.py'], 'syntax.py cannot be read as a config: SyntaxError'
+    ),
     'a config without a model': Wrong(
         ['--pose2d', '{in}/other.py'], 'model: expected a config with a model, found one without'
     ),
@@ -660,12 +766,23 @@ WRONG = {
     'boxes and a detector': Wrong(
         ['--bboxes', '{in}/list.json'], '--bboxes takes the place of a detector', kind='top_down'
     ),
-    'a config without its base': Wrong(['--pose2d', '{in}/base.py'], BROKEN + 'FileNotFound', 1),
+    'a config without its base': Wrong(
+        ['--pose2d', '{in}/base.py'], 'base.py cannot be read as a config: FileNotFound'
+    ),
     'no key and value': Wrong(
         ['--cfg-options', 'model'], "--cfg-options: expected KEY=VALUE, found 'model'"
     ),
     'a key that the model does not have': Wrong(
-        ['--cfg-options', 'model.colour=1'], BROKEN + 'TypeError', 1
+        ['--cfg-options', 'model.colour=1'],
+        'model: cannot be built from this config: TypeError',
+    ),
+    'a key below a number': Wrong(
+        ['--cfg-options', 'model.test_cfg.nms_thr.x=1'],
+        'cfg_options: cannot be merged into the config',
+    ),
+    'a decoder that nobody knows': Wrong(
+        ['--cfg-options', 'test_dataloader.dataset.pipeline.0.imdecode_backend=nope'],
+        "the loader cannot decode images with imdecode_backend 'nope'",
     ),
     'no such detector': Wrong(
         ['--det-model', 'no.py'], 'model: no such config file: no.py', kind='crops'
@@ -673,7 +790,7 @@ WRONG = {
     'no such detector weights': Wrong(
         ['--det-weights', 'no.pth'], 'weights: no such file: no.pth', 1, 'top_down'
     ),
-    'no such device': Wrong(['--device', 'abacus'], BROKEN + 'RuntimeError', 1),
+    'no such device': Wrong(['--device', 'abacus'], 'device: abacus cannot be used: RuntimeError'),
     'no such box file': Wrong(
         ['--bboxes', '{in}/no.json'], '{in}/no.json: cannot be read: No such', kind='crops'
     ),
@@ -693,7 +810,8 @@ WRONG = {
         kind='crops',
     ),
     'boxes and a config that is no Python': Wrong(
-        ['--bboxes', '{in}/list.json', '--pose2d', '{in}/syntax.py'], BROKEN + 'SyntaxError', 1
+        ['--bboxes', '{in}/list.json', '--pose2d', '{in}/syntax.py'],
+        'syntax.py cannot be read as a config: SyntaxError',
     ),
     'boxes and no such config': Wrong(
         ['--bboxes', '{in}/list.json', '--pose2d', 'no.py'], 'model: no such config file: no.py'
@@ -744,6 +862,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_where_keypoints_are_read_from_is_reported(photos, models, tmp_path):
+    content = load_checkpoint(models.file('rtmo.pth'))
+    meta = content['meta'].pop('dataset_meta')
+    torch.save({**content, 'dataset_meta': meta}, tmp_path / 'top.pth')
+    arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage, '--limit', '1']
+    outcome = run_tool(*arguments, '--pose2d-weights', tmp_path / 'top.pth')
+    assert 'top.pth: dataset_meta is read from the top of the file' in outcome.err
+
+
 @pytest.mark.parametrize('wrong', WRONG.values(), ids=WRONG)
 def test_wrong_arguments_are_one_line_and_nothing_is_written(
     photos, models, tmp_path, files, wrong
@@ -763,13 +890,13 @@ def test_wrong_arguments_are_one_line_and_nothing_is_written(
 
 def test_what_a_folder_holds_beside_images_is_reported(models, tmp_path):
     write_photos(tmp_path / 'in', 1)
-    for name in ('a.heic', 'b.heic', 'notes.txt', '._0.jpg'):
+    for name in ('a.nef', 'b.nef', 'notes.txt', '._0.jpg'):
         (tmp_path / 'in' / name).touch()
     outcome = run_tool(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage)
     assert outcome.status == 0
-    assert 'skipped: 2 .heic' in outcome.err and '1 .txt' in outcome.err
+    assert 'skipped: 2 .nef' in outcome.err and '1 .txt' in outcome.err
     (tmp_path / 'only').mkdir()
-    (tmp_path / 'only' / 'a.heic').touch()
+    (tmp_path / 'only' / 'a.nef').touch()
     outcome = run_tool(tmp_path / 'only', '--out-dir', tmp_path / 'none', *models.one_stage)
     assert outcome.status == 1
-    assert f'no images in {tmp_path / "only"} (skipped: 1 .heic)' in outcome.err
+    assert f'no images in {tmp_path / "only"} (skipped: 1 .nef)' in outcome.err

@@ -3,14 +3,18 @@
 import json
 import os
 import sys
+import tempfile
 import unittest.mock
 from errno import ENOSPC
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from support.factories import Models, ToolProcess, load_tool, write_photos
 
+import mmpose_batch
 from mmpose_batch.engines import options
+from mmpose_batch.run import RunError
 from mmpose_batch.runtime import PRECISIONS
 
 # The server that forks processes is that of test_run.
@@ -66,3 +70,47 @@ def test_only_a_closed_stream_is_ignored(tmp_path):
     with pytest.raises(OSError) as raised:
         console._Output(full).write('line')
     assert raised.value.errno == ENOSPC
+
+
+# ------------------------------------------------------------------- unexpected exceptions
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of temporary files."""
+    folder = tmp_path / 'temporary'
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(folder))
+    return folder
+
+
+def break_down() -> int:
+    raise KeyError('first\nsecond')
+
+
+@pytest.mark.parametrize('results', ['there', 'missing', None])
+def test_an_unexpected_exception_is_one_line_that_names_its_traceback(
+    tmp_path, temporary, capsys, results
+):
+    (tmp_path / 'there').mkdir()
+    folder = results and str(tmp_path / results)
+    assert load_tool('console').run_to_end('tool', break_down, folder) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith('tool: unexpected KeyError: ')
+    log = Path(line.split('(traceback in ')[1].rstrip(')'))
+    assert log.parent == (tmp_path / 'there' if results == 'there' else temporary)
+    assert 'in break_down' in log.read_text()
+
+
+def test_an_exception_is_a_line_though_no_file_can_be_written(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, 'NamedTemporaryFile', unittest.mock.Mock(side_effect=OSError))
+    assert load_tool('console').run_to_end('tool', break_down) == 1
+    assert capsys.readouterr().err == "tool: unexpected KeyError: 'first\\nsecond'\n"
+
+
+def test_a_model_that_cannot_be_built_leaves_its_traceback(temporary, monkeypatch):
+    monkeypatch.setattr(mmpose_batch, 'build_inferencer', break_down)
+    with pytest.raises(RunError, match='cannot be built as asked for: KeyError: ') as raised:
+        load_tool('console').build_inferencer()
+    (log,) = temporary.iterdir()
+    assert str(log) in str(raised.value)
