@@ -48,7 +48,7 @@ setup(
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
     # MMPose environment that works. The first use says which of them is missing.
-    install_requires=['loky', 'orjson', 'rich', 'wrapt'],
+    install_requires=['filelock', 'loky', 'orjson', 'rich', 'wrapt'],
     extras_require={
         'coco': ['xtcocotools'],
         'openvino': ['openvino>=2026.4', 'onnx'],

@@ -233,6 +233,20 @@ def check_packs(transforms: Sequence[Callable], option: str) -> None:
         )
 
 
+def check_first_step(step: object) -> None:
+    """See that a test pipeline begins with what loads images, as far as it is known.
+
+    Raises:
+        ValueError: It begins with another step of the OpenMMLab packages.
+    """
+    known = type(step).__module__.split('.')[0] in ('mmpose', 'mmdet', 'mmcv')
+    if known and not isinstance(step, LoadImageFromFile):
+        raise ValueError(
+            f'{PIPELINE}: expected LoadImage as the first step, which loads files, '
+            f'found {type(step).__name__}'
+        )
+
+
 def check_loader(loader: LoadImageFromFile) -> None:
     """See that a loader's file backend and decoder are installed, by a tiny image.
 

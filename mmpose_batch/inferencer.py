@@ -26,6 +26,7 @@ from .boxes import boxes_of_images, checked_bboxes, detached
 from .checkpoint import check_weights
 from .config_checks import (
     check_device,
+    check_first_step,
     check_loader,
     check_pipeline,
     check_pose_config,
@@ -155,8 +156,6 @@ class BatchPose2DInferencer(Pose2DInferencer):
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
-        if self.options.flip_test is not None and 'flip_test' not in self.model.test_cfg:
-            raise ValueError('flip_test: this model never tests mirrored images')
         if self.options.batch_size is None:
             self.options = replace(self.options, batch_size=self._default_batch_size())
         if self.detector is not None and self.options.det_batch_size is None:
@@ -170,6 +169,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _check_parts(self, cfg: Config | ConfigDict | dict, settings: dict[str, Any]) -> None:
         """See that all parts can be built before one of them is, and choose the detector."""
         check_pipeline(cfg)
+        if self.options.flip_test is not None and 'flip_test' not in (
+            cfg['model'].get('test_cfg') or {}
+        ):
+            raise ValueError('flip_test: this model never tests mirrored images')
         check_weights(settings.get('weights'))
         if cfg['data_mode'] == 'topdown':
             names = 'det_model', 'det_weights', 'det_cat_ids'
@@ -223,6 +226,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             ValueError: Its file backend or decoder is unknown or not installed.
         """
         if not self._loader_works:
+            check_first_step(self.pipeline.transforms[0])
             check_loader(self._loader or self._plain_loader)
             self._loader_works = True
 

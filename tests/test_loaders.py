@@ -181,6 +181,13 @@ def test_arrays_are_taken_where_upstreams_loader_wants_a_file(pair):
     assert outputs(pair[1], arrays) == expected
 
 
+def test_a_pipeline_that_loads_nothing_is_rejected_with_the_first_file(pair, files):
+    use_loader(pair, load(type='GetBBoxCenterScale'))
+    message = 'expected LoadImage as the first step, which loads files, found GetBBoxCenterScale'
+    with pytest.raises(ValueError, match=message):
+        list(pair[1](files))
+
+
 def test_an_alpha_channel_changes_nothing(pair):
     use_loader(pair, load())
     colour = [picture(120, 90, seed) for seed in range(2)]
