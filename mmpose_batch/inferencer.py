@@ -57,6 +57,7 @@ from .runtime import StageClock
 from .samples import add_labels, empty_sample, merge_samples
 from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
+from .speedups import onestage
 from .tuning import default_batch_size
 from .visualization import DrawOptions, check_skeleton_style, draw_result
 from .writers import StockWriter
@@ -190,6 +191,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             cfg.visualizer = {'type': 'mmpose.PoseLocalVisualizer', 'name': 'visualizer'}
         model = build_model(cfg, weights, device, self._load_weights_to_model)
         decode_batches(model.head)
+        if onestage.applies(model.head):
+            onestage.apply(model.head)
         return model
 
     def _init_detector(

@@ -1,0 +1,268 @@
+"""One-stage heads (RTMO, YOLOX-Pose) that decode a whole batch at once.
+
+Upstream decodes image by image and lays out the outputs of all anchors for it. Here the anchors
+whose score is high enough are gathered from the whole batch, and only these are decoded. What
+depends on the number of persons by rounding is computed as upstream does, so that results are
+equal to the last bit on a CPU.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.structures import InstanceData
+from mmpose.models.heads import RTMOHead
+from mmpose.models.heads.hybrid_heads import YOLOXPoseHead
+from mmpose.models.heads.hybrid_heads.rtmo_head import DCC
+from mmpose.structures import PoseDataSample
+from mmpose.structures.bbox import bbox_overlaps, bbox_xyxy2cs
+from torch import Tensor, nn
+
+# Persons whose coordinates are classified at once. RTMO's 192 and 256 bins of 128 float32 values
+# take 8 MB for as many, and several such tensors live at a time.
+PERSONS_AT_ONCE = 64
+# Boxes whose overlaps with all others are computed at once, for the same reason.
+BOXES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Outputs of a head's network, a tensor (B, C, H, W) of each level.
+
+    Attributes:
+        classes: Logits of the classes.
+        objectness: Their common factor, as a logit; RTMO has none.
+        bboxes: Boxes, relative to the anchors.
+        visibility: Logits of the K keypoints.
+        keypoints: YOLOX-Pose: K x 2 coordinates, relative to the anchors. RTMO: features of the
+            pose, which its classifier takes.
+    """
+
+    classes: Sequence[Tensor]
+    objectness: Sequence[Tensor] | None
+    bboxes: Sequence[Tensor]
+    visibility: Sequence[Tensor]
+    keypoints: Sequence[Tensor]
+
+    @classmethod
+    def of(cls, head: nn.Module, feats: Any) -> 'Outputs':
+        """Run the network of a head, or the engine that replaces it."""
+        if type(head) is RTMOHead:
+            classes, bboxes, _, visibility, keypoints = head.forward(feats)
+            return cls(classes, None, bboxes, visibility, keypoints)
+        classes, objectness, bboxes, keypoints, visibility = head.forward(feats)
+        return cls(classes, objectness, bboxes, visibility, keypoints)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Anchors of a batch: image and index (N,), centre (N, 2) in pixels, stride (N,) in pixels."""
+
+    image: Tensor
+    index: Tensor
+    centers: Tensor
+    strides: Tensor
+
+    def __getitem__(self, rows: Tensor) -> 'Anchors':
+        """Those of some rows."""
+        return Anchors(self.image[rows], self.index[rows], self.centers[rows], self.strides[rows])
+
+    def gather(self, levels: Sequence[Tensor]) -> Tensor:
+        """The outputs (N, C) of these anchors, without a copy of all others'."""
+        first, gathered = 0, None
+        for level in levels:
+            size = level.shape[2:].numel()
+            index = self.index - first
+            found = level.flatten(2)[self.image, :, index.clamp(0, size - 1)]
+            if gathered is not None:  # anchors of this level, or of a later one
+                found = torch.where((index >= 0)[:, None], found, gathered)
+            first, gathered = first + size, found
+        return gathered
+
+
+def applies(head: nn.Module) -> bool:
+    """Whether a head is upstream's own and unchanged, so that :func:`apply` keeps its results."""
+    return 'predict' not in vars(head) and _is_plain(head)
+
+
+def apply(head: RTMOHead | YOLOXPoseHead) -> None:
+    """Let a head decode batches as a whole, in place.
+
+    Only this instance changes, no class does. Its ``predict`` assigns nothing to the head, other
+    than upstream's.
+
+    Args:
+        head: One that :func:`applies` accepts.
+    """
+    head.predict = partial(_predict, head)
+
+
+def _is_plain(head: nn.Module) -> bool:
+    if type(head) is YOLOXPoseHead:
+        return True
+    if type(head) is not RTMOHead or hasattr(head, 'deploy'):
+        return False
+    classifier = getattr(head, 'dcc', None)
+    return type(classifier) is DCC and 'forward_test' not in vars(classifier)
+
+
+@torch.no_grad()
+def _predict(
+    head: RTMOHead | YOLOXPoseHead,
+    feats: Any,
+    batch_data_samples: Sequence[PoseDataSample],
+    test_cfg: Mapping[str, Any] | None = None,
+) -> list[InstanceData]:
+    """What ``predict`` of the head's class returns.
+
+    Args:
+        head: Whose network and settings are used.
+        feats: What ``head.forward`` takes.
+        batch_data_samples: One of each image, with ``input_size``.
+        test_cfg: ``score_thr``, ``nms_pre`` and ``nms_thr``, with upstream's defaults.
+
+    Returns:
+        The N persons of each image, best first: ``bboxes`` (N, 4) and ``keypoints`` (N, K, 2) in
+        pixels of the input; ``scores``, ``bbox_scores`` (N,); ``keypoint_scores``,
+        ``keypoints_visible`` (N, K); all float32; ``labels`` (N,), int64.
+    """
+    test_cfg = test_cfg or {}
+    nms_thr = test_cfg.get('nms_thr', 1.0)
+    if not _is_plain(head) or (type(head) is RTMOHead and not nms_thr < 1):
+        # Changed since, or settings at which upstream fails. It assigns to a head that is shared.
+        return type(head).predict(copy.copy(head), feats, batch_data_samples, test_cfg)
+    outputs = Outputs.of(head, feats)
+    scores, labels = _scores(head, outputs)
+    good = scores > test_cfg.get('score_thr', 0.01)
+    anchors = _anchors(head, outputs.classes, good)
+    scores, labels = scores[good], labels[good]
+    offsets = head._flatten_predictions(outputs.bboxes)[good]
+    bboxes = head.decode_bbox(offsets[None], anchors.centers, anchors.strides)[0]
+
+    counts = good.sum(1).tolist()
+    nms_pre = test_cfg.get('nms_pre', 100000)
+    kept = _select(scores.cpu(), bboxes.cpu(), counts, nms_pre, nms_thr)
+    counts = [len(rows) for rows in kept]
+    rows = torch.cat(kept).to(bboxes.device)
+    anchors, bboxes = anchors[rows], bboxes[rows]
+    visibility = head._flatten_predictions(outputs.visibility).sigmoid()
+    keypoints = anchors.gather(outputs.keypoints)
+    if type(head) is RTMOHead:
+        keypoints = _classify(head, keypoints, bboxes, anchors.centers, counts)
+    else:
+        keypoints = head.decode_kpt_reg(keypoints[None], anchors.centers, anchors.strides)[0]
+    fields = scores[rows], labels[rows], bboxes, keypoints, visibility[anchors.image, anchors.index]
+    persons = zip(*(field.cpu().split(counts) for field in fields), strict=True)
+    return [
+        _instances(*found, sample.metainfo['input_size'])
+        for found, sample in zip(persons, batch_data_samples, strict=True)
+    ]
+
+
+def _scores(head: nn.Module, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """Score (B, A) and label (B, A) of the best class of every anchor."""
+    scores = head._flatten_predictions(outputs.classes).sigmoid()
+    if outputs.objectness is not None:
+        scores *= head._flatten_predictions(outputs.objectness).sigmoid()
+    return scores.max(2)
+
+
+def _anchors(head: nn.Module, levels: Sequence[Tensor], good: Tensor) -> Anchors:
+    """The anchors that a mask (B, A) tells, image by image."""
+    priors = head.prior_generator.grid_priors(
+        [level.shape[2:] for level in levels], dtype=levels[0].dtype, device=levels[0].device
+    )
+    strides = [
+        prior.new_full((len(prior),), stride)
+        for prior, stride in zip(priors, head.featmap_strides, strict=True)
+    ]
+    image, index = good.nonzero(as_tuple=True)
+    return Anchors(image, index, torch.cat(priors)[index], torch.cat(strides)[index])
+
+
+def _select(
+    scores: Tensor, bboxes: Tensor, counts: Sequence[int], nms_pre: int, nms_thr: float
+) -> list[Tensor]:
+    """Rows of the persons of each image, best first.
+
+    Args:
+        scores: (N,), on the CPU, image by image.
+        bboxes: (N, 4), x1, y1, x2, y2.
+        counts: How many of the rows each image has.
+        nms_pre: Rows per image that are considered, the best.
+        nms_thr: IoU of duplicates; 1 keeps them.
+    """
+    selected = []
+    for found, first in zip(scores.split(counts), accumulate(counts, initial=0), strict=False):
+        # Upstream sorts twice, too: what it does to equal scores is done here.
+        best, rows = found.sort(descending=True)
+        rows = rows[:nms_pre] + first
+        if nms_thr < 1:
+            rows = rows[best[:nms_pre].sort(descending=True).indices]
+            rows = rows[_suppress(bboxes[rows], nms_thr)]
+        selected.append(rows)
+    return selected
+
+
+def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
+    """Indices (M,) of the boxes (N, 4), best first, that upstream's ``nms_torch`` keeps."""
+    left, kept = torch.arange(len(bboxes)), [torch.arange(0)]
+    while len(left):
+        block = left[:BOXES_AT_ONCE]
+        # Upstream asks for the overlaps of one box at a time.
+        close = (bbox_overlaps(bboxes[block], bboxes[left]) > threshold).numpy()
+        free = np.ones(len(left), dtype=bool)
+        rows = []
+        for row, duplicates in enumerate(close):
+            if free[row]:
+                rows.append(row)
+                free &= ~duplicates
+        kept.append(block[rows])
+        left = left[len(block) :][torch.from_numpy(free[len(block) :])]
+    return torch.cat(kept)
+
+
+def _classify(
+    head: RTMOHead, features: Tensor, bboxes: Tensor, centers: Tensor, counts: Sequence[int]
+) -> Tensor:
+    """Keypoints (N, K, 2) in pixels from features (N, C) of poses, ``counts`` of them per image."""
+    classifier = head.dcc
+    if not len(features):
+        return bboxes.new_zeros((0, head.num_keypoints, 2))
+    # Of all its layers this one alone comes to other last bits for other numbers of persons.
+    features = torch.cat(
+        [classifier.pose_to_kpts(found) for found in features.split(counts) if len(found)]
+    )
+    rest = copy.copy(classifier)
+    rest._modules = {**classifier._modules, 'pose_to_kpts': nn.Identity()}
+    center_scale = torch.cat(bbox_xyxy2cs(bboxes, head.bbox_padding), dim=1)
+    parts = (tensor.split(PERSONS_AT_ONCE) for tensor in (features, center_scale, centers))
+    return torch.cat(list(map(rest.forward_test, *parts)))
+
+
+def _instances(
+    scores: Tensor,
+    labels: Tensor,
+    bboxes: Tensor,
+    keypoints: Tensor,
+    visibility: Tensor,
+    input_size: Sequence[float],
+) -> InstanceData:
+    """The persons of one image, their boxes cut at its edges."""
+    bboxes[:, 0::2].clamp_(0, input_size[0])
+    bboxes[:, 1::2].clamp_(0, input_size[1])
+    scores, visibility = scores.numpy(), visibility.numpy()
+    return InstanceData(
+        scores=scores,
+        labels=labels.numpy(),
+        bboxes=bboxes.numpy(),
+        bbox_scores=scores,
+        keypoints=keypoints.numpy(),
+        keypoint_scores=visibility,
+        keypoints_visible=visibility,
+    )
