@@ -14,12 +14,12 @@ from mmpose.evaluation.functional import nms
 from mmpose.registry import DATASETS
 from torch import nn
 
+from .engines.batch_size import default_batch_size
 from .engines.host import EngineHost
 from .engines.options import EngineOptions
 from .engines.torch_eager import map_tensors
 from .isolation import with_own_head
 from .models import build_model, load_config
-from .tuning import default_batch_size
 
 # What stock takes instead of a detector.
 WHOLE_IMAGE = ('whole_image', 'whole-image')

@@ -28,8 +28,10 @@ from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .crops import StandardCrops
 from .decoding import decode_batches
 from .detection import PersonDetector, build_detector
+from .engines.batch_size import default_batch_size
 from .engines.host import EngineHost
 from .engines.options import EngineOptions
+from .engines.warmup import SAMPLES, Settling
 from .isolation import with_own_head
 from .loading import WorkerPool, checked_bboxes, read_ahead, read_image
 from .models import build_model, check_pose_config, load_config, type_name
@@ -38,9 +40,7 @@ from .padding import pad_to_stride
 from .results import ImageResult, InputError, select_instances
 from .runtime import StageClock
 from .samples import empty_sample, merge_samples
-from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
-from .tuning import default_batch_size
 from .visualization import DrawOptions, check_skeleton_style, draw_result
 from .writers import StockWriter
 

@@ -112,7 +112,7 @@ class BatchOptions:
         """Fill in None and settle ``auto`` for one device.
 
         Batch sizes are left: how many inputs are best depends on their size
-        (:func:`mmpose_batch.tuning.default_batch_size`).
+        (:func:`mmpose_batch.engines.batch_size.default_batch_size`).
 
         Raises:
             ValueError: The device cannot do the precision.

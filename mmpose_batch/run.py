@@ -27,6 +27,7 @@ from torch import nn
 from .batching import DEVICE_LOST, one_line
 from .engines import EngineError
 from .engines.cache import versions as engine_versions
+from .engines.warmup import spread
 from .evaluation import (
     AnnotationError,
     Coverage,
@@ -45,7 +46,6 @@ from .options import CallOptions
 from .progress import ProgressReport, format_duration
 from .results import ImageResult, InputError
 from .runtime import StageClock
-from .settling import spread
 from .sources import Frame, Source, number
 from .version import __version__
 from .visualization import DrawOptions

@@ -24,7 +24,7 @@ from support.tiny import OurDetector, TinyModel, picture, resize_input, save
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
-from mmpose_batch.engines.check import BOUNDS, Bound
+from mmpose_batch.engines.verification import BOUNDS, Bound
 from mmpose_batch.writers import StockWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')

@@ -248,7 +248,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
 
 def find_axes(args: argparse.Namespace, device: str) -> 'dict[str, list]':
     """The settings to vary and their values: as named, else the default or what is worth trying."""
-    from mmpose_batch.engines.requirements import is_installed
+    from mmpose_batch.engines.optional import is_installed
     from mmpose_batch.runtime import resolve_precision
 
     axes = {name: getattr(args, name) for name in AXES}

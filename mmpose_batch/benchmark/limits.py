@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..engines.batch_size import Clock
 from ..engines.host import EngineHost
-from ..engines.seam import head_of, predicts_by_head
-from ..tuning import Clock
+from ..engines.network import head_of, predicts_by_head
 
 if TYPE_CHECKING:
     from ..inferencer import BatchPose2DInferencer

@@ -16,13 +16,13 @@ from mmpose.datasets.transforms import LoadImage
 from ..building import build_inferencer
 from ..checkpoint import allowed_types
 from ..detection import WHOLE_IMAGE
+from ..engines.warmup import spread
 from ..evaluation import ImageIds, read_annotations
 from ..loading import read_image
 from ..models import default_filters, load_config
 from ..options import merge_settings
 from ..run import Run, RunOptions
 from ..runtime import StageClock
-from ..settling import spread
 from ..sources import Frame, Source
 from ..writers.jsonl import JsonLinesWriter, to_record
 from .contenders import DETECTOR, OURS, RTMLIB, STOCK, Contender, Models

@@ -9,11 +9,9 @@ from typing import Any
 from torch import nn
 
 from .cache import EngineCache, entry_key, network_key, open_cache
-from .export import ExportError, export_onnx
+from .external_onnx import FixedBatch, GivenFile, predict_decoded
 from .fusion import fuse_layers
-from .given import FixedBatch, GivenFile, predict_decoded
-from .options import EngineOptions
-from .quantization import (
+from .int8 import (
     Calibration,
     ModelFiles,
     Quantize,
@@ -21,8 +19,10 @@ from .quantization import (
     quantize_onnx,
     quantize_openvino,
 )
-from .requirements import require
-from .seam import Engine, Network, Normalization, Seam, head_of
+from .network import Engine, Network, Normalization, Seam, head_of
+from .onnx_export import ExportError, export_onnx
+from .optional import require
+from .options import EngineOptions
 from .torch_eager import TorchEngine
 
 # Inputs with which int8 is calibrated badly.

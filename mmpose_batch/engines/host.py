@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from ..batching import DEVICE_LOST, FATAL, one_line
 from ..loading import WorkerPool
 from ..runtime import PRECISIONS_OF, is_out_of_memory
-from ..tuning import Clock, shortest
 from . import AnswersDiffer, EngineError
+from .batch_size import Clock, shortest
 from .builder import EngineBuilder
 from .cache import EngineCache, entry_key, network_key, open_cache
-from .check import BOUNDS, Difference, Instances, compare, instances_of
+from .network import Engine, Seam, has_seam
+from .optional import is_installed
 from .options import EngineOptions
-from .requirements import is_installed
-from .seam import Engine, Seam, has_seam
 from .torch_eager import prepare_model
+from .verification import BOUNDS, Difference, Instances, compare, instances_of
 
 Run = Callable[[], Sequence[BaseDataElement]]
 

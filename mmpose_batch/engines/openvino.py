@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..runtime import is_out_of_memory
 from . import EngineError
-from .batches import fill_up, next_power_of_two
 from .cache import EngineCache, entry_key
-from .seam import Normalization
+from .network import Normalization
+from .padding import fill_up, next_power_of_two
 
 _TYPES = {'fp32': ov.Type.f32, 'bf16': ov.Type.bf16, 'fp16': ov.Type.f16}
 _BLOB = 'compiled.blob'
@@ -110,7 +110,7 @@ class OpenVINOEngine:
         return f'OpenVINO {ov.__version__.split("-")[0]} on {device}'
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.network.Engine`."""
         count = len(inputs)
         filled = count if self._fixed else next_power_of_two(count)
         array = fill_up(inputs, filled).cpu().contiguous().numpy()

@@ -6,8 +6,8 @@ import torch
 import torch._dynamo.config
 from torch import Tensor
 
-from .batches import fill_up, next_power_of_two
-from .seam import Network, Normalization
+from .network import Network, Normalization
+from .padding import fill_up, next_power_of_two
 
 # Every shape of inputs is compiled by itself; after eight of them PyTorch would go on in eager,
 # with a line in its own log.
@@ -62,7 +62,7 @@ class TorchCompileEngine:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.network.Engine`."""
         count = len(inputs)
         function: Callable = self._pixels if inputs.dtype == torch.uint8 else self._floats
         size = self._size(count)

@@ -8,7 +8,7 @@ from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import Tensor, nn
 
 from .fusion import fuse_layers
-from .seam import Network, Normalization, StackedPreprocessor, is_known_preprocessor
+from .network import Network, Normalization, StackedPreprocessor, is_known_preprocessor
 
 _DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -74,7 +74,7 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.network.Engine`."""
         if inputs.dtype == torch.uint8:
             inputs = self._normalization(inputs)
         return [output.contiguous() for output in self._run(inputs)]

@@ -28,9 +28,9 @@ from torch._dynamo.utils import counters
 
 from mmpose_batch.engines import EngineError
 from mmpose_batch.engines.cache import NoCache
-from mmpose_batch.engines.export import export_onnx
-from mmpose_batch.engines.requirements import import_nncf
-from mmpose_batch.engines.seam import Network, Normalization
+from mmpose_batch.engines.network import Network, Normalization
+from mmpose_batch.engines.onnx_export import export_onnx
+from mmpose_batch.engines.optional import import_nncf
 from mmpose_batch.engines.torch_compile import TorchCompileEngine
 
 ENGINES = ('onnxruntime', 'openvino')
@@ -332,7 +332,8 @@ def test_threads_that_come_and_go_find_the_requests_of_those_before(one_stage):
 
 
 def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):
-    from mmpose_batch.engines import onnx_runtime, openvino
+    from mmpose_batch.engines import onnxruntime as onnx_runtime
+    from mmpose_batch.engines import openvino
 
     monkeypatch.setattr(openvino, 'KEPT_SHAPES', 2)
     monkeypatch.setattr(onnx_runtime, 'KEPT_SIZES', 2)
@@ -426,7 +427,7 @@ def test_quantising_leaves_the_handlers_of_others_as_they_are(one_stage):
 def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp_path, monkeypatch):
     import onnx
 
-    from mmpose_batch.engines import quantization
+    from mmpose_batch.engines import int8 as quantization
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     list(one_stage.ours(engine='onnxruntime')([picture(120, 90, 0)]))
@@ -446,7 +447,7 @@ def test_onnx_runtime_has_weights_of_seven_bits_where_products_saturate(
     """Without VNNI int8 cost the demo pair 0.03 AP, with seven bits 0.006."""
     import onnx
 
-    from mmpose_batch.engines import quantization
+    from mmpose_batch.engines import int8 as quantization
 
     export_onnx(Network(top_down.ours().model), tmp_path / 'a.onnx', (96, 64))
     inputs = [np.random.default_rng(0).standard_normal((1, 3, 96, 64), np.float32)]

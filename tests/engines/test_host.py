@@ -14,11 +14,12 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from mmpose_batch.engines import EngineError, host, requirements
+from mmpose_batch.engines import EngineError, host
+from mmpose_batch.engines import optional as requirements
 from mmpose_batch.engines.builder import EngineBuilder
-from mmpose_batch.engines.check import BOUNDS
 from mmpose_batch.engines.host import EngineHost
 from mmpose_batch.engines.options import EngineOptions
+from mmpose_batch.engines.verification import BOUNDS
 
 # Seconds that end a test which would hang; none is that slow.
 PATIENCE = 120.0

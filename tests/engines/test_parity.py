@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from support.factories import load_tool, run_tool
 
-from mmpose_batch.engines.check import Difference, compare
+from mmpose_batch.engines.verification import Difference, compare
 from mmpose_batch.runtime import PRECISIONS_OF, cpu_has_bf16
 from mmpose_batch.scenes import write_scenes
 

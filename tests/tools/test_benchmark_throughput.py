@@ -11,7 +11,7 @@ from support.factories import Models, Outcome, load_tool, run_tool, write_photos
 import mmpose_batch.scenes
 from mmpose_batch import runtime
 from mmpose_batch.benchmark import machine, plots, throughput
-from mmpose_batch.engines import requirements
+from mmpose_batch.engines import optional as requirements
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

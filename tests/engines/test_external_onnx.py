@@ -13,9 +13,9 @@ from support.tiny import TinyModel, picture
 from torch import Tensor, nn
 
 from mmpose_batch.engines import EngineError
-from mmpose_batch.engines.export import export_onnx
-from mmpose_batch.engines.given import FixedBatch, GivenFile
-from mmpose_batch.engines.seam import Network
+from mmpose_batch.engines.external_onnx import FixedBatch, GivenFile
+from mmpose_batch.engines.network import Network
+from mmpose_batch.engines.onnx_export import export_onnx
 
 ENGINES = ('onnxruntime', 'openvino')
 IMAGES = [picture(120, 90, seed, persons=(1, 3, 0, 5, 2)[seed]) for seed in range(5)]
@@ -257,7 +257,7 @@ def test_data_beside_a_file_is_read_once_and_belongs_to_its_key(tmp_path, monkey
     path = file_with_data(tmp_path / 'a.onnx', 20)
     read, digest = [], hashlib.file_digest
     monkeypatch.setattr(
-        'mmpose_batch.engines.given.hashlib.file_digest',
+        'mmpose_batch.engines.external_onnx.hashlib.file_digest',
         lambda file, name: read.append(file.name) or digest(file, name),
     )
     key = GivenFile(path).key

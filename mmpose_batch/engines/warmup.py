@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from .batching import FATAL, one_line
-from .engines import EngineError
-from .engines.host import EngineHost
-from .tuning import Clock, choose_size, measure_rates
+from ..batching import FATAL, one_line
+from . import EngineError
+from .batch_size import Clock, choose_size, measure_rates
+from .host import EngineHost
 
 # Images that engines are checked and batch sizes measured with.
 SAMPLES = 8

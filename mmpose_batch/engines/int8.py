@@ -17,9 +17,9 @@ from torch.nn.functional import interpolate
 from ..runtime import cpu_has_vnni
 from . import EngineError
 from .cache import EngineCache, entry_key
-from .export import INPUT_NAME
-from .requirements import import_nncf, import_onnx
-from .seam import Normalization
+from .network import Normalization
+from .onnx_export import INPUT_NAME
+from .optional import import_nncf, import_onnx
 
 # Height and width of the inputs to the file of a network that takes them.
 ModelFiles = Callable[[tuple[int, int]], Path]

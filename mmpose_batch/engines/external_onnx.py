@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from . import EngineError
-from .batches import fill_up
-from .requirements import import_onnx
-from .seam import Engine, Network, Pending, Seam
+from .network import Engine, Network, Pending, Seam
+from .optional import import_onnx
+from .padding import fill_up
 
 # What MMDeploy and rtmlib call the outputs of an RTMO file with decoding and NMS inside.
 DECODED = ('dets', 'keypoints')
@@ -135,7 +135,7 @@ class FixedBatch:
         return f'{self._engine.description}, batches of {self._batch_size}'
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.network.Engine`."""
         parts = inputs.split(self._batch_size)
         outputs = [self._engine(fill_up(part, self._batch_size)) for part in parts]
         return [_join(output)[: len(inputs)] for output in zip(*outputs, strict=True)]

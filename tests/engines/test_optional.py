@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mmpose_batch.engines import EngineError
-from mmpose_batch.engines.given import GivenFile
-from mmpose_batch.engines.requirements import import_nncf, import_onnx, require
+from mmpose_batch.engines.external_onnx import GivenFile
+from mmpose_batch.engines.optional import import_nncf, import_onnx, require
 
 
 @pytest.fixture

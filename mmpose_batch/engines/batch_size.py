@@ -6,9 +6,9 @@ from functools import partial
 
 import torch
 
-from .batching import DEVICE_LOST
-from .loading import WorkerPool
-from .runtime import is_out_of_memory
+from ..batching import DEVICE_LOST
+from ..loading import WorkerPool
+from ..runtime import is_out_of_memory
 
 # Seconds from some moment on.
 Clock = Callable[[], float]

@@ -13,7 +13,7 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmpose_batch.engines.seam import (
+from mmpose_batch.engines.network import (
     Normalization,
     PixelPreprocessor,
     Seam,

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmpose_batch.engines import check
-from mmpose_batch.engines.check import BOUNDS, Difference, Instances
+from mmpose_batch.engines import verification as check
+from mmpose_batch.engines.verification import BOUNDS, Difference, Instances
 
 
 def pose(x: float, size: float = 100.0, count: int = 17) -> np.ndarray:

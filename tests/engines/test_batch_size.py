@@ -11,10 +11,16 @@ import pytest
 import torch
 from support.tiny import TinyModel, picture
 
-from mmpose_batch import settling
+from mmpose_batch.engines import warmup as settling
+from mmpose_batch.engines.batch_size import (
+    SIZES,
+    choose_size,
+    default_batch_size,
+    measure_rates,
+    shortest,
+)
 from mmpose_batch.engines.host import EngineHost
-from mmpose_batch.settling import SAMPLES, Settling
-from mmpose_batch.tuning import SIZES, choose_size, default_batch_size, measure_rates, shortest
+from mmpose_batch.engines.warmup import SAMPLES, Settling
 
 # Seconds that end a test which would hang; none is that slow.
 PATIENCE = 120.0

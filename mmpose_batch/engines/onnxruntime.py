@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..runtime import is_out_of_memory
 from . import EngineError
-from .seam import Normalization
+from .network import Normalization
 
 # With rectangular inputs there may be hundreds.
 KEPT_SIZES = 16
@@ -57,7 +57,7 @@ class OnnxRuntimeEngine:
         return f'ONNX Runtime {ort.__version__} by {", ".join(used or self._providers)}'
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.network.Engine`."""
         device = inputs.device
         if inputs.dtype == torch.uint8:
             inputs = self._normalization(inputs)

@@ -12,8 +12,8 @@ from mmengine.registry import init_default_scope
 from ..models import build_model, load_config
 from . import EngineError
 from .fusion import fuse_layers
-from .requirements import import_onnx
-from .seam import Network, has_seam
+from .network import Network, has_seam
+from .optional import import_onnx
 
 # The newest one that TorchScript's exporter writes without conversion.
 OPSET = 17
