@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 from .batching import DEVICE_LOST, one_line
-from .engines import EngineError
 from .engines.cache import versions as engine_versions
-from .engines.warmup import spread
+from .engines.warmup import outcome, restore, spread
+from .errors import EngineError
 from .evaluation import (
     AnnotationError,
     Coverage,
@@ -349,7 +349,7 @@ class Run:
             'precision': options.precision,
             'engine': options.engine,
             'engine_device': options.engine_device,
-            'engine_file': inferencer.host.report.get('file'),
+            'engine_file': inferencer.runner.report.get('file'),
             'calib_images': options.calib_images,
             'rect': options.rect,
             'no_person': options.no_person,
@@ -416,17 +416,17 @@ class Run:
         """
         inferencer = self._inferencer
         if self._before:
-            inferencer.settling.adopt(inferencer.hosts, self._before)
+            restore(inferencer.runners, self._before)
         samples = spread(self._frames, inferencer.wants_samples(self._call))
         if samples:
             if not self._options.quiet:
                 print(
                     f'building and checking engines, up to {len(samples)} images', file=sys.stderr
                 )
-            inferencer.settle(samples, self._call)
-            for name, host in inferencer.hosts.items():
-                if host.settled and not self._options.quiet:
-                    print(f'{name}: {host.outcome}', file=sys.stderr)
+            inferencer.warm_up(samples, self._call)
+            for name, runner in inferencer.runners.items():
+                if runner.selection and not self._options.quiet:
+                    print(f'{name}: {runner.selection}', file=sys.stderr)
         changed = [
             key
             for key, values in self._settled().items()
@@ -441,14 +441,7 @@ class Run:
 
     def _settled(self) -> dict[str, Any]:
         """What the output depends on and the first images decide, where they did."""
-        hosts = self._inferencer.hosts
-        reports = {name: host.report for name, host in hosts.items() if host.settled}
-        return {
-            'engines': {name: report['engine'] for name, report in reports.items()},
-            'precisions': {name: report['precision'] for name, report in reports.items()},
-            'calibrations': {name: report.get('calibration') for name, report in reports.items()},
-            'batch_sizes': self._inferencer.settling.batch_sizes,
-        }
+        return outcome(self._inferencer.runners)
 
     def _write(
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
@@ -557,7 +550,7 @@ class Run:
                 )
 
     def _hosts_settled(self) -> list[str]:
-        return [name for name, host in self._inferencer.hosts.items() if host.settled]
+        return [name for name, runner in self._inferencer.runners.items() if runner.selection]
 
     def _write_info(self, status: str) -> None:
         self._known_hosts = self._hosts_settled()
@@ -575,7 +568,7 @@ class Run:
                 'batch_size': self._call.batch_size,
             },
             'settled': settled,
-            'engines': {name: host.report for name, host in self._inferencer.hosts.items()},
+            'engines': {name: runner.report for name, runner in self._inferencer.runners.items()},
             'counts': {
                 key: getattr(self._summary, key)
                 for key in ('images', 'resumed', 'persons', 'failures')

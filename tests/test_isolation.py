@@ -44,7 +44,7 @@ def test_batches_of_two_shapes_at_a_time_take_no_priors_of_each_other(
     def run(**settings: object) -> list:
         ours = one_stage.ours(rect=True, batch_size=2, **settings)
         results = list(ours(IMAGES, bbox_thr=0.1))
-        assert ours.host.parallel == (2 if settings else 1)
+        assert ours.runner.parallel == (2 if settings else 1)
         return [result['predictions'][0] for result in results]
 
     expected = run()

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..runtime import cpu_has_vnni
-from . import EngineError
+from ..errors import EngineError
+from ..hardware import cpu_has_vnni
 from .cache import EngineCache, entry_key
 from .network import Normalization
 from .onnx_export import INPUT_NAME

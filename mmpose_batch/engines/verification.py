@@ -1,26 +1,47 @@
-"""How far the answers of an engine are from those of PyTorch in fp32."""
+"""Verification: how far the outputs of an engine are from those of PyTorch in fp32."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
+import torch
 from mmengine.structures import BaseDataElement
+from torch import Tensor
 
-# Instances of which a median is told.
+from ..errors import FATAL, EngineError, OutputsDeviate, is_out_of_memory
+from ..workers import WorkerPool
+from .base import Engine, EngineOptions
+from .registry import needs_samples
+
+# Runs one batch through the model.
+Run = Callable[[], Sequence[BaseDataElement]]
+# Points (N, K, 2) in pixels and their scores (N, K).
+Instances = tuple[np.ndarray, np.ndarray]
+
+# Instances of which a median counts.
 _ENOUGH = 5
+# Batches that an engine is verified with.
+MAX_SAMPLES = 8
+# Inputs, at minimum, for later starts to rely on what an engine did with them, and points, for one
+# of these to judge it by them: of twenty, a verification in fp32 leaves out one.
+MIN_INPUTS, MIN_POINTS = 5, 20
+
+logger = logging.getLogger('mmpose_batch')
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The most that values may differ.
+    """How much outputs may deviate.
 
     Attributes:
-        size: Of the points, in parts of a person's size (the diagonal of the box around
-            it), since a pixel means more on a small one.
-        score: Of their scores.
-        found: Part of the instances to be found. Not all: one whose score is at a
+        size: Distance of points, as a fraction of a person's size (the diagonal of the box
+            around it), since a pixel means more on a small one.
+        score: Difference of their scores.
+        found: Fraction of the instances to be found. Not all: one whose score is at a
             threshold may go either way.
-        quantile: Part of the values that must not differ by more.
+        quantile: Fraction of the values that must not deviate by more.
     """
 
     size: float
@@ -33,7 +54,7 @@ class Bound:
 # the medians: bf16, which costs no AP, came to 0.017 and 0.093 at most, int8, heads included then,
 # which cost up to 0.9 points, to 0.072 and 0.25. fp16 was not measured. SimCC's scores are no
 # probabilities; their mean is 1.07. Eight images hold twenty boxes with forty corners, of which
-# 0.95 leave out one: rounding moves more that nobody is sure of.
+# 0.95 leave out one: rounding moves more corners that are uncertain.
 BOUNDS = {
     'fp32': Bound(size=0.001, score=0.001, found=0.9),
     'bf16': Bound(size=0.02, score=0.1, found=0.9, quantile=0.9),
@@ -44,17 +65,17 @@ BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Between two answers to one batch.
+    """The difference between two outputs for the same batches.
 
     Attributes:
-        instances: Of the reference.
-        found: Part of these that the other answer has too.
-        surplus: Instances that only the other answer has.
-        quantile: Part of the values that differ by no more than the following, unless a
+        instances: Number of instances of the reference.
+        found: Fraction of these that the other output has too.
+        surplus: Number of instances that only the other output has.
+        quantile: Fraction of the values that differ by no more than the following, unless a
             point differs by more in most instances: then it is what that one differs by.
-        px: Of points, in pixels of the image.
-        size: Of points, as parts of the person's size.
-        score: Of scores.
+        px: Distance of points, in pixels of the image.
+        size: Distance of points, as a fraction of the person's size.
+        score: Difference of scores.
     """
 
     instances: int
@@ -83,15 +104,12 @@ class Difference:
 
     def __str__(self) -> str:
         if not self.instances and not self.surplus:
-            return 'nobody in the first images, nothing to compare'
+            return 'no detections in the first images, nothing to compare'
         return (
             f'{self.px:.3f} px and {self.score:.4f} score from PyTorch in fp32 '
             f'({self.quantile:.0%} of the values; {self.found:.0%} of {self.instances} instances'
             + (f', {self.surplus} more)' if self.surplus else ')')
         )
-
-
-Instances = tuple[np.ndarray, np.ndarray]
 
 
 def instances_of(sample: BaseDataElement) -> Instances:
@@ -109,7 +127,7 @@ def instances_of(sample: BaseDataElement) -> Instances:
 def compare(
     reference: Sequence[Instances], other: Sequence[Instances], quantile: float
 ) -> Difference:
-    """Compare two answers to one batch, image by image; each instance with its nearest."""
+    """Compare two outputs, image by image; each instance with its nearest."""
     lengths, parts, scores = [], [], []
     instances = found = surplus = 0
     for (points, values), (their_points, their_values) in zip(reference, other, strict=True):
@@ -132,18 +150,129 @@ def compare(
         found=found / instances if instances else 1.0,
         surplus=surplus,
         quantile=quantile,
-        px=_most(lengths, quantile),
-        size=_most(parts, quantile),
-        score=_most(scores, quantile),
+        px=_upper(lengths, quantile),
+        size=_upper(parts, quantile),
+        score=_upper(scores, quantile),
     )
 
 
-def _most(values: Sequence[np.ndarray], quantile: float) -> float:
-    """Of the points (K,) of every instance."""
+def _upper(values: Sequence[np.ndarray], quantile: float) -> float:
+    """The quantile of the points (K,) of every instance, or what one point typically has."""
     if not values:
         return 0.0
     table = np.stack(values)
-    most = np.quantile(table, quantile, method='lower')  # one value of a few is left out
+    upper = np.quantile(table, quantile, method='lower')  # one value of a few is left out
     if len(table) >= _ENOUGH:
-        most = max(most, np.median(table, axis=0).max())
-    return float(most)
+        upper = max(upper, np.median(table, axis=0).max())
+    return float(upper)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What an engine is verified with: a batch, and PyTorch's outputs for it."""
+
+    run: Run
+    outputs: list[Instances]
+
+
+class Samples:
+    """Batches of a run, as PyTorch computed them.
+
+    Args:
+        batch_size: That is asked for, which decides which engine is fastest.
+
+    Attributes:
+        shape: (3, H, W) of the first network inputs.
+    """
+
+    def __init__(self, batch_size: int | str | None = None) -> None:
+        self.batch_size = batch_size
+        self.shape: tuple[int, ...] | None = None
+        self._batches: list[Sample] = []
+
+    def add(self, run: Run, outputs: Sequence[BaseDataElement]) -> None:
+        """Keep a batch, if there are not enough of them."""
+        if len(self._batches) < MAX_SAMPLES:
+            self._batches.append(Sample(run, list(map(instances_of, outputs))))
+
+    def note_shape(self, inputs: Tensor) -> None:
+        """Keep the shape of the first network inputs (N, 3, H, W)."""
+        self.shape = self.shape or tuple(inputs.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self._batches)
+
+    @property
+    def largest(self) -> Sample:
+        """The batch with the largest number of outputs."""
+        return max(self._batches, key=lambda sample: len(sample.outputs))
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are inputs enough for later starts to rely on what came of them."""
+        return sum(len(sample.outputs) for sample in self._batches) >= MIN_INPUTS
+
+    @property
+    def judges(self) -> bool:
+        """Whether there are points enough to judge an engine by that passed before."""
+        outputs = (scores for sample in self._batches for _, scores in sample.outputs)
+        return sum(scores.size for scores in outputs) >= MIN_POINTS
+
+
+def verify(
+    name: str, engine: Engine, samples: Samples, options: EngineOptions
+) -> Difference | None:
+    """Check that an engine runs, and that its outputs match PyTorch's.
+
+    Args:
+        name: Of the engine.
+        engine: The same; it computes the model's network already.
+        samples: Batches to run.
+        options: With the precision, and whether a deviating engine is rejected.
+
+    Returns:
+        The difference; None where PyTorch's outputs are not known.
+
+    Raises:
+        EngineError: The engine cannot run a batch.
+        OutputsDeviate: Its outputs deviate beyond the tolerance of the precision.
+    """
+    threads = engine.parallel if engine.parallel > 1 else 0
+    with WorkerPool(threads) as pool:
+        outputs = pool.map(partial(_outputs, name), samples, ahead=engine.parallel)
+        pairs = [
+            pair
+            for sample, found in zip(samples, outputs, strict=True)
+            for pair in zip(sample.outputs, found, strict=needs_samples(options))
+        ]
+    if not pairs:
+        return None
+    bound = BOUNDS[options.precision]
+    difference = compare(*zip(*pairs, strict=True), quantile=bound.quantile)
+    if not difference.instances:
+        logger.warning('engine: no detections in the first images, so %s is not compared', name)
+    if options.self_check and not difference.within(bound):
+        raise OutputsDeviate(
+            f'engine: {name} in {options.precision}: outputs deviate beyond tolerance: '
+            f'{difference}. Without the self-check it runs'
+        )
+    return difference
+
+
+@torch.no_grad()  # which a thread does not inherit
+def _outputs(name: str, sample: Sample) -> list[Instances]:
+    """What the engine in place computes for a batch."""
+    try:
+        return [instances_of(output) for output in sample.run()]
+    except FATAL:
+        raise
+    except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
+        if is_out_of_memory(error):
+            raise  # a smaller batch may do
+        text = (str(error).splitlines() or [''])[0]
+        raise EngineError(
+            f'engine: {name} cannot run this model: {type(error).__name__}: {text}'
+        ) from error

@@ -1,4 +1,4 @@
-"""What is open until the first images are seen: engines to build and check, batch sizes."""
+"""Warm-up: the first images select the engines of an inferencer and measure its batch sizes."""
 
 import copy
 import logging
@@ -11,19 +11,20 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from ..batching import FATAL, one_line
-from . import EngineError
-from .batch_size import Clock, choose_size, measure_rates
-from .host import EngineHost
+from ..errors import FATAL, EngineError, one_line
+from ..progress import Clock
+from .batch_size import choose_size, measure_rates
+from .runner import EngineRunner
+from .selection import Selection
 
-# Images that engines are checked and batch sizes measured with.
+# Images that engines are verified and batch sizes measured with.
 SAMPLES = 8
 
-Hosts = Mapping[str, EngineHost]
+Runners = Mapping[str, EngineRunner]
 # Network to the batch size that is asked for: a number, or 'auto'.
 Sizes = Mapping[str, int | str]
 # Runs packed inputs through a network.
-Step = Callable[[list[dict[str, Any]]], Any]
+RunBatch = Callable[[list[dict[str, Any]]], Any]
 
 Item = TypeVar('Item')
 
@@ -31,150 +32,163 @@ logger = logging.getLogger('mmpose_batch')
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """So many of some items, from the first to the last; all where there are fewer."""
+    """Evenly spaced items, from the first to the last; all where there are fewer."""
     indices = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
     return [items[index] for index in indices]
 
 
-class Settling:
-    """Settles an inferencer's engines and its batch sizes of ``'auto'``, once.
+def outcome(runners: Runners) -> dict[str, dict[str, Any]]:
+    """What the output depends on and the warm-up decided, as ``run.json`` stores it."""
+    selected = {name: runner.selection for name, runner in runners.items() if runner.selection}
+    return {
+        'engines': {name: selection.engine for name, selection in selected.items()},
+        'precisions': {name: selection.precision for name, selection in selected.items()},
+        'calibrations': {name: selection.calibration for name, selection in selected.items()},
+        'batch_sizes': batch_sizes(runners),
+    }
+
+
+def restore(runners: Runners, stored: Mapping[str, Mapping[str, Any]]) -> None:
+    """Have the warm-up of a resumed run decide as that of the run before.
 
     Args:
-        samples: Images to see for that.
-        clock: What batch sizes are timed with.
+        runners: Network to its engine.
+        stored: As :func:`outcome` gave it.
+    """
+    for name, engine in stored['engines'].items():
+        runners[name].lifecycle.restore(
+            Selection(engine=engine, precision=stored['precisions'][name])
+        )
+    for name, size in stored['batch_sizes'].items():
+        runners[name].lifecycle.set_batch_size(size)
 
-    Attributes:
-        batch_sizes: Network to its measured batch size.
+
+def batch_sizes(runners: Runners) -> dict[str, int]:
+    """Network to the batch size that was measured or restored for ``auto``."""
+    sizes = {name: runner.lifecycle.batch_size for name, runner in runners.items()}
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
+class Warmup:
+    """Warms an inferencer up, once, and again where a later call needs a batch size.
+
+    Args:
+        samples: Images for that.
+        clock: What batch sizes are timed with.
     """
 
     def __init__(self, samples: int = SAMPLES, clock: Clock = time.perf_counter) -> None:
-        self.batch_sizes: dict[str, int] = {}
         self._samples = samples
         self._clock = clock
-        self._sampled = False
-        self._sampling = False
-        self._seen: dict[str, dict[str, Any]] = {}
-        self._warm: dict[str, int] = {}  # sizes that were met before the first result
+        self._done = False
+        self._inputs: dict[str, dict[str, Any]] | None = None  # the first of each network
+        self._warm: dict[str, int] = {}  # batch sizes that engines were compiled for
 
-    def wanted(self, hosts: Hosts, asked: Sizes) -> int:
+    def wanted(self, runners: Runners, asked: Sizes) -> int:
         """Images that are to be seen before the first result; 0 for none."""
-        engines = not self._sampled and any(host.wants_samples for host in hosts.values())
-        return self._samples if engines or self._to_measure(hosts, asked) else 0
+        select = not self._done and any(_is_open(runner) for runner in runners.values())
+        return self._samples if select or _to_measure(runners, asked) else 0
 
-    def batch_size(self, name: str, asked: int | str) -> int:
-        """The number of inputs in a batch of one network."""
-        return self.batch_sizes.get(name, SAMPLES) if asked == 'auto' else asked
-
-    def prepare(self, hosts: Hosts, asked: Sizes) -> None:
-        """Have engines fill up no batch to the size of an earlier call."""
+    def prepare(self, runners: Runners, asked: Sizes) -> None:
+        """Have engines pad no batch to the size of an earlier call."""
         for name, size in list(self._warm.items()):
-            if self.batch_size(name, asked[name]) != size:
-                hosts[name].cool_down()
+            if batch_size(runners[name], asked[name]) != size:
+                runners[name].cool_down()
                 del self._warm[name]
 
-    def adopt(self, hosts: Hosts, settled: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what ``auto`` came to in the run that goes on.
-
-        Args:
-            hosts: Network to its engine.
-            settled: ``engines``, ``precisions`` and ``batch_sizes``, each by network.
-        """
-        for name, engine in settled['engines'].items():
-            hosts[name].adopt(engine, settled['precisions'][name])
-        self.batch_sizes.update(settled['batch_sizes'])
-
-    @contextmanager
-    def sampling(self, hosts: Hosts, asked: Sizes) -> Iterator[None]:
-        """In this block the batches that run are samples."""
-        sampled = [host for host in hosts.values() if host.wants_samples]
-        self._sampling = True
-        for name, host in hosts.items():
-            if host in sampled:
-                host.sampling, host.batch_size = True, asked[name]
-        try:
-            yield
-        finally:
-            self._sampling = False
-            for host in sampled:
-                host.sampling = False
-
-    def parts(self, images: Sequence[Item], hosts: Hosts, asked: Sizes) -> Iterator[Sequence[Item]]:
-        """What is to be run as samples: batch by batch, until it settles all that is open.
-
-        Engines that have passed before need few of the images.
-        """
-        name = 'detector' if 'detector' in hosts else 'pose'
-        step, rest = self.batch_size(name, asked[name]), images
-        while rest:
-            yield rest[:step]
-            rest = rest[step:]
-            unsettled = [host for host in hosts.values() if host.wants_samples]
-            waiting = [host.confirm() for host in unsettled] if rest else []
-            unsettled = [host for host in unsettled if host.wants_samples]
-            unseen = any(name not in self._seen for name in self._to_measure(hosts, asked))
-            if not unsettled and not unseen:
-                return
-            if sum(waiting) < len(unsettled):  # one of them is settled by all images only
-                step = len(rest)
-
     def note(self, name: str, inputs: list[dict[str, Any]]) -> None:
-        """Keep one input of a network to measure with, while samples run."""
-        if self._sampling and name not in self._seen:
-            self._seen[name] = copy.deepcopy(inputs[0])
+        """Keep the first input of a network to measure with, while the warm-up runs."""
+        if self._inputs is not None and name not in self._inputs:
+            self._inputs[name] = copy.deepcopy(inputs[0])
 
-    def settle(
-        self, hosts: Hosts, asked: Sizes, steps: Mapping[str, Step], **settings: Any
+    def run(
+        self,
+        images: Sequence[Item],
+        runners: Runners,
+        asked: Sizes,
+        infer: Callable[[Sequence[Item]], None],
+        run_batch: Mapping[str, RunBatch],
+        **settings: Any,
     ) -> None:
-        """Settle with what was sampled.
+        """Select engines, measure batch sizes, and compile what is compiled for one.
 
         Args:
-            hosts: Network to its engine.
+            images: Some of the run; of these no more are inferred than are needed.
+            runners: Network to its engine.
             asked: Network to its batch size.
-            steps: Network to what runs it.
-            settings: Beside the network and its inputs, what the rate depends on.
+            infer: Infers some images, and calls :meth:`note` with all inputs of networks.
+            run_batch: Network to what runs it.
+            settings: What the rates depend on, besides the network and its inputs.
 
         Raises:
-            EngineError: An engine cannot run its network, or its answers differ
-                too much from PyTorch's.
+            EngineError: An engine cannot run its network, or its outputs deviate too
+                much from PyTorch's.
         """
-        for host in hosts.values():
-            host.settle()
-        for name in self._to_measure(hosts, asked):
-            self.batch_sizes[name] = self._measure(hosts[name], name, steps[name], settings)
-        for name in self._seen:
-            run, size = self._run_of(name, steps[name]), self.batch_size(name, asked[name])
-            hosts[name].warm_up(partial(run, size))
+        with self._sampling(runners, asked) as inputs:
+            self._sample(images, runners, asked, infer)
+            for runner in runners.values():
+                runner.lifecycle.select()
+        trials = {name: _Trial(packed, run_batch[name]) for name, packed in inputs.items()}
+        for name in _to_measure(runners, asked):
+            self._measure(runners[name], trials.get(name), settings)
+        for name, trial in trials.items():
+            size = batch_size(runners[name], asked[name])
+            runners[name].warm_up(partial(trial, size))
             self._warm[name] = size
-        self._sampled = True
-        self._seen = {}
+        self._done = True
 
-    def _to_measure(self, hosts: Hosts, asked: Sizes) -> list[str]:
-        names = [name for name in hosts if asked[name] == 'auto']
-        return [name for name in names if name not in self.batch_sizes]
-
-    def _run_of(self, name: str, step: Step) -> Callable[[int], None]:
-        """Runs a batch of so many inputs like the first that was seen."""
-        inputs, sample = self._seen[name]['inputs'], self._seen[name]['data_samples']
-
-        def run(size: int) -> None:
-            step([{'inputs': inputs, 'data_samples': copy.deepcopy(sample)} for _ in range(size)])
-
-        return run
-
-    def _measure(self, host: EngineHost, name: str, step: Step, settings: dict[str, Any]) -> int:
-        """The fastest batch size of a network, for inputs like the first that was seen."""
-        packed = self._seen.get(name)
-        if packed is None:
-            logger.warning('batch size: nobody in the first images to measure with; %d', SAMPLES)
-            return SAMPLES
-        inputs, run = packed['inputs'], self._run_of(name, step)
-        shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else ()
+    @contextmanager
+    def _sampling(self, runners: Runners, asked: Sizes) -> Iterator[dict[str, dict[str, Any]]]:
+        """In this block PyTorch computes what no engine is selected for."""
+        self._inputs = inputs = {}
+        for name, runner in runners.items():
+            if _is_open(runner):
+                runner.lifecycle.start_sampling(asked[name])
         try:
-            measured = host.remember(
+            yield inputs
+        finally:
+            self._inputs = None
+            for runner in runners.values():
+                runner.lifecycle.stop_sampling()
+
+    def _sample(
+        self,
+        images: Sequence[Item],
+        runners: Runners,
+        asked: Sizes,
+        infer: Callable[[Sequence[Item]], None],
+    ) -> None:
+        """Infer images batch by batch until nothing is open: engines that passed need few."""
+        name = 'detector' if 'detector' in runners else 'pose'
+        step, rest = batch_size(runners[name], asked[name]), images
+        while rest:
+            infer(rest[:step])
+            rest = rest[step:]
+            open_ = [runner for runner in runners.values() if _is_open(runner)]
+            waiting = [runner.lifecycle.select_known() for runner in open_] if rest else []
+            open_ = [runner for runner in open_ if _is_open(runner)]
+            unseen = set(_to_measure(runners, asked)) - self._inputs.keys()
+            if not open_ and not unseen:
+                return
+            if sum(waiting) < len(open_):  # one of them takes all images
+                step = len(rest)
+
+    def _measure(
+        self, runner: EngineRunner, trial: '_Trial | None', settings: dict[str, Any]
+    ) -> None:
+        """Find the fastest batch size of a network, for inputs like the first one."""
+        if trial is None:
+            logger.warning(
+                'batch size: no detections in the first images to measure with; %d', SAMPLES
+            )
+            runner.lifecycle.set_batch_size(SAMPLES)
+            return
+        try:
+            measured = runner.measure(
                 'batch sizes',
-                lambda: (measure_rates(run, host.at_a_time, self._clock), True),
-                shape=shape,
-                at_a_time=host.at_a_time,
+                lambda: (measure_rates(trial, runner.parallel, self._clock), True),
+                shape=trial.shape,
+                parallel=runner.parallel,
                 **settings,
             )
         except FATAL:
@@ -182,5 +196,36 @@ class Settling:
         except Exception as error:
             raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error
         rates = {int(size): rate for size, rate in measured.items()}
-        host.report |= {'batch_size': choose_size(rates), 'instances_per_second': rates}
-        return host.report['batch_size']
+        runner.lifecycle.set_batch_size(choose_size(rates), rates)
+
+
+class _Trial:
+    """Runs batches of inputs like one that was seen."""
+
+    def __init__(self, packed: dict[str, Any], run_batch: RunBatch) -> None:
+        self._inputs, self._sample = packed['inputs'], packed['data_samples']
+        self._run_batch = run_batch
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(3, H, W) of the inputs; empty where they are a pyramid of scales."""
+        return tuple(self._inputs.shape) if isinstance(self._inputs, torch.Tensor) else ()
+
+    def __call__(self, size: int) -> None:
+        samples = (copy.deepcopy(self._sample) for _ in range(size))
+        self._run_batch([{'inputs': self._inputs, 'data_samples': each} for each in samples])
+
+
+def batch_size(runner: EngineRunner, asked: int | str) -> int:
+    """The number of inputs in a batch of one network."""
+    return (runner.lifecycle.batch_size or SAMPLES) if asked == 'auto' else asked
+
+
+def _is_open(runner: EngineRunner) -> bool:
+    """Whether images are to be seen to select its engine."""
+    return runner.lifecycle.wants_samples
+
+
+def _to_measure(runners: Runners, asked: Sizes) -> list[str]:
+    names = [name for name in runners if asked[name] == 'auto']
+    return [name for name in names if runners[name].lifecycle.batch_size is None]

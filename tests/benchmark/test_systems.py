@@ -208,7 +208,7 @@ def test_limits_are_those_of_the_network(models, images, build, ticks, name, eng
     assert found['best_rate'] == 4 * flop_of(8, 8)
     assert found['limit'] == pytest.approx(found['best_rate'] / found['flop'])
     assert ours.limits(images)['flop'] == found['flop']  # as a contender is asked, by a real clock
-    assert 'test_step' not in vars(ours.inferencer.host)
+    assert 'test_step' not in vars(ours.inferencer.runner)
     after = ours.run(images)
     assert after['persons'] == before['persons']
 
@@ -231,7 +231,7 @@ def test_engines_are_settled_with_images_from_all_over_the_round(models, images)
         settings={'engine': 'onnxruntime', 'precision': 'int8', 'self_check': False},
     )
     ours = build_system(contender)
-    assert not ours.inferencer.host.settled
+    assert not ours.inferencer.runner.settled
     ours.prepare(images * 10)
     assert ours.report()['engines']['pose']['calibrated_with'] == 30
     assert ours.report()['engine_bytes'] > 1000
