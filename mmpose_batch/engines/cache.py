@@ -1,4 +1,4 @@
-"""What is slow to build is built once and kept on disk."""
+"""The engine cache: what is slow to build is built once and cached on disk."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ logger = logging.getLogger('mmpose_batch')
 
 
 class EngineCache:
-    """Entries of files, each whole or not there, safe for several processes at once.
+    """Entries of files, each complete or absent, safe for several processes at once.
 
     An entry is a folder that is renamed into place when all its files are written;
     of two processes that build the same one, the first wins. The files' checksums
@@ -82,7 +82,7 @@ class EngineCache:
         return entry
 
     def drop(self, key: str) -> None:
-        """Forget an entry that is whole and yet of no use."""
+        """Forget an entry that is intact and yet of no use."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
         if self._spare is not None:
             self._spare.drop(key)
@@ -114,11 +114,11 @@ class EngineCache:
     def measurement(
         self, key: str, measure: Callable[[], tuple[dict[str, Any], bool]]
     ) -> dict[str, Any]:
-        """An outcome that was measured before, or is now.
+        """A result that was measured before, or is now.
 
         Args:
             key: As :func:`entry_key` makes it.
-            measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
+            measure: Returns the result, as JSON has it, and whether to cache it.
         """
         known = self.recall(key)
         if known is not None:
@@ -131,7 +131,7 @@ class EngineCache:
         return outcome
 
     def recall(self, key: str) -> dict[str, Any] | None:
-        """An outcome that was kept by :meth:`measurement`; None where none was."""
+        """A result that :meth:`measurement` has cached; None where there is none."""
         try:
             return (
                 json.loads((self.folder / key / _MEASURED).read_text())
@@ -151,7 +151,7 @@ class EngineCache:
     def _put(self, building: Path, entry: Path) -> None:
         try:
             building.rename(entry)
-        except OSError:  # somebody was faster, or what is there is broken
+        except OSError:  # another process was faster, or what is there is broken
             if _intact(entry):
                 return
             aside = self._new_folder(entry)  # a rename, for no other process to find half of it

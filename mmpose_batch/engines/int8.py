@@ -145,7 +145,7 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> N
     products are added in 16 bits, which saturate: weights have 7 bits then, as ONNX Runtime's
     documentation on quantisation advises.
     """
-    import_onnx()  # or ONNX Runtime would tell of its absence in words of its own
+    import_onnx()  # or ONNX Runtime would report its absence in words of its own
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,

@@ -1,4 +1,4 @@
-"""OpenVINO: networks compiled for Intel's processors, whole batches of one shape at a time."""
+"""OpenVINO: networks compiled for Intel's processors, for batches of one shape each."""
 
 import threading
 from collections import OrderedDict
