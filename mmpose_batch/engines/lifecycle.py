@@ -101,9 +101,10 @@ class EngineLifecycle:
             size: Inputs in a batch.
             rates: Batch size to instances per second, if they were measured.
         """
-        self._batch_size, self._rates = size, rates
-        if self.selection is not None:
-            self._enter(Phase.SELECTED, selection=self.selection)
+        with self._lock:
+            self._batch_size, self._rates = size, rates
+            if self.selection is not None:
+                self._enter(Phase.SELECTED, selection=self.selection)
 
     def start_sampling(self, batch_size: int | str | None = None) -> None:
         """Have PyTorch compute the next batches, to select an engine with them.
