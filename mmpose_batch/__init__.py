@@ -17,7 +17,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .building import build_inferencer
     from .checkpoint import CheckpointError
-    from .engines import EngineError
+    from .errors import EngineError
     from .inferencer import BatchPose2DInferencer
     from .results import ImageResult, InputError
     from .sources import SourceError
@@ -36,7 +36,7 @@ __all__ = [
 _MODULES = {
     'BatchPose2DInferencer': 'inferencer',
     'CheckpointError': 'checkpoint',
-    'EngineError': 'engines',
+    'EngineError': 'errors',
     'ImageResult': 'results',
     'InputError': 'results',
     'SourceError': 'sources',

@@ -9,15 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .engines import EngineError
-from .loading import WorkerPool
+from .errors import DEVICE_LOST as DEVICE_LOST
+from .errors import FATAL, is_out_of_memory, one_line
 from .results import ImageResult
-from .runtime import is_out_of_memory
-
-# The device is lost, and every later batch with it. torch before 2.8 has no name for that.
-DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
-# No fault of one image.
-FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
+from .workers import WorkerPool
 
 
 @dataclass(slots=True)
@@ -213,14 +208,6 @@ def _in_steps(batches: list[list[Instance]], ready: deque[ImageInFlight]) -> Ite
         yield Step(batch, deque())
     if batches or ready:
         yield Step(batches[-1] if batches else [], ready)
-
-
-def one_line(error: BaseException) -> str:
-    """An error as one line that says something even if its text is empty."""
-    text = ' '.join(str(error).split())
-    if not text:
-        return type(error).__name__
-    return text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
 
 
 def _input_shape(inputs: Any) -> Hashable:

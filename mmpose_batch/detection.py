@@ -15,12 +15,13 @@ from torch import nn
 
 from .checkpoint import check_weights
 from .config_checks import check_detector_config, dataset_kind, naming
-from .engines.host import EngineHost
-from .engines.options import EngineOptions
+from .engines.base import EngineOptions
+from .engines.batch_size import default_batch_size
+from .engines.registry import splits_cores
+from .engines.runner import EngineRunner
 from .engines.torch_eager import map_tensors
 from .isolation import with_own_head
 from .models import build_model, load_config
-from .tuning import default_batch_size
 
 # What stock takes instead of a detector.
 WHOLE_IMAGE = ('whole_image', 'whole-image')
@@ -163,7 +164,7 @@ class PersonDetector:
         self.pipeline = inferencer.pipeline
         self.collate_fn = inferencer.collate_fn
         self.cat_ids = tuple(cat_ids)
-        self.host = EngineHost(self.model, engine)
+        self.runner = EngineRunner(self.model, engine)
         device = next(self.model.parameters()).device
         if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
             decode_on_cpu(self.model.bbox_head)
@@ -190,7 +191,7 @@ class PersonDetector:
         """Images in one pass that are fastest as a rule."""
         blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
         device = next(self.model.parameters()).device
-        return default_batch_size(device, blank['inputs'], split=self.host.options.splits_cores)
+        return default_batch_size(device, blank['inputs'], split=splits_cores(self.runner.options))
 
     @torch.no_grad()
     def detect(
@@ -218,7 +219,7 @@ class PersonDetector:
             samples = with_own_head(self.model).test_step(batch)
             return [self._select(sample, bbox_thr) for sample in samples]
 
-        found = [sample.pred_instances for sample in self.host.test_step(run)]
+        found = [sample.pred_instances for sample in self.runner.test_step(run)]
         boxes = [np.concatenate((f.bboxes, f.scores[:, None]), axis=1) for f in found]
         kept = [nms(each, nms_thr) for each in boxes]
         if keep_labels:

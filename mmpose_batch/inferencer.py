@@ -36,10 +36,14 @@ from .cores import bind_to_cores, parse_cores, single_opencv_thread
 from .crops import StandardCrops
 from .decoding import decode_batches
 from .detection import PersonDetector, build_detector, check_detector, choose_detector
-from .engines.host import EngineHost
-from .engines.options import EngineOptions
+from .engines.base import EngineOptions
+from .engines.batch_size import default_batch_size
+from .engines.registry import splits_cores
+from .engines.runner import EngineRunner
+from .engines.warmup import SAMPLES, Warmup, batch_size
 from .isolation import with_own_head
 from .loading import (
+    DecodedFrames,
     ImageError,
     WorkerPool,
     detector_loader,
@@ -55,10 +59,8 @@ from .padding import pad_to_stride
 from .results import ImageResult, InputError, select_instances
 from .runtime import StageClock
 from .samples import add_labels, empty_sample, merge_samples
-from .settling import SAMPLES, Settling
 from .sources import Frame, Source, open_source
 from .speedups import onestage
-from .tuning import default_batch_size
 from .visualization import DrawOptions, check_skeleton_style, draw_result
 from .writers import StockWriter
 
@@ -162,8 +164,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         engine = self._engine_options(self.options.of_engine)
-        self.host = EngineHost(self.model, replace(engine, file=self.options.engine_file))
-        self.settling = Settling(self.options.calib_images or SAMPLES)
+        self.runner = EngineRunner(self.model, replace(engine, file=self.options.engine_file))
+        self.warmup = Warmup(self.options.calib_images or SAMPLES)
+        self._decoded = DecodedFrames()
 
     # ---------------------------------------------------------------- building
 
@@ -248,7 +251,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             inputs = self.pipeline(info)['inputs']
         except Exception:  # a pipeline of somebody's own may want a real file
             inputs = None
-        split = self.options.of_engine.splits_cores
+        split = splits_cores(self.options.of_engine)
         return default_batch_size(self.device, inputs, crops=crops, split=split)
 
     # ------------------------------------------------------------ stock's call
@@ -426,10 +429,13 @@ class BatchPose2DInferencer(Pose2DInferencer):
             if wanted:
                 frames = iter(source.frames)
                 first = list(islice(frames, 1 if source.camera else wanted))
-                source.frames = chain(self.settle(first, call, source.camera), frames)
-            self.settling.prepare(self.hosts, self._batch_sizes(call, source.camera))
-        with closing(self._flow(source, call, clock or StageClock())) as results:
-            yield from map(self._raise_error, results)
+                source.frames = chain(self.warm_up(first, call, source.camera), frames)
+            self.warmup.prepare(self.runners, self._batch_sizes(call, source.camera))
+        try:
+            with closing(self._flow(source, call, clock or StageClock())) as results:
+                yield from map(self._raise_error, results)
+        finally:
+            self._decoded.clear()
 
     def _raise_error(self, result: ImageResult) -> ImageResult:
         if result.error is not None and self.options.on_error == 'raise':
@@ -437,20 +443,20 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return result
 
     def wants_samples(self, call: CallOptions, camera: bool = False) -> int:
-        """Images that :meth:`settle` should see before the first result; 0 for none."""
-        return self.settling.wanted(self.hosts, self._batch_sizes(call, camera))
+        """Images that :meth:`warm_up` should see before the first result; 0 for none."""
+        return self.warmup.wanted(self.runners, self._batch_sizes(call, camera))
 
     def _prefer_latency(self, call: CallOptions, camera: bool) -> None:
         """Have engines that nothing has run on yet take one batch at a time, where that is all."""
         if camera or call.batch_size == 1:
-            self.host.prefer_latency()
+            self.runner.lifecycle.prefer_latency()
         if camera and self.detector is not None:
-            self.detector.host.prefer_latency()
+            self.detector.runner.lifecycle.prefer_latency()
 
-    def settle(
+    def warm_up(
         self, frames: list[Frame], call: CallOptions, camera: bool = False
     ) -> Iterator[Frame]:
-        """Build, check and choose the engines, and measure batch sizes, with some images.
+        """Build, verify and select the engines, and measure batch sizes, with some images.
 
         A stream does so by itself, with its first images; others may stand for a
         run better.
@@ -464,7 +470,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             The frames again, each let go of when it is handed out.
 
         Raises:
-            EngineError: An engine cannot run the network, or its answers differ
+            EngineError: An engine cannot run the network, or its outputs deviate
                 too much from PyTorch's.
         """
         steps = {
@@ -472,14 +478,15 @@ class BatchPose2DInferencer(Pose2DInferencer):
             'detector': partial(self._detect, call=call),
         }
         sizes = self._batch_sizes(call, camera)
+
+        def infer(part: Sequence[Frame]) -> None:
+            for _ in self._flow(Source(part), call, StageClock(), warming_up=True):
+                pass
+
         with self._lock:
             self._prefer_latency(call, camera)
-            with self.settling.sampling(self.hosts, sizes):
-                for part in self.settling.parts(frames, self.hosts, sizes):
-                    for _ in self._flow(Source(part), call, StageClock(), alone=True):
-                        pass
             flip_test = bool(call.test_cfg.get('flip_test'))
-            self.settling.settle(self.hosts, sizes, steps, flip_test=flip_test)
+            self.warmup.run(frames, self.runners, sizes, infer, steps, flip_test=flip_test)
         waiting = deque(frames)
         frames.clear()
         return (waiting.popleft() for _ in range(len(waiting)))
@@ -489,23 +496,24 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return {'pose': call.batch_size, 'detector': detector}
 
     def _flow(
-        self, source: Source, call: CallOptions, clock: StageClock, alone: bool = False
+        self, source: Source, call: CallOptions, clock: StageClock, warming_up: bool = False
     ) -> Iterator[ImageResult]:
-        """:meth:`stream` with engines as they are; ``alone`` for one batch at a time."""
-        alone = alone or source.camera
+        """:meth:`stream` with engines as they are; a warm-up runs batches one by one."""
+        alone = warming_up or source.camera
         # What a camera shows is wanted at once.
         ahead = 0 if source.camera else 2 * self.options.num_workers
         sizes = {
-            name: self.settling.batch_size(name, size)
+            name: batch_size(self.runners[name], size)
             for name, size in self._batch_sizes(call, source.camera).items()
+            if name in self.runners
         }
-        det_batch = sizes['detector']
+        det_batch = sizes.get('detector')
         poses = BatchRunner(
             partial(self._test_step, call=call),
             sizes['pose'],
             call.flush_every,
-            parallel=1 if alone else self.host.parallel,
-            on_memory=self.host.note_memory,
+            parallel=1 if alone else self.runner.parallel,
+            on_memory=self.runner.note_memory,
         )
         with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
             if self.options.num_workers:
@@ -514,14 +522,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
             if source.sequential:
                 frames = stack.enter_context(closing(read_ahead(frames, 2)))
             more = det_batch if self.detector is not None and not source.camera else 0
-            images = pool.map(self._read, frames, ahead + more)
+            images = pool.map(partial(self._read, again=warming_up), frames, ahead + more)
             images = clock.waiting('waiting', images)
             if self.detector is not None:
                 detect = partial(self._detect, call=call)
                 persons = BatchRunner(
                     *(detect, det_batch, call.flush_every, 'detection'),
-                    parallel=1 if alone else self.detector.host.parallel,
-                    on_memory=self.detector.host.note_memory,
+                    parallel=1 if alone else self.detector.runner.parallel,
+                    on_memory=self.detector.runner.note_memory,
                 )
                 images = clock.waiting('detection', persons.stream(images))
             images = pool.map(partial(self._prepare, call=call), images, ahead)
@@ -530,13 +538,16 @@ class BatchPose2DInferencer(Pose2DInferencer):
             # Not a loop, whose variable would keep what was yielded until the next one comes.
             yield from map(partial(self._finish, call=call), images)
 
-    def _read(self, frame: Frame) -> ImageInFlight:
+    def _read(self, frame: Frame, again: bool = False) -> ImageInFlight:
         """Read and decode one image and prepare it for the detector (worker thread)."""
         image = ImageInFlight(ImageResult(frame))
         if isinstance(frame.source, str):
             self.check_loader()  # no fault of one image
         try:
-            image.pixels = read_image(frame, self._plain_loader)
+            pixels = self._decoded.take(frame)
+            image.pixels = read_image(frame, self._plain_loader) if pixels is None else pixels
+            if again:
+                self._decoded.put(frame, image.pixels)
             height, width = image.pixels.shape[:2]
             image.result.size = (width, height)
             if frame.bboxes is not None:
@@ -550,7 +561,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return image
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
-        self.settling.note('detector', inputs)
+        self.warmup.note('detector', inputs)
         return self.detector.detect(inputs, call.bbox_thr, call.nms_thr, call.keep_labels)
 
     def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
@@ -608,11 +619,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
     @torch.no_grad()
     def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
         """Put one batch through the network, under this call's settings and no other's."""
-        self.settling.note('pose', packed)
+        self.warmup.note('pose', packed)
         model = copy.copy(self.model)  # all but the settings is shared
         model.test_cfg = call.test_cfg
         batch = self.collate_fn(packed)
-        return self.host.test_step(lambda: with_own_head(model).test_step(batch))
+        return self.runner.test_step(lambda: with_own_head(model).test_step(batch))
 
     def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
         """Turn the outputs for one image into its result."""
@@ -639,12 +650,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
         ]
 
     @property
-    def hosts(self) -> dict[str, EngineHost]:
+    def runners(self) -> dict[str, EngineRunner]:
         """What runs each network: ``pose``, and ``detector`` if there is one."""
-        hosts = {'pose': self.host}
+        runners = {'pose': self.runner}
         if self.detector is not None:
-            hosts['detector'] = self.detector.host
-        return hosts
+            runners['detector'] = self.detector.runner
+        return runners
 
     @property
     def num_keypoints(self) -> int:

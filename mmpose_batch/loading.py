@@ -3,13 +3,7 @@
 import os
 import re
 import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import Empty, Full, Queue
-from threading import Event, Thread
-from types import TracebackType
-from typing import Any, TypeVar
+from threading import Lock
 
 import mmcv
 import mmengine.fileio as fileio
@@ -22,9 +16,8 @@ from . import heif
 from .native_messages import decoding
 from .orientation import is_turned_beyond_opencv
 from .sources import Frame
-
-Item = TypeVar('Item')
-Out = TypeVar('Out')
+from .workers import WorkerPool as WorkerPool
+from .workers import read_ahead as read_ahead
 
 # OpenCV counts the bytes of an encoded image in a signed 32-bit integer.
 MAX_FILE_BYTES = 2**31 - 1
@@ -34,103 +27,39 @@ class ImageError(ValueError):
     """An input that cannot be used. Its message is one line: what was expected and found."""
 
 
-class WorkerPool:
-    """Threads that run a function over a stream, a bounded number of items ahead.
-
-    OpenCV, NumPy and torch release the interpreter lock while they work, so
-    threads overlap with the network and hand arrays over without a copy.
+class DecodedFrames:
+    """Pixels of files that the warm-up has decoded and the run reads again, within a limit.
 
     Args:
-        num_workers: Number of threads. 0 runs everything in the caller's thread,
-            when an item is asked for.
+        max_bytes: Memory for them; what is beyond is decoded again.
     """
 
-    def __init__(self, num_workers: int) -> None:
-        self.num_workers = num_workers
-        self._executor = (
-            ThreadPoolExecutor(num_workers, thread_name_prefix='mmpose_batch')
-            if num_workers
-            else None
-        )
+    def __init__(self, max_bytes: int = 2**28) -> None:
+        self._free = self._max_bytes = max_bytes
+        self._pixels: dict[Frame, np.ndarray] = {}
+        self._lock = Lock()
 
-    def map(
-        self, function: Callable[[Item], Out], items: Iterable[Item], ahead: int
-    ) -> Iterator[Out]:
-        """Yield ``function(item)`` in the order of ``items``.
+    def put(self, frame: Frame, pixels: np.ndarray) -> None:
+        """Keep a copy of the pixels (H, W, 3) of a file: a pipeline may change them in place."""
+        if not isinstance(frame.source, str):
+            return  # there is nothing to decode
+        with self._lock:
+            if frame not in self._pixels and pixels.nbytes <= self._free:
+                self._pixels[frame] = pixels.copy()
+                self._free -= pixels.nbytes
 
-        At most ``ahead`` results are finished or under way before they are
-        asked for. What ``function`` raises is raised here, at its item's place.
-        """
-        if self._executor is None:
-            yield from map(function, items)
-            return
-        running: deque[Future[Out]] = deque()
-        for item in items:
-            running.append(self._executor.submit(function, item))
-            if len(running) > ahead:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
+    def take(self, frame: Frame) -> np.ndarray | None:
+        """Hand out the pixels of a frame, once; None where they are not kept."""
+        with self._lock:
+            pixels = self._pixels.pop(frame, None)
+            self._free += 0 if pixels is None else pixels.nbytes
+            return pixels
 
-    def __enter__(self) -> 'WorkerPool':
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
-    """Iterate ``items`` on a thread of its own, ``ahead`` items before they are asked for.
-
-    For sources that must be read one after the other, such as a video. What the
-    source raises is raised here at its place; closing this generator ends the
-    thread.
-    """
-    queue: Queue[tuple[str, Any]] = Queue(maxsize=ahead)
-    stop = Event()
-
-    def put(kind: str, value: Any) -> bool:
-        while not stop.is_set():
-            try:
-                queue.put((kind, value), timeout=0.1)
-                return True
-            except Full:
-                continue
-        return False
-
-    def read() -> None:
-        try:
-            for item in items:
-                if not put('item', item):
-                    return
-            put('end', None)
-        except BaseException as error:  # handed to the consumer, which raises it
-            put('error', error)
-
-    thread = Thread(target=read, name='mmpose_batch_reader', daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = queue.get()
-            if kind == 'end':
-                return
-            if kind == 'error':
-                raise value
-            yield value
-    finally:
-        stop.set()
-        while True:  # a reader blocked in put() must see the stop
-            try:
-                queue.get_nowait()
-            except Empty:
-                break
-        thread.join()
+    def clear(self) -> None:
+        """Let go of all that was not taken."""
+        with self._lock:
+            self._pixels.clear()
+            self._free = self._max_bytes
 
 
 def image_loader(pipeline: Compose) -> LoadImage | None:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from .cores import available_cores, default_threads, parse_cores
-from .engines.options import ENGINES, EngineOptions
-from .runtime import PRECISIONS, resolve_precision
+from .engines.base import EngineOptions
+from .engines.registry import AUTO, PRECISIONS, choices, resolve_precision, specs
 
 CALIB_IMAGES = 64
 # What may be measured.
@@ -37,13 +37,13 @@ class BatchOptions:
             value.
         engine: What computes both networks: ``torch``, ``torch-compile``,
             ``onnxruntime``, ``openvino``, or ``auto``, the fastest of those that
-            are installed and answer as PyTorch does.
+            are installed and match PyTorch's outputs; or another that is registered.
         engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``), or ONNX
             Runtime's execution providers with commas between; None takes the CPU.
         engine_file: ONNX file of the pose network, exported elsewhere, for
             ``onnxruntime`` and ``openvino``; None has it exported.
         engine_cache: Keep what an engine builds on disk, for the next start.
-        self_check: Refuse an engine whose answers to the first images differ too
+        self_check: Reject an engine whose outputs for the first images deviate too
             much from PyTorch's in fp32.
         flip_test: Whether a model that tests each person mirrored too does so;
             None as its config says. Without, its network has half the work.
@@ -90,20 +90,22 @@ class BatchOptions:
         _check_choice('on_error', self.on_error, ('record', 'raise'))
         _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
         _check_choice('precision', self.precision, PRECISIONS)
-        _check_choice('engine', self.engine, ENGINES)
+        _check_choice('engine', self.engine, choices())
         if self.cpu_affinity is not None:
             parse_cores(self.cpu_affinity)
         if self.calib_images is not None and self.precision != 'int8':
             raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
-        if self.engine_file is not None and self.engine.startswith('torch'):
+        with_file = [spec.name for spec in specs().values() if spec.takes_file]
+        if self.engine_file is not None and self.engine not in (*with_file, AUTO):
             raise ValueError(
-                f'engine_file: onnxruntime, openvino or auto run it, not engine {self.engine}'
+                f'engine_file: {", ".join(with_file)} or auto run it, not engine {self.engine}'
             )
         if self.engine_file is not None and self.rect:
             raise ValueError('engine_file: its inputs have one size, with rect they have many')
-        if self.engine_device is not None and self.engine not in ('onnxruntime', 'openvino'):
+        with_device = [spec.name for spec in specs().values() if spec.takes_device]
+        if self.engine_device is not None and self.engine not in with_device:
             raise ValueError(
-                f'engine_device: for onnxruntime and openvino, not for engine {self.engine}'
+                f'engine_device: for {" and ".join(with_device)}, not for engine {self.engine}'
             )
         for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
             value = getattr(self, name)
@@ -114,7 +116,7 @@ class BatchOptions:
         """Fill in None and settle ``auto`` for one device.
 
         Batch sizes are left: how many inputs are best depends on their size
-        (:func:`mmpose_batch.tuning.default_batch_size`).
+        (:func:`mmpose_batch.engines.batch_size.default_batch_size`).
 
         Raises:
             ValueError: The device cannot do the precision.

@@ -2,11 +2,18 @@
 
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+Item = TypeVar('Item')
+# Seconds from some moment on.
+Clock = Callable[[], float]
 
 # In a log, one line this often, in seconds.
 LOG_INTERVAL = 10.0
@@ -77,3 +84,37 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
+
+
+class StageClock:
+    """Seconds that the calling thread spent in each stage of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time inside the ``with`` block to stage ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def waiting(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
+        """Iterate ``items``; the time until each comes adds to stage ``name``.
+
+        Stages nest when a stream feeds on another: what an inner stage took
+        meanwhile is counted there and not here.
+        """
+        while True:
+            inner = sum(self.seconds.values())
+            start = time.perf_counter()
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            finally:
+                spent = time.perf_counter() - start
+                self.seconds[name] += spent - (sum(self.seconds.values()) - inner)
+            yield item

@@ -29,8 +29,9 @@ from torch import nn
 from .annotations import AnnotationError, ImageIds
 from .batching import DEVICE_LOST, one_line
 from .categories import Categories
-from .engines import EngineError
 from .engines.cache import versions as engine_versions
+from .engines.warmup import outcome, restore, spread
+from .errors import EngineError
 from .evaluation import Coverage, Evaluation
 from .inferencer import BatchPose2DInferencer
 from .judge import Judge, coco_ids
@@ -41,7 +42,6 @@ from .outputs import OutputError, check_targets, drawing_name, written
 from .progress import ProgressReport, format_duration
 from .results import ImageResult, InputError
 from .runtime import StageClock
-from .settling import spread
 from .sources import Frame, Source, number
 from .version import __version__
 from .visualization import DrawOptions
@@ -372,7 +372,7 @@ class Run:
             'precision': options.precision,
             'engine': options.engine,
             'engine_device': options.engine_device,
-            'engine_file': inferencer.host.report.get('file'),
+            'engine_file': inferencer.runner.report.get('file'),
             'calib_images': options.calib_images,
             'rect': options.rect,
             'no_person': options.no_person,
@@ -447,17 +447,17 @@ class Run:
         """
         inferencer = self._inferencer
         if self._before:
-            inferencer.settling.adopt(inferencer.hosts, self._before)
+            restore(inferencer.runners, self._before)
         samples = spread(self._frames, inferencer.wants_samples(self._call))
         if samples:
             if not self._options.quiet:
                 print(
                     f'building and checking engines, up to {len(samples)} images', file=sys.stderr
                 )
-            inferencer.settle(samples, self._call)
-            for name, host in inferencer.hosts.items():
-                if host.settled and not self._options.quiet:
-                    print(f'{name}: {host.outcome}', file=sys.stderr)
+            inferencer.warm_up(samples, self._call)
+            for name, runner in inferencer.runners.items():
+                if runner.selection and not self._options.quiet:
+                    print(f'{name}: {runner.selection}', file=sys.stderr)
         changed = [
             key
             for key, values in self._settled().items()
@@ -472,14 +472,7 @@ class Run:
 
     def _settled(self) -> dict[str, Any]:
         """What the output depends on and the first images decide, where they did."""
-        hosts = self._inferencer.hosts
-        reports = {name: host.report for name, host in hosts.items() if host.settled}
-        return {
-            'engines': {name: report['engine'] for name, report in reports.items()},
-            'precisions': {name: report['precision'] for name, report in reports.items()},
-            'calibrations': {name: report.get('calibration') for name, report in reports.items()},
-            'batch_sizes': self._inferencer.settling.batch_sizes,
-        }
+        return outcome(self._inferencer.runners)
 
     def _write(
         self, result: ImageResult, records: JsonLinesWriter, failures: JsonLinesWriter
@@ -573,7 +566,7 @@ class Run:
             raise failed
 
     def _hosts_settled(self) -> list[str]:
-        return [name for name, host in self._inferencer.hosts.items() if host.settled]
+        return [name for name, runner in self._inferencer.runners.items() if runner.selection]
 
     def _pending(self) -> list[str]:
         """Names of images whose files a killed run may have written before their records.
@@ -602,7 +595,7 @@ class Run:
                 'batch_size': self._call.batch_size,
             },
             'settled': settled,
-            'engines': {name: host.report for name, host in self._inferencer.hosts.items()},
+            'engines': {name: runner.report for name, runner in self._inferencer.runners.items()},
             'counts': {
                 key: getattr(self._summary, key)
                 for key in ('images', 'resumed', 'persons', 'failures')

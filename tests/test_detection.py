@@ -25,7 +25,7 @@ from mmpose_batch.detection import (
     choose_detector,
     decode_on_cpu,
 )
-from mmpose_batch.engines.options import EngineOptions
+from mmpose_batch.engines.base import EngineOptions
 from mmpose_batch.models import load_config
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -130,7 +130,7 @@ def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(ours, stocks_detec
         checked.extend(run())
         return checked
 
-    monkeypatch.setattr(ours.host, 'test_step', test_step)
+    monkeypatch.setattr(ours.runner, 'test_step', test_step)
     monkeypatch.setattr(ours, 'cat_ids', (0,))
     prepared = [ours.prepare(image) for image in IMAGES]
     scores = np.sort(np.concatenate([found.scores for found in stocks_detections]))
@@ -199,7 +199,8 @@ def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
         collate_fn=None,
     )
     detector = PersonDetector(inferencer, [0], EngineOptions())
-    detector.host.options = EngineOptions(**engine)  # a convolution has no seam for one
+    # The network of a convolution cannot be replaced.
+    detector.runner = SimpleNamespace(options=EngineOptions(**engine))
     assert detector.default_batch_size() == batch_size
 
 

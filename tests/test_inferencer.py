@@ -26,7 +26,10 @@ from support.tiny import OurDetector, TinyModel, picture, resize_input, save
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
-from mmpose_batch.engines.check import BOUNDS, Bound
+from mmpose_batch.engines import warmup
+from mmpose_batch.engines.verification import BOUNDS, Bound
+from mmpose_batch.loading import read_image
+from mmpose_batch.sources import Frame
 from mmpose_batch.writers import StockWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')
@@ -440,7 +443,7 @@ def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
 
         monkeypatch.setattr(owner, name, guarded)
 
-    together(inferencer.host, 'test_step')
+    together(inferencer.runner, 'test_step')
     alone(type(inferencer.model), 'test_step')
     together(inferencer, 'draw')
     alone(inferencer.visualizer, 'add_datasample')
@@ -1031,8 +1034,8 @@ def test_eager_pytorch_in_bf16_is_the_same_with_and_without_the_check(top_down, 
     checked = top_down.ours(precision='bf16')
     plain = top_down.ours(precision='bf16', self_check=False)
     assert list(checked(images)) == list(plain(images))
-    assert checked.host.report['self_check']['size'] > 0
-    assert 'self_check' not in plain.host.report
+    assert checked.runner.report['self_check']['size'] > 0
+    assert 'self_check' not in plain.runner.report
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -1046,8 +1049,8 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
     next(results)
     assert Camera.count <= 5
     results.close()
-    assert inferencer.host.options.latency
-    assert inferencer.host.at_a_time == 1
+    assert inferencer.runner.options.latency
+    assert inferencer.runner.parallel == 1
 
 
 def test_one_at_a_time_is_built_for_latency(one_stage):
@@ -1055,7 +1058,7 @@ def test_one_at_a_time_is_built_for_latency(one_stage):
     for batch_size, parallel in ((1, 1), (4, 2)):
         inferencer = one_stage.ours(engine='openvino', batch_size=8)
         list(inferencer([picture(60, 90)], batch_size=batch_size))
-        assert inferencer.host.at_a_time == parallel
+        assert inferencer.runner.parallel == parallel
 
 
 def test_boxes_of_a_generator_with_one_buffer_stay_with_their_images(ours):
@@ -1071,3 +1074,27 @@ def test_boxes_of_a_generator_with_one_buffer_stay_with_their_images(ours):
     found = list(ours['top_down'](images, bboxes=one_buffer()))
     expected = list(ours['top_down'](images, bboxes=boxes))
     assert [r['predictions'] for r in found] == [r['predictions'] for r in expected]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_the_warm_up_has_decoded_is_not_decoded_again(
+    one_stage, top_down, monkeypatch, tmp_path, kind
+):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    monkeypatch.setattr(warmup, 'measure_rates', lambda run, *_: {2: 1.0})
+    paths = [save(tmp_path / f'{seed}.png', picture(60, 90, seed, persons=2)) for seed in range(10)]
+    (tmp_path / 'text.png').write_text('no image')
+    paths.insert(1, str(tmp_path / 'text.png'))
+    read = []
+
+    def counted(frame: Frame, loader: Any) -> np.ndarray:
+        read.append(frame.source)
+        return read_image(frame, loader)
+
+    monkeypatch.setattr('mmpose_batch.inferencer.read_image', counted)
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    expected = list(model.ours(batch_size=2)(paths))
+    assert sorted(read) == sorted(paths)
+    read.clear()
+    assert list(model.ours(batch_size='auto')(paths)) == expected
+    assert sorted(read) == sorted([*paths, str(tmp_path / 'text.png')])  # which fails twice

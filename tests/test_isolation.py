@@ -152,6 +152,6 @@ def test_batches_of_two_shapes_at_a_time_take_no_priors_of_each_other(
 
     expected = [run(image) for image in (images[1], images[0])]
     assert min(map(len, expected)) > 5
-    assert ours.host.at_a_time == 2
+    assert ours.runner.parallel == 2
     found = Meeting(RTMOHead, monkeypatch).run(lambda: run(images[1]), lambda: run(images[0]))
     assert found == expected

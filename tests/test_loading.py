@@ -1,274 +1,21 @@
-"""Threads that read ahead: in order, bounded, gone afterwards; and what a file must be.
+"""Reading an image: what a file must be, and what becomes of one that is not."""
 
-Whether things happen at the same time is decided by events and barriers, never by a
-clock: `PATIENCE` only ends a test that would hang.
-"""
-
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 
 import cv2
 import mmcv
 import numpy as np
 import pytest
 from mmpose.datasets.transforms import LoadImage
-from support.factories import our_threads
 from support.tiny import picture, save
 
-from mmpose_batch.loading import ImageError, WorkerPool, is_truncated_jpeg, read_ahead, read_image
+from mmpose_batch.loading import DecodedFrames, ImageError, is_truncated_jpeg, read_image
 from mmpose_batch.sources import Frame, open_source
+from mmpose_batch.workers import WorkerPool
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')
 
-PATIENCE = 120.0
 CUT_OFF = cv2.imencode('.jpg', picture(64, 64))[1].tobytes()[:-20]
-
-
-class Counted:
-    """Iterates numbers and knows how many were taken."""
-
-    def __init__(self, length: int = 1_000_000) -> None:
-        self.taken = 0
-        self._length = length
-
-    def __iter__(self) -> Iterator[int]:
-        for number in range(self._length):
-            self.taken += 1
-            yield number
-
-
-# ------------------------------------------------------------------------ WorkerPool
-
-
-@pytest.mark.parametrize('num_workers', [0, 1, 2, 7])
-@pytest.mark.parametrize('ahead', [0, 1, 5, 100])
-def test_results_come_in_the_order_of_the_items(num_workers, ahead):
-    with WorkerPool(num_workers) as pool:
-        assert list(pool.map(lambda n: n * n, range(40), ahead)) == [n * n for n in range(40)]
-
-
-@pytest.mark.parametrize('ahead', [1, 5])
-def test_what_is_finished_first_comes_in_its_place(ahead):
-    done = [threading.Event() for _ in range(40)]
-
-    def overtaken(number: int) -> int:
-        if number % 2 == 0:
-            assert done[number + 1].wait(PATIENCE)
-        done[number].set()
-        return number
-
-    with WorkerPool(2) as pool:
-        assert list(pool.map(overtaken, range(40), ahead)) == list(range(40))
-
-
-@pytest.mark.parametrize(
-    ('num_workers', 'ahead', 'beyond'),
-    [
-        pytest.param(0, 9, 0, id='no workers read nothing ahead'),
-        pytest.param(1, 0, 0, id='one at a time'),
-        pytest.param(2, 3, 3, id='ahead'),
-        pytest.param(7, 2, 2, id='more workers than ahead'),
-    ],
-)
-def test_no_more_items_are_taken_than_asked_for_and_ahead(num_workers, ahead, beyond):
-    items = Counted()
-    with WorkerPool(num_workers) as pool:
-        results = pool.map(lambda number: number, items, ahead)
-        for asked in range(1, 20):
-            next(results)
-            assert items.taken == asked + beyond
-
-
-@pytest.mark.parametrize('num_workers', [0, 1, 3])
-def test_what_a_worker_raises_arrives_at_its_items_place(num_workers):
-    def fail_at_five(number: int) -> int:
-        if number == 5:
-            raise LookupError('five')
-        return number
-
-    got = []
-    with WorkerPool(num_workers) as pool, pytest.raises(LookupError, match='five'):
-        got.extend(pool.map(fail_at_five, range(10), 4))
-    # `extend` keeps what came before the error.
-    assert got == [0, 1, 2, 3, 4]
-
-
-def test_workers_run_at_the_same_time():
-    together = threading.Barrier(3)
-    with WorkerPool(3) as pool:
-        # Each waits until all three are there; one after the other would never end.
-        places = list(pool.map(lambda _: together.wait(PATIENCE), range(3), 3))
-    assert sorted(places) == [0, 1, 2]
-
-
-def test_workers_go_on_while_the_consumer_is_busy():
-    began = [threading.Event() for _ in range(4)]
-    items = Counted(4)
-    with WorkerPool(1) as pool:
-        results = pool.map(lambda number: began[number].set(), items, 2)
-        next(results)
-        assert began[1].wait(PATIENCE)
-        assert began[2].wait(PATIENCE)
-        assert items.taken == 3  # the last is not asked for and not ahead
-
-
-def test_without_workers_everything_runs_in_the_callers_thread_when_asked_for():
-    threads = []
-    results = WorkerPool(0).map(lambda _: threads.append(threading.current_thread()), range(3), 9)
-    assert threads == []
-    next(results)
-    assert threads == [threading.main_thread()]
-
-
-def test_one_pool_serves_two_stages_that_feed_each_other():
-    # With one worker, a stage that waited for the other inside a worker would hang.
-    with WorkerPool(1) as pool:
-        inner = pool.map(lambda number: number + 1, range(20), 3)
-        assert list(pool.map(lambda number: 2 * number, inner, 3)) == [
-            2 * (number + 1) for number in range(20)
-        ]
-
-
-@pytest.mark.parametrize('error', [None, RuntimeError, KeyboardInterrupt, GeneratorExit])
-def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error, monkeypatch):
-    release = threading.Event()
-    begun = []
-    shutdown = ThreadPoolExecutor.shutdown
-
-    def release_at_shutdown(
-        executor: ThreadPoolExecutor, wait: bool = True, cancel_futures: bool = False
-    ) -> None:
-        shutdown(executor, wait=False, cancel_futures=cancel_futures)
-        release.set()
-        shutdown(executor, wait=wait)
-
-    # Two are at work then and six in the queue: the two must end, the six not begin.
-    monkeypatch.setattr(ThreadPoolExecutor, 'shutdown', release_at_shutdown)
-
-    def work(number: int) -> int:
-        begun.append(number)
-        if number:
-            release.wait(PATIENCE)
-        return number
-
-    def consume() -> None:
-        with WorkerPool(2) as pool:
-            for _ in pool.map(work, range(100), 8):
-                if error is not None:
-                    raise error
-                return
-
-    if error is None:
-        consume()
-    else:
-        with pytest.raises(error):
-            consume()
-    assert our_threads() == []
-    assert len(begun) <= 3
-
-
-# ------------------------------------------------------------------------ read_ahead
-
-
-def test_read_ahead_keeps_the_order():
-    assert list(read_ahead(range(100), 3)) == list(range(100))
-
-
-def test_read_ahead_is_bounded():
-    ahead, rounds, asked = 3, 200, 0
-    read = [threading.Event() for _ in range(rounds + ahead + 1)]
-    too_many = []
-
-    def source() -> Iterator[int]:
-        for number, event in enumerate(read):
-            # Beside what was asked for, `ahead` in the queue, and one that the reader holds.
-            if number + 1 > asked + ahead + 1:
-                too_many.append(number)
-            event.set()
-            yield number
-
-    items = read_ahead(source(), ahead)
-    for number in range(rounds):
-        asked += 1
-        assert next(items) == number
-        assert read[asked + ahead].wait(PATIENCE)
-    items.close()
-    assert too_many == []
-
-
-def test_read_ahead_reads_while_the_consumer_is_busy():
-    read = [threading.Event() for _ in range(3)]
-
-    def source() -> Iterator[int]:
-        for number in range(3):
-            read[number].set()
-            yield number
-
-    items = read_ahead(source(), 2)
-    next(items)
-    assert read[1].wait(PATIENCE)
-    assert read[2].wait(PATIENCE)
-    items.close()
-
-
-@pytest.mark.parametrize('error', [LookupError, KeyboardInterrupt])
-def test_what_the_source_raises_arrives_at_its_place(error):
-    def source() -> Iterator[int]:
-        yield from range(3)
-        raise error('three')
-
-    got = []
-    with pytest.raises(error, match='three'):
-        got.extend(read_ahead(source(), 10))
-    assert got == [0, 1, 2]
-
-
-@pytest.mark.parametrize('ahead', [1, 5])
-def test_closing_ends_the_thread_and_closes_the_source(ahead):
-    closed = threading.Event()
-
-    def source() -> Iterator[int]:
-        try:
-            yield from count()
-        finally:
-            closed.set()
-
-    items = read_ahead(source(), ahead)
-    next(items)
-    assert len(our_threads()) == 1
-    items.close()
-    assert our_threads() == []
-    del items  # a camera is released when nothing refers to its frames any more
-    assert closed.is_set()
-
-
-def test_closing_waits_for_a_source_that_is_slow_for_the_moment(monkeypatch):
-    in_source, go_on = threading.Event(), threading.Event()
-
-    def source() -> Iterator[int]:
-        yield 0
-        in_source.set()
-        go_on.wait(PATIENCE)
-        yield 1
-
-    items = read_ahead(source(), 1)
-    next(items)
-    assert in_source.wait(PATIENCE)
-    join = threading.Thread.join
-    monkeypatch.setattr(threading.Thread, 'join', lambda thread: go_on.set() or join(thread))
-    items.close()
-    assert go_on.is_set()
-    assert our_threads() == []
-
-
-def test_the_thread_ends_with_the_source():
-    assert list(read_ahead(iter(()), 2)) == []
-    assert our_threads() == []
-
-
-# ------------------------------------------------------------------------ read_image
 
 
 def read(source: str | np.ndarray) -> np.ndarray:
@@ -437,3 +184,33 @@ def test_a_whole_jpeg_is_told_from_one_cut_off_anywhere(data):
 )
 def test_what_is_no_jpeg_is_left_to_the_decoder(data):
     assert not is_truncated_jpeg(data)
+
+
+def test_decoded_frames_are_handed_out_once_and_as_they_were():
+    decoded, frame, image = DecodedFrames(), Frame(0, 'a.jpg', 'a.jpg'), picture(8, 6)
+    expected = image.copy()
+    decoded.put(frame, image)
+    image[:] = 0  # as a pipeline may do
+    assert decoded.take(Frame(0, 'a.jpg', 'a.jpg')) is None  # one of another call
+    np.testing.assert_array_equal(decoded.take(frame), expected)
+    assert decoded.take(frame) is None
+
+
+def test_decoded_frames_take_no_more_than_their_memory():
+    image = picture(8, 6)
+    decoded = DecodedFrames(max_bytes=2 * image.nbytes)
+    frames = [Frame(number, 'a.jpg', 'a.jpg') for number in range(3)]
+
+    def kept() -> list[bool]:
+        for frame in frames:
+            decoded.put(frame, image)
+        return [decoded.take(frame) is not None for frame in frames]
+
+    assert kept() == kept() == [True, True, False]
+    for frame in frames:
+        decoded.put(frame, image)
+    decoded.clear()
+    assert decoded.take(frames[0]) is None
+    assert kept() == [True, True, False]
+    decoded.put(Frame(0, image, 'array'), image)
+    assert kept() == [True, True, False]  # an array is decoded already

@@ -1,11 +1,11 @@
-"""A bar on a terminal, lines in a log, nothing when asked for nothing."""
+"""A bar on a terminal, lines in a log, or nothing; and whose time is counted where."""
 
 import io
 
 import pytest
 
 from mmpose_batch import progress
-from mmpose_batch.progress import LOG_INTERVAL, ProgressReport, format_duration
+from mmpose_batch.progress import LOG_INTERVAL, ProgressReport, StageClock, format_duration
 
 
 class Terminal(io.StringIO):
@@ -20,6 +20,8 @@ class Time:
 
     def monotonic(self) -> float:
         return self.now
+
+    perf_counter = monotonic
 
 
 @pytest.fixture
@@ -99,3 +101,58 @@ def test_reports_do_not_mix_with_results_on_stdout(time, capsys):
 )
 def test_durations_are_read_like_a_clock(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_the_time_of_a_stage_adds_up(time):
+    clock = StageClock()
+    for seconds in (1.5, 2.0):
+        with clock.stage('network'):
+            time.now += seconds
+    with clock.stage('writing'):
+        time.now += 0.25
+    time.now += 10  # nobody's
+    assert clock.seconds == {'network': 3.5, 'writing': 0.25}
+
+
+def test_a_stage_that_fails_took_its_time_too(time):
+    clock = StageClock()
+    with pytest.raises(LookupError), clock.stage('network'):
+        time.now += 2
+        raise LookupError
+    assert clock.seconds == {'network': 2}
+
+
+def test_waiting_leaves_out_what_inner_stages_took(time):
+    # A stream that reads (1 s an item, waiting) and detects (5 s an item, its own stage).
+    clock = StageClock()
+
+    def read():
+        for item in range(3):
+            time.now += 1
+            yield item
+
+    def detect(items):
+        for item in items:
+            with clock.stage('detection'):
+                time.now += 5
+            yield item
+
+    items = clock.waiting('waiting', detect(clock.waiting('waiting', read())))
+    for _ in items:
+        time.now += 100  # the consumer's
+    assert clock.seconds == {'waiting': 3, 'detection': 15}
+
+
+def test_waiting_counts_the_end_of_the_stream_and_hands_on_errors(time):
+    clock = StageClock()
+
+    def read():
+        yield 1
+        time.now += 2
+        raise LookupError('two')
+
+    items = clock.waiting('waiting', read())
+    assert next(items) == 1
+    with pytest.raises(LookupError, match='two'):
+        next(items)
+    assert clock.seconds == {'waiting': 2}

@@ -162,9 +162,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     speed.add_argument(
         '--engine',
-        choices=ENGINES,
-        help='what computes the networks (default: torch); auto takes the fastest of those that '
-        'are installed and answer as torch does',
+        metavar='NAME',  # a config may import and register more of them
+        help=f'what computes the networks: {", ".join(ENGINES)}, or one that the config registers '
+        "(default: torch); auto takes the fastest that is installed and matches torch's outputs",
     )
     speed.add_argument(
         '--engine-device',
@@ -186,7 +186,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     speed.add_argument(
         '--self-check',
         action=argparse.BooleanOptionalAction,
-        help='refuse an engine that differs more from torch on the first images than its precision '
+        help='reject an engine that differs more from torch on the first images than its precision '
         'explains (default: yes)',
     )
     speed.add_argument(

@@ -27,7 +27,7 @@ if [[ $cuda == 1 ]]; then
   engines=(torch torch-compile) precisions=(fp32 fp16) sizes=${SIZES:-1 4 16 64 256}
 else
   engines=(torch openvino onnxruntime) precisions=(fp32 int8) sizes=${SIZES:-1 4 16}
-  bf16=$(python -W ignore -c 'from mmpose_batch.runtime import cpu_has_bf16 as f; print(int(f()))')
+  bf16=$(python -W ignore -c 'from mmpose_batch.hardware import cpu_has_bf16 as f; print(int(f()))')
   [[ $bf16 == 1 ]] && precisions+=(bf16)
 fi
 

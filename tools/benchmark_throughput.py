@@ -248,13 +248,14 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
 
 def find_axes(args: argparse.Namespace, device: str) -> 'dict[str, list]':
     """The settings to vary and their values: as named, else the default or what is worth trying."""
-    from mmpose_batch.engines.requirements import is_installed
-    from mmpose_batch.runtime import resolve_precision
+    from mmpose_batch.engines.optional import is_installed
+    from mmpose_batch.engines.registry import resolve_precision, specs
 
     axes = {name: getattr(args, name) for name in AXES}
     if args.recommend:
+        there = [spec.name for spec in specs().values() if spec.modules and is_installed(spec)]
         chosen = {
-            'engine': ['torch', *filter(is_installed, ('openvino', 'onnxruntime'))],
+            'engine': ['torch', *there],
             'precision': ['fp32', resolve_precision('auto', device)],
             'batch_size': [1, 'auto'],
         }
@@ -270,7 +271,7 @@ def leave_out_impossible(rows: 'list[Contender]', device: str) -> 'list[Contende
         ValueError: None of ours is left.
     """
     from mmpose_batch.benchmark.contenders import OURS
-    from mmpose_batch.runtime import resolve_precision
+    from mmpose_batch.engines.registry import resolve_precision
 
     possible, reason = [], None
     for row in rows:

@@ -32,7 +32,7 @@ from console import (
 )
 
 if TYPE_CHECKING:
-    from mmpose_batch.engines.check import Instances
+    from mmpose_batch.engines.verification import Instances
     from mmpose_batch.judge import Annotations
     from mmpose_batch.run import RunSummary
 
@@ -187,7 +187,7 @@ def read_answers(path: Path) -> 'list[Instances]':
 
 def row(name: str, precision: str, outcome: Outcome, reference: Outcome) -> list[str]:
     """Cells of one line of the table."""
-    from mmpose_batch.engines.check import compare
+    from mmpose_batch.engines.verification import compare
 
     difference = compare(reference.answers, outcome.answers, quantile=0.95)
     return [

@@ -21,7 +21,7 @@ from mmengine.device import get_device
 from mmpose.codecs.utils import get_simcc_maximum
 from mmpose.structures.bbox import bbox_xyxy2cs, get_warp_matrix
 
-from ..engines.export import export_onnx, load_network
+from ..engines.onnx_export import export_onnx, load_network
 from ..models import load_config, type_name
 from .contenders import Models
 from .work import Image

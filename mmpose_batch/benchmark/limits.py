@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..engines.host import EngineHost
-from ..engines.seam import head_of, predicts_by_head
-from ..tuning import Clock
+from ..engines.network import head_of, predicts_by_head
+from ..engines.runner import EngineRunner
+from ..progress import Clock
 
 if TYPE_CHECKING:
     from ..inferencer import BatchPose2DInferencer
@@ -112,7 +112,7 @@ def measure_limits(
         where PyTorch has none; ``limit``, images per second at that rate. Nothing
         where a network is not told from the rest of its model, or was not run.
     """
-    if not all(host.settled for host in inferencer.hosts.values()):
+    if not all(runner.selection for runner in inferencer.runners.values()):
         run()
     models = {'pose': inferencer.model}
     if inferencer.detector is not None:
@@ -127,13 +127,13 @@ def measure_limits(
         run()
     if not all(probe.groups for probe in probes.values()):
         return {}
-    hosts = inferencer.hosts
-    flop = sum(count_flop(probe, hosts[name]) for name, probe in probes.items()) / images
+    runners = inferencer.runners
+    flop = sum(count_flop(probe, runners[name]) for name, probe in probes.items()) / images
     device = next(inferencer.model.parameters()).device
     rates, seconds = [], []
     for _ in range(_REPEATS):  # in turn, so that a machine whose speed drifts slows both
-        rates.append(best_rate(hosts['pose'].report['precision'], device, now=now))
-        seconds.append(sum(replay(probe, hosts[name], now) for name, probe in probes.items()))
+        rates.append(best_rate(runners['pose'].selection.precision, device, now=now))
+        seconds.append(sum(replay(probe, runners[name], now) for name, probe in probes.items()))
     best = None if None in rates else median(rates)
     return {
         'test_step_shares': steps.shares(probes['pose'].seconds),
@@ -144,7 +144,7 @@ def measure_limits(
     }
 
 
-def replay(probe: Probe, host: EngineHost, now: Clock = time.perf_counter) -> float:
+def replay(probe: Probe, runner: EngineRunner, now: Clock = time.perf_counter) -> float:
     """Seconds that the network takes for what was kept, as many batches at a time as before."""
     head = head_of(probe.model)
 
@@ -154,7 +154,7 @@ def replay(probe: Probe, host: EngineHost, now: Clock = time.perf_counter) -> fl
         for feature in features:
             head.forward(feature)
 
-    with ThreadPoolExecutor(host.at_a_time) as pool:
+    with ThreadPoolExecutor(runner.parallel) as pool:
         start = now()
         list(pool.map(compute, probe.groups))
         _wait_for_device()
@@ -162,7 +162,7 @@ def replay(probe: Probe, host: EngineHost, now: Clock = time.perf_counter) -> fl
 
 
 @torch.no_grad()
-def count_flop(probe: Probe, host: EngineHost) -> int:
+def count_flop(probe: Probe, runner: EngineRunner) -> int:
     """Floating point operations of all that was kept, counted by PyTorch."""
     shapes: defaultdict[Any, int] = defaultdict(int)
     examples: dict[Any, Tensor] = {}
@@ -172,7 +172,7 @@ def count_flop(probe: Probe, host: EngineHost) -> int:
         examples[key] = inputs[:1]
     total = 0
     for key, count in shapes.items():
-        with host.by_torch(), FlopCounterMode(display=False) as counter:
+        with runner.by_reference(), FlopCounterMode(display=False) as counter:
             head_of(probe.model).forward(probe.model.extract_feat(examples[key]))
         total += count * counter.get_total_flops()
     return total
@@ -223,15 +223,15 @@ class _TestSteps:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        host, preprocessor = self._inferencer.host, self._inferencer.model.data_preprocessor
-        test_step, forward = host.test_step, preprocessor.forward
+        runner, preprocessor = self._inferencer.runner, self._inferencer.model.data_preprocessor
+        test_step, forward = runner.test_step, preprocessor.forward
         # Inside its turn: the wait for that is no work.
-        host.test_step = lambda run: test_step(lambda: self._timed('step', run))
+        runner.test_step = lambda run: test_step(lambda: self._timed('step', run))
         preprocessor.forward = lambda *args: self._timed('stacking', lambda: forward(*args))
         try:
             yield
         finally:
-            del host.test_step, preprocessor.forward
+            del runner.test_step, preprocessor.forward
 
     def _timed(self, name: str, run: Callable[[], Any]) -> Any:
         start = self._now()

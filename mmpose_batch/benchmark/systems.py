@@ -17,12 +17,12 @@ from ..annotations import ImageIds, read_annotations
 from ..building import build_inferencer
 from ..checkpoint import allowed_types
 from ..detection import WHOLE_IMAGE
+from ..engines.warmup import batch_sizes, spread
 from ..loading import read_image
 from ..models import default_filters, load_config
 from ..options import merge_settings
 from ..run import Run, RunOptions
 from ..runtime import StageClock
-from ..settling import spread
 from ..sources import Frame, Source
 from ..writers.jsonl import JsonLinesWriter, to_record
 from .contenders import DETECTOR, OURS, RTMLIB, STOCK, Contender, Models
@@ -99,10 +99,10 @@ class Ours:
         self._call = self.inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Settle the engines with some images from all over the work."""
+        """Warm up with some images from all over the work."""
         samples = spread(images, self.inferencer.wants_samples(self._call))
         if samples:
-            self.inferencer.settle(_frames(samples), self._call)
+            self.inferencer.warm_up(_frames(samples), self._call)
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
@@ -148,11 +148,11 @@ class Ours:
 
     def report(self) -> dict[str, Any]:
         """Engines, options and threads as they were settled, and the size of engine files."""
-        options = self.inferencer.options
-        sizes = self.inferencer.settling.batch_sizes
+        options, runners = self.inferencer.options, self.inferencer.runners
+        sizes = batch_sizes(runners)
         return {
-            'engines': {name: host.report for name, host in self.inferencer.hosts.items()},
-            'engine_bytes': sum(host.bytes_on_disk for host in self.inferencer.hosts.values()),
+            'engines': {name: runner.report for name, runner in runners.items()},
+            'engine_bytes': sum(runner.bytes_on_disk for runner in runners.values()),
             'batch_size': sizes.get('pose', options.batch_size),
             'det_batch_size': sizes.get('detector', options.det_batch_size),
             'num_workers': options.num_workers,

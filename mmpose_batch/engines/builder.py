@@ -1,198 +1,160 @@
-"""From a model to engines of its network: exported, quantised, or of a file from elsewhere."""
+"""Builds engines of one model's network: of its export, or of an external ONNX file."""
 
 import logging
-from functools import cached_property, partial
-from importlib import import_module
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
+import torch
 from torch import nn
 
-from .cache import EngineCache, entry_key, network_key, open_cache
-from .export import ExportError, export_onnx
+from .base import Engine, EngineOptions
+from .cache import EngineCache, Measurements, network_key, open_cache
+from .external_onnx import ExternalFile, FixedBatch, predict_decoded
 from .fusion import fuse_layers
-from .given import FixedBatch, GivenFile, predict_decoded
-from .options import EngineOptions
-from .quantization import (
-    Calibration,
-    ModelFiles,
-    Quantize,
-    QuantizedFiles,
-    quantize_onnx,
-    quantize_openvino,
-)
-from .requirements import require
-from .seam import Engine, Network, Normalization, Seam, head_of
-from .torch_eager import TorchEngine
+from .int8 import Calibration, ModelFiles, Quantize, QuantizedFiles
+from .network import Network, NetworkSwap, Normalization, head_of
+from .onnx_export import OnnxFiles
+from .optional import require
+from .registry import AUTO, get
 
 # Inputs with which int8 is calibrated badly.
 FEW_INPUTS = 16
 logger = logging.getLogger('mmpose_batch')
 
 
-class EngineBuilder:
-    """Opens a model at its seam, and builds engines that fit there.
-
-    Args:
-        model: In eval mode, with a seam; changed in place.
-        options: What is asked for; ``precision`` and ``latency`` may be others when an
-            engine is built.
-        report: Is told what is built from.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkSource:
+    """What an engine is built from: one network, in PyTorch and as ONNX files.
 
     Attributes:
-        seam: Of the model, computed by PyTorch so far.
+        network: From normalised float32 inputs to what the head decodes.
+        normalization: From pixels to these inputs.
+        key: Tells the network from others, in the cache.
+        files: Height and width of the inputs to the ONNX file in fp32.
+        calibration: Inputs that int8 is calibrated with.
+        cache: Keeps what is built.
+        fixed_batch: The only batch size that the files take; None for any.
+        on_cuda: Whether the model is on an NVIDIA GPU.
+    """
+
+    network: Network
+    normalization: Normalization
+    key: str
+    files: ModelFiles
+    calibration: Calibration
+    cache: EngineCache
+    fixed_batch: int | None
+    on_cuda: bool
+
+    def onnx_files(self, precision: str, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
+        """Files of the network for a precision, and what tells them from others in the cache.
+
+        Args:
+            precision: With ``int8`` the files are quantised; else they are in fp32.
+            quantize: Quantises one.
+            name: Of a quantised file.
+        """
+        if precision != 'int8':
+            return self.files, self.key
+        if len(self.calibration) < FEW_INPUTS:
+            logger.warning('int8: calibrated with %d inputs only', len(self.calibration))
+        key = f'{self.key} {self.calibration.key}'
+        files = QuantizedFiles(self.files, self.calibration, key, self.cache, quantize, name)
+        return files, key
+
+
+class EngineBuilder:
+    """Makes a model's network replaceable, and builds engines that replace it.
+
+    Args:
+        model: In eval mode, see :func:`mmpose_batch.engines.network.is_replaceable`;
+            changed in place.
+        options: What is asked for; ``precision`` and ``latency`` may be others when an
+            engine is built.
+
+    Attributes:
+        swap: Of the model, computed by PyTorch so far.
+        external: The file that is run instead of an export, if there is one.
+        calibration: Inputs that int8 is calibrated with; to be filled before.
         key: Tells the network from others.
         model_key: Tells the model; the network may be of a file.
-        calibration: Inputs that int8 is calibrated with; to be filled before.
 
     Raises:
         EngineError: The engine is not installed, or the file does not fit the model.
         ValueError: There is no such file, or it is to be quantised.
     """
 
-    def __init__(self, model: nn.Module, options: EngineOptions, report: dict[str, Any]) -> None:
-        self._model = model
-        self._wanted = options
-        self._report = report
+    def __init__(self, model: nn.Module, options: EngineOptions) -> None:
+        self._cached = options.cache
         fuse_layers(model)
         self.key = self.model_key = network_key(model)  # before anything of the model is another
         normalization = Normalization(model.data_preprocessor)
         self.calibration = Calibration(normalization)
-        if options.engine != 'auto':
-            require(options.engine, options.precision)
-        self._given = None if options.file is None else self._read_file(normalization)
-        self.seam = Seam(model)
-        if self._given is not None:
-            self._fit_file(self._given)
+        if options.engine != AUTO:
+            require(get(options.engine), options.precision)
+        self.external = None if options.file is None else _read_file(options)
+        if self.external is not None:
+            self.key = f'file {self.external.key} {vars(normalization)}'
+        self.swap = NetworkSwap(model)
+        if self.external is not None:
+            self._fit_head(head_of(model), self.external)
 
     def build(self, name: str, options: EngineOptions) -> Engine:
-        """An engine of the network.
+        """Build an engine of the network.
 
         Raises:
             EngineError: It is not installed, or cannot be built.
             ValueError: It lacks the device, or the device the precision.
         """
-        require(name, options.precision)
-        return _BUILDERS[name](self, options)
+        spec = get(name)
+        require(spec, options.precision)
+        engine = spec.build(self._source, options)
+        fixed = self._source.fixed_batch
+        return FixedBatch(engine, fixed) if fixed and spec.takes_file else engine
 
     @cached_property
     def cache(self) -> EngineCache:
-        """Where built files are kept."""
-        return open_cache(self._wanted.cache)
+        """Where built files are cached."""
+        return open_cache(self._cached)
+
+    @cached_property
+    def measurements(self) -> Measurements:
+        """What was measured with this network on this machine."""
+        return Measurements(self.cache, self.key, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.swap.network.parameters()).device
 
     @property
     def on_cuda(self) -> bool:
         """Whether the model is on an NVIDIA GPU."""
-        return next(self._model.parameters()).device.type == 'cuda'
+        return self.device.type == 'cuda'
 
     @cached_property
-    def _files(self) -> ModelFiles:
-        return self._given or OnnxFiles(self.seam.network, self.key, self.cache)
-
-    def _read_file(self, normalization: Normalization) -> GivenFile:
-        """The file that is to be run instead of an export of the model."""
-        if self._wanted.precision == 'int8':
-            raise ValueError('engine_file: int8 is for networks that are exported here')
-        given = GivenFile(self._wanted.file)
-        self.key = f'file {given.key} {vars(normalization)}'
-        self._report['file'] = given.key
-        return given
-
-    def _fit_file(self, given: GivenFile) -> None:
-        """Have the head take what the file gives, or see that it does."""
-        if given.decoded:
-            head = head_of(self._model)
-            head.predict = predict_decoded(self.seam, head, given)
-        elif given.size is not None:
-            given.check_outputs(self.seam.network, given.size)
-
-    def _fixed(self, engine: Engine) -> Engine:
-        """The engine for a file that takes batches of one size."""
-        size = self._given and self._given.batch_size
-        return FixedBatch(engine, size) if size else engine
-
-    def _network_files(
-        self, options: EngineOptions, quantize: Quantize, name: str
-    ) -> tuple[ModelFiles, str]:
-        """Files of the network in the precision that is asked for, and what names them."""
-        if options.precision != 'int8':
-            return self._files, self.key
-        calibration = self.calibration
-        self._report |= {'calibrated_with': len(calibration), 'calibration': calibration.key}
-        if len(calibration) < FEW_INPUTS:
-            logger.warning('int8: calibrated with %d inputs only', len(calibration))
-        key = f'{self.key} {calibration.key}'
-        return QuantizedFiles(self._files, calibration, key, self.cache, quantize, name), key
-
-    def _openvino(self, options: EngineOptions) -> Engine:
-        files, key = self._network_files(options, quantize_openvino, 'network.xml')
-        engine = import_module('.openvino', __package__).OpenVINOEngine(
-            files,
-            key,
-            self.seam.normalization,
-            options.precision,
-            self.cache,
-            device=options.device or 'CPU',
-            parallel=options.parallel,
-            fixed=bool(self._given and self._given.batch_size),
-        )
-        return self._fixed(engine)
-
-    def _onnxruntime(self, options: EngineOptions) -> Engine:
-        files, _ = self._network_files(options, quantize_onnx, 'network.int8.onnx')
-        providers = options.device or self._provider(options)
-        engine = import_module('.onnx_runtime', __package__).OnnxRuntimeEngine(
-            files, self.seam.normalization, [name.strip() for name in providers.split(',')]
-        )
-        return self._fixed(engine)
-
-    def _provider(self, options: EngineOptions) -> str:
-        """The GPU's, where the model is on one and the choice is free."""
-        available = import_module('onnxruntime').get_available_providers()
-        cuda = 'CUDAExecutionProvider'
-        free = options.engine == 'auto' and self.on_cuda
-        return cuda if free and cuda in available else 'CPUExecutionProvider'
-
-    def _torch(self, options: EngineOptions) -> Engine:
-        return TorchEngine(self.seam.network, self.seam.normalization, options.precision)
-
-    def _torch_compile(self, options: EngineOptions) -> Engine:
-        return import_module('.torch_compile', __package__).TorchCompileEngine(
-            self.seam.network, self.seam.normalization, options.precision
+    def _source(self) -> NetworkSource:
+        network, external = self.swap.network, self.external
+        return NetworkSource(
+            network=network,
+            normalization=self.swap.normalization,
+            key=self.key,
+            files=external or OnnxFiles(network, self.key, self.cache),
+            calibration=self.calibration,
+            cache=self.cache,
+            fixed_batch=None if external is None else external.batch_size,
+            on_cuda=self.on_cuda,
         )
 
+    def _fit_head(self, head: nn.Module, external: ExternalFile) -> None:
+        """Have the head take what the file gives, or check that it does."""
+        if external.decoded:
+            head.predict = predict_decoded(self.swap, head, external)
+        elif external.size is not None:
+            external.check_outputs(self.swap.network, external.size)
 
-_BUILDERS = {
-    'torch': EngineBuilder._torch,
-    'openvino': EngineBuilder._openvino,
-    'onnxruntime': EngineBuilder._onnxruntime,
-    'torch-compile': EngineBuilder._torch_compile,
-}
 
-
-class OnnxFiles:
-    """The ONNX files of a network, one for each size of inputs, exported at the first use."""
-
-    def __init__(self, network: Network, key: str, cache: EngineCache) -> None:
-        self._network = network
-        self._key = key
-        self._cache = cache
-        self._failed: dict[tuple[int, int], str] = {}
-
-    def __call__(self, size: tuple[int, int]) -> Path:
-        """The file for inputs of one height and width.
-
-        Raises:
-            ExportError: The network cannot be exported.
-        """
-        if size in self._failed:  # the engine before has tried, for half a minute maybe
-            raise ExportError(self._failed[size])
-        key = entry_key(self._key, kind='onnx', size=size)
-        try:
-            return self._cache.entry(key, partial(self._export, size)) / 'network.onnx'
-        except ExportError as error:
-            self._failed[size] = str(error)
-            raise
-
-    def _export(self, size: tuple[int, int], folder: Path) -> None:
-        export_onnx(self._network, folder / 'network.onnx', size)
+def _read_file(options: EngineOptions) -> ExternalFile:
+    if options.precision == 'int8':
+        raise ValueError('engine_file: int8 is for networks that are exported here')
+    return ExternalFile(options.file)

@@ -1,4 +1,4 @@
-"""What is slow to build is built once and kept on disk."""
+"""The engine cache: what is slow to build is built once and cached on disk."""
 
 import errno
 import hashlib
@@ -11,13 +11,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from . import EngineError
+from ..errors import EngineError
+from .base import EngineOptions
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
 FOLDER_VARIABLE = 'MMPOSE_BATCH_CACHE'
@@ -32,7 +35,7 @@ logger = logging.getLogger('mmpose_batch')
 
 
 class EngineCache:
-    """Entries of files, each whole or not there, safe for several processes at once.
+    """Entries of files, each complete or absent, safe for several processes at once.
 
     An entry is a folder that is renamed into place when all its files are written;
     of two processes that build the same one, the first wins. The files' checksums
@@ -79,7 +82,7 @@ class EngineCache:
         return entry
 
     def drop(self, key: str) -> None:
-        """Forget an entry that is whole and yet of no use."""
+        """Forget an entry that is intact and yet of no use."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
         if self._spare is not None:
             self._spare.drop(key)
@@ -111,11 +114,11 @@ class EngineCache:
     def measurement(
         self, key: str, measure: Callable[[], tuple[dict[str, Any], bool]]
     ) -> dict[str, Any]:
-        """An outcome that was measured before, or is now.
+        """A result that was measured before, or is now.
 
         Args:
             key: As :func:`entry_key` makes it.
-            measure: Gives the outcome, as JSON has it, and whether it is worth keeping.
+            measure: Returns the result, as JSON has it, and whether to cache it.
         """
         known = self.recall(key)
         if known is not None:
@@ -128,7 +131,7 @@ class EngineCache:
         return outcome
 
     def recall(self, key: str) -> dict[str, Any] | None:
-        """An outcome that was kept by :meth:`measurement`; None where none was."""
+        """A result that :meth:`measurement` has cached; None where there is none."""
         try:
             return (
                 json.loads((self.folder / key / _MEASURED).read_text())
@@ -148,7 +151,7 @@ class EngineCache:
     def _put(self, building: Path, entry: Path) -> None:
         try:
             building.rename(entry)
-        except OSError:  # somebody was faster, or what is there is broken
+        except OSError:  # another process was faster, or what is there is broken
             if _intact(entry):
                 return
             aside = self._new_folder(entry)  # a rename, for no other process to find half of it
@@ -162,7 +165,7 @@ class EngineCache:
 
 
 class NoCache(EngineCache):
-    """Builds everything anew, in a folder that goes with this object."""
+    """Builds everything again, in a folder that goes with this object."""
 
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
@@ -170,6 +173,52 @@ class NoCache(EngineCache):
 
     def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
         raise _nowhere(self.folder, error) from error
+
+
+class Measurements:
+    """What was measured on this machine with one network; measured once, where it is cached.
+
+    Args:
+        cache: Keeps it.
+        network: The key of the network.
+        device: Where the model is.
+    """
+
+    def __init__(self, cache: EngineCache, network: str, device: torch.device) -> None:
+        self._cache = cache
+        self._network = network
+        self._device = device
+
+    def get(
+        self,
+        kind: str,
+        options: EngineOptions,
+        measure: Callable[[], tuple[dict[str, Any], bool]],
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """The result of a measurement, known from before or measured now.
+
+        Args:
+            kind: Of the measurement.
+            options: Those of the engine.
+            measure: Returns the result, as JSON has it, and whether to cache it.
+            settings: That it depends on, besides the network, the options and the device.
+        """
+        return self._cache.measurement(self._key(kind, options, settings), measure)
+
+    def recall(self, kind: str, options: EngineOptions, **settings: Any) -> dict[str, Any] | None:
+        """A result that is known from before; None where there is none."""
+        return self._cache.recall(self._key(kind, options, settings))
+
+    def _key(self, kind: str, options: EngineOptions, settings: dict[str, Any]) -> str:
+        asked = asdict(options)
+        del asked['precision_is_free']  # one that is named is as fast
+        on_cuda = self._device.type == 'cuda'
+        device = torch.cuda.get_device_name(self._device) if on_cuda else self._device.type
+        threads = torch.get_num_threads()
+        return entry_key(
+            self._network, kind=kind, options=asked, threads=threads, device=device, **settings
+        )
 
 
 def _nowhere(folder: Path, error: OSError) -> EngineError:

@@ -103,7 +103,7 @@ def _keep_position_codes(module: SinePositionalEncoding) -> None:
     """Store position codes at the first use of a size, where the module looks for them.
 
     ``generate_pos_encoding`` returns an attribute ``pos_enc_{size}`` if there is
-    one; stock fills it only for a size named in the config.
+    one; upstream fills it only for a size named in the config.
     """
     sizes: set[str] = set()
 

@@ -1,14 +1,19 @@
-"""PyTorch as it is, with what is exact and free: channels_last, fused layers, autocast."""
+"""Eager PyTorch, with what is exact and free: channels_last, fused layers, autocast."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import Tensor, nn
 
+from .base import Engine, EngineOptions, EngineSpec
 from .fusion import fuse_layers
-from .seam import Network, Normalization, StackedPreprocessor, is_known_preprocessor
+from .network import Network, Normalization, StackedPreprocessor, is_known_preprocessor
+from .registry import register
+
+if TYPE_CHECKING:
+    from .builder import NetworkSource
 
 _DTYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -29,7 +34,7 @@ def prepare_model(model: nn.Module, precision: str) -> None:
     Args:
         model: Any pose estimator, or a detector with ``extract_feat``.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``, see
-            :func:`mmpose_batch.runtime.resolve_precision`.
+            :func:`mmpose_batch.engines.registry.resolve_precision`.
     """
     fuse_layers(model)
     if is_known_preprocessor(getattr(model, 'data_preprocessor', None)):
@@ -47,17 +52,14 @@ def prepare_model(model: nn.Module, precision: str) -> None:
             head.forward = _contiguous_call(forward) if channels_last else forward
 
 
-class TorchEngine:
-    """Eager PyTorch at a seam, as fast as without one.
+class TorchEngine(Engine):
+    """Eager PyTorch, as fast as a model whose network is not replaced.
 
     Args:
         network: On its device; changed in place to channels_last where that helps.
         normalization: Of its inputs.
         precision: As for :func:`prepare_model`.
     """
-
-    name = 'torch'
-    parallel = 1
 
     def __init__(self, network: Network, normalization: Normalization, precision: str) -> None:
         self._normalization = normalization
@@ -74,7 +76,7 @@ class TorchEngine:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.base.Engine`."""
         if inputs.dtype == torch.uint8:
             inputs = self._normalization(inputs)
         return [output.contiguous() for output in self._run(inputs)]
@@ -107,7 +109,7 @@ def _network_call(
 
 
 def _contiguous_call(function: Callable) -> Callable:
-    """Wrap a head so that its outputs are laid out as stock's."""
+    """Wrap a head so that its outputs are laid out as upstream's."""
     return lambda *args, **kwargs: map_tensors(torch.Tensor.contiguous, function(*args, **kwargs))
 
 
@@ -126,3 +128,16 @@ def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) 
     if isinstance(outputs, dict):
         return {key: map_tensors(function, value) for key, value in outputs.items()}
     return outputs
+
+
+def _build(source: 'NetworkSource', options: EngineOptions) -> TorchEngine:
+    return TorchEngine(source.network, source.normalization, options.precision)
+
+
+register(
+    EngineSpec(
+        name='torch',
+        build=_build,
+        precisions=('fp32', 'fp16', 'bf16'),
+    )
+)

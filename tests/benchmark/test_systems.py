@@ -208,7 +208,7 @@ def test_limits_are_those_of_the_network(models, images, build, ticks, name, eng
     assert found['best_rate'] == 4 * flop_of(8, 8)
     assert found['limit'] == pytest.approx(found['best_rate'] / found['flop'])
     assert ours.limits(images)['flop'] == found['flop']  # as a contender is asked, by a real clock
-    assert 'test_step' not in vars(ours.inferencer.host)
+    assert 'test_step' not in vars(ours.inferencer.runner)
     after = ours.run(images)
     assert after['persons'] == before['persons']
 
@@ -231,7 +231,7 @@ def test_engines_are_settled_with_images_from_all_over_the_round(models, images)
         settings={'engine': 'onnxruntime', 'precision': 'int8', 'self_check': False},
     )
     ours = build_system(contender)
-    assert not ours.inferencer.host.settled
+    assert ours.inferencer.runner.selection is None
     ours.prepare(images * 10)
     assert ours.report()['engines']['pose']['calibrated_with'] == 30
     assert ours.report()['engine_bytes'] > 1000
@@ -265,7 +265,9 @@ def test_a_convolution_has_the_operations_that_it_has():
         [torch.zeros(5, 3, 16, 16), torch.zeros(1, 3, 8, 8)],
     ]
     per_pixel = 2 * 3 * 8 * 9
-    assert count_flop(probe, SimpleNamespace(by_torch=nullcontext)) == per_pixel * (7 * 256 + 64)
+    assert count_flop(probe, SimpleNamespace(by_reference=nullcontext)) == per_pixel * (
+        7 * 256 + 64
+    )
 
 
 def test_a_best_rate_is_known_where_pytorch_computes(monkeypatch, ticks):

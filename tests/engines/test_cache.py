@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmpose.models import PoseDataPreprocessor
 from torch import nn
 
-from mmpose_batch.engines import EngineError
 from mmpose_batch.engines.cache import EngineCache, NoCache, entry_key, network_key, open_cache
+from mmpose_batch.errors import EngineError
 
 
 def build_of(text: str, calls: list[str]) -> object:

@@ -26,12 +26,12 @@ from support.tiny import TinyModel, persons_in, picture
 from torch import nn
 from torch._dynamo.utils import counters
 
-from mmpose_batch.engines import EngineError
 from mmpose_batch.engines.cache import NoCache
-from mmpose_batch.engines.export import export_onnx
-from mmpose_batch.engines.requirements import import_nncf
-from mmpose_batch.engines.seam import Network, Normalization
+from mmpose_batch.engines.network import Network, Normalization
+from mmpose_batch.engines.onnx_export import export_onnx
+from mmpose_batch.engines.optional import import_nncf
 from mmpose_batch.engines.torch_compile import TorchCompileEngine
+from mmpose_batch.errors import EngineError
 
 ENGINES = ('onnxruntime', 'openvino')
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_exported_says_so_and_auto_takes_torch(name, caplog, tole
     with one_thread():
         pair = prepare(name).pair('auto')
     check(pair, 'auto')
-    assert pair.ours.host.report['engine'] == 'torch'
+    assert pair.ours.runner.report['engine'] == 'torch'
     reasons = [line for line in caplog.messages if 'cannot be exported to ONNX: ' in line]
     assert len(reasons) == len(ENGINES)
     assert len({line.partition('cannot be exported')[2] for line in reasons}) == 1
@@ -157,8 +157,8 @@ def test_torch_compile_matches_torch_and_compiles_before_the_first_result(top_do
     compiled = counters['stats']['unique_graphs']
     found += results
     assert counters['stats']['unique_graphs'] == compiled > 0
-    assert ours.host.report['engine'] == 'torch-compile'
-    assert ours.host.report['self_check']['found'] == 1
+    assert ours.runner.report['engine'] == 'torch-compile'
+    assert ours.runner.report['self_check']['found'] == 1
     for one, other in zip(found, eager(images), strict=True):
         for ours, expected in zip(one['predictions'][0], other['predictions'][0], strict=True):
             np.testing.assert_allclose(
@@ -229,10 +229,10 @@ def test_other_devices_of_openvino_have_settings_of_their_own(monkeypatch):
 
     from mmpose_batch.engines import openvino
 
-    monkeypatch.setattr(openvino.ov, 'Core', OtherDevices)
+    monkeypatch.setattr('openvino.Core', OtherDevices)
     arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
     engine = openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'GPU')
-    assert properties.inference_num_threads not in engine._settings  # unknown to a GPU
+    assert properties.inference_num_threads not in engine.settings  # unknown to a GPU
     with pytest.raises(ValueError, match='NPU does fp16, int8 in OpenVINO, not fp32'):
         openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'NPU')
 
@@ -243,11 +243,11 @@ def test_streams_of_several_networks_are_not_kept_to_the_same_core(one_stage):
     pinning = properties.hint.enable_cpu_pinning
     inferencer = one_stage.ours(engine='openvino', batch_size=4)
     list(inferencer([picture(120, 90, seed) for seed in range(5)]))
-    shapes = inferencer.host._seam.engine._shapes.values()
+    shapes = inferencer.runner.engine.shapes.values()
     assert [each.compiled.get_property(pinning) for each in shapes] == [False, False]
     alone = one_stage.ours(engine='openvino', batch_size=1)
     list(alone([picture(120, 90, 0)]))
-    assert pinning not in alone.host._seam.engine._settings  # OpenVINO knows better
+    assert pinning not in alone.runner.engine.settings  # OpenVINO knows better
 
 
 @pytest.mark.parametrize('engine', ENGINES)
@@ -304,12 +304,12 @@ class LittleMemory:
 def test_a_batch_that_cannot_be_compiled_for_want_of_memory_is_halved(one_stage, caplog):
     images = [picture(120, 90, seed) for seed in range(8)]
     ours = one_stage.ours(engine='openvino', batch_size=4, engine_cache=False)
-    engine = ours.host._seam.engine
-    engine._core = LittleMemory(engine._core)
+    engine = ours.runner.engine
+    engine.core = LittleMemory(engine.core)
     found = list(ours(images))
     assert not any('error' in result for result in found)
-    assert ours.host.report['largest_batch'] == 2
-    assert 'out of memory: going on with batches of 2 at most' in caplog.text
+    assert ours.runner.report['largest_batch'] == 2
+    assert 'out of memory: batches of 2 at most from here on' in caplog.text
 
 
 @pytest.mark.parametrize(('batch_size', 'streams'), [(1, 1), (4, 2)])
@@ -323,7 +323,7 @@ def test_what_was_compiled_runs_with_its_settings(
     for _ in range(2):  # compiled, and found again
         ours = top_down.ours(engine='openvino', batch_size=batch_size)
         list(ours([picture(120, 90, 0, persons=2)]))
-        (shape, *_) = ours.host._seam.engine._shapes.values()
+        (shape, *_) = ours.runner.engine.shapes.values()
         compiled = shape.compiled
         assert compiled.get_property(properties.num_streams) == streams
         assert compiled.get_property(properties.inference_num_threads) == 2
@@ -333,30 +333,30 @@ def test_what_was_compiled_runs_with_its_settings(
 
 
 def test_threads_that_come_and_go_find_the_requests_of_those_before(one_stage):
-    engine = one_stage.ours(engine='openvino').host._seam.engine
+    engine = one_stage.ours(engine='openvino').runner.engine
     inputs = torch.zeros(1, 3, 64, 64)
     found = []
     for _ in range(3):
         thread = threading.Thread(target=lambda: found.append(engine(inputs)))
         thread.start()
         thread.join()
-    (shape,) = engine._shapes.values()
-    assert len(shape._idle) == 1
+    (shape,) = engine.shapes.values()
+    assert len(shape.idle) == 1
     for others in found[1:]:
         torch.testing.assert_close(others, found[0], rtol=0, atol=0)
 
 
 def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):
-    from mmpose_batch.engines import onnx_runtime, openvino
+    from mmpose_batch.engines import onnxruntime, openvino
 
     monkeypatch.setattr(openvino, 'KEPT_SHAPES', 2)
-    monkeypatch.setattr(onnx_runtime, 'KEPT_SIZES', 2)
+    monkeypatch.setattr(onnxruntime, 'KEPT_SIZES', 2)
     for engine in ENGINES:
         ours = one_stage.ours(engine=engine)
-        built = ours.host._seam.engine
+        built = ours.runner.engine
         for side in (32, 64, 96, 32):
             assert len(built(torch.zeros(1, 3, side, side))) > 1
-        kept = built._shapes if engine == 'openvino' else built._sessions
+        kept = built.shapes if engine == 'openvino' else built.sessions
         assert len(kept) == 2
 
 
@@ -380,7 +380,7 @@ def test_int8_is_calibrated_with_the_first_images(top_down, engine):
         )
         results = list(inferencer(images))
         crops = sum(len(persons_in(image)) for image in images[:4])
-        assert inferencer.host.report['calibrated_with'] == 2 * crops  # mirrored ones too
+        assert inferencer.runner.report['calibrated_with'] == 2 * crops  # mirrored ones too
         return results
 
     first = run()
@@ -441,7 +441,7 @@ def test_quantising_leaves_the_handlers_of_others_as_they_are(one_stage):
 def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp_path, monkeypatch):
     import onnx
 
-    from mmpose_batch.engines import quantization
+    from mmpose_batch.engines import int8
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     list(one_stage.ours(engine='onnxruntime')([picture(120, 90, 0)]))
@@ -450,7 +450,7 @@ def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp
     for number, node in enumerate(model.graph.node):
         node.name = f'node_{number}'
     onnx.save(model, tmp_path / 'other.onnx')
-    for quantize in (quantization.quantize_onnx, quantization.quantize_openvino):
+    for quantize in (int8.quantize_onnx, int8.quantize_openvino):
         with pytest.raises(EngineError, match='does not tell what is the head'):
             quantize(tmp_path / 'other.onnx', tmp_path / 'int8.onnx', [])
 
@@ -461,15 +461,15 @@ def test_onnx_runtime_has_weights_of_seven_bits_where_products_saturate(
     """Without VNNI int8 cost the demo pair 0.03 AP, with seven bits 0.006."""
     import onnx
 
-    from mmpose_batch.engines import quantization
+    from mmpose_batch.engines import int8
 
     export_onnx(Network(top_down.ours().model), tmp_path / 'a.onnx', (96, 64))
     inputs = [np.random.default_rng(0).standard_normal((1, 3, 96, 64), np.float32)]
-    calibration = quantization.Calibration(Normalization(PoseDataPreprocessor()))
+    calibration = int8.Calibration(Normalization(PoseDataPreprocessor()))
     largest, keys = {}, set()
     for native in (True, False):
-        monkeypatch.setattr(quantization, 'cpu_has_vnni', lambda native=native: native)
-        quantization.quantize_onnx(tmp_path / 'a.onnx', tmp_path / 'int8.onnx', inputs)
+        monkeypatch.setattr(int8, 'cpu_has_vnni', lambda native=native: native)
+        int8.quantize_onnx(tmp_path / 'a.onnx', tmp_path / 'int8.onnx', inputs)
         tensors = onnx.load(tmp_path / 'int8.onnx').graph.initializer
         weights = [onnx.numpy_helper.to_array(tensor) for tensor in tensors]
         largest[native] = max(np.abs(w.astype(int)).max() for w in weights if w.dtype == np.int8)
@@ -487,10 +487,10 @@ def test_what_int8_leaves_is_computed_in_bf16_where_the_processor_does(monkeypat
     from mmpose_batch.engines import openvino
 
     monkeypatch.setattr(OtherDevices, 'get_property', lambda self, device, name: able)
-    monkeypatch.setattr(openvino.ov, 'Core', OtherDevices)
+    monkeypatch.setattr('openvino.Core', OtherDevices)
     arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
     engine = openvino.OpenVINOEngine(*arguments, 'int8', NoCache(), 'CPU')
-    assert engine._settings[properties.hint.inference_precision].get_type_name() == expected
+    assert engine.settings[properties.hint.inference_precision].get_type_name() == expected
 
 
 def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
@@ -632,6 +632,6 @@ def test_a_second_start_looks_at_few_images(request, kind, tmp_path, monkeypatch
     for _ in range(2):
         ours = tiny.ours(engine='openvino', batch_size=2, det_batch_size=2)
         found.append([result['predictions'] for result in ours(images)])
-        seen.append(ours.host.report['self_check']['instances'])
+        seen.append(ours.runner.report['self_check']['instances'])
     assert found[0] == found[1]
     assert seen[0] > seen[1] > 0

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import pytest
 from support.factories import load_tool, run_tool
 
-from mmpose_batch.engines.check import Difference, compare
-from mmpose_batch.runtime import PRECISIONS_OF, cpu_has_bf16
+from mmpose_batch.engines.registry import precisions_of
+from mmpose_batch.engines.verification import Difference, compare
+from mmpose_batch.hardware import cpu_has_bf16
 from mmpose_batch.scenes import write_scenes
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,7 @@ COMBINATIONS = [
     for model in MODELS
     for engine in ENGINES
     for precision in PRECISIONS
-    if precision in PRECISIONS_OF[engine]
+    if precision in precisions_of(engine)
 ]
 # The most that it may cost. Over 500 scenes 0.0000, 0.0010 and 0.0049 were seen.
 AP_COST = {'fp32': 0.0005, 'bf16': 0.005, 'int8': 0.015}

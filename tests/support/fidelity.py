@@ -310,14 +310,14 @@ class Pair:
     batches: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        test_step = self.ours.host.test_step
+        test_step = self.ours.runner.test_step
 
         def counted(run: Callable[[], list]) -> list:
             samples = test_step(run)
             self.batches.append(len(samples))
             return samples
 
-        self.ours.host.test_step = counted
+        self.ours.runner.test_step = counted
 
     def run_ours(self, batch_size: int, shift: float = 0.0) -> list[Prediction]:
         """Run ours on all images; ``shift`` moves the given boxes, for a fault that must show."""

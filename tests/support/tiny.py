@@ -61,18 +61,13 @@ class OurDetector:
     """Stands in for ``PersonDetector``; remembers the sizes of its batches."""
 
     cat_ids = (0,)
-    host = SimpleNamespace(
-        parallel=1,
-        settled=True,
-        wants_samples=False,
-        adopt=print,
-        report={},
-        note_memory=print,
-        confirm=dict,
-        settle=dict,
-        prefer_latency=dict,
-        warm_up=id,
-        cool_down=dict,
+    runner = SimpleNamespace(
+        **{'parallel': 1, 'selection': None, 'report': {}, 'note_memory': print},
+        **{'warm_up': id, 'cool_down': dict},
+        lifecycle=SimpleNamespace(
+            **{'wants_samples': False, 'batch_size': None, 'restore': print},
+            **{'prefer_latency': dict, 'select': dict, 'stop_sampling': dict},
+        ),
     )
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.recorder import Recorded, is_tool_of_ours, record
 
-from mmpose_batch import runtime
+from mmpose_batch import hardware
 from mmpose_batch.options import BatchOptions
 
 # Names of engines and precisions, batch sizes, and models on each kind of machine.
@@ -88,7 +88,7 @@ def test_only_rows_that_cannot_run_are_tolerated(tmp_path, status, count, code):
 @pytest.mark.parametrize('has', [True, False])
 def test_python_is_asked_what_the_machine_has(tmp_path, monkeypatch, has):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: has)
-    monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: has)
+    monkeypatch.setattr(hardware, 'cpu_has_bf16', lambda: has)
     questions = run(tmp_path, SIZES='1').questions
     assert len(questions) == 2
     for question in questions:

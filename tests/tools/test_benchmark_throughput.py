@@ -9,9 +9,9 @@ from support.contender import serve_on_threads
 from support.factories import Models, Outcome, load_tool, run_tool, write_photos
 
 import mmpose_batch.scenes
-from mmpose_batch import runtime
+from mmpose_batch import hardware
 from mmpose_batch.benchmark import machine, plots, throughput
-from mmpose_batch.engines import requirements
+from mmpose_batch.engines import optional
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -135,8 +135,8 @@ ALL = ['torch fp32', 'openvino fp32', 'onnxruntime fp32']
     ],
 )
 def test_recommend_tries_what_engines_do(arguments, native, expected, monkeypatch):
-    monkeypatch.setattr(runtime, 'cpu_has_bf16', lambda: native)
-    monkeypatch.setattr(requirements, 'is_installed', lambda name: True)
+    monkeypatch.setattr(hardware, 'cpu_has_bf16', lambda: native)
+    monkeypatch.setattr(optional, 'is_installed', lambda name: True)
     tool = load_tool('benchmark_throughput')
     words = ['photos/', '--device', 'cpu', '--batch-size', '2', '--against', *arguments.split()]
     rows = tool.build_contenders(tool.parse_args(words))

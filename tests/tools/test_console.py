@@ -13,9 +13,8 @@ import pytest
 from support.factories import Models, ToolProcess, load_tool, write_photos
 
 import mmpose_batch
-from mmpose_batch.engines import options
+from mmpose_batch.engines.registry import PRECISIONS, choices
 from mmpose_batch.run import RunError
-from mmpose_batch.runtime import PRECISIONS
 
 # The server that forks processes is that of test_run.
 pytestmark = pytest.mark.xdist_group('test_run')
@@ -23,7 +22,7 @@ pytestmark = pytest.mark.xdist_group('test_run')
 
 def test_the_tools_offer_what_the_package_has():
     console = load_tool('console')
-    assert console.ENGINES == options.ENGINES
+    assert choices() == console.ENGINES
     assert console.PRECISIONS == PRECISIONS
 
 

@@ -69,7 +69,7 @@ def test_a_detector_by_itself_is_told_of_its_option(models: Models, tmp_path):
 @pytest.mark.parametrize('bad', [1, 3], ids=['one', 'the batch of three'])
 def test_a_file_that_answers_otherwise_is_not_left(models: Models, tmp_path, monkeypatch, bad):
     monkeypatch.setattr(
-        'mmpose_batch.engines.export.check_onnx',
+        'mmpose_batch.engines.onnx_export.check_onnx',
         lambda *arguments: np.nan if arguments[-1] == bad else 0.0,
     )
     outcome = export(

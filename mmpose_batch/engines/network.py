@@ -1,10 +1,10 @@
-"""Where an engine slips in between MMPose's pipeline and MMPose's decoding."""
+"""The network swap: an engine replaces the network between MMPose's pipeline and decoding."""
 
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from mmdet.models import DetDataPreprocessor, SingleStageDetector
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
 from ..samples import copy_sample
+from .base import Engine
 
 # Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).
 _OWN_WAYS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
@@ -25,26 +26,8 @@ _PREDICTS = (
 )
 
 
-class Engine(Protocol):
-    """Computes a network: a batch of its inputs to what its head decodes.
-
-    It may be called by several threads at a time.
-    """
-
-    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
-        """Compute one batch.
-
-        Args:
-            inputs: (N, 3, H, W), uint8 pixels as the pipeline packs them, or
-                float32 where the model's data preprocessor had to pad them.
-
-        Returns:
-            The tensors that :class:`Network` returns, float32, with N in front.
-        """
-
-
 class Network(nn.Module):
-    """What an engine replaces: ``head.forward(extract_feat(inputs))``, its outputs laid flat.
+    """What an engine replaces: ``head.forward(extract_feat(inputs))``, its outputs flattened.
 
     Args:
         model: A pose estimator or single-stage detector in eval mode, without
@@ -109,18 +92,18 @@ class Normalization:
 class PixelPreprocessor(BaseDataPreprocessor):
     """Stacks a batch of pixels and leaves their normalisation to the engine."""
 
-    def __init__(self, stock: nn.Module, divisor: int) -> None:
-        super().__init__(stock._non_blocking)
-        self.stock = stock
+    def __init__(self, upstream: nn.Module, divisor: int) -> None:
+        super().__init__(upstream._non_blocking)
+        self.upstream = upstream
         self.divisor = divisor
-        self.to(stock.device)
+        self.to(upstream.device)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Stack inputs of one shape; where they need padding, do as stock does."""
+        """Stack inputs of one shape; where they need padding, do as upstream does."""
         inputs = data['inputs']
         height, width = inputs[0].shape[-2:]
         if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
-            return self.stock(data, training)
+            return self.upstream(data, training)
         pixels = torch.stack(self.cast_data(inputs))
         if self.device.type == 'cpu':
             samples = [copy_sample(sample) for sample in data['data_samples']]
@@ -134,33 +117,33 @@ class PixelPreprocessor(BaseDataPreprocessor):
 
 
 class StackedPreprocessor(PixelPreprocessor):
-    """Stacks a batch before it normalises all of it at once; the values are stock's to the bit.
+    """Stacks a batch before it normalises it; the values match upstream to the bit.
 
-    Stock normalises input by input, in tensors too small to be fast, and copies
+    Upstream normalises input by input, in tensors too small to be fast, and copies
     them to stack them.
     """
 
-    def __init__(self, stock: nn.Module) -> None:
-        super().__init__(stock, stock.pad_size_divisor)
+    def __init__(self, upstream: nn.Module) -> None:
+        super().__init__(upstream, upstream.pad_size_divisor)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Stack and normalise inputs of one shape; where they need padding, do as stock does."""
+        """Stack and normalise inputs of one shape; where they need padding, do as upstream does."""
         data = super().forward(data, training)
         if data['inputs'].dtype == torch.uint8:
             data['inputs'] = self._normalize(data['inputs'])
         return data
 
     def _normalize(self, pixels: Tensor) -> Tensor:
-        if self.stock._channel_conversion:
+        if self.upstream._channel_conversion:
             pixels = pixels.flip(1)
-        if not self.stock._enable_normalize:
+        if not self.upstream._enable_normalize:
             return pixels.float()
-        mean, std = self.stock.mean, self.stock.std
+        mean, std = self.upstream.mean, self.upstream.std
         return pixels.to(torch.promote_types(torch.float32, mean.dtype)).sub_(mean).div_(std)
 
 
 class Pending:
-    """A batch of inputs whose outputs nobody has asked for yet."""
+    """A batch of inputs whose outputs have not been asked for yet."""
 
     __slots__ = ('__weakref__', 'inputs', 'outputs')
 
@@ -169,21 +152,43 @@ class Pending:
         self.outputs: Any = None
 
 
-class Seam:
-    """Lets an engine compute the network of one model, in place.
+class ReferenceEngine(Engine):
+    """Eager PyTorch in fp32, which every other engine is compared with."""
+
+    def __init__(self, network: Network, normalization: Normalization) -> None:
+        self._network, self._normalization = network, normalization
+        self.description = f'PyTorch {torch.__version__}'
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Compute one batch; see :class:`mmpose_batch.engines.base.Engine`."""
+        if inputs.dtype == torch.uint8:
+            inputs = self._normalization(inputs)
+        return self._network(inputs)
+
+
+class NetworkSwap:
+    """Replaces the network of one model by an engine, in place.
 
     ``extract_feat`` hands its inputs through, and the first ``head.forward`` asks
     the engine for all that is pending: both halves of a flip test as one batch.
     Decoding stays the head's own. Only this instance changes, no class does.
 
     Args:
-        model: In eval mode, see :func:`has_seam`.
+        model: In eval mode, see :func:`is_replaceable`.
+
+    Attributes:
+        network: What is replaced.
+        normalization: What the model's data preprocessor did to pixels.
+        reference: Computes the network as PyTorch does.
+        engine: Computes the network now; the reference until another is set.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.network = Network(model)
-        self.engine: Engine = self.by_torch
         self.normalization = Normalization(model.data_preprocessor)
+        self.reference = ReferenceEngine(self.network, self.normalization)
+        self.engine: Engine = self.reference
         self._thread = threading.local()
         model.data_preprocessor = PixelPreprocessor(
             model.data_preprocessor, self.normalization.divisor
@@ -191,36 +196,29 @@ class Seam:
         model.extract_feat = self._extract_feat
         head_of(model).forward = self._forward
 
-    @torch.no_grad()
-    def by_torch(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute a batch in eager PyTorch: the reference of every engine."""
-        if inputs.dtype == torch.uint8:
-            inputs = self.normalization(inputs)
-        return self.network(inputs)
-
     @contextmanager
-    def reference(self, record: Callable[[Tensor], None] | None = None) -> Iterator[None]:
-        """In this block, and this thread, PyTorch computes and no engine.
+    def by_reference(self, record: Callable[[Tensor], None] | None = None) -> Iterator[None]:
+        """In this block, and this thread, the reference computes instead of the engine.
 
         Args:
-            record: Is shown the inputs of every batch.
+            record: Is called with the inputs of every batch.
         """
 
-        def by_torch(inputs: Tensor) -> tuple[Tensor, ...]:
+        def compute(inputs: Tensor) -> tuple[Tensor, ...]:
             if record is not None:
                 record(inputs)
-            return self.by_torch(inputs)
+            return self.reference(inputs)
 
-        self._thread.engine = by_torch
+        self._thread.engine = compute
         try:
             yield
         finally:
             del self._thread.engine
 
     @property
-    def by_reference(self) -> bool:
-        """Whether PyTorch computes in this thread."""
-        return hasattr(self._thread, 'engine') or self.engine == self.by_torch
+    def uses_reference(self) -> bool:
+        """Whether the reference computes in this thread."""
+        return hasattr(self._thread, 'engine') or self.engine is self.reference
 
     def compute_as_is(self, pending: Pending) -> Sequence[Tensor]:
         """The engine's own outputs for one batch, where they are not what the head decodes."""
@@ -245,7 +243,7 @@ class Seam:
         inputs = torch.cat([batch.inputs for batch in batches])
         outputs = engine(inputs)
         if not self.network.known:  # PyTorch, where it computed, has made it so
-            self.by_torch(inputs[:1])
+            self.reference(inputs[:1])
         outputs = self.network.restore(outputs)
         start = 0
         for batch in batches:
@@ -261,8 +259,8 @@ def head_of(model: nn.Module) -> nn.Module | None:
     return getattr(model, 'head', getattr(model, 'bbox_head', None))
 
 
-def has_seam(model: nn.Module) -> bool:
-    """Whether an engine can take the place of a model's network."""
+def is_replaceable(model: nn.Module) -> bool:
+    """Whether an engine can replace a model's network."""
     return predicts_by_head(model) and is_known_preprocessor(model.data_preprocessor)
 
 
@@ -275,5 +273,5 @@ def predicts_by_head(model: nn.Module) -> bool:
 
 
 def is_known_preprocessor(preprocessor: nn.Module | None) -> bool:
-    """Whether a data preprocessor does no more than :class:`Normalization` says."""
+    """Whether a data preprocessor does no more than :class:`Normalization` describes."""
     return type(preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)

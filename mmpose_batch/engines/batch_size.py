@@ -1,4 +1,4 @@
-"""The batch size that is fastest: as a rule, or here, found by trying."""
+"""The batch size that is fastest: typically, or here, found by measuring."""
 
 import time
 from collections.abc import Callable
@@ -6,30 +6,27 @@ from functools import partial
 
 import torch
 
-from .batching import DEVICE_LOST
-from .loading import WorkerPool
-from .runtime import is_out_of_memory
-
-# Seconds from some moment on.
-Clock = Callable[[], float]
+from ..errors import DEVICE_LOST, is_out_of_memory
+from ..progress import Clock
+from ..workers import WorkerPool
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 # A larger batch must be faster by this to be worth its memory and the wait for it.
 _GAIN = 1.03
 # Sizes beyond one that is slower than the best by this are not tried.
 _LOSS = 0.9
-# Pixels of the largest input of which a CPU takes many in one pass.
+# Pixels of the largest input of which a CPU takes many per forward pass.
 _SMALL_INPUT = 416 * 416
 
 
 def default_batch_size(
     device: str | torch.device, inputs: object, *, crops: bool = False, split: bool = False
 ) -> int:
-    """Inputs in one pass that are fastest as a rule.
+    """Inputs per forward pass that are typically fastest.
 
-    On a CPU every layer costs a fixed time beside its work, and a batch that leaves
+    On a CPU every layer costs a fixed time besides its work, and a batch that leaves
     the cache costs more: measured, 320x320 images are fastest by 16 and 640x640 by
-    2; in OpenVINO, two batches at a time on two cores, 320x320 are as fast by 4, for
+    2; in OpenVINO, two batches concurrently on two cores, 320x320 are as fast by 4, for
     which fewer images wait. A GPU holds many persons' crops.
 
     Args:
@@ -49,13 +46,13 @@ def default_batch_size(
 
 
 def measure_rates(
-    run: Callable[[int], object], at_a_time: int = 1, clock: Clock = time.perf_counter
+    run: Callable[[int], object], parallel: int = 1, clock: Clock = time.perf_counter
 ) -> dict[int, float]:
     """Instances a second for batches of growing size, as far as it pays.
 
     Args:
         run: Runs a batch of this many instances.
-        at_a_time: Batches that share the machine, as they do in a run.
+        parallel: Batches that share the machine, as they do in a run.
         clock: Seconds that have passed.
 
     Returns:
@@ -64,7 +61,7 @@ def measure_rates(
     rates: dict[int, float] = {}
     for size in SIZES:
         try:
-            rates[size] = size / shortest(partial(run, size), at_a_time, clock=clock)
+            rates[size] = size / shortest(partial(run, size), parallel, clock=clock)
         except DEVICE_LOST:
             raise
         except Exception as error:
@@ -77,13 +74,13 @@ def measure_rates(
 
 
 def choose_size(rates: dict[int, float]) -> int:
-    """The smallest size that none beats by more than little."""
+    """The smallest size that is as fast as any, within little."""
     return min(size for size, rate in rates.items() if rate * _GAIN >= max(rates.values()))
 
 
 def shortest(
     run: Callable[[], object],
-    at_a_time: int = 1,
+    parallel: int = 1,
     times: int = 3,
     clock: Clock = time.perf_counter,
 ) -> float:
@@ -91,16 +88,16 @@ def shortest(
 
     Args:
         run: What is called.
-        at_a_time: Calls that share the machine, as they do in a run: an engine that
-            takes several gives each a part of the cores.
+        parallel: Calls that share the machine, as they do in a run: an engine that
+            takes several gives each a share of the cores.
         times: Of which the shortest counts.
         clock: Seconds that have passed.
     """
     seconds = []
-    with WorkerPool(at_a_time if at_a_time > 1 else 0) as pool:
+    with WorkerPool(parallel if parallel > 1 else 0) as pool:
         for _ in range(times + 1):  # threads start in the first
             start = clock()
-            for _ in pool.map(lambda _: run(), iter(range(at_a_time)), ahead=at_a_time):
+            for _ in pool.map(lambda _: run(), iter(range(parallel)), ahead=parallel):
                 pass
-            seconds.append((clock() - start) / at_a_time)
+            seconds.append((clock() - start) / parallel)
     return min(seconds[1:])

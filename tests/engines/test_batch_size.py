@@ -5,16 +5,21 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import torch
 from support.tiny import TinyModel, picture
 
-from mmpose_batch import settling
-from mmpose_batch.engines.host import EngineHost
-from mmpose_batch.settling import SAMPLES, Settling
-from mmpose_batch.tuning import SIZES, choose_size, default_batch_size, measure_rates, shortest
+from mmpose_batch.engines import warmup
+from mmpose_batch.engines.batch_size import (
+    SIZES,
+    choose_size,
+    default_batch_size,
+    measure_rates,
+    shortest,
+)
+from mmpose_batch.engines.runner import EngineRunner
+from mmpose_batch.engines.warmup import Warmup
 
 # Seconds that end a test which would hang; none is that slow.
 PATIENCE = 120.0
@@ -112,15 +117,15 @@ def test_a_fault_of_another_kind_is_said():
         measure_rates(broken)
 
 
-def test_as_many_run_side_by_side_as_in_a_run():
+def test_as_many_run_concurrently_as_in_a_run():
     machine = Machine(lambda size: 1.0)
     both = threading.Barrier(2, action=lambda: machine(1), timeout=PATIENCE)
-    assert shortest(both.wait, at_a_time=2, clock=machine.clock) == 0.5
-    rates = measure_rates(lambda size: both.wait(), at_a_time=2, clock=machine.clock)
+    assert shortest(both.wait, parallel=2, clock=machine.clock) == 0.5
+    rates = measure_rates(lambda size: both.wait(), parallel=2, clock=machine.clock)
     assert rates == {size: 2 * size for size in SIZES}
 
 
-@pytest.mark.parametrize('function', [measure_rates, shortest, EngineHost, Settling])
+@pytest.mark.parametrize('function', [measure_rates, shortest, EngineRunner, Warmup])
 def test_time_is_real(function):
     assert inspect.signature(function).parameters['clock'].default is time.perf_counter
 
@@ -141,19 +146,19 @@ def tiny(request: pytest.FixtureRequest) -> TinyModel:
 
 def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch):
     images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(5)]
-    monkeypatch.setattr(settling, 'measure_rates', lambda run, *_: [run(2), {1: 1.0, 2: 9.0}][1])
+    monkeypatch.setattr(warmup, 'measure_rates', lambda run, *_: [run(2), {1: 1.0, 2: 9.0}][1])
     first = tiny.ours(batch_size='auto')
     found = list(first(images))
-    assert first.host.report['batch_size'] == 2
+    assert first.runner.report['batch_size'] == 2
     assert found == list(tiny.ours(batch_size=2)(images))
-    monkeypatch.setattr(settling, 'measure_rates', None)
+    monkeypatch.setattr(warmup, 'measure_rates', None)
     assert list(tiny.ours(batch_size='auto')(images)) == found
 
 
 def test_auto_measures_this_machine(tiny, cache, monkeypatch):
     machine = Machine(lambda size: 1.0 if size < 4 else 10.0)
     ours = tiny.ours(batch_size='auto')
-    ours.settling = Settling(clock=machine.clock)
+    ours.warmup = Warmup(clock=machine.clock)
     kind = type(ours.model)
     run = kind.test_step
 
@@ -163,95 +168,11 @@ def test_auto_measures_this_machine(tiny, cache, monkeypatch):
 
     monkeypatch.setattr(kind, 'test_step', test_step)
     assert not any('error' in result for result in ours([picture(120, 90, 0, persons=1)]))
-    assert ours.host.report['instances_per_second'] == {1: 1, 2: 2, 4: 0.4}
-    assert ours.host.report['batch_size'] == 2
+    assert ours.runner.report['instances_per_second'] == {1: 1, 2: 2, 4: 0.4}
+    assert ours.runner.report['batch_size'] == 2
 
 
 def test_auto_without_anybody_to_measure_with(top_down, cache):
     ours = top_down.ours(batch_size='auto')
     (result,) = ours([picture(120, 90, 0, persons=0)])
     assert result['predictions'] == [[]]
-
-
-class WarmHost:
-    """Remembers the sizes of batches that it was warmed up with, and when it was to forget."""
-
-    settled, wants_samples, sampling = True, True, False
-
-    def __init__(self) -> None:
-        self.log: list[object] = []
-
-    def settle(self) -> None:
-        self.wants_samples = False
-
-    def warm_up(self, run: Callable[[], None]) -> None:
-        run()
-
-    def cool_down(self) -> None:
-        self.log.append('cool')
-
-
-def test_a_run_of_another_batch_size_fills_up_to_none_of_the_first():
-    host, first = WarmHost(), {'pose': 4}
-    steps = {'pose': lambda inputs: host.log.append(len(inputs))}
-    settled, hosts = Settling(), {'pose': host}
-    with settled.sampling(hosts, first):
-        settled.note('pose', [{'inputs': torch.zeros(3, 8, 8), 'data_samples': None}])
-    settled.settle(hosts, first, steps)
-    settled.prepare(hosts, first)
-    assert host.log == [4]
-    for _ in range(2):
-        settled.prepare(hosts, {'pose': 2})
-    assert host.log == [4, 'cool']
-
-
-class StagedHost:
-    """Is known, and settled when asked so often; or not known."""
-
-    def __init__(self, batches: int | None = None, settled: bool = False) -> None:
-        self.batches, self.wants_samples = batches, not settled
-
-    def confirm(self) -> bool:
-        if self.batches is None:
-            return False
-        self.batches -= 1
-        self.wants_samples = self.wants_samples and self.batches > 0
-        return self.wants_samples
-
-
-@pytest.mark.parametrize(
-    ('pose', 'detector', 'parts'),
-    [
-        (StagedHost(1), None, [2]),
-        (StagedHost(3), None, [2, 2, 2]),
-        (StagedHost(9), None, [2, 2, 2, 2]),
-        (StagedHost(), None, [2, 6]),
-        (StagedHost(1), StagedHost(1), [2]),
-        (StagedHost(3), StagedHost(1), [2, 2, 2]),
-        (StagedHost(), StagedHost(1), [2, 6]),
-        (StagedHost(3), StagedHost(), [2, 6]),
-    ],
-)
-def test_engines_that_are_known_need_few_images(pose, detector, parts):
-    hosts = {'pose': pose} | ({} if detector is None else {'detector': detector})
-    sizes = {'pose': 2 if detector is None else 16, 'detector': 2}
-    assert [len(part) for part in Settling().parts(range(8), hosts, sizes)] == parts
-
-
-def test_the_last_batch_is_checked_with_all_others():
-    """Not by itself first."""
-    host = StagedHost(1)
-    assert [len(part) for part in Settling().parts(range(8), {'pose': host}, {'pose': 8})] == [8]
-    assert host.wants_samples
-
-
-@pytest.mark.parametrize('seen_in', [0, 1])
-def test_a_batch_size_is_measured_with_the_first_images_that_show_somebody(seen_in):
-    settled, hosts = Settling(2 * SAMPLES), {'pose': StagedHost(settled=True)}
-    ran = []
-    with patch.object(settled, '_sampling', True):
-        for number, part in enumerate(settled.parts(range(2 * SAMPLES), hosts, {'pose': 'auto'})):
-            ran.append(len(part))
-            if number == seen_in:
-                settled.note('pose', [{'inputs': None}])
-    assert ran == [SAMPLES] * (seen_in + 1)

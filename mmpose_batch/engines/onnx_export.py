@@ -1,6 +1,7 @@
 """From a PyTorch network to an ONNX file."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
+from ..errors import EngineError
 from ..models import build_model, load_config
-from . import EngineError
+from .cache import EngineCache, entry_key
 from .fusion import fuse_layers
-from .requirements import import_onnx
-from .seam import Network, has_seam
+from .network import Network, is_replaceable
+from .optional import import_onnx
 
 # The newest one that TorchScript's exporter writes without conversion.
 OPSET = 17
@@ -41,7 +43,7 @@ def export_onnx(
             another form than one input.
         EngineError: The package ``onnx`` cannot be imported.
     """
-    import_onnx()  # or its absence would be told as a fault of the network
+    import_onnx()  # or its absence would be reported as a fault of the network
     device = next(network.parameters()).device
     # Two, since a network may take an axis of length one for one to drop.
     inputs = torch.zeros(batch_size or 2, 3, *size, device=device)
@@ -71,6 +73,34 @@ def export_onnx(
         raise ExportError(f'cannot be exported to ONNX: {_first_line(error)}') from error
 
 
+class OnnxFiles:
+    """The ONNX files of a network, one for each size of inputs, exported at the first use."""
+
+    def __init__(self, network: Network, key: str, cache: EngineCache) -> None:
+        self._network = network
+        self._key = key
+        self._cache = cache
+        self._failed: dict[tuple[int, int], str] = {}
+
+    def __call__(self, size: tuple[int, int]) -> Path:
+        """The file for inputs of one height and width.
+
+        Raises:
+            ExportError: The network cannot be exported.
+        """
+        if size in self._failed:  # another engine has tried, for half a minute maybe
+            raise ExportError(self._failed[size])
+        key = entry_key(self._key, kind='onnx', size=size)
+        try:
+            return self._cache.entry(key, partial(self._export, size)) / 'network.onnx'
+        except ExportError as error:
+            self._failed[size] = str(error)
+            raise
+
+    def _export(self, size: tuple[int, int], folder: Path) -> None:
+        export_onnx(self._network, folder / 'network.onnx', size)
+
+
 def _first_line(error: Exception) -> str:
     lines = (line.strip() for line in str(error).splitlines())
     return f'{type(error).__name__}: {next(filter(None, lines), "")}'
@@ -92,7 +122,7 @@ def load_network(
     Raises:
         ValueError: An unknown model, or no weights.
         CheckpointError: Weights that cannot be loaded.
-        ExportError: The model has no seam.
+        ExportError: The network of the model cannot be replaced.
     """
     cfg, own_weights = load_config(model, scope)
     weights = weights or own_weights
@@ -100,7 +130,7 @@ def load_network(
         raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
     init_default_scope(scope)
     network = build_model(cfg, weights, 'cpu', lambda *_: None)
-    if not has_seam(network):
+    if not is_replaceable(network):
         raise ExportError(f'{type(network).__name__}: no single network that could be exported')
     fuse_layers(network)
     return Network(network).eval(), input_size(cfg)
@@ -120,7 +150,7 @@ def check_onnx(network: Network, path: Path, size: tuple[int, int], batch_size: 
     """Run a file and its network on one batch.
 
     Returns:
-        The largest difference of an output, as a part of the largest value of it.
+        The largest difference of an output, as a fraction of the largest value of it.
 
     Raises:
         ImportError: ONNX Runtime is not installed.
@@ -133,7 +163,7 @@ def check_onnx(network: Network, path: Path, size: tuple[int, int], batch_size: 
     with torch.no_grad():
         expected = network(inputs)
     differences = [
-        (torch.from_numpy(ours) - stock).abs().max() / stock.abs().max().clamp(min=1e-12)
-        for ours, stock in zip(found, expected, strict=True)
+        (torch.from_numpy(ours) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)
+        for ours, wanted in zip(found, expected, strict=True)
     ]
     return float(torch.stack(differences).max())  # NaN, if there is one, unlike Python's max

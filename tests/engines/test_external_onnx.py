@@ -12,10 +12,10 @@ from support.fidelity import ENGINE_KEYPOINT_TOLERANCE_PX, ENGINE_SCORE_TOLERANC
 from support.tiny import TinyModel, picture
 from torch import Tensor, nn
 
-from mmpose_batch.engines import EngineError
-from mmpose_batch.engines.export import export_onnx
-from mmpose_batch.engines.given import FixedBatch, GivenFile
-from mmpose_batch.engines.seam import Network
+from mmpose_batch.engines.external_onnx import ExternalFile, FixedBatch
+from mmpose_batch.engines.network import Network
+from mmpose_batch.engines.onnx_export import export_onnx
+from mmpose_batch.errors import EngineError
 
 ENGINES = ('onnxruntime', 'openvino')
 IMAGES = [picture(120, 90, seed, persons=(1, 3, 0, 5, 2)[seed]) for seed in range(5)]
@@ -66,7 +66,7 @@ def test_a_file_with_any_or_a_fixed_batch(kind, fixed, engine, request, tmp_path
     ours = tiny.ours(engine=engine, engine_file=path, batch_size=4)
     assert same_poses(list(ours(IMAGES)), list(tiny.ours()(IMAGES))) >= 5
     if fixed:
-        assert ours.host.report['description'].endswith(f'batches of {fixed}')
+        assert ours.runner.report['description'].endswith(f'batches of {fixed}')
 
 
 class Decoded(nn.Module):
@@ -179,16 +179,16 @@ def write_network(path: Path, *shapes: tuple[int, ...], outputs: int = 1) -> str
 )
 def test_other_inputs_are_refused(shapes, message, tmp_path):
     with pytest.raises(ValueError) as raised:
-        GivenFile(write_network(tmp_path / 'a.onnx', *shapes))
+        ExternalFile(write_network(tmp_path / 'a.onnx', *shapes))
     assert message in str(raised.value)
 
 
 def test_what_is_no_onnx_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'engine_file: .*: No such file'):
-        GivenFile(str(tmp_path / 'a.onnx'))
+        ExternalFile(str(tmp_path / 'a.onnx'))
     (tmp_path / 'b.onnx').write_bytes(b'no network')
     with pytest.raises(ValueError, match=r'b\.onnx is no ONNX file'):
-        GivenFile(str(tmp_path / 'b.onnx'))
+        ExternalFile(str(tmp_path / 'b.onnx'))
 
 
 def test_outputs_that_the_head_does_not_decode_are_refused(top_down, tmp_path):
@@ -209,13 +209,13 @@ def test_inputs_of_another_size_are_refused(top_down, tmp_path):
     height, width = input_size(top_down)
     model = onnx.load(export(top_down, path))
     model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = 2 * height
-    given = GivenFile(str(path))
+    given = ExternalFile(str(path))
     assert given((height, width)) == path
     onnx.save(model, path)
     with pytest.raises(
         EngineError, match=f'takes inputs of {2 * height} x {width}, and the config'
     ):
-        GivenFile(str(path))((height, width))
+        ExternalFile(str(path))((height, width))
 
 
 @pytest.mark.parametrize(
@@ -257,20 +257,20 @@ def test_data_beside_a_file_is_read_once_and_belongs_to_its_key(tmp_path, monkey
     path = file_with_data(tmp_path / 'a.onnx', 20)
     read, digest = [], hashlib.file_digest
     monkeypatch.setattr(
-        'mmpose_batch.engines.given.hashlib.file_digest',
+        'mmpose_batch.engines.external_onnx.hashlib.file_digest',
         lambda file, name: read.append(file.name) or digest(file, name),
     )
-    key = GivenFile(path).key
+    key = ExternalFile(path).key
     assert read == [str(tmp_path / 'weights.data')]
-    assert GivenFile(path).key == key
+    assert ExternalFile(path).key == key
     data = bytearray((tmp_path / 'weights.data').read_bytes())
     data[-1] ^= 1
     (tmp_path / 'weights.data').write_bytes(data)
-    assert GivenFile(path).key != key
+    assert ExternalFile(path).key != key
 
 
 def test_data_that_is_not_beside_its_file_is_an_error(tmp_path):
     path = file_with_data(tmp_path / 'a.onnx', 2)
     (tmp_path / 'weights.data').unlink()
     with pytest.raises(ValueError, match=r'a\.onnx: its data file weights\.data: No such file'):
-        GivenFile(path)
+        ExternalFile(path)

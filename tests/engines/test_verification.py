@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmpose_batch.engines import check
-from mmpose_batch.engines.check import BOUNDS, Difference, Instances
+from mmpose_batch.engines import verification as check
+from mmpose_batch.engines.verification import BOUNDS, Difference, Instances
 
 
 def pose(x: float, size: float = 100.0, count: int = 17) -> np.ndarray:
@@ -98,10 +98,10 @@ def test_one_of_a_few_may_be_missing(persons, good):
     assert found.within(BOUNDS['fp32']) == good
 
 
-def test_nobody_at_all_is_no_difference():
+def test_without_detections_there_is_no_difference():
     found = compare([image()], [image()])
     assert found.within(BOUNDS['fp32'])
-    assert 'nobody' in str(found)
+    assert 'no detections' in str(found)
 
 
 @pytest.mark.parametrize('precision', BOUNDS)

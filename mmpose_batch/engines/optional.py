@@ -1,49 +1,44 @@
-"""What engines need to be installed, and what only building one needs."""
+"""Optional packages: those that engines need to run, and those that only building one needs."""
 
 import os
 from importlib import import_module
 from importlib.util import find_spec
-from shutil import which
 from types import ModuleType
 
-from . import EngineError
+from ..errors import EngineError
+from .base import EngineSpec
 
-# What must be there to run a network, and to export it.
-_MODULES = {
-    'torch': (),
-    'openvino': ('openvino', 'onnx'),
-    'onnxruntime': ('onnxruntime', 'onnx'),
-    'torch-compile': (),
-}
-# Slow to import, and not needed where the cache holds what they would build.
-_TO_BUILD = ('onnx', 'nncf')
+# The extra of a package that an engine needs for one precision only.
+_EXTRAS = {'nncf': 'int8'}
 
 
-def require(engine: str, precision: str) -> None:
-    """See that what an engine needs is installed, and that what runs it can be imported.
+def require(spec: EngineSpec, precision: str) -> None:
+    """Check that what an engine needs is installed, and that what runs it can be imported.
+
+    What only builds an engine is not imported: that takes seconds, and the cache may hold
+    what it would build.
 
     Raises:
         EngineError: It is not, or cannot.
     """
-    nncf = ['nncf'] if (engine, precision) == ('openvino', 'int8') else []
-    for module in (*_MODULES[engine], *nncf):
+    to_build = (*spec.build_modules, *spec.precision_modules.get(precision, ()))
+    for module in (*spec.modules, *to_build):
         try:
-            if module not in _TO_BUILD:
+            if module not in to_build:
                 import_module(module)
             elif find_spec(module) is None:
                 raise ImportError(f'No module named {module!r}')
         except ImportError as error:
-            extra = 'int8' if module == 'nncf' else engine
+            extra = _EXTRAS.get(module, spec.extra)
+            hint = f": pip install 'mmpose-batch[{extra}]'" if extra else ''
             raise EngineError(
-                f'engine: {engine} needs {module}, which is not installed: '
-                f"pip install 'mmpose-batch[{extra}]' ({error})"
+                f'engine: {spec.name} needs {module}, which is not installed{hint} ({error})'
             ) from error
 
 
-def is_installed(name: str) -> bool:
+def is_installed(spec: EngineSpec) -> bool:
     """Whether an engine's libraries, or its compiler, are there."""
-    compiler = name != 'torch-compile' or any(map(which, (os.environ.get('CXX', 'g++'), 'clang++')))
-    return compiler and all(find_spec(module) for module in _MODULES[name])
+    return spec.is_available() and all(map(find_spec, (*spec.modules, *spec.build_modules)))
 
 
 def import_onnx() -> ModuleType:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..runtime import cpu_has_vnni
-from . import EngineError
+from ..errors import EngineError
+from ..hardware import cpu_has_vnni
 from .cache import EngineCache, entry_key
-from .export import INPUT_NAME
-from .requirements import import_nncf, import_onnx
-from .seam import Normalization
+from .network import Normalization
+from .onnx_export import INPUT_NAME
+from .optional import import_nncf, import_onnx
 
 # Height and width of the inputs to the file of a network that takes them.
 ModelFiles = Callable[[tuple[int, int]], Path]
@@ -145,7 +145,7 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> N
     products are added in 16 bits, which saturate: weights have 7 bits then, as ONNX Runtime's
     documentation on quantisation advises.
     """
-    import_onnx()  # or ONNX Runtime would tell of its absence in words of its own
+    import_onnx()  # or ONNX Runtime would report its absence in words of its own
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mmpose_batch.engines import EngineError
-from mmpose_batch.engines.given import GivenFile
-from mmpose_batch.engines.requirements import import_nncf, import_onnx, require
+from mmpose_batch.engines.external_onnx import ExternalFile
+from mmpose_batch.engines.optional import import_nncf, import_onnx, require
+from mmpose_batch.engines.registry import get
+from mmpose_batch.errors import EngineError
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_what_builds_only_is_not_imported_to_run(broken):
     pytest.importorskip('openvino')
     broken('onnx')
     broken('nncf')
-    require('openvino', 'int8')
+    require(get('openvino'), 'int8')
     assert not {'onnx', 'nncf'} & sys.modules.keys()
 
 
@@ -44,4 +45,4 @@ def test_what_cannot_be_imported_is_told_where_it_is_used(broken, name, use):
 def test_a_file_from_elsewhere_cannot_be_read_without_onnx(broken, tmp_path):
     broken('onnx')
     with pytest.raises(EngineError, match='onnx, which its files need, cannot be imported'):
-        GivenFile(str(tmp_path / 'network.onnx'))
+        ExternalFile(str(tmp_path / 'network.onnx'))

@@ -1,10 +1,11 @@
-"""Choosing an engine and checking it, with engines whose faults and speeds are known."""
+"""Selecting an engine and verifying it, with engines whose faults and speeds are known."""
 
 import copy
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from mmpose_batch.engines import EngineError, host, requirements
-from mmpose_batch.engines.builder import EngineBuilder
-from mmpose_batch.engines.check import BOUNDS
-from mmpose_batch.engines.host import EngineHost
-from mmpose_batch.engines.options import EngineOptions
+from mmpose_batch.engines import onnxruntime, registry, runner, selector, torch_compile
+from mmpose_batch.engines.base import Engine, EngineOptions
+from mmpose_batch.engines.builder import NetworkSource
+from mmpose_batch.engines.network import ReferenceEngine
+from mmpose_batch.engines.runner import EngineRunner
+from mmpose_batch.engines.selection import Phase, Selection
+from mmpose_batch.engines.selector import candidates
+from mmpose_batch.engines.verification import BOUNDS
+from mmpose_batch.errors import EngineError
 
 # Seconds that end a test which would hang; none is that slow.
 PATIENCE = 120.0
@@ -48,46 +53,65 @@ class Clock:
 CLOCK = Clock()
 
 
-class Fake:
-    """Answers as PyTorch does, moved by something, and takes some seconds of the clock."""
+class Fake(Engine):
+    """Computes as PyTorch does, moved by something, and takes some seconds of the clock."""
 
     def __init__(
-        self, by_torch: object, shift: float = 0.0, seconds: float = 0.0, parallel: int = 2
+        self,
+        source: NetworkSource,
+        shift: float = 0.0,
+        seconds: float = 0.0,
+        parallel: int = 2,
+        roll: int = 0,
     ) -> None:
-        self.by_torch, self.shift, self.seconds = by_torch, shift, seconds
+        self.reference = ReferenceEngine(source.network, source.normalization)
+        self.shift, self.seconds, self.roll = shift, seconds, roll
         self.parallel = parallel
         self.calls = 0
 
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         self.calls += 1
         CLOCK.spend(self.seconds, self.parallel)
-        return [output + self.shift for output in self.by_torch(inputs)]
+        return [output.roll(self.roll, -1) + self.shift for output in self.reference(inputs)]
 
 
-def builder(**settings: float) -> object:
-    return lambda owner, options: Fake(owner.seam.by_torch, **settings)
+Build = Callable[[NetworkSource, EngineOptions], Engine]
 
 
-class Broken:
+def builder(**settings: float) -> Build:
+    return lambda source, options: Fake(source, **settings)
+
+
+class Broken(Engine):
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         raise RuntimeError('unsupported operator\nin line 7')
+
+
+def broken(source: NetworkSource, options: EngineOptions) -> Engine:
+    return Broken()
 
 
 @pytest.fixture
 def install(monkeypatch) -> Callable:
     """Has the named engines built like this, and the others not there."""
+    real = registry.specs()
 
-    def install(**builders: object) -> None:
-        builders = {'torch': EngineBuilder._torch, **builders}
-        modules = {name: () if name in builders else ('nowhere',) for name in requirements._MODULES}
-        monkeypatch.setattr(requirements, '_MODULES', modules)
-        monkeypatch.setattr('mmpose_batch.engines.builder._BUILDERS', builders)
+    def install(**builders: Build) -> None:
+        builders = {'torch': real['torch'].build, **builders}
+        engines = {}
+        for name, spec in real.items():
+            modules = ('nowhere',)
+            if name in builders:
+                spec = replace(spec, build=builders[name])
+                modules = spec.modules and ('torch',)  # which is there
+            engines[name] = replace(spec, modules=modules, build_modules=())
+        monkeypatch.setattr(registry, 'ENGINES', engines)
 
     return install
 
 
 class Backbone(torch.nn.Conv2d):
-    """One layer: what a host does is the same for every backbone."""
+    """One layer: what a runner does is the same for every backbone."""
 
     def forward(self, inputs: Tensor) -> tuple[Tensor]:
         return (super().forward(inputs),)
@@ -95,7 +119,7 @@ class Backbone(torch.nn.Conv2d):
 
 @pytest.fixture(scope='module')
 def pristine(top_down) -> torch.nn.Module:
-    """A model as it is built, to be copied: a host changes its model in place."""
+    """A model as it is built, to be copied: a runner changes its model in place."""
     torch.manual_seed(0)
     model = top_down.stock().model
     model.backbone = Backbone(3, 128, kernel_size=32, stride=32)
@@ -107,9 +131,9 @@ def model(pristine) -> torch.nn.Module:
     return copy.deepcopy(pristine)
 
 
-def host_of(model: torch.nn.Module, cache: bool = False, **options: Any) -> EngineHost:
+def runner_of(model: torch.nn.Module, cache: bool = False, **options: Any) -> EngineRunner:
     """One that measures with the clock of the fake engines."""
-    return EngineHost(model, EngineOptions(cache=cache, **options), CLOCK)
+    return EngineRunner(model, EngineOptions(cache=cache, **options), CLOCK)
 
 
 @pytest.fixture
@@ -141,11 +165,11 @@ def run_of(
 @torch.no_grad()
 def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
     install(openvino=builder())
-    owner = host_of(model, engine='openvino')
+    owner = runner_of(model, engine='openvino')
     run = run_of(model)
     for _ in range(3):
         owner.test_step(run)
-    assert owner._seam.engine.calls == 4  # one for the check
+    assert owner.engine.calls == 4  # one for the check
     assert owner.report['engine'] == 'openvino'
     assert owner.report['self_check']['px'] == 0
 
@@ -153,25 +177,21 @@ def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
 @torch.no_grad()
 @pytest.mark.parametrize('self_check', [True, False])
 def test_an_engine_that_answers_differently_is_refused(install, model, self_check):
-    install(
-        openvino=lambda owner, options: (
-            lambda inputs: [output.roll(3, -1) for output in owner.seam.by_torch(inputs)]
-        )
-    )
-    owner = host_of(model, engine='openvino', self_check=self_check)
+    install(openvino=builder(roll=3))
+    owner = runner_of(model, engine='openvino', self_check=self_check)
     if self_check:
-        with pytest.raises(EngineError, match=r'openvino in fp32 answers differently: \d'):
+        with pytest.raises(EngineError, match=r'in fp32: outputs deviate .*: [1-9]\d*\.\d+ px'):
             owner.test_step(run_of(model))
-        assert owner.report['self_check']['px'] > 1
+        assert owner.lifecycle.phase is Phase.NEW and owner.selection is None
     else:
         assert len(owner.test_step(run_of(model))) == 2
-        assert not owner.wants_samples
+        assert not owner.lifecycle.wants_samples
 
 
 @torch.no_grad()
 def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model):
-    install(onnxruntime=lambda owner, options: Broken())
-    owner = host_of(model, engine='onnxruntime')
+    install(onnxruntime=broken)
+    owner = runner_of(model, engine='onnxruntime')
     with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
         owner.test_step(run_of(model))
 
@@ -179,7 +199,7 @@ def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model)
 def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
     install()
     with pytest.raises(EngineError, match=r"pip install 'mmpose-batch\[openvino\]'"):
-        host_of(model, engine='openvino')
+        runner_of(model, engine='openvino')
 
 
 @torch.no_grad()
@@ -187,21 +207,21 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
     'builders',
     [
         pytest.param({}, id='none is there'),
-        pytest.param({'openvino': lambda owner, options: Broken()}, id='one breaks'),
+        pytest.param({'openvino': broken}, id='one breaks'),
         pytest.param({'openvino': builder(seconds=1.0, parallel=1)}, id='one is slow'),
     ],
 )
 def test_auto_passes_over_what_does_not_help(install, model, builders):
     install(**builders)
-    owner = host_of(model, engine='auto')
+    owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'torch'
 
 
 @torch.no_grad()
 def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image(install, model):
-    install(openvino=lambda owner, options: Broken())
-    owner = host_of(model, engine='openvino', self_check=False)
+    install(openvino=broken)
+    owner = runner_of(model, engine='openvino', self_check=False)
     with pytest.raises(EngineError, match='openvino cannot run this model'):
         owner.test_step(run_of(model))
 
@@ -210,10 +230,10 @@ def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image
 def test_auto_forgets_what_failed_once(install, pristine, cache):
     """A full disk at one start must not rule an engine out at all others."""
     chosen = []
-    for build in (lambda owner, options: Broken(), builder()):
+    for build in (broken, builder()):
         install(torch=builder(seconds=0.3), openvino=build)
         model = copy.deepcopy(pristine)
-        owner = host_of(model, cache=True, engine='auto')
+        owner = runner_of(model, cache=True, engine='auto')
         owner.test_step(run_of(model))
         chosen.append(owner.report['engine'])
     assert chosen == ['torch', 'openvino']
@@ -222,8 +242,8 @@ def test_auto_forgets_what_failed_once(install, pristine, cache):
 @torch.no_grad()
 def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
     install(openvino=builder(seconds=0.5))
-    owner = host_of(model, engine='auto')
-    owner.adopt('openvino', 'fp32')
+    owner = runner_of(model, engine='auto')
+    owner.lifecycle.restore(Selection(engine='openvino', precision='fp32'))
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'
 
@@ -233,21 +253,18 @@ def test_all_that_is_sampled_is_compared(install, model):
     """The second batch is the one that an engine answers differently."""
     inputs = {}
 
-    def build(owner: EngineBuilder, options: EngineOptions) -> Callable:
-        def engine(batch: Tensor) -> Sequence[Tensor]:
-            shift = 3 if torch.equal(batch, inputs[1]) else 0
-            return [output.roll(shift, -1) for output in owner.seam.by_torch(batch)]
+    class Differing(Fake):
+        def __call__(self, batch: Tensor) -> Sequence[Tensor]:
+            self.roll = 3 if torch.equal(batch, inputs[1]) else 0
+            return super().__call__(batch)
 
-        return engine
-
-    install(openvino=build)
-    owner = host_of(model, engine='openvino')
-    owner.sampling = True
+    install(openvino=lambda source, options: Differing(source))
+    owner = runner_of(model, engine='openvino')
+    owner.lifecycle.start_sampling()
     for seed in (0, 1):
         owner.test_step(run_of(model, seed, inputs))
-    owner.sampling = False
-    with pytest.raises(EngineError, match='answers differently'):
-        owner.settle()
+    with pytest.raises(EngineError, match='outputs deviate'):
+        owner.lifecycle.select()
 
 
 class Counted(Fake):
@@ -265,22 +282,20 @@ def start(
     counts: Sequence[int] = (5,),
     adopted: str | None = None,
     **options: Any,
-) -> EngineHost:
+) -> EngineRunner:
     """One that has sampled batches of so many persons and looked whether that is enough."""
     model = copy.deepcopy(pristine)
-    owner = host_of(model, cache=True, **options)
+    owner = runner_of(model, cache=True, **options)
     if adopted is not None:
-        owner.adopt(adopted, 'fp32')
-    owner.sampling = True
+        owner.lifecycle.restore(Selection(engine=adopted, precision='fp32'))
+    owner.lifecycle.start_sampling()
     for count in counts:
         owner.test_step(run_of(model, count=count))
-    owner.sampling = False
-    owner.confirm()
+    owner.lifecycle.select_known()
     return owner
 
 
-def shifted(owner: EngineBuilder, options: EngineOptions) -> Callable:
-    return lambda inputs: [output.roll(3, -1) for output in owner.seam.by_torch(inputs)]
+shifted = builder(roll=3)
 
 
 @torch.no_grad()
@@ -291,41 +306,42 @@ def test_an_engine_that_passed_before_needs_one_batch(
     monkeypatch.setattr(Counted, 'built', 0)
     install(
         torch=builder(seconds=0.3, parallel=1),
-        openvino=lambda owner, options: Counted(owner.seam.by_torch),
+        openvino=lambda source, options: Counted(source),
     )
     first = start(pristine, (5, 2), engine=engine)
-    assert not first.settled
-    first.settle()
-    assert first.settled
-    monkeypatch.setattr(EngineHost, '_time_engines', None)
+    assert not first.selection
+    first.lifecycle.select()
+    assert first.selection
+    monkeypatch.setattr(selector, 'shortest', None)  # nothing is timed again
     second = start(pristine, engine=engine)
-    assert second.settled and not second.wants_samples
+    assert second.selection and not second.lifecycle.wants_samples
     assert Counted.built == 2
-    assert [owner.report.pop('self_check')['instances'] for owner in (first, second)] == [7, 5]
-    assert second.report == first.report
-    assert ('seconds_of_a_batch' in second.report) == (engine == 'auto')
+    reports = [owner.report for owner in (first, second)]
+    assert [report.pop('self_check')['instances'] for report in reports] == [7, 5]
+    assert reports[0] == reports[1]
+    assert ('seconds_of_a_batch' in reports[1]) == (engine == 'auto')
 
 
 @torch.no_grad()
 def test_a_known_engine_that_differs_in_a_batch_is_judged_by_all_samples(install, pristine, cache):
     install(openvino=builder())
-    start(pristine, engine='openvino').settle()
+    start(pristine, engine='openvino').lifecycle.select()
     install(openvino=shifted)
     owner = start(pristine, engine='openvino')
-    assert not owner.settled and 'self_check' not in owner.report
-    with pytest.raises(EngineError, match='answers differently'):
-        owner.settle()
+    assert not owner.selection and 'self_check' not in owner.report
+    with pytest.raises(EngineError, match='outputs deviate'):
+        owner.lifecycle.select()
 
 
 @torch.no_grad()
 def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, pristine, cache):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(pristine, engine='auto').settle()
-    install(torch=builder(), openvino=lambda owner, options: Broken())
+    start(pristine, engine='auto').lifecycle.select()
+    install(torch=builder(), openvino=broken)
     owner = start(pristine, engine='auto')
-    assert not owner.settled
-    assert owner._seam.engine == owner._seam.by_torch
-    owner.settle()
+    assert not owner.selection
+    assert isinstance(owner.engine, ReferenceEngine)
+    owner.lifecycle.select()
     assert owner.report['engine'] == 'torch'
 
 
@@ -333,11 +349,11 @@ def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, pr
 def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, pristine, cache):
     """One that failed at the first start is tried again, by the next one too that finds it well."""
     chosen = []
-    for build in (lambda owner, _: Broken(), builder(), builder()):
+    for build in (broken, builder(), builder()):
         install(torch=builder(seconds=0.3), openvino=build)
         owner = start(pristine, engine='auto')
-        chosen.append(owner.settled)
-        owner.settle()
+        chosen.append(owner.selection is not None)
+        owner.lifecycle.select()
         chosen.append(owner.report['engine'])
     assert chosen == [False, 'torch', False, 'openvino', True, 'openvino']
 
@@ -349,38 +365,43 @@ def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, pristi
 )
 def test_only_an_engine_as_it_was_asked_for_before_is_known(install, pristine, cache, other):
     install(openvino=builder())
-    start(pristine, engine='openvino').settle()
-    assert start(pristine, engine='openvino').settled
-    assert not start(pristine, **{'engine': 'openvino', **other}).settled
+    start(pristine, engine='openvino').lifecycle.select()
+    assert start(pristine, engine='openvino').selection
+    assert not start(pristine, **{'engine': 'openvino', **other}).selection
 
 
 @torch.no_grad()
 def test_what_is_fastest_is_asked_for_every_batch_size(install, pristine, cache):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(pristine, engine='auto').settle()
-    owner = host_of(copy.deepcopy(pristine), cache=True, engine='auto')
-    owner.batch_size = 64
-    owner.sampling = True
-    owner.test_step(run_of(owner._model, count=5))
-    assert not owner.confirm() and not owner.settled
+    start(pristine, engine='auto').lifecycle.select()
+    model = copy.deepcopy(pristine)
+    owner = runner_of(model, cache=True, engine='auto')
+    owner.lifecycle.start_sampling(batch_size=64)
+    owner.test_step(run_of(model, count=5))
+    assert not owner.lifecycle.select_known() and not owner.selection
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
 def test_a_network_that_saw_nothing_yet_waits(install, pristine, cache, engine):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(pristine, engine=engine).settle()
-    assert start(pristine, (), engine=engine).confirm()
+    start(pristine, engine=engine).lifecycle.select()
+    assert start(pristine, (), engine=engine).lifecycle.select_known()
 
 
 @torch.no_grad()
 def test_after_engines_that_failed_one_for_latency_may_be_asked_for(install, model):
-    install(torch=builder(shift=9), openvino=lambda owner, options: Broken())
-    owner = host_of(model, engine='auto')
-    owner.sampling = True
+    class Large(Fake):
+        def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+            raise MemoryError
+
+    install(torch=builder(shift=9), openvino=lambda source, options: Large(source))
+    owner = runner_of(model, engine='auto')
+    owner.lifecycle.start_sampling()
     owner.test_step(run_of(model))
-    owner._seam.engine = Broken()
-    owner.prefer_latency()
+    owner.lifecycle.select()
+    assert owner.lifecycle.phase is Phase.NEW
+    owner.lifecycle.prefer_latency()
     assert owner.options.latency and owner.parallel == 1
 
 
@@ -389,8 +410,8 @@ def test_int8_is_another_network_with_other_images(install, pristine, cache):
     install(openvino=builder())
     for _ in range(2):
         owner = start(pristine, engine='openvino', precision='int8')
-        assert not owner.settled
-        owner.settle()
+        assert not owner.selection
+        owner.lifecycle.select()
 
 
 @torch.no_grad()
@@ -400,19 +421,19 @@ def test_few_inputs_settle_nothing_for_later_or_by_themselves(
 ):
     install(torch=builder(seconds=0.3), openvino=builder())
     for engine in ('openvino', 'auto'):
-        start(pristine, before, engine=engine).settle()
+        start(pristine, before, engine=engine).lifecycle.select()
         owner = start(pristine, now, engine=engine)
-        assert not owner.settled
-        assert owner.confirm() == (before == (5,))  # more may do
+        assert not owner.selection
+        assert owner.lifecycle.select_known() == (before == (5,))  # more may do
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
 def test_a_run_that_goes_on_knows_what_the_run_before_knew(install, pristine, cache, engine):
     install(torch=builder(seconds=0.3), openvino=builder())
-    start(pristine, engine=engine).settle()
+    start(pristine, engine=engine).lifecycle.select()
     owner = start(pristine, adopted='openvino', engine=engine)
-    assert owner.settled and owner.report['engine'] == 'openvino'
+    assert owner.selection and owner.report['engine'] == 'openvino'
 
 
 @torch.no_grad()
@@ -425,10 +446,10 @@ def test_batches_are_checked_as_many_at_a_time_as_they_run(install, pristine, ca
             both.wait()
             return super().__call__(inputs)
 
-    install(openvino=lambda owner, options: Met(owner.seam.by_torch))
+    install(openvino=lambda source, options: Met(source))
     owner = start(pristine, (2, 2), engine='openvino')
-    owner.settle()
-    assert owner.settled and owner.report['self_check']['instances'] == 4
+    owner.lifecycle.select()
+    assert owner.selection and owner.report['self_check']['instances'] == 4
 
 
 @torch.no_grad()
@@ -439,36 +460,35 @@ def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, mo
                 raise MemoryError
             return super().__call__(inputs)
 
-    install(openvino=lambda owner, options: Small(owner.seam.by_torch))
-    owner = host_of(model, engine='openvino')
+    install(openvino=lambda source, options: Small(source))
+    owner = runner_of(model, engine='openvino')
     with pytest.raises(MemoryError):
         owner.test_step(run_of(model))
     assert len(owner.test_step(run_of(model, count=1))) == 1
-    assert owner.settled
+    assert owner.selection
 
 
 @pytest.mark.parametrize(
-    ('precision', 'candidates'),
+    ('precision', 'names'),
     [
-        ('fp32', ['torch', 'openvino', 'onnxruntime']),
+        ('fp32', ['torch', 'onnxruntime', 'openvino']),
         ('bf16', ['torch', 'openvino']),
-        ('int8', ['openvino', 'onnxruntime']),
+        ('int8', ['onnxruntime', 'openvino']),
     ],
 )
-def test_auto_asks_only_engines_that_do_the_precision(install, model, precision, candidates):
+def test_auto_asks_only_engines_that_do_the_precision(install, precision, names):
     install(openvino=builder())
-    assert host_of(model, engine='auto', precision=precision)._candidates() == candidates
+    assert candidates(EngineOptions(engine='auto', precision=precision), False) == names
 
 
 @pytest.mark.parametrize(('there', 'on_cuda'), [({}, False), ({'openvino': builder()}, True)])
-def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypatch, there, on_cuda):
+def test_auto_compiles_with_pytorch_where_that_may_win(install, monkeypatch, there, on_cuda):
     """On a CPU that has OpenVINO or ONNX Runtime it is not worth its half minute."""
     install(**there, **{'torch-compile': builder()})
-    monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
-    owner = host_of(model, engine='auto')
     for compiler in ('/usr/bin/g++', None):
-        monkeypatch.setattr(requirements, 'which', lambda name, compiler=compiler: compiler)
-        assert ('torch-compile' in owner._candidates()) == bool(compiler)
+        monkeypatch.setattr(torch_compile, 'which', lambda name, compiler=compiler: compiler)
+        names = candidates(EngineOptions(engine='auto'), on_cuda)
+        assert ('torch-compile' in names) == bool(compiler)
 
 
 @pytest.mark.parametrize(
@@ -481,20 +501,18 @@ def test_auto_compiles_with_pytorch_where_that_may_win(install, model, monkeypat
     ],
 )
 def test_auto_lets_onnx_runtime_use_the_gpu_that_the_model_is_on(
-    install, model, monkeypatch, engine, on_cuda, there, provider
+    monkeypatch, engine, on_cuda, there, provider
 ):
     runtime = pytest.importorskip('onnxruntime')
-    install(onnxruntime=builder())
-    monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
     monkeypatch.setattr(runtime, 'get_available_providers', lambda: there)
-    owner = host_of(model, engine=engine)
-    assert owner._builder._provider(owner.options) == f'{provider}ExecutionProvider'
+    found = onnxruntime.default_provider(EngineOptions(engine=engine), on_cuda)
+    assert found == f'{provider}ExecutionProvider'
 
 
 @torch.no_grad()
 def test_auto_takes_the_fastest(install, model, caplog):
     install(torch=builder(seconds=0.3, parallel=1), openvino=builder())
-    owner = host_of(model, engine='auto')
+    owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert 'onnxruntime needs nowhere, which is not installed' in caplog.text
     assert owner.report['engine'] == 'openvino'
@@ -505,17 +523,17 @@ def test_auto_takes_the_fastest(install, model, caplog):
 def test_auto_times_an_engine_with_as_many_batches_as_in_a_run(install, model):
     """Each of two calls at a time takes longer than PyTorch's one; both together do not."""
     install(torch=builder(seconds=0.6, parallel=1), openvino=builder(seconds=0.7))
-    owner = host_of(model, engine='auto')
+    owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'
     times = 'the fastest here (seconds of a batch: torch 0.600, openvino 0.350)'
-    assert times in owner.outcome
+    assert times in str(owner.selection)
 
 
 @torch.no_grad()
 def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
     install(openvino=builder())
-    owner = host_of(model, engine='openvino')
+    owner = runner_of(model, engine='openvino')
     owner.test_step(run_of(model))
     inside, third = [], threading.Event()
     # Two must be inside at once to go on; a third that is let in comes while they wait for it.
@@ -539,19 +557,18 @@ def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
 def test_what_is_sampled_builds_and_checks_the_engine(install, model):
     calibrated = []
 
-    def build(owner: EngineBuilder, options: EngineOptions) -> Fake:
-        calibrated.append(len(owner.calibration))
-        return Fake(owner.seam.by_torch)
+    def build(source: NetworkSource, options: EngineOptions) -> Fake:
+        calibrated.append(len(source.calibration))
+        return Fake(source)
 
     install(openvino=build)
-    owner = host_of(model, engine='openvino', precision='int8')
-    owner.sampling = True
+    owner = runner_of(model, engine='openvino', precision='int8')
+    owner.lifecycle.start_sampling()
     for _ in range(3):
         owner.test_step(run_of(model))
-    owner.sampling = False
-    assert not owner.settled and not calibrated
-    owner.settle()
-    assert owner.settled and calibrated == [6]
+    assert not owner.selection and not calibrated
+    owner.lifecycle.select()
+    assert owner.selection and calibrated == [6]
     assert owner.report['self_check']['px'] == 0
     assert owner.report['self_check']['quantile'] == BOUNDS['int8'].quantile
 
@@ -560,18 +577,19 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
     install(openvino=builder())
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(EngineError, match=r"needs nncf.*pip install 'mmpose-batch\[int8\]'"):
-        host_of(model, engine='openvino', precision='int8')
+        runner_of(model, engine='openvino', precision='int8')
 
 
 @torch.no_grad()
 def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, model, caplog):
 
-    def slow(owner: EngineBuilder, options: EngineOptions) -> Callable:
-        engine = exact_in_fp32(owner, options)
-        return lambda inputs: CLOCK.spend(0.3, parallel=1) or engine(inputs)
+    def slow(source: NetworkSource, options: EngineOptions) -> Fake:
+        engine = exact_in_fp32(source, options)
+        engine.seconds = 0.3
+        return engine
 
     install(openvino=exact_in_fp32, torch=slow)
-    owner = host_of(model, engine='auto', precision='bf16')
+    owner = runner_of(model, engine='auto', precision='bf16')
     owner.note_memory(4)
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('openvino', 'fp32')
@@ -581,32 +599,31 @@ def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, mod
     assert 'none does bf16 here; in fp32, then' in caplog.text
 
 
-def exact_in_fp32(owner: EngineBuilder, options: EngineOptions) -> Callable:
-    shift = 0 if options.precision == 'fp32' else 30
-    return lambda inputs: [output.roll(shift, -1) for output in owner.seam.by_torch(inputs)]
+def exact_in_fp32(source: NetworkSource, options: EngineOptions) -> Fake:
+    return Fake(source, roll=0 if options.precision == 'fp32' else 30, parallel=1)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['torch', 'openvino'])
 def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog, engine):
     install(openvino=exact_in_fp32, torch=exact_in_fp32)
-    owner = host_of(model, engine=engine, precision='bf16', precision_is_free=True)
+    owner = runner_of(model, engine=engine, precision='bf16', precision_is_free=True)
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == (engine, 'fp32')
     assert owner.report['self_check']['px'] == 0
-    assert f'{engine} in bf16 answers differently' in caplog.text
+    assert f'{engine} in bf16: outputs deviate' in caplog.text
 
 
 @torch.no_grad()
 def test_what_cannot_run_is_no_matter_of_precision(install, model):
     built = []
 
-    def build(owner: EngineBuilder, options: EngineOptions) -> Broken:
+    def build(source: NetworkSource, options: EngineOptions) -> Broken:
         built.append(options.precision)
         return Broken()
 
     install(openvino=build)
-    owner = host_of(model, engine='openvino', precision='bf16', precision_is_free=True)
+    owner = runner_of(model, engine='openvino', precision='bf16', precision_is_free=True)
     with pytest.raises(EngineError, match='cannot run this model'):
         owner.test_step(run_of(model))
     assert built == ['bf16']
@@ -616,12 +633,12 @@ def test_what_cannot_run_is_no_matter_of_precision(install, model):
 def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
     """A run that goes on in fp32 calibrates nothing, and compares its calibration."""
 
-    def build(owner: EngineBuilder, options: EngineOptions) -> Callable:
-        owner._network_files(options, None, 'network')
-        return exact_in_fp32(owner, options)
+    def build(source: NetworkSource, options: EngineOptions) -> Fake:
+        source.onnx_files(options.precision, None, 'network')
+        return exact_in_fp32(source, options)
 
     install(openvino=build, torch=exact_in_fp32)
-    owner = host_of(model, engine='auto', precision='int8')
+    owner = runner_of(model, engine='auto', precision='int8')
     owner.test_step(run_of(model))
     assert owner.report['precision'] == 'fp32'
     assert not {'calibration', 'calibrated_with'} & owner.report.keys()
@@ -631,8 +648,8 @@ def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
 @pytest.mark.parametrize(('engine', 'free'), [('auto', False), ('openvino', True)])
 def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, engine, free):
     install(openvino=exact_in_fp32)
-    owner = host_of(model, engine=engine, precision='bf16', precision_is_free=free)
-    owner.adopt('openvino', 'fp32')
+    owner = runner_of(model, engine=engine, precision='bf16', precision_is_free=free)
+    owner.lifecycle.restore(Selection(engine='openvino', precision='fp32'))
     assert owner.options.precision == 'fp32'
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('openvino', 'fp32')
@@ -641,9 +658,9 @@ def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, eng
 @torch.no_grad()
 def test_a_named_precision_is_never_another(install, model):
     install(openvino=exact_in_fp32)
-    owner = host_of(model, engine='openvino', precision='bf16')
-    owner.adopt('openvino', 'fp32')
-    with pytest.raises(EngineError, match='in bf16 answers differently'):
+    owner = runner_of(model, engine='openvino', precision='bf16')
+    owner.lifecycle.restore(Selection(engine='openvino', precision='fp32'))
+    with pytest.raises(EngineError, match='in bf16: outputs deviate'):
         owner.test_step(run_of(model))
 
 
@@ -654,25 +671,25 @@ def test_the_fastest_is_built_once(install, model, built):
     log = []
 
     def build(name: str, seconds: float) -> Callable:
-        def engine(owner: EngineBuilder, options: EngineOptions) -> Fake:
+        def engine(source: NetworkSource, options: EngineOptions) -> Fake:
             log.append(name)
-            return Fake(owner.seam.by_torch, seconds=seconds, parallel=1)
+            return Fake(source, seconds=seconds, parallel=1)
 
         return engine
 
     slow, fast = built
     install(**{slow: build(slow, 0.3), fast: build(fast, 0.0)})
-    owner = host_of(model, engine='auto')
+    owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == fast
     assert sorted(log) == sorted(built)
-    assert owner.parallel == owner.at_a_time == 1
+    assert owner.parallel == 1
 
 
 @torch.no_grad()
 def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, caplog):
     install()
-    owner = host_of(model, engine='auto', precision='int8')
+    owner = runner_of(model, engine='auto', precision='int8')
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')
     assert 'none does int8 here; in fp32, then' in caplog.text
@@ -687,21 +704,17 @@ def test_eager_pytorch_is_compared_where_it_is_not_the_reference(
     install, model, precision, self_check, compared
 ):
     install(torch=builder())
-    owner = host_of(model, precision=precision, self_check=self_check)
-    assert owner.wants_samples == compared
+    owner = runner_of(model, precision=precision, self_check=self_check)
+    assert owner.lifecycle.wants_samples == compared
     owner.test_step(run_of(model))
     assert ('self_check' in owner.report) == compared
 
 
 @torch.no_grad()
 def test_eager_pytorch_that_answers_differently_is_refused(install, model):
-    install(
-        torch=lambda owner, options: (
-            lambda inputs: [output.roll(30, -1) for output in owner.seam.by_torch(inputs)]
-        )
-    )
-    owner = host_of(model, precision='bf16')
-    with pytest.raises(EngineError, match='torch in bf16 answers differently'):
+    install(torch=builder(roll=30))
+    owner = runner_of(model, precision='bf16')
+    with pytest.raises(EngineError, match='torch in bf16: outputs deviate'):
         owner.test_step(run_of(model))
 
 
@@ -709,21 +722,22 @@ def test_eager_pytorch_that_answers_differently_is_refused(install, model):
 def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, model, pristine):
     built = []
 
-    def build(owner: EngineBuilder, options: EngineOptions) -> Fake:
-        built.append((options.parallel, options.latency))
-        return Fake(owner.seam.by_torch, parallel=options.parallel)
+    def build(source: NetworkSource, options: EngineOptions) -> Fake:
+        parallel = registry.parallel_batches(options)
+        built.append((parallel, options.latency))
+        return Fake(source, parallel=parallel)
 
     install(openvino=build)
-    owner = host_of(model, engine='openvino')
+    owner = runner_of(model, engine='openvino')
     for _ in range(2):
-        owner.prefer_latency()
+        owner.lifecycle.prefer_latency()
     assert built == [(2, False), (1, True)]
     assert owner.parallel == 1
     another = copy.deepcopy(pristine)
-    other = host_of(another, engine='openvino')
+    other = runner_of(another, engine='openvino')
     other.test_step(run_of(another))
-    other.prefer_latency()
-    assert (other.parallel, other.at_a_time) == (2, 2)
+    other.lifecycle.prefer_latency()
+    assert other.parallel == 2
 
 
 @torch.no_grad()
@@ -732,7 +746,7 @@ def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, model
 )
 def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, error):
     install(openvino=builder())
-    owner = host_of(model, engine='openvino')
+    owner = runner_of(model, engine='openvino')
     ran = []
 
     def run() -> None:
@@ -743,7 +757,7 @@ def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, er
     owner.test_step(run_of(model))
     owner.warm_up(run)
     assert not ran  # this one has one file for all sizes
-    owner._seam.engine.warm_up = lambda run: run()
+    owner.engine.warm_up = lambda run: run()
     if error is None or isinstance(error, MemoryError):
         owner.warm_up(run)
     else:
@@ -756,14 +770,14 @@ def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, er
 def test_what_is_not_settled_is_not_warmed_up(install, model):
     """Full batches of one input would be what it is checked with."""
     install(openvino=builder())
-    owner = host_of(model, engine='openvino')
-    owner._seam.engine.warm_up = lambda run: run()
+    owner = runner_of(model, engine='openvino')
+    owner.engine.warm_up = lambda run: run()
     owner.warm_up(lambda: pytest.fail('it ran'))
 
 
 def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):
-    monkeypatch.setattr(host, 'has_seam', lambda model: False)
+    monkeypatch.setattr(runner, 'is_replaceable', lambda model: False)
     with pytest.raises(EngineError, match='only torch runs it'):
-        host_of(model, engine='openvino')
-    owner = host_of(model, engine='auto', precision='int8')
+        runner_of(model, engine='openvino')
+    owner = runner_of(model, engine='auto', precision='int8')
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')

@@ -1,4 +1,4 @@
-"""The seam: what an engine is asked, and what the head gets back."""
+"""The network swap: what an engine is asked, and what the head gets back."""
 
 import copy
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmpose_batch.engines.seam import (
+from mmpose_batch.engines.network import (
+    NetworkSwap,
     Normalization,
     PixelPreprocessor,
-    Seam,
     StackedPreprocessor,
-    has_seam,
+    is_replaceable,
 )
 
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
@@ -49,15 +49,15 @@ class Model(nn.Module):
 
 
 class Counting:
-    """An engine that answers as PyTorch does and remembers its batches."""
+    """An engine that computes as PyTorch does and remembers its batches."""
 
-    def __init__(self, seam: Seam) -> None:
-        self.by_torch = seam.by_torch
+    def __init__(self, swap: NetworkSwap) -> None:
+        self.reference = swap.reference
         self.batches: list[int] = []
 
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         self.batches.append(len(inputs))
-        return self.by_torch(inputs)
+        return self.reference(inputs)
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def pixels(*shape: int) -> Tensor:
 
 def with_engine(model: nn.Module) -> tuple[nn.Module, Counting]:
     model = copy.deepcopy(model)
-    seam = Seam(model)
-    seam.engine = engine = Counting(seam)
+    swap = NetworkSwap(model)
+    swap.engine = engine = Counting(swap)
     return model, engine
 
 
@@ -91,9 +91,9 @@ def test_the_head_gets_what_it_would_compute(model):
 @torch.no_grad()
 def test_what_pytorch_computes_itself_tells_the_form_of_the_outputs(model):
     """At every start with a self-check; one more pass would be most of a second."""
-    seam, calls = Seam(model), []
+    swap, calls = NetworkSwap(model), []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
-    with seam.reference():
+    with swap.by_reference():
         model.head.predict(model.extract_feat(torch.randn(2, 3, 8, 8)))
     assert len(calls) == 1
 
@@ -131,11 +131,11 @@ def test_batches_of_different_shape_stay_apart(model):
 @torch.no_grad()
 def test_the_reference_is_pytorch(model):
     torch.manual_seed(0)
-    seam = Seam(model)
-    engine = Counting(seam)
-    seam.engine = engine
+    swap = NetworkSwap(model)
+    engine = Counting(swap)
+    swap.engine = engine
     inputs = torch.randn(2, 3, 8, 8)
-    with seam.reference():
+    with swap.by_reference():
         model.head.predict(model.extract_feat(inputs))
     assert engine.batches == []
     model.head.predict(model.extract_feat(inputs))
@@ -231,25 +231,25 @@ def test_what_cannot_be_stacked_is_left_to_stock(dtype):
     assert torch.equal(StackedPreprocessor(stock)(data)['inputs'], expected)
 
 
-def test_a_model_with_ways_of_its_own_has_no_seam(top_down):
+def test_a_model_with_ways_of_its_own_is_not_replaceable(top_down):
     model = top_down.stock().model
-    assert has_seam(model)
+    assert is_replaceable(model)
     model.head.__class__ = type('EDPoseHead', (type(model.head),), {})
-    assert not has_seam(model)
+    assert not is_replaceable(model)
 
 
-def test_a_model_that_predicts_in_another_way_has_no_seam(top_down):
+def test_a_model_that_predicts_in_another_way_is_not_replaceable(top_down):
     model = top_down.stock().model
     model.__class__ = type('Other', (type(model),), {'predict': lambda *args: None})
-    assert not has_seam(model)
+    assert not is_replaceable(model)
 
 
 @pytest.mark.parametrize(
     ('detector', 'expected'),
     [('RTMDet', True), ('YOLOX', True), ('DETR', False), ('DINO', False), ('CondInst', False)],
 )
-def test_detectors_with_more_than_a_head_have_no_seam(detector, expected):
+def test_detectors_with_more_than_a_head_are_not_replaceable(detector, expected):
     model = getattr(mmdet.models, detector).__new__(getattr(mmdet.models, detector))
     nn.Module.__init__(model)
     model.bbox_head, model.data_preprocessor = nn.Identity(), DetDataPreprocessor()
-    assert has_seam(model) is expected
+    assert is_replaceable(model) is expected

@@ -1,15 +1,15 @@
-"""Batches for engines that are compiled for a number of instances."""
+"""Padded batches, for engines that are compiled for a number of instances."""
 
 import torch
 from torch import Tensor
 
 
 def next_power_of_two(count: int) -> int:
-    """The least power of two that is not below."""
+    """The smallest power of two that is not below."""
     return 1 << (count - 1).bit_length()
 
 
-def fill_up(inputs: Tensor, count: int) -> Tensor:
+def pad_batch(inputs: Tensor, count: int) -> Tensor:
     """Repeat the last of a batch until there are so many."""
     if len(inputs) == count:
         return inputs

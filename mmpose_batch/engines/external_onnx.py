@@ -1,4 +1,4 @@
-"""ONNX files that somebody else exported: looked through, and run as they are."""
+"""External ONNX files: inspected, and run as they are."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,17 +11,18 @@ from mmpose.evaluation.functional import nms_torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from . import EngineError
-from .batches import fill_up
-from .requirements import import_onnx
-from .seam import Engine, Network, Pending, Seam
+from ..errors import EngineError
+from .base import Engine
+from .network import Network, NetworkSwap, Pending
+from .optional import import_onnx
+from .padding import pad_batch
 
 # What MMDeploy and rtmlib call the outputs of an RTMO file with decoding and NMS inside.
 DECODED = ('dets', 'keypoints')
 
 
-class GivenFile:
-    """The form of a network in an ONNX file.
+class ExternalFile:
+    """The form of a network in an external ONNX file.
 
     Args:
         path: The file.
@@ -91,7 +92,7 @@ class GivenFile:
         return self.path
 
     def check_outputs(self, network: Network, size: tuple[int, int]) -> None:
-        """See that the file gives what the head decodes, in its order.
+        """Check that the file gives what the head decodes, in its order.
 
         Raises:
             EngineError: It does not.
@@ -122,8 +123,8 @@ def _data_files(graph: Any) -> set[str]:
     return {entry.value for entry in entries if entry.key == 'location'}
 
 
-class FixedBatch:
-    """An engine that takes batches of one size only: others are cut, and the last filled up."""
+class FixedBatch(Engine):
+    """An engine that takes batches of one size only: others are split, and the last padded."""
 
     def __init__(self, engine: Engine, batch_size: int) -> None:
         self._engine, self._batch_size = engine, batch_size
@@ -134,41 +135,49 @@ class FixedBatch:
         """That of the engine, and the batch size."""
         return f'{self._engine.description}, batches of {self._batch_size}'
 
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """As the engine does."""
+        self._engine.warm_up(run)
+
+    def cool_down(self) -> None:
+        """As the engine does."""
+        self._engine.cool_down()
+
     def __call__(self, inputs: Tensor) -> list[Tensor]:
-        """Compute one batch; see :class:`mmpose_batch.engines.seam.Engine`."""
+        """Compute one batch; see :class:`mmpose_batch.engines.base.Engine`."""
         parts = inputs.split(self._batch_size)
-        outputs = [self._engine(fill_up(part, self._batch_size)) for part in parts]
+        outputs = [self._engine(pad_batch(part, self._batch_size)) for part in parts]
         return [_join(output)[: len(inputs)] for output in zip(*outputs, strict=True)]
 
 
 def _join(outputs: Sequence[Tensor]) -> Tensor:
-    """One output of several batches; where another batch has more persons, zeros stand for them."""
-    most = max(output.shape[1] if output.ndim > 1 else 0 for output in outputs)
+    """One output of several batches; where another batch has more persons, it is zero-padded."""
+    longest = max(output.shape[1] if output.ndim > 1 else 0 for output in outputs)
     return torch.cat(
         [
-            pad(output, (0, 0) * (output.ndim - 2) + (0, most - output.shape[1]))
-            if most
+            pad(output, (0, 0) * (output.ndim - 2) + (0, longest - output.shape[1]))
+            if longest
             else output
             for output in outputs
         ]
     )
 
 
-def predict_decoded(seam: Seam, head: nn.Module, given: GivenFile) -> Callable:
-    """What takes the place of ``head.predict`` where the engine decodes by itself."""
-    stock = head.predict
+def predict_decoded(swap: NetworkSwap, head: nn.Module, external: ExternalFile) -> Callable:
+    """What replaces ``head.predict`` where the engine decodes by itself."""
+    upstream = head.predict
 
     def predict(
         feats: Pending | list, batch_data_samples: Sequence, test_cfg: Any = None
     ) -> list[InstanceData]:
         test_cfg = test_cfg or {}
-        if seam.by_reference:
-            return stock(feats, batch_data_samples, test_cfg)
+        if swap.uses_reference:
+            return upstream(feats, batch_data_samples, test_cfg)
         if isinstance(feats, list):
             raise EngineError(
                 'engine_file: a file with decoding inside cannot test mirrored images'
             )
-        outputs = dict(zip(given.outputs, seam.compute_as_is(feats), strict=True))
+        outputs = dict(zip(external.outputs, swap.compute_as_is(feats), strict=True))
         dets, keypoints = (outputs[name].cpu() for name in DECODED)
         return [
             _instances(boxes, points, test_cfg, sample.metainfo['input_size'])

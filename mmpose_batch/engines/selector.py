@@ -1,0 +1,310 @@
+"""Selects the engine of a network: the named one, or the fastest that passes verification."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from ..errors import DEVICE_LOST, EngineError, OutputsDeviate, is_out_of_memory
+from ..progress import Clock
+from .base import AutoCase, Engine, EngineOptions
+from .batch_size import shortest
+from .builder import EngineBuilder
+from .optional import is_installed
+from .registry import AUTO, get, needs_samples, specs
+from .selection import Selection
+from .verification import Difference, Run, Samples, verify
+
+logger = logging.getLogger('mmpose_batch')
+
+
+def candidates(options: EngineOptions, on_cuda: bool) -> list[str]:
+    """Names of the engines that ``auto`` tries; of these, one may not be installed."""
+    alternatives = any(spec.modules and is_installed(spec) for spec in specs().values())
+    case = AutoCase(on_cuda=on_cuda, alternatives=alternatives)
+    return [
+        name
+        for name, spec in specs().items()
+        if options.precision in spec.precisions
+        and (spec.takes_file or options.file is None)
+        and spec.in_auto(case)
+        and spec.is_available()
+    ]
+
+
+class EngineHistory:
+    """What earlier starts found out about engines of one network, as the cache has it.
+
+    Args:
+        builder: Of the network.
+    """
+
+    def __init__(self, builder: EngineBuilder) -> None:
+        self._builder = builder
+
+    def has_passed(self, name: str, options: EngineOptions) -> bool:
+        """Whether an engine passed verification."""
+        known = self._builder.measurements.recall('passed', options, **self._of(name))
+        return known is not None
+
+    def remember(self, name: str, options: EngineOptions, difference: Difference) -> None:
+        """Have later starts know that an engine has passed, and with what differences."""
+        passed = difference.as_dict()
+        measurements = self._builder.measurements
+        measurements.get('passed', options, lambda: (passed, True), **self._of(name))
+
+    def _of(self, name: str) -> dict[str, Any]:
+        # An external file may be compared with another model tomorrow.
+        return {'engine': name, 'model': self._builder.model_key}
+
+    def seconds(self, options: EngineOptions, samples: Samples) -> dict[str, float] | None:
+        """Seconds of a batch by each engine, where they are known."""
+        return self._builder.measurements.recall('engines', options, **_ranking(samples))
+
+    def time(
+        self,
+        options: EngineOptions,
+        samples: Samples,
+        measure: Callable[[], tuple[dict[str, float], bool]],
+    ) -> dict[str, float]:
+        """Seconds of a batch by each engine, known or measured now, and cached if that says so."""
+        return self._builder.measurements.get('engines', options, measure, **_ranking(samples))
+
+
+def _ranking(samples: Samples) -> dict[str, Any]:
+    """What decides which engine is fastest."""
+    installed = [name for name, spec in specs().items() if is_installed(spec)]
+    return {'shape': samples.shape, 'batch_size': samples.batch_size, 'installed': installed}
+
+
+class EngineSelector:
+    """Selects the engine of one network.
+
+    A named engine is built at once, so that what it lacks is reported early; but for int8,
+    which is calibrated with inputs.
+
+    Args:
+        builder: Builds engines; the one that is selected computes the network from then on.
+        options: What is asked for.
+        clock: What engines are timed with.
+
+    Attributes:
+        options: What is asked for; in fp32 where the precision gave way to it.
+
+    Raises:
+        EngineError: The named engine cannot be built.
+        ValueError: It lacks the device, or the device the precision.
+    """
+
+    def __init__(
+        self, builder: EngineBuilder, options: EngineOptions, clock: Clock = time.perf_counter
+    ) -> None:
+        self.options = options
+        self._builder = builder
+        self._swap = builder.swap
+        self._history = EngineHistory(builder)
+        self._clock = clock
+        self._previous: str | None = None  # the engine of the run that is resumed
+        self._fastest: tuple[str, Engine, Difference | None] | None = None  # timed just now
+        if options.engine != AUTO and options.precision != 'int8':
+            self._install(options.engine)
+
+    def restore(self, previous: Selection) -> None:
+        """Select what the run that is resumed had, where that was not named."""
+        self._previous = previous.engine
+        free = self.options.engine == AUTO or self.options.precision_is_free
+        if free and previous.precision == 'fp32' != self.options.precision:
+            self._fall_back_to_fp32()
+
+    def prefer_latency(self) -> None:
+        """Have batches run one at a time, each as fast as can be."""
+        self.options = replace(self.options, latency=True)
+        if self.options.engine != AUTO and self._swap.engine is not self._swap.reference:
+            self._install(self.options.engine)
+
+    def sample(self, run: Run, samples: Samples) -> Sequence[BaseDataElement]:
+        """Have PyTorch compute a batch, and add it to the samples; returns the outputs."""
+
+        def note(inputs: Tensor) -> None:
+            samples.note_shape(inputs)
+            if self.options.precision == 'int8':
+                self._builder.calibration.add(inputs)
+
+        with self._swap.by_reference(note):
+            outputs = run() if needs_samples(self.options) else []
+        samples.add(run, outputs)
+        return outputs
+
+    def select(self, samples: Samples) -> Selection:
+        """Build, verify and select with some batches.
+
+        Raises:
+            EngineError: No engine runs the network, or the outputs of the named one deviate.
+        """
+        self._builder.calibration.thin()
+        try:
+            if self.options.engine == AUTO:
+                return self._select_fastest(samples)
+            return self._select_named(samples)
+        except ValueError as error:  # a device, say, which int8 asks for only now
+            raise EngineError(str(error)) from error
+        finally:
+            self._fastest = None
+
+    # ------------------------------------------------------- engines that passed before
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an engine may be known from before: each calibration makes int8 another."""
+        return self.options.precision != 'int8'
+
+    def known(self, samples: Samples) -> str | None:
+        """The engine that passed before and would be selected, if there is one."""
+        if not self.remembers:
+            return None
+        name = self._previous or self.options.engine
+        if name == AUTO:
+            seconds = self._history.seconds(self.options, samples) or {}
+            name = min(seconds, key=seconds.__getitem__, default=None)
+        return name if name and self._history.has_passed(name, self.options) else None
+
+    def select_known(self, name: str, samples: Samples) -> Selection | None:
+        """Select an engine that passed before, if it passes with what was sampled so far.
+
+        If not, that is no reason to reject it: that takes all samples.
+        """
+        auto = self.options.engine == AUTO
+        try:
+            if auto:
+                self._install(name)
+            difference = self._verify(name, samples)
+        except DEVICE_LOST:
+            raise
+        except Exception as error:  # verification with more images comes to that too
+            logger.debug('engine: %s: %s', name, error)
+            if auto:
+                self._swap.engine = self._swap.reference
+            return None
+        timed = auto and self._previous is None
+        seconds = self._history.seconds(self.options, samples) if timed else None
+        return self._selection(name, difference, seconds)
+
+    # ------------------------------------------------------------------- one engine
+
+    def _install(self, name: str) -> None:
+        self._swap.engine = self._builder.build(name, self.options)
+
+    def _verify(self, name: str, samples: Samples) -> Difference | None:
+        return verify(name, self._swap.engine, samples, self.options)
+
+    def _fall_back_to_fp32(self) -> None:
+        self.options = replace(self.options, precision='fp32')
+        self._fastest = None
+        if self.options.engine != AUTO:
+            self._install(self.options.engine)
+
+    def _select_named(self, samples: Samples) -> Selection:
+        name = self.options.engine
+        if self.options.precision == 'int8':
+            self._install(name)
+        try:
+            difference = self._verify(name, samples)
+        except OutputsDeviate as error:
+            if not self.options.precision_is_free or self.options.precision == 'fp32':
+                raise
+            logger.warning('%s; in fp32, then', error)
+            self._fall_back_to_fp32()
+            difference = self._verify(name, samples)
+        self._remember(name, difference, samples)
+        return self._selection(name, difference)
+
+    def _remember(self, name: str, difference: Difference | None, samples: Samples) -> None:
+        if difference and difference.instances and samples.enough and self.remembers:
+            self._history.remember(name, self.options, difference)
+
+    def _selection(
+        self, name: str, difference: Difference | None, seconds: Mapping[str, float] | None = None
+    ) -> Selection:
+        calibration = self._builder.calibration if self.options.precision == 'int8' else None
+        external = self._builder.external
+        return Selection(
+            engine=name,
+            precision=self.options.precision,
+            description=self._swap.engine.description,
+            parallel=self._swap.engine.parallel,
+            file=external and external.key,
+            calibration=None if calibration is None else calibration.key,
+            calibrated_with=None if calibration is None else len(calibration),
+            self_check=difference,
+            seconds_of_a_batch=seconds,
+        )
+
+    # ------------------------------------------------------------------ the fastest
+
+    def _select_fastest(self, samples: Samples) -> Selection:
+        def measure() -> tuple[dict[str, float], bool]:
+            return self._time_engines(samples)
+
+        if self._previous is None:
+            seconds = self._history.time(self.options, samples, measure)
+        else:  # its time depends on no other engine
+            seconds, _ = measure()
+        for name in sorted(seconds, key=seconds.__getitem__):
+            if passed := self._try_engine(name, samples):
+                self._remember(name, *passed, samples)
+                return self._selection(name, *passed, seconds)
+        if self.options.precision != 'fp32':
+            logger.warning('engine: none does %s here; in fp32, then', self.options.precision)
+            self._fall_back_to_fp32()
+            return self._select_fastest(samples)
+        if self.options.file is not None:
+            names = ', '.join(name for name, spec in specs().items() if spec.takes_file)
+            raise EngineError(f'engine: none of {names} runs {self.options.file}')
+        logger.warning('engine: none does; eager PyTorch')
+        self._swap.engine = self._swap.reference
+        return self._selection('torch', None)
+
+    def _time_engines(self, samples: Samples) -> tuple[dict[str, float], bool]:
+        """Seconds of a batch for each engine that runs, and whether all that are there did."""
+        seconds, complete = {}, samples.enough or self.options.latency
+        previous = self._previous and [self._previous]
+        for name in previous or candidates(self.options, self._builder.on_cuda):
+            passed = self._try_engine(name, samples)
+            spent = passed and self._time_engine(name, samples.largest.run)
+            if spent is None:
+                complete = complete and not is_installed(get(name))
+                continue
+            seconds[name] = spent
+            if spent == min(seconds.values()):  # not built and verified twice
+                self._fastest = name, self._swap.engine, *passed
+        return seconds, complete and bool(seconds)
+
+    def _time_engine(self, name: str, run: Run) -> float | None:
+        """Seconds of a batch by the engine in place; None, and a warning, where it fails."""
+        try:
+            return shortest(run, self._swap.engine.parallel, clock=self._clock)
+        except Exception as error:  # PyTorch has run this batch
+            if is_out_of_memory(error):
+                raise  # a smaller batch may do
+            logger.warning('engine: %s: %s; skipped', name, error)
+            return None
+
+    def _try_engine(self, name: str, samples: Samples) -> tuple[Difference | None] | None:
+        """Install and verify an engine; None, and a warning, where it fails.
+
+        Returns:
+            The difference, in a tuple, since that too may be None.
+        """
+        if self._fastest is not None and self._fastest[0] == name:
+            _, self._swap.engine, difference = self._fastest
+            return (difference,)
+        try:
+            self._install(name)
+            return (self._verify(name, samples),)
+        except (EngineError, ValueError) as error:
+            logger.warning('%s; skipped', error)
+            return None

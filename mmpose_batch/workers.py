@@ -1,0 +1,111 @@
+"""Threads that work ahead of who asks: bounded, in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from types import TracebackType
+from typing import Any, TypeVar
+
+Item = TypeVar('Item')
+Out = TypeVar('Out')
+
+
+class WorkerPool:
+    """Threads that run a function over a stream, a bounded number of items ahead.
+
+    OpenCV, NumPy and torch release the interpreter lock while they work, so
+    threads overlap with the network and hand arrays over without a copy.
+
+    Args:
+        num_workers: Number of threads. 0 runs everything in the caller's thread,
+            when an item is asked for.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+        self._executor = (
+            ThreadPoolExecutor(num_workers, thread_name_prefix='mmpose_batch')
+            if num_workers
+            else None
+        )
+
+    def map(
+        self, function: Callable[[Item], Out], items: Iterable[Item], ahead: int
+    ) -> Iterator[Out]:
+        """Yield ``function(item)`` in the order of ``items``.
+
+        At most ``ahead`` results are finished or under way before they are
+        asked for. What ``function`` raises is raised here, at its item's place.
+        """
+        if self._executor is None:
+            yield from map(function, items)
+            return
+        running: deque[Future[Out]] = deque()
+        for item in items:
+            running.append(self._executor.submit(function, item))
+            if len(running) > ahead:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+    def __enter__(self) -> 'WorkerPool':
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+    """Iterate ``items`` on a thread of its own, ``ahead`` items before they are asked for.
+
+    For sources that must be read one after the other, such as a video. What the
+    source raises is raised here at its place; closing this generator ends the
+    thread.
+    """
+    queue: Queue[tuple[str, Any]] = Queue(maxsize=ahead)
+    stop = Event()
+
+    def put(kind: str, value: Any) -> bool:
+        while not stop.is_set():
+            try:
+                queue.put((kind, value), timeout=0.1)
+                return True
+            except Full:
+                continue
+        return False
+
+    def read() -> None:
+        try:
+            for item in items:
+                if not put('item', item):
+                    return
+            put('end', None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            put('error', error)
+
+    thread = Thread(target=read, name='mmpose_batch_reader', daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, value = queue.get()
+            if kind == 'end':
+                return
+            if kind == 'error':
+                raise value
+            yield value
+    finally:
+        stop.set()
+        while True:  # a reader blocked in put() must see the stop
+            try:
+                queue.get_nowait()
+            except Empty:
+                break
+        thread.join()
