@@ -17,6 +17,10 @@ class OutputsDeviate(EngineError):
     """An engine that runs, and whose outputs deviate too much from PyTorch's in fp32."""
 
 
+class ExportError(EngineError):
+    """A network that cannot be written as ONNX."""
+
+
 # The device is lost, and every later batch with it. torch before 2.8 has no name for that.
 DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
 # No fault of one image.

@@ -82,7 +82,8 @@ def export(args: argparse.Namespace) -> list[str]:
     """Write the file beside its place, check it, and move it there."""
     import torch
 
-    from mmpose_batch.engines.onnx_export import ExportError, check_onnx, export_onnx, load_network
+    from mmpose_batch.engines.onnx_export import check_onnx, export_onnx, load_network
+    from mmpose_batch.errors import ExportError
 
     scope = 'mmdet' if args.detector else 'mmpose'
     try:

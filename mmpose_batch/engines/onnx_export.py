@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from ..errors import EngineError
+from ..errors import ExportError
 from ..models import build_model, load_config
 from .cache import EngineCache, entry_key
 from .fusion import fuse_layers
@@ -20,10 +20,6 @@ from .optional import import_onnx
 # The newest one that TorchScript's exporter writes without conversion.
 OPSET = 17
 INPUT_NAME = 'input'
-
-
-class ExportError(EngineError):
-    """A network that cannot be written as ONNX."""
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..errors import FATAL, EngineError, OutputsDeviate, is_out_of_memory
+from ..errors import FATAL, EngineError, ExportError, OutputsDeviate, is_out_of_memory
 from ..workers import WorkerPool
 from .base import Engine, EngineOptions
 from .registry import needs_samples
@@ -267,6 +267,8 @@ def _outputs(name: str, sample: Sample) -> list[Instances]:
     """What the engine in place computes for a batch."""
     try:
         return [instances_of(output) for output in sample.run()]
+    except ExportError as error:
+        raise EngineError(f'engine: {name}: {error}') from error
     except FATAL:
         raise
     except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
