@@ -7,15 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import AnnotationError
+
 # JSON writers and COCO's tools take ids of 64 bits.
 _IDS = range(-(2**63), 2**63)
 # The largest image that OpenCV reads, in pixels: its side and its area.
 _MAX_SIDE = 2**20
 _MAX_AREA = 2**30
-
-
-class AnnotationError(ValueError):
-    """An annotation or box file that cannot be used."""
 
 
 # ------------------------------------------------------------------------------- the schema

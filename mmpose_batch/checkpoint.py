@@ -19,13 +19,11 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
+from .errors import CheckpointError
+
 _SCHEMES = ('http', 'https')
 
 logger = logging.getLogger('mmpose_batch')
-
-
-class CheckpointError(RuntimeError):
-    """Weights that cannot be loaded: missing, broken, refused, or of another model."""
 
 
 def find_checkpoint(weights: str, option: str = 'weights') -> str:

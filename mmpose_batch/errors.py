@@ -9,6 +9,42 @@ _OUT_OF_MEMORY = (
 )
 
 
+class ImageError(ValueError):
+    """An input that cannot be used. Its message is one line: what was expected and found."""
+
+
+class InputError(ValueError):
+    """Raised for a bad input with ``on_error='raise'``: names it and what is wrong."""
+
+
+class SourceError(ValueError):
+    """Inputs that name nothing usable."""
+
+
+class OutputError(RuntimeError):
+    """An output folder holds a file that a run would replace and that no run wrote."""
+
+
+class FolderInUse(RuntimeError):
+    """A folder that another process writes to."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot start or go on."""
+
+
+class TooManyErrors(RunError):
+    """A run that ended since more images failed than ``max_errors``."""
+
+
+class AnnotationError(ValueError):
+    """An annotation or box file that cannot be used."""
+
+
+class CheckpointError(RuntimeError):
+    """Weights that cannot be loaded: missing, broken, refused, or of another model."""
+
+
 class EngineError(RuntimeError):
     """An engine that cannot do what is asked. Its message is one line."""
 

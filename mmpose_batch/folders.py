@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from .errors import SourceError
 from .heif import extra_suffixes
 from .outputs import DRAWINGS, EarlierRuns
 
@@ -41,10 +42,6 @@ _PHRASES = {
 # What path components are split at, and `**` as a component of a glob.
 _SEPARATOR = f'[{re.escape(os.sep + (os.altsep or ""))}]'
 _ANY_DEPTH = re.compile(rf'(?:^|(?<={_SEPARATOR}))\*\*(?:$|{_SEPARATOR}+)')
-
-
-class SourceError(ValueError):
-    """Inputs that name nothing usable."""
 
 
 class Places:

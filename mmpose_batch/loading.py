@@ -13,6 +13,7 @@ from mmengine.dataset import Compose
 from mmpose.datasets.transforms import LoadImage
 
 from . import heif
+from .errors import ImageError
 from .native_messages import decoding
 from .orientation import is_turned_beyond_opencv
 from .sources import Frame
@@ -21,10 +22,6 @@ from .workers import read_ahead as read_ahead
 
 # OpenCV counts the bytes of an encoded image in a signed 32-bit integer.
 MAX_FILE_BYTES = 2**31 - 1
-
-
-class ImageError(ValueError):
-    """An input that cannot be used. Its message is one line: what was expected and found."""
 
 
 class DecodedFrames:

@@ -7,13 +7,11 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
+from .errors import FolderInUse
+
 LOCK_NAME = '.lock'
 
 logger = logging.getLogger(__name__)
-
-
-class FolderInUse(RuntimeError):
-    """A folder that another process writes to."""
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from .errors import OutputError
+
 INFO_FILE = 'run.json'
 DRAWINGS = 'vis'
 # Files that every run writes or replaces, whatever its inputs are called.
@@ -19,10 +21,6 @@ _DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', 
 _MAX_INFO = 16 * 2**20
 # Where a record begins: its other values are not needed, and are most of the file.
 _IMAGE = re.compile(rb'\{"image":("(?:[^"\\]|\\.)*")')
-
-
-class OutputError(RuntimeError):
-    """An output folder holds a file that a run would replace and that no run wrote."""
 
 
 def drawing_name(name: str) -> str:

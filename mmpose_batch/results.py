@@ -10,10 +10,6 @@ from mmpose.structures import PoseDataSample, split_instances
 from .sources import Frame
 
 
-class InputError(ValueError):
-    """Raised for a bad input with ``on_error='raise'``: names it and what is wrong."""
-
-
 @dataclass(slots=True)
 class ImageResult:
     """Everything known about one input image after inference.

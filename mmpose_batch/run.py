@@ -31,7 +31,7 @@ from .batching import DEVICE_LOST, one_line
 from .categories import Categories
 from .engines.cache import versions as engine_versions
 from .engines.warmup import outcome, restore, spread
-from .errors import EngineError
+from .errors import EngineError, RunError, TooManyErrors
 from .evaluation import Coverage, Evaluation
 from .inferencer import BatchPose2DInferencer
 from .judge import Judge, coco_ids
@@ -56,14 +56,6 @@ FORMATS = ('jsonl', 'json', 'coco')
 CHECKPOINT_EVERY = 256
 # How file systems refuse a name; other errors of theirs mean the whole folder.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-
-
-class RunError(RuntimeError):
-    """A run that cannot start or go on."""
-
-
-class TooManyErrors(RunError):
-    """A run that ended since more images failed than ``max_errors``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
