@@ -17,9 +17,10 @@ def read_version() -> str:
     return match[1]
 
 
+# tools/benchmarking is installed as mmpose_batch/benchmarking, no part of inference.
 # configs/ is installed as mmpose_batch/configs: at the top of site-packages it would hide the
 # configs of other OpenMMLab packages from mmengine, which looks for `site-packages/configs` first.
-CONFIGS = 'mmpose_batch.configs'
+CONFIGS, BENCHMARKING = 'mmpose_batch.configs', 'mmpose_batch.benchmarking'
 packages = find_packages(str(ROOT), include=['mmpose_batch', 'mmpose_batch.*'])
 config_packages = [
     f'{CONFIGS}.{name}'
@@ -42,8 +43,8 @@ setup(
         'Programming Language :: Python :: 3.11',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    packages=[*packages, CONFIGS, *config_packages],
-    package_dir={CONFIGS: 'configs'},
+    packages=[*packages, BENCHMARKING, CONFIGS, *config_packages],
+    package_dir={BENCHMARKING: 'tools/benchmarking', CONFIGS: 'configs'},
     package_data={f'{CONFIGS}.demo': ['*.pth']},
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an

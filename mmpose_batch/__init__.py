@@ -15,12 +15,10 @@ from wrapt import register_post_import_hook
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .building import build_inferencer
-    from .checkpoint import CheckpointError
-    from .errors import EngineError
+    from .errors import CheckpointError, EngineError, InputError, SourceError
+    from .factory import build_inferencer
     from .inferencer import BatchPose2DInferencer
-    from .results import ImageResult, InputError
-    from .sources import SourceError
+    from .results import ImageResult
 
 __all__ = [
     'BatchPose2DInferencer',
@@ -35,19 +33,19 @@ __all__ = [
 
 _MODULES = {
     'BatchPose2DInferencer': 'inferencer',
-    'CheckpointError': 'checkpoint',
+    'CheckpointError': 'errors',
     'EngineError': 'errors',
     'ImageResult': 'results',
-    'InputError': 'results',
-    'SourceError': 'sources',
-    'build_inferencer': 'building',
+    'InputError': 'errors',
+    'SourceError': 'errors',
+    'build_inferencer': 'factory',
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         if not name.startswith('_') and find_spec(f'{__name__}.{name}') is not None:
-            return import_module(f'.{name}', __name__)  # mmpose_batch.sources, say
+            return import_module(f'.{name}', __name__)  # mmpose_batch.sources.inputs, say
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = getattr(import_module(f'.{_MODULES[name]}', __name__), name)
     globals()[name] = value
@@ -59,7 +57,7 @@ def __dir__() -> list[str]:
 
 
 def _provide_torchvision(mmpose: ModuleType) -> None:
-    from .compat import provide_torchvision
+    from .models.compat import provide_torchvision
 
     provide_torchvision()
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import DEVICE_LOST as DEVICE_LOST
 from .errors import FATAL, is_out_of_memory, one_line
 from .results import ImageResult
 from .workers import WorkerPool

@@ -21,10 +21,25 @@ from mmpose.structures import PoseDataSample
 from rich.progress import track
 from torch import nn
 
-from .batching import BatchRunner, ImageInFlight, one_line
-from .boxes import boxes_of_images, checked_bboxes, detached
-from .checkpoint import check_weights
-from .config_checks import (
+from .batching import BatchRunner, ImageInFlight
+from .config import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
+from .cores import bind_to_cores, parse_cores, single_opencv_thread
+from .engines.base import EngineOptions
+from .engines.batch_size import default_batch_size
+from .engines.registry import splits_cores
+from .engines.runner import EngineRunner
+from .engines.warmup import SAMPLES, Warmup, batch_size
+from .errors import ImageError, InputError, one_line
+from .images.read import (
+    DecodedFrames,
+    detector_loader,
+    image_loader,
+    load_image,
+    plain_loader,
+    read_image,
+)
+from .models.checkpoint import check_weights
+from .models.checks import (
     check_device,
     check_first_step,
     check_loader,
@@ -32,37 +47,21 @@ from .config_checks import (
     check_pose_config,
     type_name,
 )
-from .cores import bind_to_cores, parse_cores, single_opencv_thread
-from .crops import StandardCrops
-from .decoding import decode_batches
-from .detection import PersonDetector, build_detector, check_detector, choose_detector
-from .engines.base import EngineOptions
-from .engines.batch_size import default_batch_size
-from .engines.registry import splits_cores
-from .engines.runner import EngineRunner
-from .engines.warmup import SAMPLES, Warmup, batch_size
-from .isolation import with_own_head
-from .loading import (
-    DecodedFrames,
-    ImageError,
-    WorkerPool,
-    detector_loader,
-    image_loader,
-    load_image,
-    plain_loader,
-    read_ahead,
-    read_image,
-)
-from .models import build_model, load_config
-from .options import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
-from .padding import pad_to_stride
-from .results import ImageResult, InputError, select_instances
-from .runtime import StageClock
-from .samples import add_labels, empty_sample, merge_samples
-from .sources import Frame, Source, open_source
+from .models.names import build_model, load_config
+from .progress import StageClock
+from .results import ImageResult, select_instances
+from .sources.boxes import boxes_of_images, checked_bboxes, detached
+from .sources.inputs import Frame, Source, open_source
 from .speedups import onestage
-from .visualization import DrawOptions, check_skeleton_style, draw_result
+from .speedups.crops import StandardCrops
+from .speedups.rect import pad_to_stride
+from .speedups.samples import add_labels, empty_sample, merge_samples
+from .speedups.simcc import decode_batches
+from .stages.detect import PersonDetector, build_detector, check_detector, choose_detector
+from .stages.isolation import with_own_head
+from .workers import WorkerPool, read_ahead
 from .writers import StockWriter
+from .writers.drawing import DrawOptions, check_skeleton_style, draw_result
 
 
 @INFERENCERS.register_module()
@@ -89,7 +88,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         show_progress: Show a progress bar.
         batch_size, det_batch_size, precision, calib_images, engine, engine_device,
         engine_file, engine_cache, self_check, flip_test, rect, num_workers, num_threads,
-        cpu_affinity, on_error, no_person: See :class:`mmpose_batch.options.BatchOptions`.
+        cpu_affinity, on_error, no_person: See :class:`mmpose_batch.config.BatchOptions`.
 
     What is left out here, or given as its default, is taken from the config's
     ``inferencer=dict(...)``, if it has one.
@@ -267,7 +266,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         """Infer poses, one dict per input image in input order.
 
         Args:
-            inputs: See :func:`mmpose_batch.sources.open_source`.
+            inputs: See :func:`mmpose_batch.sources.inputs.open_source`.
             return_datasamples: Yield data samples instead of plain instances.
             batch_size: Overrides the constructor's for this call.
             out_dir: Writes ``visualizations/`` and ``predictions/`` below it.
@@ -357,7 +356,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return results
 
     def _with_bboxes(self, source: Source, bboxes: Iterable) -> Iterator[Frame]:
-        """Give every frame its boxes; see :func:`mmpose_batch.boxes.boxes_of_images`.
+        """Give every frame its boxes; see :func:`mmpose_batch.sources.boxes.boxes_of_images`.
 
         Raises:
             ValueError: The model takes no boxes, or there is not one array for each image.
@@ -377,7 +376,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         draw_heatmap: bool = False,
         **options: Any,
     ) -> CallOptions:
-        """Build the options of one call; see :class:`mmpose_batch.options.CallOptions`.
+        """Build the options of one call; see :class:`mmpose_batch.config.CallOptions`.
 
         Raises:
             ValueError: An option out of range.

@@ -7,7 +7,7 @@ import numpy as np
 from mmpose.evaluation.functional import nearby_joints_nms
 from mmpose.structures import PoseDataSample, split_instances
 
-from .sources import Frame
+from .sources.inputs import Frame
 
 
 @dataclass(slots=True)

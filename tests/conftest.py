@@ -13,6 +13,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from support.factories import Models, build_models, our_threads, write_photos
 from support.tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
@@ -149,4 +150,11 @@ def shared_inferencers(built_inferencers: dict[str, BatchPose2DInferencer]) -> I
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mmpose_batch, 'build_inferencer', build_once)
+        yield
+
+
+@pytest.fixture
+def mmpose_scope() -> Iterator[None]:
+    """Names in registries are MMPose's, whatever was built in this process before."""
+    with DefaultScope.overwrite_default_scope('mmpose'):
         yield

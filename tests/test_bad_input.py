@@ -28,9 +28,10 @@ from support.tiny import picture
 
 import mmpose_batch
 from mmpose_batch import BatchPose2DInferencer, InputError
-from mmpose_batch.checkpoint import load_checkpoint
-from mmpose_batch.loading import ImageError, read_image
-from mmpose_batch.sources import Frame, SourceError, list_images, list_inputs
+from mmpose_batch.errors import ImageError, SourceError
+from mmpose_batch.images.read import read_image
+from mmpose_batch.models.checkpoint import load_checkpoint
+from mmpose_batch.sources.inputs import Frame, list_images, list_inputs
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, Instance, one_line
+from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, Instance
+from mmpose_batch.errors import one_line
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources import Frame
+from mmpose_batch.sources.inputs import Frame
 
 SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
 
@@ -266,7 +267,7 @@ EXHAUSTED = """
 import resource, torch
 from mmpose_batch.batching import BatchRunner, ImageInFlight
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources import Frame
+from mmpose_batch.sources.inputs import Frame
 
 pages = int(open('/proc/self/statm').read().split()[0])
 limit = pages * resource.getpagesize() + (700 << 20)

@@ -10,12 +10,8 @@ import torch
 from support.factories import write_photos
 
 from mmpose_batch import cores
-from mmpose_batch.cores import (
-    default_threads,
-    parse_cores,
-    single_opencv_thread,
-)
-from mmpose_batch.options import BatchOptions
+from mmpose_batch.config import BatchOptions
+from mmpose_batch.cores import default_threads, parse_cores, single_opencv_thread
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, 'sched_setaffinity'), reason='needs a system that binds processes to cores'

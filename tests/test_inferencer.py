@@ -28,8 +28,8 @@ from torch import nn
 from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
 from mmpose_batch.engines import warmup
 from mmpose_batch.engines.verification import BOUNDS, Bound
-from mmpose_batch.loading import read_image
-from mmpose_batch.sources import Frame
+from mmpose_batch.images.read import read_image
+from mmpose_batch.sources.inputs import Frame
 from mmpose_batch.writers import StockWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')
@@ -950,7 +950,7 @@ def test_fp16_on_a_cpu_is_an_error_that_names_bf16(one_stage):
     'options', [{'precision': 'int8'}, {'num_workers': -1}, {'on_error': 'skip'}, {'batch_size': 0}]
 )
 def test_wrong_options_are_an_error_before_anything_is_built(one_stage, monkeypatch, options):
-    monkeypatch.setattr('mmpose_batch.models.MODELS.build', lambda cfg: pytest.fail('built'))
+    monkeypatch.setattr('mmpose_batch.models.names.MODELS.build', lambda cfg: pytest.fail('built'))
     with pytest.raises(ValueError, match=next(iter(options))):
         one_stage.ours(**options)
 
@@ -1042,8 +1042,8 @@ def test_eager_pytorch_in_bf16_is_the_same_with_and_without_the_check(top_down, 
 def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatch, kind):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     inferencer = model.ours(batch_size=16, det_batch_size=16, engine='openvino')
-    monkeypatch.setattr('mmpose_batch.sources.cv2.VideoCapture', Camera)
-    monkeypatch.setattr('mmpose_batch.sources.cv2.waitKey', lambda delay: -1)
+    monkeypatch.setattr('mmpose_batch.sources.inputs.cv2.VideoCapture', Camera)
+    monkeypatch.setattr('mmpose_batch.sources.inputs.cv2.waitKey', lambda delay: -1)
     monkeypatch.setattr(BatchPose2DInferencer, 'draw', lambda *_: None)
     results = inferencer('webcam')
     next(results)

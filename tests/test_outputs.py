@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mmpose_batch import outputs
+from mmpose_batch.errors import OutputError
 from mmpose_batch.outputs import (
     EarlierRuns,
-    OutputError,
     check_targets,
     drawing_name,
     files_of,

@@ -51,13 +51,13 @@ def test_what_the_inferencer_imports_does_not_import_mmposes_inferencers():
         for node in ast.parse(path.read_text()).body
         if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('mmpose.apis')
     }
-    assert importing == {'inferencer.py', 'systems.py'}  # the last is imported by tools only
+    assert importing == {'inferencer.py'}
 
 
 def test_every_name_is_there():
     for name in mmpose_batch.__all__:
         assert getattr(mmpose_batch, name) is not None
     assert set(mmpose_batch.__all__) <= set(dir(mmpose_batch))
-    assert mmpose_batch.sources.SourceError is mmpose_batch.SourceError
+    assert mmpose_batch.errors.SourceError is mmpose_batch.SourceError
     with pytest.raises(AttributeError, match="'mmpose_batch' has no attribute 'Inferencer'"):
         mmpose_batch.Inferencer  # noqa: B018

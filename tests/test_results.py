@@ -10,8 +10,8 @@ from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.structures import PoseDataSample, merge_data_samples, split_instances
 
 from mmpose_batch.results import ImageResult, select_instances
-from mmpose_batch.samples import empty_sample
-from mmpose_batch.sources import Frame
+from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.speedups.samples import empty_sample
 
 
 def sample_of(scores: list[float], shifts: list[float], joints: int = 17) -> PoseDataSample:

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from mmpose_batch import BatchPose2DInferencer
-    from mmpose_batch.annotations import ImageIds
-    from mmpose_batch.building import Plan
-    from mmpose_batch.judge import Annotations
-    from mmpose_batch.run import Run, RunOptions
+    from mmpose_batch.evaluation.annotations import ImageIds
+    from mmpose_batch.evaluation.judge import Annotations
+    from mmpose_batch.factory import Plan
+    from mmpose_batch.runs.run import Run, RunOptions
 
 TOOL = 'batch_infer'
 INFERENCER = (
@@ -285,7 +285,7 @@ def size(text: str) -> int | str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
     args = parse_args(arguments)
-    from mmpose_batch.native_messages import native_messages
+    from mmpose_batch.images.native_messages import native_messages
 
     try:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -302,8 +302,7 @@ def run(args: argparse.Namespace) -> int:
     quieten_libraries()
     # Loading torch and mmpose takes seconds: --help and wrong options answer before.
     from mmpose_batch import CheckpointError, EngineError, InputError
-    from mmpose_batch.outputs import OutputError
-    from mmpose_batch.run import RunError, TooManyErrors
+    from mmpose_batch.errors import OutputError, RunError, TooManyErrors
 
     try:
         job = prepare(args)
@@ -349,7 +348,7 @@ class Job(NamedTuple):
 
     def describe(self) -> Iterator[str]:
         """What the run would read, write and run, in lines."""
-        from mmpose_batch.dry_run import describe_run
+        from mmpose_batch.runs.dry_run import describe_run
 
         yield from describe_run(self.paths, self.plan, self.options)
         yield from self.notes
@@ -359,11 +358,11 @@ class Job(NamedTuple):
 
 def prepare(args: argparse.Namespace) -> Job:
     """Check all that can be checked without a model, cheap checks first."""
-    from mmpose_batch.annotations import ImageIds
-    from mmpose_batch.building import plan_inferencer
-    from mmpose_batch.judge import Annotations
-    from mmpose_batch.run import RunOptions, check_out_dir
-    from mmpose_batch.visualization import DrawOptions
+    from mmpose_batch.evaluation.annotations import ImageIds
+    from mmpose_batch.evaluation.judge import Annotations
+    from mmpose_batch.factory import plan_inferencer
+    from mmpose_batch.runs.run import RunOptions, check_out_dir
+    from mmpose_batch.writers.drawing import DrawOptions
 
     options = RunOptions(
         drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.format), **take(args, RUN)
@@ -398,8 +397,8 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     Raises:
         RunError: There are none.
     """
-    from mmpose_batch.run import RunError
-    from mmpose_batch.sources import Skipped, list_inputs
+    from mmpose_batch.errors import RunError
+    from mmpose_batch.sources.inputs import Skipped, list_inputs
 
     skipped = Skipped()
     # What an option names (annotations, a config) is used, wherever it lies.
@@ -421,7 +420,7 @@ def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
         OutputError: It would.
     """
     from mmpose_batch.outputs import check_targets
-    from mmpose_batch.sources import number
+    from mmpose_batch.sources.inputs import number
 
     if not args.resume:  # whose files were checked when it began
         names = (frame.name for frame in number(paths))
@@ -430,9 +429,9 @@ def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
 
 def build(args: argparse.Namespace, job: Job) -> 'Run':
     """Build the inferencer, check what needs it, and build the run."""
-    from mmpose_batch.categories import Categories
-    from mmpose_batch.run import Run
-    from mmpose_batch.visualization import check_skeleton_style
+    from mmpose_batch.evaluation.categories import Categories
+    from mmpose_batch.runs.run import Run
+    from mmpose_batch.writers.drawing import check_skeleton_style
 
     with model_errors():
         inferencer = job.plan.build()
@@ -472,7 +471,7 @@ def read_boxes(
     Raises:
         ValueError: The file does not fit.
     """
-    from mmpose_batch.box_files import assign_bboxes, read_bboxes
+    from mmpose_batch.evaluation.box_files import assign_bboxes, read_bboxes
 
     found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'], categories)
     boxes = assign_bboxes(paths, found.by_image, image_ids)
@@ -482,7 +481,7 @@ def read_boxes(
 
 def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
     """Thresholds of the kind of model, and those of the command line in their place."""
-    from mmpose_batch.models import default_filters
+    from mmpose_batch.models.names import default_filters
 
     filters = default_filters(cfg)
     return {**filters, **{k: v for k, v in take(args, filters).items() if v is not None}}

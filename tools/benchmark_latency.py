@@ -44,10 +44,10 @@ from console import (
 )
 
 if TYPE_CHECKING:
-    from mmpose_batch.benchmark.contenders import Contender
-    from mmpose_batch.benchmark.document import Table
-    from mmpose_batch.benchmark.latency import Pace
-    from mmpose_batch.benchmark.process import ContenderProcess
+    from mmpose_batch.benchmarking.contenders import Contender
+    from mmpose_batch.benchmarking.document import Table
+    from mmpose_batch.benchmarking.latency import Pace
+    from mmpose_batch.benchmarking.process import ContenderProcess
 
 TOOL = 'benchmark_latency'
 # Images of a turn: long enough for the processor's clock to settle, short enough that a machine
@@ -112,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
-    from mmpose_batch.benchmark.process import ContenderError, ContenderProcess
-    from mmpose_batch.benchmark.report import print_table
-    from mmpose_batch.benchmark.work import Image
+    from mmpose_batch.benchmarking.process import ContenderError, ContenderProcess
+    from mmpose_batch.benchmarking.report import print_table
+    from mmpose_batch.benchmarking.work import Image
 
     note_demo_models(args)
     warning = note_noise()
@@ -156,7 +156,8 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     Raises:
         ValueError: They cannot be had.
     """
-    from mmpose_batch.benchmark.contenders import OURS, Contender, Models, read_config
+    from mmpose_batch.benchmarking.contenders import OURS, Contender, Models, read_config
+
     from mmpose_batch.cores import parse_cores
 
     if args.cpu_affinity is not None:
@@ -191,8 +192,8 @@ def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dic
 
 def tabulate(found: dict[str, dict[str, list]], running: 'dict[str, ContenderProcess]') -> 'Table':
     """One line for each contender and kind of input."""
-    from mmpose_batch.benchmark.document import Table
-    from mmpose_batch.benchmark.latency import milliseconds, summarise
+    from mmpose_batch.benchmarking.document import Table
+    from mmpose_batch.benchmarking.latency import milliseconds, summarise
 
     rows = []
     for name, kinds in found.items():
@@ -205,8 +206,8 @@ def tabulate(found: dict[str, dict[str, list]], running: 'dict[str, ContenderPro
 
 def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
     """One line for each contender."""
-    from mmpose_batch.benchmark.document import Table
-    from mmpose_batch.benchmark.latency import milliseconds, summarise
+    from mmpose_batch.benchmarking.document import Table
+    from mmpose_batch.benchmarking.latency import milliseconds, summarise
 
     rows = []
     for name, pace in paces.items():
@@ -229,9 +230,9 @@ def write(
     args: argparse.Namespace, table: 'Table', found: dict[str, dict[str, list]], **more: Any
 ) -> None:
     """Write every sample and what else is known, and the plots."""
-    from mmpose_batch.benchmark.document import add_plots, write_result
-    from mmpose_batch.benchmark.latency import summarise
-    from mmpose_batch.benchmark.plots import plot_latencies
+    from mmpose_batch.benchmarking.document import add_plots, write_result
+    from mmpose_batch.benchmarking.latency import summarise
+    from mmpose_batch.benchmarking.plots import plot_latencies
 
     named = {f'{name}, {kind}': s for name, kinds in found.items() for kind, s in kinds.items()}
     summaries = {name: summarise(seconds) for name, seconds in named.items()}

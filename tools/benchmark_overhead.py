@@ -26,8 +26,8 @@ from console import (
 )
 
 if TYPE_CHECKING:
-    from mmpose_batch.benchmark.document import Table
-    from mmpose_batch.benchmark.overhead import Overhead
+    from mmpose_batch.benchmarking.document import Table
+    from mmpose_batch.benchmarking.overhead import Overhead
 
 TOOL = 'benchmark_overhead'
 
@@ -58,11 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
+    from mmpose_batch.benchmarking.document import write_result
+    from mmpose_batch.benchmarking.overhead import measure_overhead
+    from mmpose_batch.benchmarking.report import print_table
+
     from mmpose_batch import CheckpointError, EngineError
-    from mmpose_batch.benchmark.document import write_result
-    from mmpose_batch.benchmark.overhead import measure_overhead
-    from mmpose_batch.benchmark.report import print_table
-    from mmpose_batch.run import RunError
+    from mmpose_batch.errors import RunError
 
     try:
         inferencer = build_inferencer(
@@ -86,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
 def tabulate(overhead: 'Overhead') -> 'Table':
     """A row for each stage, and the sum."""
-    from mmpose_batch.benchmark.document import Table
-    from mmpose_batch.benchmark.overhead import STAGES
+    from mmpose_batch.benchmarking.document import Table
+    from mmpose_batch.benchmarking.overhead import STAGES
 
     rows = []
     for stage, title in STAGES.items():

@@ -39,10 +39,10 @@ from console import (
 )
 
 if TYPE_CHECKING:
-    from mmpose_batch.benchmark.contenders import Contender
-    from mmpose_batch.benchmark.document import Table
-    from mmpose_batch.benchmark.report import Measurement
-    from mmpose_batch.benchmark.work import Image
+    from mmpose_batch.benchmarking.contenders import Contender
+    from mmpose_batch.benchmarking.document import Table
+    from mmpose_batch.benchmarking.report import Measurement
+    from mmpose_batch.benchmarking.work import Image
 
 TOOL = 'benchmark_start'
 STARTS = ('first', 'second')
@@ -84,9 +84,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
-    from mmpose_batch.benchmark.document import write_result
-    from mmpose_batch.benchmark.report import failures, print_table
-    from mmpose_batch.benchmark.work import Image, repeat
+    from mmpose_batch.benchmarking.document import write_result
+    from mmpose_batch.benchmarking.report import failures, print_table
+    from mmpose_batch.benchmarking.work import Image, repeat
 
     note_demo_models(args)
     warning = note_noise()
@@ -115,7 +115,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     Raises:
         ValueError: There is no such model.
     """
-    from mmpose_batch.benchmark.contenders import Models, read_config, sweep
+    from mmpose_batch.benchmarking.contenders import Models, read_config, sweep
 
     models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
     read_config(args.pose2d)
@@ -127,8 +127,8 @@ def measure(
     contenders: 'Sequence[Contender]', images: 'list[Image]', rounds: int
 ) -> 'list[Measurement]':
     """Every row's starts, in rounds; the reason of those that cannot start."""
-    from mmpose_batch.benchmark.process import ContenderError
-    from mmpose_batch.benchmark.report import Measurement
+    from mmpose_batch.benchmarking.process import ContenderError
+    from mmpose_batch.benchmarking.report import Measurement
 
     rows = [Measurement(contender=contender) for contender in contenders]
     for round_ in range(1, rounds + 1):
@@ -175,8 +175,8 @@ def empty_caches() -> Iterator[None]:
 
 
 def start(contender: 'Contender', images: 'list[Image]') -> dict[str, float]:
-    """Seconds of one start; see :class:`mmpose_batch.benchmark.process.ContenderProcess`."""
-    from mmpose_batch.benchmark.process import ContenderProcess
+    """Seconds of one start; see :class:`mmpose_batch.benchmarking.process.ContenderProcess`."""
+    from mmpose_batch.benchmarking.process import ContenderProcess
 
     with ContenderProcess(contender, images, warm_up=False) as process:
         return process.start
@@ -184,7 +184,7 @@ def start(contender: 'Contender', images: 'list[Image]') -> dict[str, float]:
 
 def tabulate(ran: 'dict[str, list[dict[str, dict[str, float]]]]') -> 'Table':
     """Medians, a row for each engine and precision."""
-    from mmpose_batch.benchmark.document import Table
+    from mmpose_batch.benchmarking.document import Table
 
     rows = []
     for name, samples in ran.items():

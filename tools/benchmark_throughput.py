@@ -45,9 +45,9 @@ from console import (
 )
 
 if TYPE_CHECKING:
-    from mmpose_batch.benchmark.contenders import Contender
-    from mmpose_batch.benchmark.report import Measurement
-    from mmpose_batch.benchmark.work import Image
+    from mmpose_batch.benchmarking.contenders import Contender
+    from mmpose_batch.benchmarking.report import Measurement
+    from mmpose_batch.benchmarking.work import Image
 
 TOOL = 'benchmark_throughput'
 AXES = ('engine', 'precision', 'batch_size', 'num_workers')
@@ -173,9 +173,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
     # mmpose takes seconds to load: --help and wrong options answer before.
-    from mmpose_batch.benchmark.report import print_tables
-    from mmpose_batch.benchmark.rounds import Stopping
-    from mmpose_batch.benchmark.throughput import measure
+    from mmpose_batch.benchmarking.report import print_tables
+    from mmpose_batch.benchmarking.rounds import Stopping
+    from mmpose_batch.benchmarking.throughput import measure
 
     def tell(line: str) -> None:
         if not args.quiet:
@@ -223,8 +223,8 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
         ValueError: They cannot be had.
     """
     from mmengine.device import get_device
+    from mmpose_batch.benchmarking.contenders import NEED_BOXES, Models, read_config, sweep
 
-    from mmpose_batch.benchmark.contenders import NEED_BOXES, Models, read_config, sweep
     from mmpose_batch.cores import parse_cores
 
     if args.cpu_affinity is not None:
@@ -270,7 +270,8 @@ def leave_out_impossible(rows: 'list[Contender]', device: str) -> 'list[Contende
     Raises:
         ValueError: None of ours is left.
     """
-    from mmpose_batch.benchmark.contenders import OURS
+    from mmpose_batch.benchmarking.contenders import OURS
+
     from mmpose_batch.engines.registry import resolve_precision
 
     possible, reason = [], None
@@ -292,9 +293,10 @@ def find_images(
     """The images of a round, with their persons where these are given, and annotations."""
     from dataclasses import replace
 
-    from mmpose_batch.annotations import read_annotations
-    from mmpose_batch.benchmark.throughput import find_persons
-    from mmpose_batch.benchmark.work import Image, repeat, with_annotated_persons
+    from mmpose_batch.benchmarking.throughput import find_persons
+    from mmpose_batch.benchmarking.work import Image, repeat, with_annotated_persons
+
+    from mmpose_batch.evaluation.annotations import read_annotations
     from mmpose_batch.scenes import SceneOptions, write_scenes
 
     ann_file = args.ann_file
@@ -332,9 +334,9 @@ def write(
     """
     if not args.out_dir:
         return
-    from mmpose_batch.benchmark.document import add_plots, write_result
-    from mmpose_batch.benchmark.plots import plot_all
-    from mmpose_batch.benchmark.report import failures, tables
+    from mmpose_batch.benchmarking.document import add_plots, write_result
+    from mmpose_batch.benchmarking.plots import plot_all
+    from mmpose_batch.benchmarking.report import failures, tables
 
     folder = Path(args.out_dir)
     rows = [measurement.as_dict() for measurement in measured]
@@ -354,7 +356,7 @@ def write(
 
 def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bool:
     """Print the flags that are best within the limits; whether there are such."""
-    from mmpose_batch.benchmark.throughput import best, flags
+    from mmpose_batch.benchmarking.throughput import best, flags
 
     latency = None if args.max_latency is None else args.max_latency / 1e3
     memory = None if args.max_memory is None else args.max_memory * 1e9

@@ -33,8 +33,8 @@ from console import (
 
 if TYPE_CHECKING:
     from mmpose_batch.engines.verification import Instances
-    from mmpose_batch.judge import Annotations
-    from mmpose_batch.run import RunSummary
+    from mmpose_batch.evaluation.judge import Annotations
+    from mmpose_batch.runs.run import RunSummary
 
 TOOL = 'compare_engines'
 HEADER = ('engine', 'precision', 'px', 'score', 'persons found', 'AP', 'images/s')
@@ -75,9 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Compare and print; returns the exit status."""
     quieten_libraries()
+    from mmpose_batch.benchmarking.document import Table, markdown_row, write_result
+
     from mmpose_batch import CheckpointError, EngineError
-    from mmpose_batch.benchmark.document import Table, markdown_row, write_result
-    from mmpose_batch.run import RunError
+    from mmpose_batch.errors import RunError
 
     try:
         paths = list_images(args.inputs)
@@ -129,8 +130,8 @@ def read_annotations(args: argparse.Namespace, paths: list[str]) -> 'Annotations
     Raises:
         ValueError: The file cannot judge the images, or there is no such config.
     """
-    from mmpose_batch.judge import Annotations
-    from mmpose_batch.models import load_config
+    from mmpose_batch.evaluation.judge import Annotations
+    from mmpose_batch.models.names import load_config
 
     if args.ann_file is None:
         return None
@@ -146,10 +147,10 @@ def infer(
     **settings: object,
 ) -> Outcome:
     """Infer all images with one combination; ``note`` prints how they will be judged."""
-    from mmpose_batch.annotations import ImageIds
-    from mmpose_batch.categories import Categories
-    from mmpose_batch.models import default_filters
-    from mmpose_batch.run import Run, RunOptions
+    from mmpose_batch.evaluation.annotations import ImageIds
+    from mmpose_batch.evaluation.categories import Categories
+    from mmpose_batch.models.names import default_filters
+    from mmpose_batch.runs.run import Run, RunOptions
 
     models = named_models(args)
     inferencer = build_inferencer(

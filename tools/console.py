@@ -44,7 +44,7 @@ def add_model_options(model: argparse._ActionsContainer) -> None:
 
 def note_demo_models(args: argparse.Namespace) -> None:
     """Say what the demo models are for, if one of them is to see images that somebody brought."""
-    from mmpose_batch.models import is_demo_model
+    from mmpose_batch.models.names import is_demo_model
 
     if any(model and is_demo_model(model) for model in (args.pose2d, args.det_model)):
         print(
@@ -65,7 +65,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
     Raises:
         ValueError: There are none, or an input is nothing usable.
     """
-    from mmpose_batch.sources import list_inputs
+    from mmpose_batch.sources.inputs import list_inputs
 
     paths = list_inputs(inputs)
     if not paths:
@@ -75,7 +75,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
 
 def note_noise(quiet: bool = False) -> str | None:
     """Say what will disturb measurements on this machine, if anything; returns it."""
-    from mmpose_batch.benchmark.machine import noise
+    from mmpose_batch.benchmarking.machine import noise
 
     warning = noise()
     if warning and not quiet:
@@ -130,7 +130,7 @@ def model_errors() -> Iterator[None]:
         RunError: In place of anything else.
     """
     from mmpose_batch import CheckpointError, EngineError
-    from mmpose_batch.run import RunError
+    from mmpose_batch.errors import RunError
 
     try:
         yield

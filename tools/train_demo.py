@@ -26,8 +26,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from mmpose_batch.checkpoint import allowed_types
 from mmpose_batch.cores import available_cores, single_opencv_thread
+from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.scenes import SceneOptions, write_scenes
 
 ROOT = Path(__file__).resolve().parents[1]

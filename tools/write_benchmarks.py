@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write; returns the exit status."""
     args = parse_args(arguments)
     quieten_libraries()
-    from mmpose_batch.benchmark.document import put, read_section
+    from mmpose_batch.benchmarking.document import put, read_section
 
     try:
         text = args.document.read_text(encoding='utf-8')

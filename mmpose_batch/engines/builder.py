@@ -7,10 +7,10 @@ from functools import cached_property
 import torch
 from torch import nn
 
+from ..speedups.fusion import fuse_layers
 from .base import Engine, EngineOptions
 from .cache import EngineCache, Measurements, network_key, open_cache
 from .external_onnx import ExternalFile, FixedBatch, predict_decoded
-from .fusion import fuse_layers
 from .int8 import Calibration, ModelFiles, Quantize, QuantizedFiles
 from .network import Network, NetworkSwap, Normalization, head_of
 from .onnx_export import OnnxFiles

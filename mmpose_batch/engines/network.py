@@ -13,7 +13,7 @@ from mmpose.models import BottomupPoseEstimator, PoseDataPreprocessor, TopdownPo
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
-from ..samples import copy_sample
+from ..speedups.samples import copy_sample
 from .base import Engine
 
 # Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).

@@ -11,9 +11,9 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from ..errors import ExportError
-from ..models import build_model, load_config
+from ..models.names import build_model, load_config
+from ..speedups.fusion import fuse_layers
 from .cache import EngineCache, entry_key
-from .fusion import fuse_layers
 from .network import Network, is_replaceable
 from .optional import import_onnx
 
@@ -108,7 +108,7 @@ def load_network(
     """Build the network of a config or a name, fused and ready for export, on the CPU.
 
     Args:
-        model: As :func:`mmpose_batch.models.load_config` takes it.
+        model: As :func:`mmpose_batch.models.names.load_config` takes it.
         weights: Checkpoint; None takes that of the name; ``'none'`` leaves it random.
         scope: ``'mmpose'`` or ``'mmdet'``.
 

@@ -7,8 +7,8 @@ import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import Tensor, nn
 
+from ..speedups.fusion import fuse_layers
 from .base import Engine, EngineOptions, EngineSpec
-from .fusion import fuse_layers
 from .network import Network, Normalization, StackedPreprocessor, is_known_preprocessor
 from .registry import register
 

@@ -1,1 +1,1 @@
-"""Faster equals of single steps of MMPose, each applied to one instance where it is known to be."""
+"""Faster equivalents of MMPose's own steps, each with a test of equality."""

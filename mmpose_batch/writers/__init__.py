@@ -1,5 +1,5 @@
 """What a result becomes on disk."""
 
-from .stock import StockWriter
+from .mmpose import StockWriter
 
 __all__ = ['StockWriter']

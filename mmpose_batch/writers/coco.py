@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from .files import open_atomically
+from .atomic import open_atomically
 
 
 def to_coco(

@@ -9,7 +9,7 @@ from mmengine.infer import BaseInferencer
 from mmpose.registry import INFERENCERS
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.models import config_folder, load_config, own_configs
+from mmpose_batch.models.names import config_folder, load_config, own_configs
 
 ALL = own_configs()
 CONFIGS = {name: path for name, path in ALL.items() if 'data_mode' in Config.fromfile(path)}

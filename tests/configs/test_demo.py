@@ -12,7 +12,7 @@ from mmpose.models import BottomupPoseEstimator, TopdownPoseEstimator
 from support.factories import run_tool, stocks_metrics
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.models import ALIASES, load_config
+from mmpose_batch.models.names import ALIASES, load_config
 from mmpose_batch.scenes import write_scenes
 from mmpose_batch.writers.jsonl import read_records
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpose_batch.metric import PARTS
+from mmpose_batch.evaluation.metric import PARTS
 
 
 def annotations(

@@ -10,7 +10,7 @@ from mmengine.infer import BaseInferencer
 from mmpose.apis.inferencers import Pose2DInferencer
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.checkpoint import allowed_types
+from mmpose_batch.models.checkpoint import allowed_types
 
 from .families import BODY
 from .fidelity import Pair, Upstream, mmpose_config

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from mmpose_batch.benchmark import limits, process
-from mmpose_batch.benchmark.contenders import Contender
-from mmpose_batch.benchmark.process import serve
+from mmpose_batch.benchmarking import limits, process
+from mmpose_batch.benchmarking.contenders import Contender
+from mmpose_batch.benchmarking.process import serve
 
 # In place of those that take seconds: channels, side and images.
 SMALL_CONVOLUTIONS = ((8, 8, 1), (8, 8, 4))
@@ -56,7 +55,7 @@ def serve_on_threads(
         return kind(target=target, args=args, daemon=daemon)
 
     def build(contender: Contender) -> Any:
-        from mmpose_batch.benchmark.systems import build_system
+        from mmpose_batch.benchmarking.systems import build_system
 
         return build_system(contender)
 

@@ -23,15 +23,15 @@ from mmdet.apis import DetInferencer
 from mmengine.infer import BaseInferencer
 from mmpose.apis.inferencers import Pose2DInferencer
 
-import mmpose_batch.run
-from mmpose_batch.annotations import read_annotations
-from mmpose_batch.ap import evaluate
-from mmpose_batch.checkpoint import allowed_types
-from mmpose_batch.locking import LOCK_NAME
-from mmpose_batch.metric import ScoringOptions
-from mmpose_batch.models import default_filters
+import mmpose_batch.runs.run
+from mmpose_batch.evaluation.annotations import read_annotations
+from mmpose_batch.evaluation.ap import evaluate
+from mmpose_batch.evaluation.metric import ScoringOptions
+from mmpose_batch.models.checkpoint import allowed_types
+from mmpose_batch.models.names import default_filters
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources import Frame
+from mmpose_batch.runs.locking import LOCK_NAME
+from mmpose_batch.sources.inputs import Frame
 from mmpose_batch.writers.coco import to_coco
 from mmpose_batch.writers.jsonl import to_record
 
@@ -40,7 +40,7 @@ from .tiny import build_tiny, detector_config, one_stage_config, picture, save, 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 # What processes that tests fork have imported.
-FORKED_WITH = ['mmpose_batch.run', 'support.factories']
+FORKED_WITH = ['mmpose_batch.runs.run', 'support.factories']
 
 REAL_DETECTOR = 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'
 
@@ -254,7 +254,7 @@ class ToolProcess:
 
 def main_of_process(arguments: list[str], log: str, checkpoint_every: int) -> None:
     """Run the tool, with all that it prints in a file."""
-    mmpose_batch.run.CHECKPOINT_EVERY = checkpoint_every
+    mmpose_batch.runs.run.CHECKPOINT_EVERY = checkpoint_every
     # Whoever starts the tests in a shell's background has it ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
-from mmpose_batch.models import load_config
+from mmpose_batch.models.names import load_config
 
 from .factories import TOOLS, load_tool, run_script
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.checkpoint import load_checkpoint
+from mmpose_batch.models.checkpoint import load_checkpoint
 
 
 def picture(width: int, height: int, seed: int = 0, persons: int = 0) -> np.ndarray:

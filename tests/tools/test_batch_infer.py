@@ -30,9 +30,9 @@ from support.factories import (
 from support.tiny import picture, save
 
 import mmpose_batch
-from mmpose_batch.checkpoint import load_checkpoint
-from mmpose_batch.models import default_filters
-from mmpose_batch.run import Run
+from mmpose_batch.models.checkpoint import load_checkpoint
+from mmpose_batch.models.names import default_filters
+from mmpose_batch.runs.run import Run
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
@@ -635,7 +635,7 @@ def test_a_dry_run_reports_what_would_be_and_builds_nothing(
     def build(*_: Any, **__: Any) -> None:
         raise AssertionError('something is built')
 
-    monkeypatch.setattr('mmpose_batch.building.INFERENCERS.build', build)
+    monkeypatch.setattr('mmpose_batch.factory.INFERENCERS.build', build)
     formats = ['--format', 'json', 'coco', '--save-vis', '--limit', '4', '--dry-run']
     arguments = getattr(models, kind)
     outcome = run_tool(photos, '--out-dir', tmp_path / 'out', *arguments, *formats)
@@ -672,7 +672,7 @@ def test_an_error_that_nothing_foresaw_is_a_line_and_a_log(photos, models, tmp_p
     def broken(*_: Any) -> None:
         raise LookupError('what\nis this')
 
-    monkeypatch.setattr('mmpose_batch.run.write_coco', broken)
+    monkeypatch.setattr('mmpose_batch.runs.run.write_coco', broken)
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--format', 'coco']
     outcome = run_tool(*arguments)
     log = tmp_path / 'error.log'

@@ -9,7 +9,7 @@ import torch
 from support.recorder import Recorded, is_tool_of_ours, record
 
 from mmpose_batch import hardware
-from mmpose_batch.options import BatchOptions
+from mmpose_batch.config import BatchOptions
 
 # Names of engines and precisions, batch sizes, and models on each kind of machine.
 CPU = (('torch', 'openvino', 'onnxruntime'), ('fp32', 'int8'), (1, 4, 16))

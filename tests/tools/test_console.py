@@ -14,7 +14,7 @@ from support.factories import Models, ToolProcess, load_tool, write_photos
 
 import mmpose_batch
 from mmpose_batch.engines.registry import PRECISIONS, choices
-from mmpose_batch.run import RunError
+from mmpose_batch.errors import RunError
 
 # The server that forks processes is that of test_run.
 pytestmark = pytest.mark.xdist_group('test_run')

@@ -31,7 +31,7 @@ from support.factories import TOOLS, Outcome, load_tool, run_tool
 from torch import nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mmpose_batch.models import load_config
+from mmpose_batch.models.names import load_config
 from mmpose_batch.scenes import write_scenes
 
 NAMES = load_tool('train_demo').NAMES

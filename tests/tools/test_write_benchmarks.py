@@ -1,8 +1,7 @@
 """The tool that writes results into a document: what it takes and refuses."""
 
+from mmpose_batch.benchmarking.document import Table, write_result
 from support.factories import Outcome, run_tool
-
-from mmpose_batch.benchmark.document import Table, write_result
 
 
 def write(*arguments: object) -> Outcome:

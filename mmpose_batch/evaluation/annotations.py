@@ -1,0 +1,318 @@
+"""COCO annotation files: the schema of what is read, and which image an entry means."""
+
+import json
+import os.path as osp
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import AnnotationError
+
+# JSON writers and COCO's tools take ids of 64 bits.
+_IDS = range(-(2**63), 2**63)
+# The largest image that OpenCV reads, in pixels: its side and its area.
+_MAX_SIDE = 2**20
+_MAX_AREA = 2**30
+
+
+# ------------------------------------------------------------------------------- the schema
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value is a whole number of at most 64 bits."""
+    return type(value) is int and value in _IDS  # a bool is an int to isinstance
+
+
+def is_name(value: Any) -> bool:
+    """Whether a value is text with more than spaces in it."""
+    return isinstance(value, str) and value.strip() != ''
+
+
+def _are_within(values: Any, least: float, most: float) -> bool:
+    return isinstance(values, list) and all(
+        type(value) in (int, float) and least <= value <= most  # which NaN is not
+        for value in values
+    )
+
+
+def _is_bbox(value: Any) -> bool:
+    return _are_within(value, -_MAX_SIDE, _MAX_SIDE) and len(value) == 4
+
+
+def _are_keypoints(value: Any) -> bool:
+    return (
+        _are_within(value, -_MAX_SIDE, _MAX_SIDE)
+        and len(value) % 3 == 0
+        and _are_within(value[2::3], 0, _MAX_SIDE)
+    )
+
+
+def _is_area(value: Any) -> bool:
+    return _are_within([value], 0, _MAX_AREA)
+
+
+def _is_count(value: Any) -> bool:
+    return is_id(value) and value >= 0
+
+
+def _is_crowding(value: Any) -> bool:
+    return _are_within([value], 0, _MAX_SIDE)
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) in (bool, int) and value in (0, 1)  # COCO Annotator writes true and false
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of an entry.
+
+    Attributes:
+        name: Its key.
+        expected: What the error says was expected.
+        fits: Whether a value is valid.
+        required: Whether every entry has it.
+        unique: Whether no two entries share a value.
+    """
+
+    name: str
+    expected: str
+    fits: Callable[[Any], bool]
+    required: bool = True
+    unique: bool = False
+
+
+def _id(name: str = 'id', unique: bool = False) -> Field:
+    return Field(name, 'a whole number of at most 64 bits', is_id, unique=unique)
+
+
+_KEYPOINTS = '3 numbers each (x, y, visibility), finite, up to 2**20'
+
+#: What is read of each list of an annotation file.
+SCHEMA = {
+    'images': (
+        _id(unique=True),
+        Field('file_name', 'a file name', is_name, unique=True),
+    ),
+    'annotations': (
+        _id(unique=True),
+        _id('image_id'),
+        _id('category_id'),
+        Field('bbox', '4 numbers (x, y, width, height), finite, up to 2**20', _is_bbox),
+        # A box alone is skipped, and counted.
+        Field('keypoints', _KEYPOINTS, _are_keypoints, required=False),
+        Field('iscrowd', '0 or 1', _is_flag, required=False),
+    ),
+    'categories': (
+        _id(unique=True),
+        Field('name', 'text', lambda value: isinstance(value, str), required=False),
+    ),
+}
+
+#: What some metrics read besides: of images.
+OF_IMAGES = {
+    'crowdIndex': Field('crowdIndex', 'a finite number from 0', _is_crowding),
+}
+#: The same of annotations; those with keypoints must have it.
+OF_ANNOTATIONS = {
+    field.name: field
+    for field in (
+        Field('area', 'square pixels, 0 to 2**30', _is_area, required=False),
+        Field('num_keypoints', 'a whole number from 0', _is_count, required=False),
+        *(
+            Field(name, _KEYPOINTS, _are_keypoints, required=False)
+            for name in ('foot_kpts', 'face_kpts', 'lefthand_kpts', 'righthand_kpts')
+        ),
+    )
+}
+
+
+def schema(reads: Collection[str] = ()) -> dict[str, tuple[Field, ...]]:
+    """:data:`SCHEMA`, and what a metric reads besides.
+
+    Args:
+        reads: Names in :data:`OF_IMAGES` and :data:`OF_ANNOTATIONS`.
+    """
+    more = {
+        kind: tuple(field for name, field in fields.items() if name in reads)
+        for kind, fields in (('images', OF_IMAGES), ('annotations', OF_ANNOTATIONS))
+    }
+    return {kind: (*fields, *more.get(kind, ())) for kind, fields in SCHEMA.items()}
+
+
+_NOTHING = object()
+
+
+def check_entries(path: str, entries: Sequence[Any], fields: Iterable[Field], where: str) -> None:
+    """See that every entry fits the schema.
+
+    Args:
+        path: The file, for the error.
+        entries: Of the list.
+        fields: Their schema.
+        where: Names entry ``{}`` in the error.
+
+    Raises:
+        AnnotationError: One does not; it names file, entry and field.
+    """
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise AnnotationError(
+                f'{path}: {where.format(number)}: expected an object, found {entry!r:.60}'
+            )
+        for field in fields:
+            value = entry.get(field.name, _NOTHING)
+            if not (field.fits(value) if value is not _NOTHING else not field.required):
+                raise _wrong(path, where.format(number), field, value)
+    for field in fields:
+        if field.unique:
+            _check_unique(path, entries, field, where)
+
+
+def _check_unique(path: str, entries: Sequence[Any], field: Field, where: str) -> None:
+    seen: dict[Any, int] = {}
+    for number, entry in enumerate(entries):
+        value = entry[field.name]
+        other = seen.setdefault(clean_name(value) if isinstance(value, str) else value, number)
+        if other != number:
+            raise AnnotationError(
+                f'{path}: {where.format(number)}: {field.name}: expected a unique value, found '
+                f'{value!r:.60} as in {where.format(other)}'
+            )
+
+
+def _wrong(path: str, where: str, field: Field, value: Any) -> AnnotationError:
+    found = 'nothing' if value is _NOTHING else f'{value!r:.60}'
+    return AnnotationError(
+        f'{path}: {where}: {field.name}: expected {field.expected}, found {found}'
+    )
+
+
+# ------------------------------------------------------------------------- annotation files
+
+
+def read_annotations(path: str, reads: Collection[str] = ()) -> dict[str, Any]:
+    """Read a COCO keypoint annotation file.
+
+    Args:
+        path: The file.
+        reads: What is read besides, see :func:`schema`.
+
+    Returns:
+        Its content, which fits the schema; every annotation is of an image and a category
+        of the file, unless this has no categories at all.
+
+    Raises:
+        AnnotationError: It is missing, no JSON, or something else; one line that names the
+            entry and its field.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or not SCHEMA.keys() <= content.keys():
+        raise AnnotationError(f'{path}: expected COCO annotations with {", ".join(SCHEMA)}')
+    for kind, fields in schema(reads).items():
+        if not isinstance(content[kind], list):
+            raise AnnotationError(f'{path}: expected a list of {kind}')
+        check_entries(path, content[kind], fields, kind + '[{}]')
+    _check_references(path, content, reads)
+    return content
+
+
+def _check_references(path: str, content: Mapping[str, Any], reads: Collection[str]) -> None:
+    """See that what an annotation names is there, and one with keypoints has what is read.
+
+    Raises:
+        AnnotationError: It is not.
+    """
+    images, categories = ({entry['id'] for entry in content[k]} for k in ('images', 'categories'))
+    needed = [field for name, field in OF_ANNOTATIONS.items() if name in reads]
+    for number, entry in enumerate(content['annotations']):
+        where = f'{path}: annotations[{number}]'
+        if entry['image_id'] not in images:
+            raise AnnotationError(
+                f'{where}: image_id: expected the id of one of the images, '
+                f'found {entry["image_id"]}'
+            )
+        if categories and entry['category_id'] not in categories:
+            raise AnnotationError(
+                f'{where}: category_id: expected the id of one of the categories, '
+                f'found {entry["category_id"]}'
+            )
+        for field in needed if entry.get('keypoints') else ():
+            if field.name not in entry:
+                raise _wrong(path, f'annotations[{number}]', field, _NOTHING)
+
+
+def clean_name(name: str) -> str:
+    """A file name with ``/`` between folders, as Windows' tools do not write it, and no ``./``."""
+    return osp.normpath(name.replace('\\', '/'))
+
+
+class ImageIds:
+    """COCO ids of images, found by their paths.
+
+    A path belongs to the image of the annotation file whose ``file_name`` its
+    absolute form ends with; without an annotation file, its id is the number that its name is
+    (``000000000785.jpg``).
+
+    Args:
+        images: The ``images`` of an annotation file, or None.
+
+    Attributes:
+        names: ``file_name`` of each image id; empty without an annotation file.
+    """
+
+    def __init__(self, images: Sequence[Mapping[str, Any]] | None = None) -> None:
+        self.names: dict[Any, str] = {image['id']: image['file_name'] for image in images or ()}
+        self._by_name: dict[str, list[tuple[str, int]]] | None = None
+        if images is not None:
+            self._by_name = defaultdict(list)
+            for image in images:
+                name = clean_name(image['file_name'])
+                self._by_name[osp.basename(name)].append((name, image['id']))
+
+    def find(self, path: str) -> int | None:
+        """The id of the image at ``path``, None if it has none."""
+        if self._by_name is None:
+            stem = osp.splitext(osp.basename(path))[0]
+            # More digits than 64 bits have, which Python may even refuse to convert.
+            number = int(stem) if stem.isdecimal() and len(stem) < 100 else None
+            return number if number is not None and number in _IDS else None
+        path = clean_name(osp.abspath(path))
+        candidates = self._by_name.get(osp.basename(path), [])
+        fitting = [i for name, i in candidates if path.endswith(f'/{name}') or path == name]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def owners(
+    paths: Sequence[str], find: Callable[[str], Iterable[int | str]]
+) -> dict[int | str, str]:
+    """The path that each id or name belongs to, of those that belong to any.
+
+    Raises:
+        AnnotationError: Two paths share one, so one of them would get what is another's.
+    """
+    found: dict[int | str, str] = {}
+    for path in paths:
+        for key in find(path):
+            if key in found:
+                raise AnnotationError(
+                    f'expected one input for image {key} of the file, found {found[key]} and {path}'
+                )
+            found[key] = path
+    return found
+
+
+def read_json(path: str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        AnnotationError: It cannot be read, or is no JSON.
+    """
+    try:
+        with open(path, encoding='utf-8-sig') as file:  # Windows' tools write a BOM
+            return json.load(file)
+    except OSError as error:
+        raise AnnotationError(f'{path}: cannot be read: {error.strerror}') from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f'{path}: expected JSON, found {error}') from error

@@ -1,0 +1,216 @@
+"""How a run is judged by COCO annotations: what is checked at its start, and AP at its end."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mmengine.config import Config
+
+from ..inferencer import BatchPose2DInferencer
+from ..writers.coco import to_coco
+from ..writers.jsonl import read_records
+from .annotations import ImageIds, read_annotations
+from .ap import drop_duplicates, evaluate, metric_names
+from .categories import Categories
+from .metric import ScoringOptions, other_metrics
+from .result import Coverage, Evaluation
+from .truth import (
+    Truth,
+    check_annotations,
+    check_images,
+    check_metric,
+    check_model,
+    keypoint_categories,
+    not_judged,
+    read_truth,
+)
+
+
+class Annotations:
+    """Annotations that are to judge a run, checked before its model is built as far as possible.
+
+    Args:
+        path: The file.
+        cfg: Of the pose model; it names the metric.
+        inputs: Paths of the run's images.
+
+    Attributes:
+        image_ids: COCO numbers of images.
+        several: Whether more than one category has keypoints. Which of them are judged is known
+            with the model.
+
+    Raises:
+        AnnotationError: The file cannot be used, or judges none of the inputs.
+        ValueError: The config's metric has settings that it does not know.
+    """
+
+    def __init__(self, path: str, cfg: Config, inputs: Sequence[str]) -> None:
+        self._path = path
+        self._inputs = inputs
+        self._scoring = ScoringOptions.from_config(cfg)
+        self._others = other_metrics(cfg)
+        check_metric(self._scoring)
+        self._content = read_annotations(path, self._scoring.reads)
+        self.image_ids = ImageIds(self._content['images'])
+        check_images(inputs, self.image_ids)
+        self.several = len(keypoint_categories(self._content)) > 1
+
+    def select(self, inferencer: BatchPose2DInferencer) -> Truth:
+        """The annotations that judge a model.
+
+        Raises:
+            AnnotationError: They cannot.
+        """
+        num_keypoints = inferencer.num_keypoints
+        truth = check_annotations(self._content, num_keypoints, self._path, self._scoring)
+        check_model(self._scoring, inferencer.sigmas, num_keypoints)
+        return truth
+
+    def coverage_note(self) -> str:
+        """How many of the inputs are judged, in a line."""
+        return f'annotations: {self._coverage()[0].line()} are judged'
+
+    def _coverage(self) -> tuple[Coverage, list[int | None]]:
+        ids = [self.image_ids.find(path) for path in self._inputs]
+        return Coverage.of(self._inputs, ids, self.image_ids.names), ids
+
+    def notes(self, truth: Truth, categories: Categories | None) -> Iterator[str]:
+        """What will be judged and how, in lines; warnings if not all images are, or without AP."""
+        coverage, ids = self._coverage()
+        yield self.coverage_note()
+        if self._others:
+            yield (
+                f'annotations: AP is that of CocoMetric with its defaults, since the config tests '
+                f'by {", ".join(self._others)}'
+            )
+        if categories is not None and categories.note:
+            yield f'categories: {categories.note}'
+        reason = not_judged(truth, {image_id for image_id in ids if image_id is not None})
+        reason = reason or (categories and categories.reason)
+        for text in (coverage.warning(), reason and f'there will be no AP: {reason}'):
+            if text is not None:
+                yield f'warning: {text}'
+
+
+def coco_ids(paths: Sequence[str], image_ids: ImageIds, judged: bool) -> list[int | None]:
+    """COCO's number of every image of a run.
+
+    Args:
+        paths: Of the images.
+        image_ids: Of annotations, or of numeric names.
+        judged: Whether there are annotations. Where there are none, and the names are not all
+            different numbers, an image has the number of its place.
+    """
+    ids = [image_ids.find(path) for path in paths]
+    if not judged and (None in ids or len(set(ids)) < len(ids)):
+        return list(range(len(ids)))
+    return ids
+
+
+class Judge:
+    """Makes COCO results of a run's records, and judges them by annotations.
+
+    Args:
+        inferencer: Of the run; its config names the metric.
+        ann_file: Annotations, if any.
+        categories: How instances get a category, where several are judged.
+
+    Raises:
+        ValueError: The config's metric has settings that it does not know.
+    """
+
+    def __init__(
+        self,
+        inferencer: BatchPose2DInferencer,
+        ann_file: str | None = None,
+        categories: Categories | None = None,
+    ) -> None:
+        self.scoring = ScoringOptions.from_config(inferencer.cfg)
+        self._sigmas = inferencer.sigmas
+        self._num_keypoints = inferencer.num_keypoints
+        self._ann_file = ann_file
+        self._categories = categories
+
+    def results(self, records: str, ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
+        """COCO results of all persons of images with an id, without annotations.
+
+        Args:
+            records: Path of ``predictions.jsonl``.
+            ids: COCO's number of each image.
+        """
+        for image_id, (record, _) in zip(ids, read_records(records), strict=True):
+            if image_id is not None:
+                yield from map(self._for_file, self._to_coco(record, image_id, 1))
+
+    def evaluate(
+        self, records: str, ids: Sequence[int | None], evaluation: Evaluation
+    ) -> list[Mapping[str, Any]]:
+        """Judge a run by its annotations.
+
+        Args:
+            records: Path of ``predictions.jsonl``.
+            ids: COCO's number of each image; None for those that are not judged.
+            evaluation: Is filled in.
+
+        Returns:
+            The COCO results that were judged.
+
+        Raises:
+            AnnotationError: The file is gone, or no longer fits.
+        """
+        check_model(self.scoring, self._sigmas, self._num_keypoints)
+        truth = read_truth(self._ann_file, self._num_keypoints, self.scoring)
+        evaluation.categories, evaluation.skipped = tuple(truth.categories), truth.skipped
+        found = self._judged_results(records, ids, evaluation)
+        results = drop_duplicates(found, self._sigmas, self.scoring)
+        evaluation.suppressed = len(found) - len(results)
+        known = [image_id for image_id in ids if image_id is not None]
+        evaluation.not_judged = not_judged(truth, known) or self._uncategorised(evaluation)
+        if evaluation.not_judged is None:
+            unsuppressed = replace(self.scoring, nms_mode='none')
+            evaluation.metrics = evaluate(truth, results, known, self._sigmas, unsuppressed)
+        else:
+            evaluation.metrics = dict.fromkeys(metric_names(self.scoring))
+        return list(map(self._for_file, results))
+
+    def _judged_results(
+        self, records: str, ids: Sequence[int | None], evaluation: Evaluation
+    ) -> list[dict[str, Any]]:
+        """COCO results of the persons that are judged; the others are counted."""
+        categories = evaluation.categories or (1,)
+        category = categories[0] if len(categories) == 1 else None
+        found: list[dict[str, Any]] = []
+        evaluation.left_out = evaluation.uncategorised = 0
+        for image_id, (record, _) in zip(ids, read_records(records), strict=True):
+            persons = len(record.get('instances', ()))
+            if image_id is None:
+                evaluation.left_out += persons
+                continue
+            results = list(self._to_coco(record, image_id, category))
+            evaluation.uncategorised += persons - len(results)
+            found += results
+        return found
+
+    def _uncategorised(self, evaluation: Evaluation) -> str | None:
+        """Why no instance has one of several categories; None if they have."""
+        if len(evaluation.categories) < 2:
+            return None
+        if self._categories is None:
+            return (
+                f'nothing says which of {len(evaluation.categories)} categories an instance is of'
+            )
+        return self._categories.reason
+
+    def _to_coco(
+        self, record: Mapping[str, Any], image_id: int, category: int | None
+    ) -> Iterator[dict[str, Any]]:
+        scoring = self.scoring
+        mode, kpt_thr = scoring.score_mode, scoring.keypoint_score_thr
+        parts = scoring.parts(self._num_keypoints)
+        return to_coco(record, image_id, mode, kpt_thr, category, parts)
+
+    def _for_file(self, result: dict[str, Any]) -> dict[str, Any]:
+        """As upstream writes it: with parts of a whole body, no box, which would set its size."""
+        if self.scoring.parts(self._num_keypoints) is not None:
+            result.pop('bbox', None)
+        return result

@@ -1,0 +1,1 @@
+"""Reading and decoding images as MMPose does, and turning them as displayed."""

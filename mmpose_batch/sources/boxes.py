@@ -1,0 +1,100 @@
+"""Person boxes that a user gives: what they are for, and whether they can be used."""
+
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ImageError
+
+
+def boxes_of_images(bboxes: Any, length: int | None) -> Iterable:
+    """Boxes of each image, one item an image; for a single image its boxes alone will do.
+
+    Args:
+        bboxes: Arrays, tensors or lists, each of them as :func:`as_boxes` takes it.
+        length: Number of images, None if it is not known.
+
+    Raises:
+        ValueError: There is not one item for each image.
+    """
+    expected = 'bboxes: expected one array of boxes for every image'
+    bboxes = detached(bboxes)
+    if isinstance(bboxes, str | bytes | dict) or not np.iterable(bboxes):
+        raise ValueError(f'{expected}, found {reprlib.repr(bboxes)}')
+    if not isinstance(bboxes, Sequence | np.ndarray):
+        return bboxes
+    if length == 1:
+        try:
+            return [as_boxes(bboxes)]
+        except ImageError:
+            pass  # a list of the boxes of one image, or wrong
+    if length not in (None, len(bboxes)):
+        raise ValueError(f'{expected}, found {len(bboxes)} for {length}')
+    return bboxes
+
+
+def detached(boxes: Any) -> Any:
+    """The same with arrays in place of tensors, which may be on a GPU or have a gradient."""
+    if isinstance(boxes, torch.Tensor):
+        return boxes.detach().cpu().float().numpy()
+    if isinstance(boxes, list | tuple):
+        return [detached(box) for box in boxes]
+    return boxes
+
+
+def as_boxes(bboxes: Any) -> np.ndarray:
+    """Boxes of one image as a float32 array (N, 4) or (N, 5).
+
+    Args:
+        bboxes: Array or lists of that shape, or of (4,) or (5,) for a single box.
+
+    Raises:
+        ImageError: Anything else.
+    """
+    expected = 'expected bboxes of shape (N, 4) or (N, 5)'
+    try:
+        boxes = np.asarray(bboxes, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ImageError(f'{expected}, found {reprlib.repr(bboxes)}') from error
+    if boxes.size == 0:
+        return np.zeros((0, 5), np.float32)
+    if boxes.ndim == 1 and len(boxes) in (4, 5):
+        boxes = boxes[None]
+    if boxes.ndim != 2 or boxes.shape[1] not in (4, 5):
+        raise ImageError(f'{expected}, found {boxes.shape}')
+    return boxes
+
+
+def checked_bboxes(bboxes: Any, width: int, height: int) -> np.ndarray:
+    """Check the boxes of one image and give those without a score the score 1.
+
+    Args:
+        bboxes: As :func:`as_boxes` takes them: x1, y1, x2, y2 in pixels, and a score.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+
+    Returns:
+        float32 array (N, 5).
+
+    Raises:
+        ImageError: Another shape; a box that is not finite, has no area, or lies outside.
+    """
+    bboxes = as_boxes(bboxes)
+    if bboxes.shape[1] == 4:
+        bboxes = np.hstack((bboxes, np.ones((len(bboxes), 1), np.float32)))
+    x1, y1, x2, y2 = bboxes[:, :4].T
+    for bad, what in (
+        (~np.isfinite(bboxes).all(axis=1), 'with a value that is not finite'),
+        ((x2 <= x1) | (y2 <= y1), 'without area'),
+        ((x2 <= 0) | (y2 <= 0) | (x1 >= width) | (y1 >= height), 'outside the image'),
+    ):
+        if bad.any():
+            number = int(np.argmax(bad))
+            values = ', '.join(f'{value:g}' for value in bboxes[number, :4])
+            raise ImageError(
+                f'expected boxes inside {width} x {height}, found box {number} {what}: {values}'
+            )
+    return bboxes

@@ -1,0 +1,417 @@
+"""Which files of folders and globs are images, and what else they hold."""
+
+import glob
+import os
+import os.path as osp
+import re
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ..errors import SourceError
+from ..outputs import DRAWINGS, EarlierRuns
+from .heif import extra_suffixes
+
+# What OpenCV decodes. Other files in a folder are skipped.
+IMAGE_SUFFIXES = frozenset(
+    '.' + suffix
+    for suffix in (
+        *('avif', 'bmp', 'dib', 'gif', 'jfif', 'jp2', 'jpe', 'jpeg', 'jpg', 'pbm'),
+        *('pgm', 'png', 'pnm', 'ppm', 'tif', 'tiff', 'webp'),
+    )
+)
+
+# Folders that systems put beside images, for thumbnails and metadata of them: unpacked
+# archives of macOS, network storage (Synology, netatalk, QNAP), Jupyter.
+SIDECAR_FOLDERS = frozenset(
+    ('__MACOSX', '@eaDir', '.AppleDouble', '.@__thumb', '.ipynb_checkpoints')
+)
+
+# Names that a summary spells out; a folder of `log.0001`, `log.0002`, ... has no end of them.
+MAX_SUFFIXES = 5
+
+# Why a file is skipped, other than its suffix (`.txt`), and how that is counted.
+HIDDEN, LINKED, BROKEN, DRAWN = 'hidden', 'linked folder', 'broken link', 'drawing'
+_PHRASES = {
+    HIDDEN: ('{} hidden', '{} hidden'),
+    LINKED: ('{} linked folder', '{} linked folders'),
+    BROKEN: ('{} broken link', '{} broken links'),
+    DRAWN: ('{} drawing of earlier runs', '{} drawings of earlier runs'),
+}
+
+# What path components are split at, and `**` as a component of a glob.
+_SEPARATOR = f'[{re.escape(os.sep + (os.altsep or ""))}]'
+_ANY_DEPTH = re.compile(rf'(?:^|(?<={_SEPARATOR}))\*\*(?:$|{_SEPARATOR}+)')
+
+
+class Places:
+    """Tells whether paths name the same file; looks at each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, tuple[str, str]] = {}  # with a separator at the end
+
+    def of(self, path: str) -> tuple[str, str]:
+        """The place of a file, the same however its folder is named, and its normal path."""
+        folder, name = osp.split(path)
+        if name in ('', os.curdir, os.pardir):  # of a file that does not exist
+            folder, name = osp.split(osp.normpath(path))
+        if folder not in self._folders:
+            real, normal = osp.realpath(folder), osp.normpath(folder)
+            # `link/..` is not the folder that the link is in.
+            if folder.count('..') != normal.count('..') and real != osp.realpath(normal):
+                normal = real
+            self._folders[folder] = (
+                osp.join(real, ''),
+                '' if normal == os.curdir else osp.join(normal, ''),
+            )
+        real, normal = self._folders[folder]
+        return real + name, normal + name
+
+
+@dataclass(slots=True)
+class Skipped:
+    """What folders and globs hold beside the images that were listed, each file once.
+
+    Attributes:
+        reasons: For each file its suffix, in lower case, or ``'no suffix'``; or another
+            reason: ``HIDDEN``, a sidecar (``._x.jpg``, a folder such as ``@eaDir``, which is
+            not opened and counts once) or another hidden file that is no image; ``LINKED``,
+            a link to a folder, which is not followed; ``BROKEN``, a link to nothing that is
+            not named like an image; ``DRAWN``, a drawing of an earlier run.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    places: Places = field(default_factory=Places)
+
+    def add(self, path: str, reason: str | None = None, linked: bool = False) -> None:
+        """Count a file that is not listed.
+
+        Args:
+            path: Of the file.
+            reason: Why; None where its name tells.
+            linked: It is a symbolic link.
+        """
+        if reason is None:
+            reason = _reason(path, linked)
+        self.reasons[self.places.of(path)[0]] = reason
+
+    def discard(self, place: str) -> None:
+        """Do not count a file, which is used after all; ``place`` as :class:`Places` has it."""
+        self.reasons.pop(place, None)
+
+    def __bool__(self) -> bool:
+        return bool(self.reasons)
+
+    def __str__(self) -> str:
+        """One line such as ``skipped: 3 .nef, 2 .txt, 1 linked folder``."""
+        counts = Counter(self.reasons.values())
+        others = {reason: counts.pop(reason, 0) for reason in _PHRASES}
+        common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SUFFIXES]
+        # A suffix may hold line ends and bytes that are no text.
+        parts = [f'{count} {printable(suffix)}' for suffix, count in common]
+        rest = counts.total() - sum(count for _, count in common)
+        if rest:
+            parts.append(f'{rest} with other suffixes')
+        parts += [_PHRASES[r][n > 1].format(n) for r, n in others.items() if n]
+        return f'skipped: {", ".join(parts) or "nothing"}'
+
+
+def _reason(path: str, linked: bool) -> str:
+    name = osp.basename(path)
+    if linked and osp.isdir(path):
+        return LINKED
+    if name.startswith('.'):
+        return HIDDEN
+    if linked and not osp.exists(path):
+        return BROKEN
+    return osp.splitext(name)[1].lower() or 'no suffix'
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, in characters that every terminal takes."""
+    return ''.join(char if char.isprintable() else '?' for char in text)
+
+
+def is_image_name(path: str) -> bool:
+    """Whether a file's name has the suffix of an image that can be decoded."""
+    suffix = osp.splitext(path)[1].lower()
+    return suffix in IMAGE_SUFFIXES or suffix in extra_suffixes()
+
+
+def _is_sidecar(name: str) -> bool:
+    """Whether a file holds metadata of the image whose suffix it has (AppleDouble, macOS)."""
+    return name.startswith('._')
+
+
+# ------------------------------------------------------------------------------- folders
+
+
+def list_images(
+    folder: str,
+    recursive: bool = True,
+    skipped: Skipped | None = None,
+    follow_links: bool = False,
+    runs: EarlierRuns | None = None,
+) -> Iterator[str]:
+    """Yield the image files below ``folder`` in sorted order, by suffix.
+
+    Sidecars of images are no images. Nor are the drawings of an earlier run of this package
+    whose output folder lies below ``folder`` or is ``folder``: the files in its ``vis/`` that
+    its ``run.json`` and ``predictions.jsonl`` say it wrote (:func:`mmpose_batch.outputs.written`).
+
+    A symbolic link to a folder is not followed, so that no file comes twice, unless
+    ``follow_links``: then what lies in linked folders follows all else, and each folder is
+    walked once, however many links lead to it.
+
+    A folder below that cannot be listed is yielded itself, an input that will fail; so is one
+    whose path is too long for the system (4,096 bytes on Linux), with all that is below it, and
+    a file whose path is, and an entry of which the system does not say what it is.
+
+    Holds the entries of one folder for each level of depth, of which there may be any number.
+
+    Args:
+        folder: Is walked whatever it is called, and wherever it lies.
+        recursive: Also walk the folders below.
+        skipped: Counts all other files, sidecars, drawings, and links to folders.
+        follow_links: Also walk the folders that links below lead to; not without ``recursive``.
+        runs: What is known about earlier runs, to read each once.
+
+    Raises:
+        SourceError: ``folder`` cannot be listed.
+    """
+    walk = _Walk(recursive, follow_links and recursive, skipped, runs or EarlierRuns())
+    try:
+        entries = walk.open(folder)
+    except OSError as error:
+        raise SourceError(
+            f'inputs: {printable(folder)} cannot be listed: {error.strerror}'
+        ) from error
+    yield from walk.below(entries)
+    yield from walk.linked()
+
+
+class _Walk:
+    """A walk through a folder; the arguments are those of :func:`list_images`."""
+
+    def __init__(
+        self, recursive: bool, follow_links: bool, skipped: Skipped | None, runs: EarlierRuns
+    ) -> None:
+        self._recursive = recursive
+        self._skipped = skipped
+        self._runs = runs
+        self._drawings: set[str] = set()
+        self._links: deque[str] = deque()
+        self._walked = _Walked() if follow_links else None
+
+    def open(self, folder: str) -> Iterator[os.DirEntry[str]]:
+        """Entries of a folder, sorted by name; none if it was walked and links are followed.
+
+        Raises:
+            OSError: It cannot be listed.
+        """
+        if self._walked is not None and not self._walked.add(folder):
+            return iter(())
+        return _entries(folder)
+
+    def below(self, entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:
+        """Yield the images among the entries of a folder and in the folders below it."""
+        levels = [entries]
+        while levels:
+            entry = next(levels[-1], None)
+            if entry is None:
+                levels.pop()
+                continue
+            try:
+                is_folder, known = entry.is_dir(follow_symlinks=False), True
+            except OSError:  # what it is cannot be known: listing it fails
+                is_folder, known = True, False
+            if not is_folder:
+                if self._is_image(entry):
+                    yield entry.path
+            elif self._enters(entry):
+                try:
+                    levels.append(self.open(entry.path))
+                except OSError:
+                    yield entry.path
+            elif not known:
+                yield entry.path
+
+    def linked(self) -> Iterator[str]:
+        """Yield the images below the folders that links lead to."""
+        while self._links:
+            link = self._links.popleft()
+            for run, path in self._runs.around(link):
+                self._learn(link, path, self._runs.drawn(run))
+            try:
+                entries = self.open(link)
+            except OSError:
+                yield link
+                continue
+            yield from self.below(entries)
+
+    def _enters(self, entry: os.DirEntry[str]) -> bool:
+        """Whether to walk a folder; learns what an earlier run drew there."""
+        if not self._recursive:
+            return False
+        if entry.name in SIDECAR_FOLDERS:
+            self._skip(entry, HIDDEN)
+            return False
+        if entry.name == DRAWINGS:
+            self._learn(entry.path, DRAWINGS, self._runs.drawn(osp.dirname(entry.path)))
+        return True
+
+    def _learn(self, folder: str, path: str, drawn: Iterable[str]) -> None:
+        """Learn which files below ``folder``, ``path`` below that of a run, the run drew."""
+        below = (name.removeprefix(f'{path}/') for name in drawn if name.startswith(f'{path}/'))
+        self._drawings.update(osp.join(folder, *name.split('/')) for name in below)
+
+    def _is_image(self, entry: os.DirEntry[str]) -> bool:
+        """Whether to list a file; keeps links for later, and counts what is skipped."""
+        if self._walked is not None and entry.is_symlink() and osp.isdir(entry.path):
+            if entry.name in SIDECAR_FOLDERS:
+                self._skip(entry, HIDDEN)
+            else:
+                self._links.append(entry.path)
+            return False
+        if self._drawings and entry.path in self._drawings:
+            self._skip(entry, DRAWN)
+            return False
+        if is_image_name(entry.name) and not _is_sidecar(entry.name):
+            return True
+        self._skip(entry)
+        return False
+
+    def _skip(self, entry: os.DirEntry[str], reason: str | None = None) -> None:
+        if self._skipped is not None:
+            self._skipped.add(entry.path, reason, linked=entry.is_symlink())
+
+
+class _Walked:
+    """Folders that were walked, by whatever path."""
+
+    def __init__(self) -> None:
+        self._known: set[tuple[int, int]] = set()
+
+    def add(self, folder: str) -> bool:
+        """Whether a folder is new.
+
+        Raises:
+            OSError: It is not there.
+        """
+        info = os.stat(folder or os.curdir)
+        key = (info.st_dev, info.st_ino)
+        new = key not in self._known
+        self._known.add(key)
+        return new
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    """Entries of a folder, sorted by name."""
+    with os.scandir(folder or os.curdir) as entries:
+        return iter(sorted(entries, key=lambda entry: entry.name))
+
+
+# --------------------------------------------------------------------------------- globs
+
+
+def match(
+    pattern: str, skipped: Skipped | None = None, runs: EarlierRuns | None = None
+) -> list[str]:
+    """List the images that a glob matches, sorted.
+
+    What walks through folders leave out, sidecars and drawings of earlier runs, is left out
+    unless the pattern names the folder that they are in.
+
+    Raises:
+        SourceError: There are none.
+    """
+    found = sorted(set(_glob(pattern)))
+    if not found:
+        raise SourceError(f'inputs: no such file or folder: {printable(pattern)}')
+    named = re.split(_SEPARATOR, pattern)
+    drawings = None if DRAWINGS in named else _Drawings(pattern, runs or EarlierRuns())
+    images = []
+    for path in found:
+        if osp.isdir(path):
+            continue
+        found_in = SIDECAR_FOLDERS.intersection(re.split(_SEPARATOR, path))
+        reason = None
+        if not found_in.issubset(named):
+            reason = HIDDEN
+        elif drawings is not None and path in drawings:
+            reason = DRAWN
+        if reason is None and is_image_name(path):
+            images.append(path)
+        elif skipped is not None:
+            skipped.add(path, reason, linked=osp.islink(path))
+    if not images:
+        raise SourceError(f'inputs: no images match {printable(pattern)}')
+    return images
+
+
+class _Drawings:
+    """Drawings of earlier runs among what a glob matches."""
+
+    def __init__(self, pattern: str, runs: EarlierRuns) -> None:
+        self._runs = runs
+        self._folders: dict[str, list[tuple[str, str]]] = {}
+        head = pattern[: re.search(r'[*?[]|$', pattern).start()]
+        # A pattern that starts in the drawings of a run asks for them.
+        self._named = {run for run, _ in runs.around(osp.dirname(head))}
+
+    def __contains__(self, path: str) -> bool:
+        folder, separator, name = path.rpartition(os.sep)
+        folder += separator
+        if folder not in self._folders:
+            around = self._runs.around(folder)
+            self._folders[folder] = [item for item in around if item[0] not in self._named]
+        return any(
+            f'{below}/{name}' in self._runs.drawn(run) for run, below in self._folders[folder]
+        )
+
+
+def _glob(pattern: str, root: str = '') -> Iterator[str]:
+    """Yield what ``pattern`` matches below ``root``, to any depth.
+
+    The ``**`` of ``glob`` itself is recursive and ends at a depth of about 1,000.
+    """
+    split = _ANY_DEPTH.search(pattern)
+    if split is None:
+        yield from (osp.join(root, m) for m in glob.iglob(pattern, root_dir=root or None))
+        return
+    head, tail = pattern[: split.start()], pattern[split.end() :]
+    for start in _glob(head, root) if head else (root,):
+        for folder in _folders(start):
+            yield from _glob(tail or '*', folder)
+
+
+def _folders(start: str) -> Iterator[str]:
+    """Yield ``start`` and the folders below it as ``**`` does: linked, but no hidden ones.
+
+    Each folder comes once, by its own path where that is below ``start``.
+    """
+    walked = _Walked()
+    waiting, links = [start], deque[str]()
+    while waiting or links:
+        folder = waiting.pop() if waiting else links.popleft()
+        try:
+            if not walked.add(folder):
+                continue
+        except OSError:
+            continue
+        yield folder
+        try:
+            with os.scandir(folder or os.curdir) as entries:
+                below = [entry for entry in entries if _leads_below(entry)]
+        except OSError:
+            continue
+        for entry in sorted(below, key=lambda entry: entry.name):
+            (links if entry.is_symlink() else waiting).append(osp.join(folder, entry.name))
+
+
+def _leads_below(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder that is not hidden, or a link to one."""
+    try:
+        return entry.is_dir() and not entry.name.startswith('.')
+    except OSError:  # a link to itself; what cannot be looked at cannot be listed
+        return False

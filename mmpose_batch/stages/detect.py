@@ -1,0 +1,241 @@
+"""Finding persons: MMDetection's detector, run on batches of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.ops import get_compiling_cuda_version
+from mmdet.apis import DetInferencer
+from mmengine.config import Config, ConfigDict
+from mmengine.structures import BaseDataElement, InstanceData
+from mmpose.evaluation.functional import nms
+from torch import nn
+
+from ..engines.base import EngineOptions
+from ..engines.batch_size import default_batch_size
+from ..engines.registry import splits_cores
+from ..engines.runner import EngineRunner
+from ..engines.torch_eager import map_tensors
+from ..models.checkpoint import check_weights
+from ..models.checks import check_detector_config, dataset_kind, naming
+from ..models.names import build_model, load_config
+from .isolation import with_own_head
+
+# What stock takes instead of a detector.
+WHOLE_IMAGE = ('whole_image', 'whole-image')
+
+
+class SafeDetInferencer(DetInferencer):
+    """MMDetection's inferencer, with weights loaded by the allow-list."""
+
+    def _init_model(
+        self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
+    ) -> nn.Module:
+        # Upstream wants one, although it draws nothing with it here.
+        if 'visualizer' not in cfg:
+            cfg.visualizer = {'type': 'mmdet.DetLocalVisualizer', 'name': 'visualizer'}
+        return build_model(cfg, weights, device, self._load_weights_to_model, 'det_weights')
+
+    def _load_weights_to_model(
+        self, model: nn.Module, checkpoint: dict | None, cfg: Config | ConfigDict
+    ) -> None:
+        with naming('det_model: test_dataloader.dataset cannot be built'):  # for its palette
+            super()._load_weights_to_model(model, checkpoint, cfg)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorChoice:
+    """The detector that a top-down model gets.
+
+    Attributes:
+        config: Of the MMDetection model.
+        weights: Path or URL; None leaves the network random.
+        cat_ids: Labels that are kept.
+        scope: Registry scope of the model.
+    """
+
+    config: Config | ConfigDict | dict
+    weights: str | None
+    cat_ids: tuple[int, ...]
+    scope: str = 'mmdet'
+
+
+def choose_detector(
+    pose_cfg: Config,
+    det_model: str | dict | Config | ConfigDict | None,
+    det_weights: str | None,
+    det_cat_ids: int | Sequence[int] | None,
+) -> DetectorChoice | None:
+    """Choose the detector of a top-down model by the rules of upstream.
+
+    Args:
+        pose_cfg: Of the pose model; its dataset tells the default detector.
+        det_model: Config, path or name of an MMDetection model;
+            ``'whole_image'`` for none; None for upstream's default.
+        det_weights: Path or URL; None takes those of the name, config or default.
+        det_cat_ids: Labels to keep; None takes the default's, or 0.
+
+    Returns:
+        The choice, or None where every image is one whole instance.
+
+    Raises:
+        ValueError: An unknown model.
+    """
+    if det_model in WHOLE_IMAGE:
+        return None
+    if det_model is None:
+        # Not at the top: importing it registers the inferencer, which imports this module.
+        from mmpose.apis.inferencers.utils import default_det_models
+
+        default = default_det_models.get(dataset_kind(pose_cfg))
+        if default is None:
+            return None
+        det_model, det_weights = default['model'], det_weights or default['weights']
+        det_cat_ids = default['cat_ids'] if det_cat_ids is None else det_cat_ids
+    if isinstance(det_model, str):
+        det_model, own_weights = load_config(det_model, 'mmdet')
+        det_weights = det_weights or own_weights
+    cat_ids = [det_cat_ids or 0] if np.ndim(det_cat_ids or 0) == 0 else det_cat_ids
+    scope = det_model.get('default_scope') or 'mmdet'
+    return DetectorChoice(det_model, det_weights, tuple(cat_ids), scope)
+
+
+def check_detector(choice: DetectorChoice) -> None:
+    """See that a detector can be built, before anything is.
+
+    Raises:
+        ValueError: Its config is not one of a detector, or lacks something.
+        CheckpointError: Its weights are missing or of another kind.
+    """
+    check_detector_config(choice.config, choice.cat_ids)
+    check_weights(choice.weights, 'det_weights')
+
+
+def build_detector(
+    choice: DetectorChoice | None, device: str | None, engine: EngineOptions
+) -> 'PersonDetector | None':
+    """Build the detector that was chosen, if any.
+
+    Args:
+        choice: As :func:`choose_detector` returns it.
+        device: Where the detector runs.
+        engine: What computes its network.
+
+    Raises:
+        CheckpointError: Weights that cannot be loaded.
+    """
+    if choice is None:
+        return None
+    inferencer = SafeDetInferencer(
+        choice.config, choice.weights, device, choice.scope, show_progress=False
+    )
+    return PersonDetector(inferencer, choice.cat_ids, engine)
+
+
+def decode_on_cpu(head: nn.Module) -> None:
+    """Have a head hand out its outputs on the CPU, where all decoding follows them, in place.
+
+    For an mmcv that was compiled without CUDA operators: its NMS refuses tensors of
+    a GPU.
+    """
+    forward = head.forward
+    head.forward = lambda *args: map_tensors(torch.Tensor.cpu, forward(*args))
+
+
+class PersonDetector:
+    """Boxes of the wanted categories for batches of decoded images.
+
+    Args:
+        inferencer: Holds the detector's model and its test pipeline.
+        cat_ids: Labels to keep, as in the detector's classes.
+        engine: What computes its network.
+    """
+
+    def __init__(
+        self,
+        inferencer: DetInferencer,
+        cat_ids: Sequence[int],
+        engine: EngineOptions,
+    ) -> None:
+        self._inferencer = inferencer
+        self.model = inferencer.model
+        self.pipeline = inferencer.pipeline
+        self.collate_fn = inferencer.collate_fn
+        self.cat_ids = tuple(cat_ids)
+        self.runner = EngineRunner(self.model, engine)
+        device = next(self.model.parameters()).device
+        if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
+            decode_on_cpu(self.model.bbox_head)
+
+    def __call__(self, *inputs: Any, **settings: Any) -> dict:
+        """Detect as upstream's ``DetInferencer`` does, for code that uses it by itself."""
+        return self._inferencer(*inputs, **settings)
+
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        """Run the detector's test pipeline on a decoded image (H, W, 3), uint8, BGR.
+
+        Returns:
+            ``inputs``, a tensor (3, h, w), and ``data_samples``.
+        """
+        return self.pipeline(image)
+
+    def class_names(self) -> dict[int, str]:
+        """The name of each label that is kept, as far as the detector's dataset has names."""
+        meta = {name.lower(): value for name, value in self.model.dataset_meta.items()}
+        classes = meta.get('classes') or ()
+        return {label: classes[label] for label in self.cat_ids if 0 <= label < len(classes)}
+
+    def default_batch_size(self) -> int:
+        """Images in one pass that are fastest as a rule."""
+        blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
+        device = next(self.model.parameters()).device
+        return default_batch_size(device, blank['inputs'], split=splits_cores(self.runner.options))
+
+    @torch.no_grad()
+    def detect(
+        self,
+        prepared: Sequence[dict[str, Any]],
+        bbox_thr: float,
+        nms_thr: float,
+        keep_labels: bool = False,
+    ) -> list[np.ndarray]:
+        """Detect persons in images of one input shape, as stock does for one image.
+
+        Args:
+            prepared: What :meth:`prepare` returned, inputs of equal shape.
+            bbox_thr: Boxes must score above this.
+            nms_thr: IoU above which the lower scored of two boxes goes.
+            keep_labels: Whether boxes come with their labels.
+
+        Returns:
+            For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
+            the image and a score, in upstream's order; (N, 6) with ``keep_labels``.
+        """
+        batch = self.collate_fn(list(prepared))
+
+        def run() -> list[BaseDataElement]:
+            samples = with_own_head(self.model).test_step(batch)
+            return [self._select(sample, bbox_thr) for sample in samples]
+
+        found = [sample.pred_instances for sample in self.runner.test_step(run)]
+        boxes = [np.concatenate((f.bboxes, f.scores[:, None]), axis=1) for f in found]
+        kept = [nms(each, nms_thr) for each in boxes]
+        if keep_labels:
+            labels = [f.labels[:, None].astype(np.float32) for f in found]
+            boxes = [np.hstack(pair) for pair in zip(boxes, labels, strict=True)]
+        return [each[rows] for each, rows in zip(boxes, kept, strict=True)]
+
+    def _select(self, sample: BaseDataElement, bbox_thr: float) -> BaseDataElement:
+        """Keep what is asked for, as arrays, in place.
+
+        Engines are checked by what is left: hundreds of boxes that score next to
+        nothing move by pixels with the last bits of a bfloat16.
+        """
+        found = sample.pred_instances
+        names = 'bboxes', 'scores', 'labels'
+        fields = {name: found.get(name).detach().cpu().numpy() for name in names}
+        kept = np.isin(fields['labels'], self.cat_ids) & (fields['scores'] > bbox_thr)
+        sample.pred_instances = InstanceData(**{name: f[kept] for name, f in fields.items()})
+        return sample

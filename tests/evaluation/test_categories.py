@@ -1,0 +1,92 @@
+"""Which of several judged categories an instance gets."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmengine.structures import InstanceData
+from mmpose.structures import PoseDataSample
+
+from mmpose_batch.evaluation.categories import Categories
+from mmpose_batch.speedups.samples import add_labels
+
+CAT_AND_DOG = {3: 'Cat', 8: ' dog '}
+FOUND = {
+    'by name, whatever its case': (
+        {15: 'cat', 16: 'DOG'},
+        CAT_AND_DOG,
+        {15: 3, 16: 8},
+        '2, of which the detector tells 2 by name',
+    ),
+    'some of both': (
+        {14: 'bird', 16: 'dog'},
+        CAT_AND_DOG,
+        {16: 8},
+        '2, of which the detector tells 1 by name; not judged: its bird; never found: Cat',
+    ),
+    'two classes of one name': (
+        {1: 'dog', 2: 'dog'},
+        CAT_AND_DOG,
+        {1: 8, 2: 8},
+        '2, of which the detector tells 1 by name; never found: Cat',
+    ),
+    'categories of one name, which no class tells apart': (
+        {1: 'dog', 2: 'cat'},
+        {**CAT_AND_DOG, 9: 'Dog'},
+        {2: 3},
+        '3, of which the detector tells 1 by name; not judged: its dog; never found: dog, Dog',
+    ),
+}
+
+
+@pytest.mark.parametrize(('classes', 'judged', 'of_label', 'note'), FOUND.values(), ids=FOUND)
+def test_a_class_of_the_detector_is_the_category_of_its_name(classes, judged, of_label, note):
+    detector = SimpleNamespace(class_names=lambda: classes)
+    found = Categories.of(judged, detector, boxes=False)
+    assert found == Categories(of_label, note)
+
+
+MANY = {number: f'c{number}' for number in range(9)}
+UNKNOWN = {
+    'no detector': (None, 'and neither a detector nor a box file says which one an instance is of'),
+    'other classes': ({0: 'person'}, 'and none has the name of a class that the detector keeps'),
+    'many other classes': (MANY, r'the detector keeps \(c0, c1, c2, c3, c4, \.\.\. \(9\)\)'),
+    'no names': ({}, r'the detector keeps \(no name\)'),
+}
+
+
+@pytest.mark.parametrize(('classes', 'reason'), UNKNOWN.values(), ids=UNKNOWN)
+def test_where_nothing_tells_the_category_there_is_a_reason(classes, reason):
+    detector = None if classes is None else SimpleNamespace(class_names=lambda: classes)
+    found = Categories.of(CAT_AND_DOG, detector, boxes=False)
+    assert found.of_label == {}
+    assert found.reason.startswith('2 categories are annotated, ')
+    assert re.search(reason, found.reason)
+
+
+def test_boxes_of_a_file_are_labelled_by_the_place_of_their_category():
+    assert Categories.of(CAT_AND_DOG, None, boxes=True).of_label == {0: 3, 1: 8}
+
+
+@pytest.mark.parametrize('judged', [{}, {7: 'person'}])
+def test_of_a_single_category_are_all_instances(judged):
+    assert Categories.of(judged, None, boxes=False) is None
+
+
+LABELS = {
+    'one for each person': ([1, 1], [4.0, 7.0], [4, 7]),
+    'one for each of more instances': ([2, 0], [4.0, 7.0], [4, 4]),
+    'the whole image stands for a person': ([1], [], [-1]),
+    'nobody': ([0], [], []),
+}
+
+
+@pytest.mark.parametrize(('sizes', 'labels', 'expected'), LABELS.values(), ids=LABELS)
+def test_instances_have_the_labels_of_their_boxes(sizes, labels, expected):
+    samples = [PoseDataSample() for _ in sizes]
+    for sample, size in zip(samples, sizes, strict=True):
+        sample.pred_instances = InstanceData(keypoints=np.zeros((size, 17, 2)))
+    add_labels(samples, labels)
+    found = [label for sample in samples for label in sample.pred_instances.labels.tolist()]
+    assert found == expected

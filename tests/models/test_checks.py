@@ -1,0 +1,365 @@
+"""What is wrong with a config is one line that names the field, before anything is built."""
+
+import builtins
+import copy
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmpose.apis.inferencers.utils import default_det_models
+from mmpose.datasets.transforms import LoadImage
+from support.tiny import TinyModel, detector_config, picture, save, top_down_config
+from torch import nn
+
+from mmpose_batch import BatchPose2DInferencer, CheckpointError
+from mmpose_batch.models.checks import (
+    check_detector_config,
+    check_loader,
+    check_packs,
+    check_pose_config,
+    check_pose_model,
+    dataset_kind,
+    naming,
+    reason,
+)
+from mmpose_batch.models.names import build_model, load_config
+
+PIPELINE = 'test_dataloader.dataset.pipeline'
+METAINFO = 'train_dataloader.dataset.metainfo'
+DELETED = object()
+
+
+def change(cfg: Config, path: str, value: Any) -> Config:
+    """Set or delete the field at dotted keys."""
+    *parents, last = path.split('.')
+    place = cfg
+    for key in parents:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    last = int(last) if isinstance(place, list) else last
+    if value is DELETED:
+        place.pop(last)
+    else:
+        place[last] = value
+    return cfg
+
+
+def metainfo(**changes: Any) -> dict[str, Any]:
+    """A description of two keypoints of one's own, as configs have it."""
+    whole = {
+        'dataset_name': 'mine',
+        'keypoint_info': {0: {'name': 'a', 'swap': 'b'}, 1: {'name': 'b', 'swap': 'a'}},
+        'skeleton_info': {0: {'link': ('a', 'b')}},
+        'joint_weights': [1.0, 1.0],
+        'sigmas': [0.05, 0.05],
+    }
+    return {k: v for k, v in {**whole, **changes}.items() if v is not DELETED}
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS, 'build', lambda cfg: pytest.fail('built'))
+
+
+def assert_one_plain_line(error: BaseException) -> None:
+    assert '\n' not in str(error)
+    assert "'NoneType'" not in str(error)
+    assert not str(error).endswith(': ')
+
+
+# -------------------------------------------------------------------------------- pose
+
+
+WRONG = {
+    'no sigmas': (METAINFO, metainfo(sigmas=DELETED), f'{METAINFO}: .*found no sigmas'),
+    'no weights': (METAINFO, metainfo(joint_weights=DELETED), 'found no joint_weights'),
+    'no skeleton': (METAINFO, metainfo(skeleton_info=DELETED), 'found no skeleton_info'),
+    'no keypoints': (METAINFO, metainfo(keypoint_info=DELETED), 'found no keypoint_info'),
+    'metainfo of a list': (METAINFO, [1], f'{METAINFO}: expected a dict'),
+    'a link to nowhere': (
+        METAINFO,
+        metainfo(skeleton_info={0: {'link': ('a', 'hip')}}),
+        f"{METAINFO}: .*'hip' is missing, .* keypoint that swap or link names",
+    ),
+    'a keypoint without name': (METAINFO, metainfo(keypoint_info={0: {}}), "'name' is missing"),
+    'no metainfo file': (METAINFO, {'from_file': 'no.py'}, f'{METAINFO}: .*no.py'),
+    'no train_dataloader': ('train_dataloader', DELETED, f'dataset_meta: .*{METAINFO}.*neither'),
+    'a train dataset of others': (
+        'train_dataloader.dataset.type',
+        'MyDataset',
+        'dataset_meta: .*a dataset of type MyDataset, which is not known',
+    ),
+    'no model': ('model', DELETED, 'model: expected a config with a model, found one without'),
+    'a model of a list': ('model', [1], r'model: expected model=dict\(type=...\)'),
+    'no model.type': ('model.type', DELETED, 'model.type: expected the name of a pose'),
+    'no backbone': ('model.backbone', None, 'model.backbone: expected dict'),
+    'head=None': ('model.head', None, 'model.head: expected dict'),
+    'no head': ('model.head', DELETED, 'model.head: expected dict'),
+    'a package that is missing': (
+        'default_scope',
+        'mmyolo',
+        "default_scope 'mmyolo', a package that is not installed",
+    ),
+    'no data_mode': ('data_mode', DELETED, 'data_mode topdown or bottomup, found None'),
+    'no test_dataloader': ('test_dataloader', DELETED, f'model: .* as {PIPELINE}, found none'),
+    'no pipeline': (PIPELINE, DELETED, f'model: .* as {PIPELINE}, found none'),
+    'an empty pipeline': (PIPELINE, [], rf'model: .* as {PIPELINE}, found \[\]'),
+    'one step for a pipeline': (PIPELINE, {'type': 'LoadImage'}, 'expected a list of transforms'),
+    'an unknown step': (f'{PIPELINE}.1.type', 'Nope', f'{PIPELINE} cannot be built: no Nope in'),
+    'a step without type': (f'{PIPELINE}.1', {}, f'{PIPELINE} cannot be built: .*no type'),
+    'no packing': (f'{PIPELINE}.3', DELETED, f'last step in {PIPELINE} that packs'),
+    'an unknown visualizer': ('visualizer.type', 'Nope', 'visualizer.type .*found .Nope.'),
+    'a visualizer that draws no poses': ('visualizer.type', 'Visualizer', 'PoseLocalVisualizer'),
+    'no visualizer but its key': ('visualizer', None, 'visualizer.type .*found None'),
+    'an unknown collate_fn': (
+        'test_dataloader.collate_fn',
+        {'type': 'nope'},
+        'test_dataloader.collate_fn: expected the name',
+    ),
+    'an inferencer of 3': ('inferencer', 3, 'inferencer: expected a dict, found 3'),
+    'thresholds of 3': ('default_filters', 3, 'default_filters: expected a dict, found 3'),
+}
+
+
+@pytest.mark.usefixtures('nothing_is_built')
+@pytest.mark.parametrize(('path', 'value', 'message'), WRONG.values(), ids=WRONG)
+def test_a_wrong_pose_config_is_one_line_before_anything_is_built(path, value, message):
+    cfg = change(top_down_config(), path, value)
+    with pytest.raises(ValueError, match=message) as raised:
+        BatchPose2DInferencer(cfg, 'none', device='cpu', det_model='whole_image')
+    assert_one_plain_line(raised.value)
+
+
+BROKEN = {
+    'an unknown model': ('model.type', 'TopdownPoser', 'model: .*no TopdownPoser in the mmpose'),
+    'an unknown backbone': ('model.backbone.type', 'Nope', 'model: .*no Nope in the mmdet'),
+    'a backbone of another package': (
+        'model.backbone',
+        {'type': 'mmpretrain.ConvNeXt'},
+        'model: .*no mmpretrain.ConvNeXt in the .*install its package',
+    ),
+    'an unknown codec': ('model.head.decoder.type', 'Nope', 'model: .*no Nope in the .*CODECS'),
+    'no codec': ('model.head.decoder', None, 'model.head.decoder: .*RTMCCHead'),
+    'an unknown argument': ('model.backbone.nope', 1, 'model: cannot be built.*TypeError.*nope'),
+    'no preprocessor': ('model.data_preprocessor', DELETED, 'expected model.data_preprocessor'),
+}
+
+
+@pytest.mark.parametrize(('path', 'value', 'message'), BROKEN.values(), ids=BROKEN)
+def test_a_pose_model_that_cannot_be_built_or_predict_is_one_line(path, value, message):
+    init_default_scope('mmpose')
+    cfg = change(top_down_config(), path, value)
+    with pytest.raises(ValueError, match=message) as raised:
+        build_model(cfg, None, 'cpu', lambda *_: pytest.fail('finished'))
+    assert_one_plain_line(raised.value)
+
+
+def test_a_model_of_ones_own_needs_a_head():
+    with pytest.raises(ValueError, match=r'model.head: expected .*, found none in Linear'):
+        check_pose_model(nn.Linear(1, 1))
+
+
+def test_own_keypoints_and_third_parties_are_accepted():
+    cfg = change(top_down_config(), METAINFO, metainfo())
+    cfg.custom_field = 1
+    check_pose_config(cfg)
+    check_pose_config(cfg.to_dict())
+    check_packs([lambda results: results], 'model')
+
+
+@pytest.mark.parametrize('given', [DELETED, None, 'MyDataset', 3])
+def test_without_a_known_dataset_no_default_detector_is_guessed(given):
+    cfg = change(top_down_config(), 'dataset_type', given)
+    with pytest.raises(ValueError, match=r'dataset_type: .* or name a det_model') as raised:
+        BatchPose2DInferencer(cfg, 'none', device='cpu')
+    assert_one_plain_line(raised.value)
+
+
+def test_a_dataset_may_be_a_class():
+    from mmpose.datasets import AP10KDataset
+
+    assert dataset_kind({'dataset_type': AP10KDataset}) == 'animal'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'backend_args': {'backend': 'nope'}}, 'cannot read files with .*nope'),
+        ({'backend_args': {'backend': 'local', 'x': 1}}, 'cannot read files with .*TypeError'),
+        ({'file_client_args': {'backend': 'nope'}}, 'cannot read files with .*nope'),
+        ({'imdecode_backend': 'nope'}, "imdecode_backend 'nope' .*not supported"),
+        ({'color_type': 'pink'}, "color_type 'pink'"),
+    ],
+)
+def test_a_loader_that_can_read_nothing_is_one_line(settings, message):
+    with pytest.raises(ValueError, match=f'{PIPELINE}: .*{message}') as raised:
+        check_loader(LoadImage(**settings))
+    assert_one_plain_line(raised.value)
+
+
+def test_what_only_files_need_is_asked_for_with_the_first_file(one_stage: TinyModel, tmp_path):
+    """MMPose has configs for storage of its own, which take arrays everywhere."""
+    cfg = copy.deepcopy(one_stage.cfg)
+    change(cfg, f'{PIPELINE}.0.backend_args', {'backend': 'petrel'})
+    inferencer = TinyModel(cfg, one_stage.weights).ours()
+    assert len(list(inferencer([picture(40, 30)]))) == 1
+    path = save(tmp_path / 'a.png', picture(40, 30))
+    with pytest.raises(
+        ValueError, match=r'petrel.*; None is for local files: ImportError: .*petrel'
+    ):
+        list(inferencer([path, path]))
+
+
+@pytest.mark.parametrize('decoder', ['turbojpeg', 'tifffile'])
+def test_a_decoder_that_is_not_installed_is_named(monkeypatch, decoder):
+    loader = LoadImage(imdecode_backend=decoder)
+    monkeypatch.setattr('mmcv.image.io.TurboJPEG', None)
+    monkeypatch.setattr('mmcv.image.io.tifffile', None)
+    with pytest.raises(ValueError, match=f"'{decoder}' .*it is not installed"):
+        check_loader(loader)
+
+
+@pytest.mark.parametrize(
+    'settings', [{}, {'imdecode_backend': 'pillow'}, {'color_type': 'grayscale'}]
+)
+def test_what_reads_images_is_accepted(settings):
+    check_loader(LoadImage(**settings, backend_args={'backend': 'local'}))
+
+
+def test_a_config_needs_no_visualizer(one_stage: TinyModel, top_down: TinyModel, tmp_path):
+    """Upstream's stands in, for the pose model and the detector."""
+    cfg, detector = top_down_config(), detector_config()
+    del cfg._cfg_dict['visualizer'], detector._cfg_dict['visualizer']
+    inferencer = BatchPose2DInferencer(
+        cfg, top_down.weights, device='cpu', det_model=detector, det_weights='none', num_workers=0
+    )
+    path = save(tmp_path / 'a.png', picture(40, 30))
+    (result,) = inferencer(path, return_vis=True, draw_bbox=True)
+    assert result['visualization'][0].shape == (30, 40, 3)
+
+
+# ---------------------------------------------------------------------------- detector
+
+WRONG_DETECTORS = {
+    'no model': ('model', DELETED, 'expected a config with a model'),
+    'no model.type': ('model.type', DELETED, 'model.type: expected .*found None'),
+    'an unknown model': ('model.type', 'Nope', "model.type: .*mmdet::model .*found 'Nope'"),
+    'a model of another package': ('model.type', 'mmyolo.YOLODetector', "found 'mmyolo.YOLODet"),
+    'a package that is missing': ('default_scope', 'mmyolo', 'mmyolo.* is not installed'),
+    'no test_dataloader': ('test_dataloader', DELETED, f'as {PIPELINE}, found none'),
+    'no pipeline': (PIPELINE, DELETED, f'as {PIPELINE}, found none'),
+    'an empty pipeline': (PIPELINE, [], rf'as {PIPELINE}, found \[\]'),
+    'no packing': (f'{PIPELINE}.-1', DELETED, f'last step in {PIPELINE} that packs'),
+    'an unknown step': (f'{PIPELINE}.1.type', 'Nope', f'{PIPELINE} cannot be built: no Nope'),
+    'no loader': (f'{PIPELINE}.0', DELETED, f'LoadImageFromFile in {PIPELINE}'),
+    'an unknown dataset': ('test_dataloader.dataset.type', 'Nope', "dataset.type: .*found 'Nope'"),
+    'no dataset': ('test_dataloader.dataset.type', DELETED, 'dataset.type: .*found None'),
+    'an unknown visualizer': ('visualizer.type', 'Nope', 'visualizer.type .*found .Nope.'),
+}
+
+
+@pytest.mark.usefixtures('nothing_is_built')
+@pytest.mark.parametrize(
+    ('path', 'value', 'message'), WRONG_DETECTORS.values(), ids=WRONG_DETECTORS
+)
+def test_a_wrong_detector_is_one_line_before_the_pose_model_is_built(path, value, message):
+    detector = change(detector_config(), path, value)
+    with pytest.raises(ValueError, match=f'det_model: .*{message}') as raised:
+        BatchPose2DInferencer(
+            top_down_config(), 'none', device='cpu', det_model=detector, det_weights='none'
+        )
+    assert_one_plain_line(raised.value)
+
+
+@pytest.mark.usefixtures('nothing_is_built')
+@pytest.mark.parametrize(
+    ('settings', 'error', 'message'),
+    [
+        ({'det_weights': 'no.pth'}, CheckpointError, 'det_weights: no such file: no.pth'),
+        ({'det_cat_ids': [1, 2]}, ValueError, 'det_cat_ids: expected labels below 1, .*found 1, 2'),
+        (
+            {'det_model': top_down_config()},
+            ValueError,
+            'det_model: expected .* of a pose model, TopdownPoseEstimator',
+        ),
+        ({'weights': 'no.pth'}, CheckpointError, '^weights: no such file: no.pth'),
+        ({'device': 'abacus'}, ValueError, 'device: abacus cannot be used: RuntimeError: .*abacus'),
+        ({'device': 'cuda:99'}, ValueError, 'device: cuda:99 cannot be used: '),
+        ({'model': detector_config()}, ValueError, 'model: expected .* of a pose model'),
+    ],
+)
+def test_what_does_not_fit_is_rejected_before_anything_is_built(settings, error, message):
+    usual = {'weights': 'none', 'det_weights': 'none', 'device': 'cpu'}
+    models = {'model': top_down_config(), 'det_model': detector_config()}
+    with pytest.raises(error, match=message) as raised:
+        BatchPose2DInferencer(**{**models, **usual, **settings})
+    assert_one_plain_line(raised.value)
+
+
+BROKEN_DETECTORS = {
+    'a dataset with an unknown argument': (
+        'test_dataloader.dataset.nope',
+        1,
+        'test_dataloader.dataset cannot be built: .*nope',
+    ),
+    'no preprocessor': ('model.data_preprocessor', DELETED, 'expected model.data_preprocessor'),
+    'no bbox_head': ('model.bbox_head', DELETED, 'cannot be built .*bbox_head'),
+}
+
+
+@pytest.mark.parametrize(
+    ('path', 'value', 'message'), BROKEN_DETECTORS.values(), ids=BROKEN_DETECTORS
+)
+def test_a_detector_that_cannot_be_built_is_one_line(top_down: TinyModel, path, value, message):
+    detector = change(detector_config(), path, value)
+    with pytest.raises(ValueError, match=f'det_model: .*{message}') as raised:
+        BatchPose2DInferencer(
+            top_down.cfg, 'none', device='cpu', det_model=detector, det_weights='none'
+        )
+    assert_one_plain_line(raised.value)
+
+
+@pytest.mark.parametrize('kind', ['human', 'hand', 'face', 'animal'])
+def test_upstreams_default_detectors_are_accepted(kind):
+    """That for hands has a data_mode, as pose models have."""
+    default = default_det_models[kind]
+    check_detector_config(load_config(default['model'], 'mmdet')[0], default['cat_ids'])
+
+
+# ------------------------------------------------------------------------------ errors
+
+
+def raised_by(action: Callable[[], Any]) -> Exception:
+    try:
+        action()
+    except Exception as error:
+        return error
+    return pytest.fail('nothing was raised')
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (KeyError('name'), 'KeyError: name'),
+        (TypeError('one\n  two'), 'TypeError: one two'),
+        (ValueError('text of ours'), 'text of ours'),
+        (RuntimeError('x ' * 400), r'RuntimeError: x .* \.\.\.'),
+        (AssertionError(), 'AssertionError'),
+    ],
+)
+def test_the_reason_is_one_line(error, expected):
+    assert re.fullmatch(expected, reason(error))
+
+
+def test_the_reason_of_a_bare_assertion_is_its_line():
+    # Run by Python itself, since pytest gives assertions a text.
+    code = compile('value = []\nassert value', __file__, 'exec')
+    found = reason(raised_by(lambda: exec(code, {'__builtins__': builtins})))
+    assert re.fullmatch(r'AssertionError: .*\(test_checks\.py:2\)', found)
+
+
+def test_out_of_memory_stays_what_it_is():
+    with pytest.raises(MemoryError), naming('model'):
+        raise MemoryError

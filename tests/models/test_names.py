@@ -1,0 +1,286 @@
+"""From a name or a config to a model with weights."""
+
+import copy
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.infer import BaseInferencer
+from mmengine.registry import init_default_scope
+from mmpose.apis.inferencers import Pose2DInferencer
+from support.tiny import TinyModel, mm_config, one_stage_config, top_down_config
+
+from mmpose_batch.errors import CheckpointError
+from mmpose_batch.models.checkpoint import load_checkpoint
+from mmpose_batch.models.names import (
+    build_model,
+    default_filters,
+    is_demo_model,
+    load_config,
+    own_configs,
+)
+
+
+@pytest.mark.parametrize(
+    ('name', 'scope'),
+    [
+        pytest.param('human', 'mmpose', id='alias'),
+        pytest.param('HUMAN', 'mmpose', id='in capitals'),
+        pytest.param('td-hm_hrnet-w32_8xb64-210e_coco-256x192', 'mmpose', id='name'),
+        pytest.param('rtmdet-m', 'mmdet', id='detector'),
+    ],
+)
+def test_a_name_of_the_libraries_means_what_it_means_there(name, scope):
+    stock = Pose2DInferencer.__new__(Pose2DInferencer)
+    stock.scope = scope
+    expected, expected_weights = stock._load_model_from_metafile(name)
+    cfg, weights = load_config(name, scope)
+    assert (cfg.filename, weights) == (expected.filename, expected_weights)
+
+
+def test_a_name_of_this_package_means_its_config():
+    cfg, weights = load_config('rtmo-s')
+    assert cfg.inferencer.type == 'BatchPose2DInferencer'
+    assert weights == cfg.inferencer.weights
+    assert Path(own_configs()['rtmo-s']).samefile(cfg.filename)
+
+
+@pytest.mark.parametrize(
+    ('name', 'scope'), [('rtmo-s', 'mmdet'), ('demo', 'mmdet'), ('demo-rtmdet', 'mmpose')]
+)
+def test_no_pose_model_is_taken_for_a_detector_nor_the_other_way_round(name, scope):
+    with pytest.raises(ValueError, match=f"a name of {scope}, found '{name}'") as raised:
+        load_config(name, scope)
+    added = str(raised.value).split('(this package adds ')[1].rstrip(')').split(', ')
+    assert ('demo-rtmdet' in added) == (scope == 'mmdet')
+    assert name not in added
+
+
+def test_demo_models_are_told_from_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('demo.py').touch()
+    named = ['demo', 'demo-rtmo', 'demo-rtmdet', own_configs()['demo-rtmpose'], 'demo.py']
+    assert [is_demo_model(name) for name in named] == [True, True, True, True, False]
+    assert not any(map(is_demo_model, ('rtmo-s', 'human', 'rtmdet-m')))
+
+
+@pytest.mark.parametrize(
+    ('inferencer', 'weights'),
+    [('', None), ("inferencer = dict(weights='model.pth')", 'model.pth')],
+    ids=['a config of anybody', 'one that names weights'],
+)
+def test_a_path_is_read(tmp_path, inferencer, weights):
+    path = tmp_path / 'my_model.py'
+    path.write_text(f'answer = 42\n{inferencer}')
+    cfg, found = load_config(str(path))
+    assert (cfg.answer, found) == (42, weights)
+
+
+def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('human.py').write_text('answer = 42')
+    assert load_config('human.py')[0].answer == 42
+
+
+@pytest.mark.parametrize(
+    ('model', 'message'),
+    [
+        ('missing.py', 'model: no such config file: missing.py'),
+        ('folder/model', 'model: no such config file: folder/model'),
+        ('humans', 'model: expected a config file or a name of mmpose, found'),
+    ],
+)
+def test_what_nothing_goes_by_is_an_error(tmp_path, monkeypatch, model, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as raised:
+        load_config(model)
+    assert message in str(raised.value)
+
+
+def test_the_error_of_an_unknown_name_lists_those_of_this_package():
+    with pytest.raises(ValueError) as raised:
+        load_config('humans')
+    poses = own_configs().keys() - {'demo-rtmdet'}
+    assert all(f'{name},' in f'{raised.value},' for name in poses)
+
+
+@pytest.mark.parametrize(
+    ('config', 'special'),
+    [
+        ('body_2d_keypoint/rtmo/coco/rtmo-l_16xb16-600e_coco-640x640.py', 'rtmo'),
+        ('body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py', 'yoloxpose'),
+        ('body_2d_keypoint/rtmpose/coco/rtmpose-m_8xb256-420e_coco-256x192.py', None),
+        ('body_2d_keypoint/dekr/coco/dekr_hrnet-w32_8xb10-140e_coco-512x512.py', None),
+        ('body_2d_keypoint/cid/coco/cid_hrnet-w32_8xb20-140e_coco-512x512.py', None),
+    ],
+)
+def test_thresholds_are_those_of_mmposes_demo(config, special):
+    folder = Path(BaseInferencer._get_repo_or_mim_dir('mmpose'))
+    spec = importlib.util.spec_from_file_location('demo', folder / 'demo' / 'inferencer_demo.py')
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    expected = demo.POSE2D_SPECIFIC_ARGS[special] if special else demo.filter_args
+    assert default_filters(mm_config('mmpose', f'configs/{config}')) == expected
+
+
+def test_a_config_may_have_thresholds_of_its_own():
+    cfg = Config({'model': {'head': {'type': 'RTMOHead'}}, 'default_filters': {'bbox_thr': 0.5}})
+    assert default_filters(cfg) == {'bbox_thr': 0.5, 'nms_thr': 0.65, 'pose_based_nms': True}
+    cfg.default_filters.score_thr = 0.5
+    with pytest.raises(ValueError, match=r'default_filters: expected some of bbox_thr.*score_thr'):
+        default_filters(cfg)
+
+
+# ------------------------------------------------------------------------- build_model
+
+
+def ignore(model: torch.nn.Module, checkpoint: dict | None, cfg: Config) -> None:
+    """A `_load_weights_to_model` that does nothing."""
+
+
+@pytest.mark.parametrize('cfg', [None, {}, Config()])
+def test_no_config_means_no_model_rather_than_code_from_a_checkpoint(cfg):
+    with pytest.raises(CheckpointError, match='Python code, which is never run'):
+        build_model(cfg, 'model.pth', 'cpu', ignore)
+
+
+def test_missing_weights_are_an_error_before_the_model_is_built(monkeypatch):
+    monkeypatch.setattr('mmpose_batch.models.names.MODELS.build', lambda cfg: pytest.fail('built'))
+    with pytest.raises(CheckpointError, match='no such file'):
+        build_model(one_stage_config(), 'missing.pth', 'cpu', ignore)
+
+
+@pytest.fixture
+def mmpose_scope() -> None:
+    """An inferencer sets it; tests before may have left that of a detector."""
+    init_default_scope('mmpose')
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+def test_pretrained_weights_of_a_backbone_are_not_asked_for(top_down: TinyModel):
+    # They would be downloaded, only to be overwritten by the checkpoint.
+    cfg = top_down_config()
+    cfg.model.pretrained = 'https://127.0.0.1/backbone.pth'
+    build_model(cfg, top_down.weights, 'cpu', ignore)
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+def test_a_model_is_ready_to_use(top_down: TinyModel):
+    seen = {}
+
+    def finish(model: torch.nn.Module, checkpoint: dict | None, cfg: Config) -> None:
+        seen.update(checkpoint['meta'])
+
+    model = build_model(top_down_config(), top_down.weights, 'cpu', finish)
+    assert not any(module.training for module in model.modules())
+    assert model.cfg.data_mode == 'topdown'
+    assert seen['dataset_meta']['num_keypoints'] == 17  # for `finish` to attach
+    state = load_checkpoint(top_down.weights)['state_dict']
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize('at_the_top', [True, False])
+def test_dataset_meta_is_read_where_a_checkpoint_has_it(top_down: TinyModel, tmp_path, at_the_top):
+    """In MMEngine's ``meta``, or beside the weights, as the error of a rejected file advises."""
+    checkpoint = load_checkpoint(top_down.weights)
+    meta = {**checkpoint['meta']['dataset_meta'], 'dataset_name': 'mine'}
+    where = {'dataset_meta': meta} if at_the_top else {'meta': {'dataset_meta': meta}}
+    model = built_from({'state_dict': checkpoint['state_dict'], **where}, tmp_path / 'own.pth')
+    assert model.dataset_meta['dataset_name'] == 'mine'
+    notes = [f'weights: {tmp_path / "own.pth"}: dataset_meta is read from the top of the file']
+    assert model.load_notes == (notes if at_the_top else [])
+
+
+def built_from(checkpoint: dict[str, Any], path: Path) -> torch.nn.Module:
+    """The tiny top-down model with a checkpoint, and what upstream attaches to it."""
+    torch.save(checkpoint, path)
+    return TinyModel(top_down_config(), str(path)).ours().model
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize('differs', [True, False])
+def test_two_dataset_metas_that_differ_are_named(top_down: TinyModel, tmp_path, caplog, differs):
+    checkpoint = load_checkpoint(top_down.weights)
+    meta = checkpoint['meta']['dataset_meta']
+    checkpoint['dataset_meta'] = copy.deepcopy(meta)
+    if differs:
+        checkpoint['dataset_meta']['sigmas'][3] = 1
+    model = built_from(checkpoint, tmp_path / 'two.pth')
+    assert model.dataset_meta['sigmas'][3] == meta['sigmas'][3]
+    warned = 'two.pth: dataset_meta at the top of the file differs from that in meta, which is used'
+    assert (warned in caplog.text) == differs
+    assert model.load_notes == []
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize(
+    ('meta', 'message'),
+    [
+        ([1], 'expected a dict as dataset_meta, found list'),
+        ({'classes': ('a',)}, 'expected num_keypoints.* in dataset_meta, found no num_keypoints'),
+    ],
+)
+def test_a_dataset_meta_of_another_kind_is_an_error(top_down: TinyModel, tmp_path, meta, message):
+    checkpoint = load_checkpoint(top_down.weights)
+    with pytest.raises(CheckpointError, match=f'weights: .*own.pth: {message}'):
+        built_from({**checkpoint, 'meta': {'dataset_meta': meta}}, tmp_path / 'own.pth')
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+@pytest.mark.parametrize('meta', [None, [], {}, {'dataset_meta': None}])
+def test_without_a_dataset_meta_the_configs_is_taken(top_down: TinyModel, tmp_path, meta):
+    state_dict = load_checkpoint(top_down.weights)['state_dict']
+    model = built_from({'state_dict': state_dict, 'meta': meta}, tmp_path / 'own.pth')
+    assert model.dataset_meta['dataset_name'] == 'coco'
+
+
+@pytest.mark.usefixtures('mmpose_scope')
+def test_of_averaged_and_plain_weights_the_averaged_are_used_and_that_is_noted(
+    top_down: TinyModel, tmp_path
+):
+    """MMEngine's hook swaps them when it saves: the averaged ones lie in ``state_dict``."""
+    checkpoint = load_checkpoint(top_down.weights)
+    averaged = {name: value + 1 for name, value in checkpoint['state_dict'].items()}
+    hook = EMAHook()
+    hook.ema_model = torch.nn.ModuleDict({'module': torch.nn.Module()})
+    hook.ema_model.state_dict = lambda: {f'module.{k}': v for k, v in averaged.items()}
+    hook.before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, tmp_path / 'ema.pth')
+    model = build_model(top_down_config(), str(tmp_path / 'ema.pth'), 'cpu', ignore)
+    name, parameter = next(iter(model.named_parameters()))
+    assert torch.equal(parameter, averaged[name])
+    (note,) = model.load_notes
+    assert 'ema.pth: state_dict is used, where the EMAHook of MMEngine saves the averaged' in note
+
+
+def test_a_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.py').write_text('answer = 42')
+    assert load_config('~/mine.py')[0].answer == 42
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('model = dict(', 'SyntaxError: '),
+        ("_base_ = 'no.py'", 'FileNotFoundError: '),
+        ("custom_imports = dict(imports=['no_such_module'])", 'ImportError: .*no_such_module'),
+        ('raise KeyError("mine")', 'KeyError: mine'),
+        ('assert 0', 'AssertionError: assert 0'),
+    ],
+    ids=['syntax', 'base', 'custom_imports', 'an exception', 'an assertion'],
+)
+@pytest.mark.parametrize(('scope', 'option'), [('mmpose', 'model'), ('mmdet', 'det_model')])
+def test_a_config_that_cannot_be_read_is_one_line(tmp_path, text, reason, scope, option):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    with pytest.raises(ValueError) as raised:
+        load_config(str(path), scope)
+    line = f'{option}: {re.escape(str(path))} cannot be read as a config: {reason}.*'
+    assert re.fullmatch(line, str(raised.value))

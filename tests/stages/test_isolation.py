@@ -1,0 +1,159 @@
+"""Two batches at a time share weights and nothing else."""
+
+import dis
+import inspect
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+
+import mmdet.registry
+import mmpose.registry
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import BaseDataElement
+from mmpose.models.heads import RTMOHead
+from mmpose.models.heads.hybrid_heads import YOLOXPoseHead
+from support.tiny import TinyModel, mm_config, one_stage_config, picture
+from torch import nn
+
+from mmpose_batch.stages.isolation import with_own_head
+
+pytestmark = pytest.mark.usefixtures('mmpose_scope')
+
+YOLOX = 'configs/body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py'
+# Landscape and portrait: their inputs have equally many priors, at other places.
+SIZES = ((128, 64), (64, 128))
+# Until a batch that waits for the other is taken for deadlocked.
+SECONDS = 120
+
+
+def assigned_by(cls: type, roots: tuple[str, ...] = ('predict', 'forward')) -> set[str]:
+    """Attributes that these methods assign to self, or methods whose names they use."""
+    waiting, seen, names = list(roots), set(), set()
+    while waiting:
+        method = waiting.pop()
+        function = inspect.unwrap(getattr(cls, method, None) or print)
+        if method in seen or not inspect.isfunction(function):
+            continue
+        seen.add(method)
+        waiting += function.__code__.co_names
+        steps = list(dis.get_instructions(function))
+        names |= {
+            store.argval
+            for load, store in pairwise(steps)
+            if store.opname == 'STORE_ATTR' and load.argval == 'self'
+        }
+    return names
+
+
+def test_heads_that_keep_state_are_known():
+    """Those of MMDetection keep none; if MMPose's keep none any more, with_own_head may go."""
+    registries = mmpose.registry.MODELS, mmdet.registry.MODELS
+    heads = [
+        cls
+        for registry in registries
+        for cls in registry.module_dict.values()
+        if 'heads' in cls.__module__ and issubclass(cls, nn.Module)
+    ]
+    assert len(heads) > 80
+    found = {cls: names for cls in heads if (names := assigned_by(cls))}
+    state = {'mlvl_priors', 'featmap_sizes'}
+    assert found == {RTMOHead: state, YOLOXPoseHead: state}
+
+
+def test_what_is_assigned_stays_with_the_copy():
+    model = nn.Module()
+    model.head = nn.Linear(2, 2)
+    model.neck = None
+    own = with_own_head(model)
+    own.head.kept, own.test_cfg = 1, {}
+    assert own.head.weight is model.head.weight
+    assert not hasattr(model.head, 'kept') and not hasattr(model, 'test_cfg')
+    assert torch.equal(own.head(torch.ones(1, 2)), model.head(torch.ones(1, 2)))
+
+
+class Meeting:
+    """Has one batch come by while another has kept its priors, and not yet their size."""
+
+    def __init__(self, head: type[nn.Module], patch: pytest.MonkeyPatch) -> None:
+        self._kept, self._passed = threading.Event(), threading.Event()
+        assign = nn.Module.__setattr__
+
+        def assign_and_wait(module: nn.Module, name: str, value: object) -> None:
+            assign(module, name, value)
+            if name == 'mlvl_priors' and not self._kept.is_set():
+                self._kept.set()
+                assert self._passed.wait(SECONDS), 'the other batch waits for this one'
+
+        patch.setattr(head, '__setattr__', assign_and_wait)
+
+    def run(self, one: Callable[[], object], other: Callable[[], object]) -> list:
+        """Results of one batch, which waits for the other, and of that."""
+        results: list = []
+        thread = threading.Thread(target=lambda: results.append(one()))
+        thread.start()
+        try:
+            assert self._kept.wait(SECONDS), 'no priors were kept'
+            results.append(other())
+        finally:
+            self._passed.set()
+            thread.join()
+        return results[::-1]
+
+
+def small_head(cls: type[nn.Module]) -> nn.Module:
+    cfg = one_stage_config() if cls is RTMOHead else mm_config('mmpose', YOLOX)
+    torch.manual_seed(0)
+    head = mmpose.registry.MODELS.build(cfg.model.head).eval()
+    assert type(head) is cls
+    return head
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('cls', [RTMOHead, YOLOXPoseHead])
+def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
+    model = nn.Module()
+    model.head = small_head(cls)
+    channels = 32 if cls is RTMOHead else 96
+
+    def predict(size: tuple[int, int]) -> np.ndarray:
+        sample = BaseDataElement(metainfo={'input_size': size})
+        feats = [
+            torch.randn(
+                *(1, channels, size[1] // stride, size[0] // stride),
+                generator=torch.Generator().manual_seed(stride),
+            )
+            for stride in ((16, 32) if cls is RTMOHead else (8, 16, 32))
+        ]
+        with torch.no_grad():  # which a thread does not inherit
+            cfg = {'score_thr': 0.0, 'nms_thr': 0.99}
+            (found,) = with_own_head(model).head.predict(feats, [sample], cfg)
+        return found.keypoints
+
+    landscape, portrait = (predict(size) for size in SIZES)
+    assert landscape.shape == portrait.shape and np.abs(landscape - portrait).max() > 16
+    predict(SIZES[0])
+    found = Meeting(cls, monkeypatch).run(lambda: predict(SIZES[1]), lambda: predict(SIZES[0]))
+    np.testing.assert_array_equal(found, [portrait, landscape])
+
+
+def test_batches_of_two_shapes_at_a_time_take_no_priors_of_each_other(
+    one_stage: TinyModel, monkeypatch
+):
+    pytest.importorskip('openvino')
+    ours = one_stage.ours(
+        rect=True, batch_size=2, engine='openvino', engine_cache=False, self_check=False
+    )
+    monkeypatch.delattr(ours.model.head, 'predict')  # ours keeps no state; third-party heads may
+    images = [picture(*size) for size in SIZES]
+
+    def run(image: np.ndarray) -> list:
+        (result,) = ours(image, bbox_thr=0.1)
+        return result['predictions'][0]
+
+    expected = [run(image) for image in (images[1], images[0])]
+    assert min(map(len, expected)) > 5
+    assert ours.runner.parallel == 2
+    found = Meeting(RTMOHead, monkeypatch).run(lambda: run(images[1]), lambda: run(images[0]))
+    assert found == expected

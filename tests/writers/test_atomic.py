@@ -1,0 +1,121 @@
+"""A file is written whole or not at all; drawings and predictions keep their image's path."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.structures import InstanceData
+from mmpose.structures import PoseDataSample
+from support.tiny import picture
+
+from mmpose_batch.results import ImageResult
+from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.writers.atomic import open_atomically
+from mmpose_batch.writers.per_image import write_drawing, write_prediction
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob('*') if p.is_file())
+
+
+def write(path: Path, data: bytes) -> None:
+    with open_atomically(str(path)) as file:
+        file.write(data)
+
+
+def test_a_file_is_written_into_folders_that_are_made(tmp_path):
+    path = tmp_path / 'x' / 'y' / 'a.bin'
+    for data in (b'one', b'', b'three'):
+        write(path, data)
+        assert path.read_bytes() == data
+    assert files_below(tmp_path) == ['x/y/a.bin']
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left'), KeyboardInterrupt()])
+@pytest.mark.parametrize('before', [None, b'before'], ids=['new', 'old'])
+def test_a_write_that_ends_halfway_leaves_what_was_there(tmp_path, error, before):
+    path = tmp_path / 'a.bin'
+    if before is not None:
+        path.write_bytes(before)
+    with pytest.raises(type(error)), open_atomically(str(path)) as file:
+        file.write(b'a' * 100)
+        file.flush()
+        raise error
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert files_below(tmp_path) == ([] if before is None else ['a.bin'])
+
+
+def test_no_moment_shows_a_part_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / 'a.bin'
+    path.write_bytes(b'before')
+    seen = []
+    real_replace = os.replace
+
+    def replace(source: str, target: str) -> None:
+        seen.append((path.read_bytes(), Path(source).read_bytes()))
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', replace)
+    write(path, b'after')
+    assert seen == [(b'before', b'after')]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    # SIGKILL lets no handler run: the part that was written stays behind.
+    context = open_atomically(str(tmp_path / 'a.bin'))
+    file = context.__enter__()
+    file.write(b'half')
+    file.flush()
+    write(tmp_path / 'b.bin', b'whole')
+    assert files_below(tmp_path) == ['b.bin']
+    context.gen.close()
+
+
+def result_of(name: str, count: int = 2) -> ImageResult:
+    sample = PoseDataSample()
+    sample.pred_instances = InstanceData(
+        keypoints=np.arange(count * 34, dtype=np.float32).reshape(count, 17, 2),
+        keypoint_scores=np.full((count, 17), 0.5, np.float32),
+    )
+    return ImageResult(Frame(0, f'in/{name}', name), (8, 6), [sample])
+
+
+def test_predictions_have_stocks_form_and_their_images_path(tmp_path):
+    # The suffix stays in the name: a.jpg and a.png are two images.
+    for name in ('x/a.jpg', 'x/a.png', 'y/a.jpg'):
+        write_prediction(str(tmp_path), result_of(name))
+    assert files_below(tmp_path) == ['x/a.jpg.json', 'x/a.png.json', 'y/a.jpg.json']
+    result = result_of('x/a.jpg')
+    assert json.loads((tmp_path / 'x/a.jpg.json').read_text()) == result.predictions[0]
+
+
+@pytest.mark.parametrize(
+    ('name', 'file'),
+    [
+        ('x/a.png', 'x/a.png'),
+        ('a.JPG', 'a.JPG'),
+        ('a.bmp', 'a.bmp'),
+        ('ü b.webp', 'ü b.webp'),
+        ('a.gif', 'a.gif.png'),
+        ('a', 'a.png'),
+        ('a.jp2', 'a.jp2.png'),
+    ],
+)
+def test_drawings_are_files_that_can_be_read(tmp_path, name, file):
+    drawn = picture(32, 24)[..., ::-1].copy()
+    write_drawing(str(tmp_path), result_of(name), drawn)
+    assert files_below(tmp_path) == [file]
+    data = np.frombuffer((tmp_path / file).read_bytes(), np.uint8)
+    read = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    # Lossy formats change it a little; swapped colours would be far off.
+    assert np.abs(read.astype(int) - drawn[..., ::-1]).mean() < 15
+    assert np.abs(read.astype(int) - drawn).mean() > 30
+
+
+def test_a_drawing_that_cannot_be_encoded_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, 'imencode', lambda suffix, image: (False, None))
+    with pytest.raises(ValueError, match=r'OpenCV writes no \.jpg of 8 x 6'):
+        write_drawing(str(tmp_path), result_of('a.jpg'), picture(8, 6))

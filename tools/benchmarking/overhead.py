@@ -1,0 +1,193 @@
+"""What a person costs outside the network: this package, and the way stock goes."""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+import torch
+from mmpose.structures import merge_data_samples, split_instances
+
+from mmpose_batch.batching import ImageInFlight
+from mmpose_batch.inferencer import BatchPose2DInferencer
+from mmpose_batch.results import ImageResult
+from mmpose_batch.scenes import draw_scene
+from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.speedups.samples import copy_sample
+from mmpose_batch.writers.jsonl import to_record
+
+from .rounds import Estimate, estimate
+
+HERE, STOCK = 'here', 'stock'
+# In the order of a run; what they are called in a table.
+STAGES = {
+    'prepare': 'crops and their samples',
+    'normalise': 'a batch of them, normalised',
+    'decode': 'keypoints from what the network says',
+    'result': "an image's result, as a line of JSON",
+}
+# A sample lasts some milliseconds, however few persons an image has.
+_PERSONS_PER_SAMPLE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Milliseconds a person.
+
+    Attributes:
+        here, stock: Stage to the median of all rounds.
+        ratios: Stage to stock over here, round by round.
+    """
+
+    here: dict[str, float]
+    stock: dict[str, float]
+    ratios: dict[str, Estimate]
+
+
+@torch.no_grad()
+def measure_overhead(inferencer: BatchPose2DInferencer, persons: int, rounds: int) -> Overhead:
+    """Time every stage for one image, on one core.
+
+    The network runs once; its outputs are decoded again and again. Who goes first
+    changes from round to round. Threads of PyTorch and OpenCV are set to one for
+    the whole process.
+
+    Args:
+        inferencer: Of a top-down model, its network in eager PyTorch on a CPU.
+        persons: Boxes in the image.
+        rounds: How often every stage is timed.
+
+    Raises:
+        ValueError: No top-down model, or one whose head decodes in a way of its own.
+    """
+    if inferencer.cfg.data_mode != 'topdown':
+        raise ValueError('expected a top-down model: only those prepare persons')
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    ways = Ways(inferencer, persons)
+    repeats = ceil(_PERSONS_PER_SAMPLE / persons)
+    samples = defaultdict[tuple[str, str], list[float]](list)
+    for number in range(rounds):
+        for stage in STAGES:
+            for who in (HERE, STOCK) if number % 2 else (STOCK, HERE):
+                seconds = _time(getattr(ways, f'{stage}_{who}'), repeats)
+                samples[stage, who].append(seconds / repeats / persons * 1e3)
+    ratios = {
+        stage: [s / h for h, s in zip(samples[stage, HERE], samples[stage, STOCK], strict=True)]
+        for stage in STAGES
+    }
+    return Overhead(
+        {stage: median(samples[stage, HERE]) for stage in STAGES},
+        {stage: median(samples[stage, STOCK]) for stage in STAGES},
+        {stage: estimate(found) for stage, found in ratios.items()},
+    )
+
+
+def _time(work: Callable[[], object], repeats: int) -> float:
+    work()  # the caches are its own, whoever ran before
+    start = perf_counter()
+    for _ in range(repeats):
+        work()
+    return perf_counter() - start
+
+
+class Ways:
+    """Both ways through every stage, for one image with boxes all over it."""
+
+    def __init__(self, inferencer: BatchPose2DInferencer, persons: int) -> None:
+        self._inferencer, model = inferencer, inferencer.model
+        self._call = inferencer.call_options()
+        image = np.ascontiguousarray(draw_scene(0, 0).image)  # as files are read
+        self._info = {'img': image, 'img_path': '0.jpg', **model.dataset_meta}
+        height, width = image.shape[:2]
+        self._size = (width, height)
+        rng = np.random.default_rng(0)
+        corners = rng.uniform(0, (0.7 * width, 0.5 * height), (persons, 2))
+        sizes = rng.uniform((0.1 * width, 0.2 * height), (0.3 * width, 0.5 * height), (persons, 2))
+        ones = np.ones((persons, 1))
+        self._bboxes = np.hstack([corners, corners + sizes, ones]).astype(np.float32)
+        self._packed = self.prepare_here()
+        (batch,) = self._normalise(model.data_preprocessor, persons)
+        self._samples = batch['data_samples']
+        self._outputs = _outputs(model, batch['inputs'], self._samples)
+        self._decoded = self.decode_here()
+        error = orjson.loads(self.result_here()).get('error')
+        if error is not None:
+            raise ValueError(f'expected a result of the model: {error}')
+
+    def prepare_here(self) -> list[dict[str, Any]]:
+        """Network inputs of all persons, as the run makes them."""
+        return self._inferencer._prepare_persons(self._info, self._bboxes)
+
+    def prepare_stock(self) -> list[dict[str, Any]]:
+        """The same, person by person through the pipeline."""
+        return [
+            self._inferencer.pipeline(
+                {**self._info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
+            )
+            for bbox in self._bboxes
+        ]
+
+    def normalise_here(self) -> list[dict[str, Any]]:
+        """Batches of this package's size."""
+        size = self._inferencer.options.batch_size
+        size = size if isinstance(size, int) else len(self._packed)
+        return self._normalise(self._inferencer.model.data_preprocessor, size)
+
+    def normalise_stock(self) -> list[dict[str, Any]]:
+        """One batch: stock puts all persons of an image into one."""
+        preprocessor = self._inferencer.model.data_preprocessor
+        return self._normalise(getattr(preprocessor, 'stock', preprocessor), len(self._packed))
+
+    def _normalise(
+        self, preprocessor: Callable[[dict[str, Any]], Any], size: int
+    ) -> list[dict[str, Any]]:
+        parts = [self._packed[i : i + size] for i in range(0, len(self._packed), size)]
+        return [preprocessor(self._inferencer.collate_fn(part)) for part in parts]
+
+    def decode_here(self) -> list[Any]:
+        """Data samples with the keypoints in pixels of the image."""
+        return self._decode(self._inferencer.model.head.decode)
+
+    def decode_stock(self) -> list[Any]:
+        """The same, by the head's class."""
+        head = self._inferencer.model.head
+        return self._decode(partial(type(head).decode, head))
+
+    def _decode(self, decode: Callable[[Any], Any]) -> list[Any]:
+        model, samples = self._inferencer.model, list(map(copy_sample, self._samples))
+        return model.add_pred_to_datasample(decode(self._outputs), None, samples)
+
+    def result_here(self) -> bytes:
+        """A line of ``predictions.jsonl``."""
+        result = ImageResult(Frame(0, '0.jpg', '0.jpg'), self._size)
+        image = ImageInFlight(result, outputs=list(self._decoded))
+        return orjson.dumps(to_record(self._inferencer._finish(image, self._call)))
+
+    def result_stock(self) -> bytes:
+        """What stock writes for an image, by a writer as fast."""
+        instances = split_instances(merge_data_samples(self._decoded).pred_instances)
+        return orjson.dumps(instances, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _outputs(model: torch.nn.Module, inputs: torch.Tensor, samples: list[Any]) -> Any:
+    """What a head hands to its ``decode``."""
+    head, seen = copy.copy(model.head), []
+
+    def decode(outputs: Any) -> Any:
+        seen.append(outputs)
+        return type(head).decode(head, outputs)
+
+    head.decode = decode
+    head.predict(model.extract_feat(inputs), samples, test_cfg={})
+    if not seen:
+        raise ValueError(f'{type(head).__name__} decodes in a way of its own')
+    return seen[0]
