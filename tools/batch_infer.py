@@ -166,8 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
         '--det-batch-size',
         type=size,
         metavar='N',
-        help='images per forward pass of the detector, or auto (default: by device, engine and input '
-        'size)',
+        help='images per forward pass of the detector, or auto (default: by device, engine and '
+        'input size)',
     )
     speed.add_argument(
         '--precision',
