@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -48,8 +48,12 @@ format: setup ## bring the code into the style that lint checks
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+docs: setup ## write the reference of the options, and build the website in site/
+	$(PY) tools/write_options.py
+	$(PY) -m zensical build --strict -f mkdocs.yml
+
 clean: ## remove what builds, tests and the demo left; .venv stays
-	rm -rf build dist demo .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist demo site .cache .pytest_cache .ruff_cache *.egg-info
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 define CHECK_PYTHON

@@ -57,6 +57,7 @@ setup(
         'heif': ['pillow-heif'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
         'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
+        'docs': ['zensical', 'mkdocstrings[python]'],
         'dev': ['pytest', 'pytest-xdist', 'ruff', 'codespell'],
     },
 )

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Poses for a folder of images, in batches.
+r"""Estimate 2D poses for folders of images, in batches.
 
   tools/batch_infer.py scenes/ --out-dir poses
   tools/batch_infer.py photos/ --out-dir poses --pose2d rtmo-s
@@ -7,11 +7,12 @@ r"""Poses for a folder of images, in batches.
   tools/batch_infer.py @list.txt --out-dir poses --pose2d my_config.py --pose2d-weights my.pth \
       --det-model my_det_config.py --det-weights det.pth --resume
 
-Written below --out-dir: predictions.jsonl (one line an image, in input order), predictions/ and
-predictions.coco.json where --format asks for them, vis/ with --save-vis, failures.jsonl, run.json.
+Files written to --out-dir: predictions.jsonl (one line per image, in input order), failures.jsonl
+and run.json; predictions/ and predictions.coco.json if --format asks for them; vis/ with
+--save-vis.
 
-Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 finished with failures, 4 ended early
-by --max-errors.
+Exit status: 0 all images succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
+4 ended early by --max-errors.
 """
 
 import argparse
@@ -55,6 +56,11 @@ DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong arguments end the process with status 2."""
+    return build_parser().parse_args(arguments)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser, from which docs/reference/options.md is generated too."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,14 +68,14 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         'inputs',
         nargs='+',
         metavar='INPUT',
-        help='folder, image file, glob (quoted), or @FILE with one path a line',
+        help='folder, image file, quoted glob pattern, or @FILE with one path per line',
     )
     parser.add_argument(
         '--out-dir',
         required=True,
         metavar='DIR',
-        help='folder for all results; may lie in an input folder, as drawings that a run wrote '
-        'there are no inputs of later runs',
+        help='folder for all results; may be inside an input folder, because later runs skip the '
+        'drawings of earlier runs',
     )
 
     model = parser.add_argument_group('model')
@@ -77,33 +83,36 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--pose2d',
         default='demo',
         metavar='MODEL',
-        help='config file, or name or alias of a pose model (default: %(default)s, which knows '
-        'drawn scenes only; for photos rtmo-s, human, ...)',
+        help='config file, or name or alias of a pose model (default: %(default)s, which only '
+        'works on synthetic scenes; for photos use rtmo-s, human, ...)',
     )
     model.add_argument(
         '--pose2d-weights',
         metavar='FILE',
-        help='checkpoint, file or URL (default: that of the name or config; none: random weights)',
+        help='path or URL of the checkpoint (default: the one that belongs to the model name or '
+        'config; none: random weights)',
     )
     model.add_argument(
         '--det-model',
         metavar='MODEL',
-        help='for top-down models: config file or name of an MMDetection model, or whole_image '
-        "(default: the config's, else MMPose's for the kind of data)",
+        help='person detector of a top-down model: config file or name of an MMDetection model, '
+        "or whole_image to use each image as one person (default: the config's detector, else "
+        "MMPose's default for the dataset)",
     )
     model.add_argument(
         '--det-weights',
         metavar='FILE',
-        help="the detector's checkpoint (default: that of the name or config; none: random)",
+        help='path or URL of the detector checkpoint (default: the one that belongs to the model '
+        'name or config; none: random weights)',
     )
     model.add_argument(
         '--det-cat-ids',
         type=int,
         nargs='+',
         metavar='ID',
-        help="labels of the detector to keep (default: the default detector's, else 0)",
+        help="detector category ids to keep (default: the default detector's ids, else 0)",
     )
-    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best available)')
     model.add_argument(
         '--cfg-options',
         nargs='+',
@@ -111,32 +120,38 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help='changes to the pose config, e.g. model.test_cfg.flip_test=False',
     )
 
-    found = parser.add_argument_group('what counts as found')
+    found = parser.add_argument_group('thresholds')
     found.add_argument(
         '--bbox-thr',
         type=float,
-        help='least score of a person (default: 0.3; RTMO 0.1; or what the config says)',
+        help="minimum score of a person (default: the config's, else 0.1 for RTMO, 0.01 for "
+        'YOLOX-Pose, 0.3 for other models)',
     )
     found.add_argument(
-        '--nms-thr', type=float, help='IoU of duplicate persons (default: 0.3; RTMO 0.65)'
+        '--nms-thr',
+        type=float,
+        help="IoU above which two persons are duplicates (default: the config's, else 0.65 for "
+        'RTMO and YOLOX-Pose, 0.3 for other models)',
     )
     found.add_argument(
         '--pose-based-nms',
         action=argparse.BooleanOptionalAction,
-        help='also drop persons whose keypoints coincide, and all after the 30 best '
-        '(default: RTMO and YOLOX-Pose only)',
+        help='also drop persons whose keypoints nearly coincide with those of a higher-scoring '
+        'person, and all but the 30 best (default: yes for RTMO and YOLOX-Pose, no for others)',
     )
     found.add_argument(
         '--bboxes',
         metavar='FILE',
-        help='precomputed person boxes instead of a detector: COCO detection results (persons have '
-        'category_id 1; if --ann-file judges several categories, theirs count), by file_name or by '
-        'image_id (of --ann-file, or the number or stem of a file name)',
+        help='COCO detection results with precomputed person boxes, used instead of a detector; '
+        'entries name their image by file_name, or by image_id (an id of --ann-file, or the number '
+        'or stem of a file name); persons have category_id 1, unless --ann-file evaluates several '
+        'categories',
     )
     found.add_argument(
         '--no-person',
         choices=('empty', 'whole_image'),
-        help='top-down, nobody found: an empty result (default) or the whole image as a person',
+        help='what a top-down model does if there are no detections: give an empty result '
+        '(default) or use the complete image as one person',
     )
 
     speed = parser.add_argument_group('speed')
@@ -144,76 +159,84 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--batch-size',
         type=size,
         metavar='N',
-        help='persons (top-down) or images a pass; auto measures what is fastest here',
+        help='persons (top-down) or images per forward pass; auto measures which size is fastest '
+        'on this machine (default: by device, engine and input size)',
     )
     speed.add_argument(
-        '--det-batch-size', type=size, metavar='N', help='images a detector pass, or auto'
+        '--det-batch-size',
+        type=size,
+        metavar='N',
+        help='images per forward pass of the detector, or auto (default: by device, engine and '
+        'input size)',
     )
     speed.add_argument(
         '--precision',
         choices=PRECISIONS,
-        help='of the networks (default: fp32); auto takes the fastest that is native, but int8',
+        help='precision of the networks (default: fp32); auto selects the fastest one that the '
+        'hardware computes natively, but never int8',
     )
     speed.add_argument(
         '--calib-images',
         type=int,
         metavar='N',
-        help='images of the input that show int8 the range of every value (default: 64)',
+        help='input images that calibrate the value ranges of int8 (default: 64)',
     )
     speed.add_argument(
         '--engine',
         metavar='NAME',  # a config may import and register more of them
-        help=f'what computes the networks: {", ".join(ENGINES)}, or one that the config registers '
-        "(default: torch); auto takes the fastest that is installed and matches torch's outputs",
+        help=f'library that runs the networks: {", ".join(ENGINES)}, or one that the config '
+        'registers (default: torch); auto selects the fastest installed one whose outputs match '
+        'those of torch',
     )
     speed.add_argument(
         '--engine-device',
         metavar='NAME',
-        help="OpenVINO's device (CPU, GPU, NPU), or ONNX Runtime's execution providers with commas "
-        'between, the preferred one first',
+        help="OpenVINO's device (CPU, GPU, NPU), or ONNX Runtime's execution providers separated "
+        'by commas, the preferred one first',
     )
     speed.add_argument(
         '--engine-file',
         metavar='FILE',
-        help='ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py, instead of '
-        'an export of --pose2d (whose config it must be of)',
+        help='external ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py; '
+        'must belong to the config of --pose2d (default: export the network of --pose2d)',
     )
     speed.add_argument(
         '--engine-cache',
         action=argparse.BooleanOptionalAction,
-        help='keep what an engine builds for the next start (default: yes)',
+        help='cache what an engine builds, for later runs (default: yes)',
     )
     speed.add_argument(
         '--self-check',
         action=argparse.BooleanOptionalAction,
-        help='reject an engine that differs more from torch on the first images than its precision '
-        'explains (default: yes)',
+        help='reject an engine whose outputs on the first images deviate from those of torch '
+        'beyond the tolerance of its precision (default: yes)',
     )
     speed.add_argument(
         '--flip-test',
         action=argparse.BooleanOptionalAction,
-        help='test each person mirrored too, twice the work (default: as the config says)',
+        help='flip test: also run each person mirrored, which doubles the work (default: as the '
+        'config says)',
     )
     speed.add_argument(
         '--rect',
         action=argparse.BooleanOptionalAction,
-        help='pad the inputs of one-stage models and detectors to the next stride instead of to a '
-        'square: less work, slightly different answers',
+        help='pad the inputs of one-stage models and detectors to the next multiple of the stride '
+        'instead of to a square: less work, slightly different outputs (default: no)',
     )
     speed.add_argument(
         '--num-workers',
         type=int,
         metavar='N',
-        help='threads that read and prepare (default: cores, at most 8)',
+        help='threads that read and preprocess images (default: number of cores, at most 8)',
     )
     speed.add_argument(
         '--num-threads',
         type=int,
         metavar='N',
-        help='threads that compute the networks on a CPU (default: cores)',
+        help='threads that run the networks on a CPU (default: number of cores)',
     )
     speed.add_argument(
-        '--cpu-affinity', metavar='CORES', help='use these cores only, e.g. 2, 0-3 or 0,2-3'
+        '--cpu-affinity', metavar='CORES', help='use only these cores, e.g. 2, 0-3 or 0,2-3'
     )
 
     output = parser.add_argument_group('output')
@@ -222,59 +245,72 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         choices=('jsonl', 'json', 'coco'),
         default=['jsonl'],
-        help='of predictions, several allowed; jsonl is always written (default: jsonl)',
+        help='formats of the predictions; jsonl is always written (default: jsonl)',
     )
     output.add_argument('--save-vis', action='store_true', help='write drawings to vis/')
     output.add_argument(
-        '--kpt-thr', type=float, default=0.3, help='draw keypoints above this score'
+        '--kpt-thr',
+        type=float,
+        default=0.3,
+        help='draw keypoints whose score is above this (default: %(default)s)',
     )
-    output.add_argument('--draw-bbox', action='store_true', help='draw boxes too')
-    output.add_argument('--radius', type=int, default=3, help='of a drawn keypoint, in pixels')
-    output.add_argument('--thickness', type=int, default=1, help='of a drawn link, in pixels')
-    output.add_argument('--skeleton-style', choices=('mmpose', 'openpose'), default='mmpose')
+    output.add_argument('--draw-bbox', action='store_true', help='also draw person boxes')
+    output.add_argument(
+        '--radius', type=int, default=3, help='keypoint radius in pixels (default: %(default)s)'
+    )
+    output.add_argument(
+        '--thickness', type=int, default=1, help='line width in pixels (default: %(default)s)'
+    )
+    output.add_argument(
+        '--skeleton-style',
+        choices=('mmpose', 'openpose'),
+        default='mmpose',
+        help='style of the skeletons (default: %(default)s)',
+    )
     output.add_argument(
         '--ann-file',
         metavar='FILE',
-        help="COCO keypoint annotations: print AP and AR at the end, by the config's CocoMetric or "
-        'CocoWholeBodyMetric',
+        help='COCO keypoint annotations; prints AP and AR at the end, computed by the CocoMetric '
+        'or CocoWholeBodyMetric of the config',
     )
-    output.add_argument('--quiet', action='store_true', help='print errors only')
+    output.add_argument('--quiet', action='store_true', help='print only errors')
 
     run = parser.add_argument_group('run')
     again = run.add_mutually_exclusive_group()
-    again.add_argument('--resume', action='store_true', help='go on with the run in --out-dir')
+    again.add_argument('--resume', action='store_true', help='resume the run in --out-dir')
     again.add_argument('--overwrite', action='store_true', help='replace the run in --out-dir')
     run.add_argument(
         '--on-error',
         choices=('record', 'raise'),
-        help='a bad input gets a failure record (default), or ends the run',
+        help='what to do with an unusable input: write a failure record (default) or end the run',
     )
     run.add_argument(
         '--max-errors',
         type=number(0),
         metavar='N',
-        help='end the run once more than N images have failed (default: never)',
+        help='end the run as soon as more than N images have failed (default: no limit)',
     )
     run.add_argument(
-        '--limit', type=number(1), metavar='N', help='take the first N images only, for a trial'
+        '--limit', type=number(1), metavar='N', help='use only the first N images, for a trial run'
     )
     run.add_argument(
         '--dry-run',
         action='store_true',
-        help='print what would be read, written and run, and check it; build and download nothing',
+        help='check the arguments and print what would be read, written and run, without building '
+        'or downloading anything',
     )
     run.add_argument(
         '--recursive',
         action=argparse.BooleanOptionalAction,
         default=True,
-        help='also read the folders in a folder (default: yes)',
+        help='also read subfolders (default: yes)',
     )
     run.add_argument(
         '--follow-links',
         action='store_true',
-        help='also read the folders that links in a folder lead to, each once (default: no)',
+        help='also read folders that are symbolic links, each one once (default: no)',
     )
-    return parser.parse_args(arguments)
+    return parser
 
 
 def size(text: str) -> int | str:

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Measures the tables of docs/benchmarks.md and docs/engines.md anew, and writes them there:
+# Measure the tables of docs/benchmarks.md and docs/accuracy.md again and write them there:
 #
 #   tools/benchmark_docs.sh FOLDER [NAME ...]
 #
-# NAME is that of a table, as it stands in the document between <!-- NAME --> and <!-- end of NAME -->;
-# without one all are measured: two hours and a half on 2 cores, of which nothing else should be asked meanwhile.
-# What a tool wrote is kept in FOLDER/out/NAME. FOLDER holds what cannot be drawn:
+# NAME is the name of a table, which stands in the document between <!-- NAME --> and
+# <!-- end of NAME -->. Without names, all tables are measured, which takes two and a half hours on
+# 2 cores; the machine should do nothing else meanwhile. The results of the tools are kept in
+# FOLDER/out/NAME. FOLDER must hold the inputs that cannot be generated:
 #
 #   photos/             images
 #   rtmo-s.pth          weights of MMPose's RTMO-s
-#   rtmpose-s.pth       of rtmpose-s_8xb256-420e_coco-256x192
-#   rtmdet-nano.py/.pth of a detector of persons
+#   rtmpose-s.pth       weights of rtmpose-s_8xb256-420e_coco-256x192
+#   rtmdet-nano.py/.pth config and weights of a person detector
 #
-# All engines, nncf and rtmlib are to be installed; what cannot run on this machine, such as bf16 on many, has its
-# reason in its row. Some tables bind their processes to cores 0 and 1. The other images are drawn into FOLDER, and
-# weights of a whole-body model that learnt nothing. ROUNDS (5; 3 of starts) and DOCS, the folder of the two
-# documents, may be others.
+# All engines, nncf and rtmlib must be installed. A row that cannot run on this machine, such as bf16
+# on many processors, shows the reason. Some tables bind their processes to cores 0 and 1. The other
+# images are generated in FOLDER, as are the random weights of a whole-body model. The environment
+# variables ROUNDS (default 5; 3 for starts) and DOCS (folder of the two documents) change the defaults.
 set -euo pipefail
 
 source "$(dirname "$0")/common.sh"
@@ -29,7 +30,7 @@ if [[ -e tools && ! -L tools ]]; then
   echo "benchmark_docs: $PWD has a folder tools of its own; another folder is wanted" >&2
   exit 2
 fi
-ln -sfn "$tools" tools # so that a command can be told as it is typed in the project
+ln -sfn "$tools" tools # so that the recorded command is the one to type in the project
 mkdir -p out
 
 rounds=(--max-rounds "${ROUNDS:-5}")
@@ -129,9 +130,9 @@ measure() {
 
 names=("$@")
 if [[ $# == 0 ]]; then
-  mapfile -t names < <(sed -n 's/^<!-- \([a-z0-9-]*\) -->$/\1/p' "$docs"/benchmarks.md "$docs"/engines.md)
+  mapfile -t names < <(sed -n 's/^<!-- \([a-z0-9-]*\) -->$/\1/p' "$docs"/benchmarks.md "$docs"/accuracy.md)
 fi
-place() { grep -lFx -- "<!-- $1 -->" "$docs"/benchmarks.md "$docs"/engines.md | head -n 1; }
+place() { grep -lFx -- "<!-- $1 -->" "$docs"/benchmarks.md "$docs"/accuracy.md | head -n 1; }
 for name in "${names[@]}"; do
   [[ -n $(place "$name") ]] || {
     echo "benchmark_docs: no table is named $name" >&2

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# What engines, precisions and batch sizes give and cost on this machine, in one command:
+# Measure the speed and accuracy of engines, precisions and batch sizes on this machine:
 #
 #   tools/benchmark_engines.sh OUT_DIR [OPTIONS of tools/benchmark_throughput.py, such as --max-rounds 5]
 #
-# With an NVIDIA GPU: eager PyTorch and torch.compile in fp32 and fp16, RTMO-l and RTMPose-m, whose weights
-# come from MMPose's model zoo, with batches of 1 to 256. Without one: PyTorch, OpenVINO and ONNX Runtime on
-# the CPU, the demo models, batches of 1, 4 and 16. All images are drawn. A result is a folder of OUT_DIR:
+# With an NVIDIA GPU: eager PyTorch and torch.compile in fp32 and fp16, RTMO-l and RTMPose-m, whose
+# weights are downloaded from MMPose's model zoo, with batch sizes from 1 to 256. Without a GPU: PyTorch,
+# OpenVINO and ONNX Runtime on the CPU, the demo models, with batch sizes 1, 4 and 16. All images are
+# synthetic. Each result is a folder in OUT_DIR:
 #
-#   parity-MODEL       pixels, score and AP of every engine and precision, demo models
-#   one-stage-BATCH    beside stock MMPose: images/s and persons/s, memory
+#   parity-MODEL       pixels, score and AP of each engine and precision, demo models
+#   one-stage-BATCH    images/s, persons/s and memory, compared with upstream MMPose
 #   top-down-BATCH     the same
 #
-# With nvidia-ml-py installed the memory comes with how busy the GPU was. tools/write_benchmarks.py puts
-# results into a document. SCENES (500 for parity), IMAGES (256 in a round) and SIZES change the extent.
+# With nvidia-ml-py installed, the memory column also shows the utilisation of the GPU.
+# tools/write_benchmarks.py inserts results into a document. The environment variables SCENES (default
+# 500, for parity), IMAGES (default 256, images per round) and SIZES (batch sizes) change the extent.
 set -euo pipefail
 
 source "$(dirname "$0")/common.sh"

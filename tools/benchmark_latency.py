@@ -1,20 +1,21 @@
 #!/usr/bin/env python
-r"""How long one image takes, one at a time, as in live use.
+r"""Measure the latency of single images, as in live use.
 
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --cpu-affinity 0
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --against stock --count 500
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --rate 20 --out-dir live
 
-Every contender has a process of its own; they take turns, a hundred images each, after a few that
-do not count. Measured are files (reading and decoding included) and the same images decoded
-beforehand; there are at most a hundred different ones, the first of INPUT, over and over. With
---rate decoded frames arrive at that rate, first for one contender and then for the next, and a
-deadline is missed where a result comes after the next frame.
+Each contender runs in its own process. They take turns of a hundred images; the first few images of
+a turn are not counted. Two kinds of input are measured: files, which includes reading and decoding,
+and the same images decoded beforehand. The first hundred images of INPUT are used, repeatedly. With
+--rate, decoded frames arrive at that rate, for one contender after the other; a deadline is missed
+if a result arrives after the next frame.
 
-`first` is the first image of a process: from the model being loaded to its result, which includes
-building and checking an engine with some of the images.
+The column `first` is the time from a loaded model to the result of the first image of a process. It
+includes building the engine and checking it on some of the images.
 
-Written to --out-dir: benchmark.json with every sample, a histogram and the series as plots.
+Files written to --out-dir: benchmark.json with every sample, and two plots, a histogram and the
+latencies over time.
 
 Exit status: 0 done, 1 could not run, 2 wrong arguments.
 """
@@ -68,31 +69,62 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
     model = parser.add_argument_group('model')
     add_model_options(model)
-    model.add_argument('--no-flip-test', action='store_true', help='no mirrored images')
-    how = parser.add_argument_group('how')
+    model.add_argument('--no-flip-test', action='store_true', help='no flip test')
+    how = parser.add_argument_group('contenders')
     how.add_argument(
         '--engine',
         default='torch',
         choices=ENGINES,
-        help='default: torch',
+        help='engine (default: %(default)s)',
     )
     how.add_argument(
         '--precision',
         default='fp32',
         choices=PRECISIONS,
-        help='default: fp32',
+        help='precision (default: %(default)s)',
     )
-    how.add_argument('--rect', action='store_true', default=None, help='pad to the stride')
-    how.add_argument('--num-threads', type=number(1), metavar='N')
-    how.add_argument('--cpu-affinity', metavar='CORES', help='e.g. 2 or 0-1; of everybody')
     how.add_argument(
-        '--against', nargs='*', choices=('stock',), default=[], help='stock in the same run'
+        '--rect',
+        action='store_true',
+        default=None,
+        help='pad inputs to the next multiple of the stride instead of to a square',
     )
-    much = parser.add_argument_group('how much')
-    much.add_argument('--warm-up', type=number(0), default=100, metavar='N', help='default: 100')
-    much.add_argument('--count', type=number(1), default=2000, metavar='N', help='default: 2000')
+    how.add_argument(
+        '--num-threads',
+        type=number(1),
+        metavar='N',
+        help='threads that run the networks on a CPU',
+    )
+    how.add_argument(
+        '--cpu-affinity', metavar='CORES', help='cores of all contenders, e.g. 2 or 0-1'
+    )
+    how.add_argument(
+        '--against',
+        nargs='*',
+        choices=('stock',),
+        default=[],
+        help='stock: also measure upstream MMPose',
+    )
+    much = parser.add_argument_group('extent')
     much.add_argument(
-        '--rate', type=float, metavar='HZ', help='frames per second that arrive, instead'
+        '--warm-up',
+        type=number(0),
+        default=100,
+        metavar='N',
+        help='images before the measurement (default: %(default)s)',
+    )
+    much.add_argument(
+        '--count',
+        type=number(1),
+        default=2000,
+        metavar='N',
+        help='images to measure (default: %(default)s)',
+    )
+    much.add_argument(
+        '--rate',
+        type=float,
+        metavar='HZ',
+        help='frames per second that arrive (default: each image follows the previous result)',
     )
     return parse_with_out_dir(parser, arguments, check)
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-r"""What a person costs outside the network, beside stock's way, on one core.
+r"""Measure the time per person outside the network, here and in upstream MMPose, on one core.
 
   tools/benchmark_overhead.py --pose2d rtmpose-s
   tools/benchmark_overhead.py --pose2d CONFIG --persons 1
 
-One drawn image with boxes all over it goes through every stage but the network, again and again,
-both ways in turn. Weights do not matter.
+One synthetic image, covered with boxes, repeatedly passes through every stage except the network,
+alternating between this package and upstream MMPose. The weights do not influence the result.
 
 Exit status: 0 done, 1 could not run, 2 wrong arguments.
 """
@@ -38,15 +38,27 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--pose2d', default='rtmpose-s', metavar='MODEL', help='a top-down config file or name'
+        '--pose2d',
+        default='rtmpose-s',
+        metavar='MODEL',
+        help='config file or name of a top-down model',
     )
     parser.add_argument(
-        '--pose2d-weights', default='none', metavar='FILE', help='default: none, random ones'
+        '--pose2d-weights',
+        default='none',
+        metavar='FILE',
+        help='checkpoint (default: none, random weights)',
     )
     parser.add_argument(
-        '--persons', type=number(1), default=100, metavar='N', help='in the image (default: 100)'
+        '--persons',
+        type=number(1),
+        default=100,
+        metavar='N',
+        help='persons in the image (default: 100)',
     )
-    parser.add_argument('--rounds', type=number(5), default=40, help='default: 40')
+    parser.add_argument(
+        '--rounds', type=number(5), default=40, metavar='N', help='rounds (default: %(default)s)'
+    )
     return parse_with_out_dir(parser, arguments)
 
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env python
-r"""How long a process takes to its first result: the first time, and with what is kept since.
+r"""Measure the time from process start to first result, with an empty and with a filled cache.
 
   tools/benchmark_start.py photos/ --pose2d rtmo-s --engine openvino auto
   tools/benchmark_start.py photos/ --pose2d CONFIG --pose2d-weights FILE --engine openvino \
       --precision fp32 bf16 int8 --out-dir start
 
-The first start finds an engine cache that is empty: it exports, quantises, compiles, measures what
-`auto` asks for, and keeps all that. The second one finds it. Both check the engine against PyTorch.
-Every start is a process of its own, and int8 is calibrated with the images. In `imports` is what
-takes long of PyTorch and MMPose, which no cache saves; the last column leaves it out of both.
+The first start has an empty engine cache: it exports, quantises and compiles the networks, measures
+what `auto` needs, and caches all results. The second start reads them from the cache. Both check
+the engine against PyTorch. Each start is a new process, and int8 is calibrated on the images. The
+column `imports` is the time to import PyTorch and MMPose, which no cache saves; the last column
+subtracts it from both starts.
 
-Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not.
+Exit status: 0 all rows ran, 1 nothing could run, 2 wrong arguments, 3 some rows could not run.
 """
 
 import argparse
@@ -59,19 +60,33 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
     parser.add_argument(
-        '--images', type=number(1), default=64, help='inputs are repeated to these (default: 64)'
+        '--images',
+        type=number(1),
+        default=64,
+        metavar='N',
+        help='images per start; inputs are repeated as needed (default: %(default)s)',
     )
     model = parser.add_argument_group('model')
     add_model_options(model)
-    model.add_argument('--no-flip-test', action='store_true', help='no mirrored images')
+    model.add_argument('--no-flip-test', action='store_true', help='no flip test')
     rows = parser.add_argument_group('rows: every combination of')
     rows.add_argument(
-        '--engine', nargs='+', default=['openvino'], choices=ENGINES, help='default: openvino'
+        '--engine',
+        nargs='+',
+        default=['openvino'],
+        choices=ENGINES,
+        help='engines (default: openvino)',
     )
     rows.add_argument(
-        '--precision', nargs='+', default=['fp32'], choices=PRECISIONS, help='default: fp32'
+        '--precision',
+        nargs='+',
+        default=['fp32'],
+        choices=PRECISIONS,
+        help='precisions (default: fp32)',
     )
-    parser.add_argument('--rounds', type=number(1), default=3, help='default: 3')
+    parser.add_argument(
+        '--rounds', type=number(1), default=3, metavar='N', help='rounds (default: %(default)s)'
+    )
     return parse_with_out_dir(parser, arguments)
 
 

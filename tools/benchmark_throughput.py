@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-r"""Images per second from files to results, and where the time goes, beside others, in one run.
+r"""Measure images per second from files to results, and compare with other systems.
 
   tools/benchmark_throughput.py photos/ --pose2d rtmo-s --engine torch openvino
   tools/benchmark_throughput.py --scenes 64 --pose2d CONFIG --pose2d-weights FILE \
@@ -7,18 +7,20 @@ r"""Images per second from files to results, and where the time goes, beside oth
   tools/benchmark_throughput.py photos/ --pose2d rtmpose-s --no-flip-test --against stock rtmlib
   tools/benchmark_throughput.py photos/ --recommend --max-latency 300 --max-memory 2
 
-Every row runs in a process of its own. Every round runs each of them once over the same images, in
-turn, so that a machine whose speed drifts slows all of them alike. Rounds go on until the medians
-of the ratios stand or the time is up; what does not stand has a question mark. Ours read files and
-write lines of predictions; the others only read and infer.
+Every row of the table runs in its own process. Each round runs all of them once over the same
+images, one after the other, so that a machine whose speed drifts slows all of them alike. Rounds
+repeat until the medians of the ratios have converged or the time is up; values that have not
+converged are marked with a question mark. The systems of this package read files and write
+predictions; the other systems only read and infer.
 
-Written to --out-dir: benchmark.json with every sample, and plots; after Ctrl-C, what was measured
-until then.
+Files written to --out-dir: benchmark.json with every sample, and plots. After Ctrl-C they hold what
+was measured until then.
 
---recommend tries the engines that are installed, fp32 and what is native to the hardware beside it
-(bf16 on some processors, fp16 on CUDA), and two batch sizes, each where none is named.
+--recommend tries, unless they are named, all installed engines, fp32 and the other native precision
+of the hardware (bf16 on some processors, fp16 on CUDA), and two batch sizes.
 
-Exit status: 0 all ran, 1 nothing could run, 2 wrong arguments, 3 some could not that were named.
+Exit status: 0 all rows ran, 1 nothing could run, 2 wrong arguments, 3 some named rows could not
+run.
 """
 
 import argparse
@@ -64,70 +66,114 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     work = parser.add_argument_group('images')
     work.add_argument('inputs', nargs='*', metavar='INPUT', help='folders, image files, globs')
     work.add_argument(
-        '--scenes', type=number(1), metavar='N', help='draw so many scenes instead of INPUT'
+        '--scenes', type=number(1), metavar='N', help='use N synthetic scenes instead of INPUT'
     )
     work.add_argument(
-        '--persons', type=number(0), metavar='K', help='people in each scene (default: 1 to 3)'
+        '--persons', type=number(0), metavar='K', help='persons in each scene (default: 1 to 3)'
     )
     work.add_argument(
-        '--images', type=number(1), help='of a round; inputs are repeated (default: 64, all scenes)'
+        '--images',
+        type=number(1),
+        metavar='N',
+        help='images per round; inputs are repeated as needed (default: 64, or all scenes)',
     )
-    work.add_argument('--ann-file', metavar='FILE', help='COCO annotations of INPUT, for AP')
+    work.add_argument('--ann-file', metavar='FILE', help='COCO annotations of INPUT, to compute AP')
 
     model = parser.add_argument_group('model')
     add_model_options(model)
     model.add_argument(
-        '--no-flip-test', action='store_true', help='no mirrored images, for anybody'
+        '--no-flip-test', action='store_true', help='no flip test, for any contender'
     )
     model.add_argument(
         '--given-boxes',
         action='store_true',
-        help='persons are found, or taken from annotations, beforehand; nobody runs a detector; '
-        'rtmlib and the simple ways always want it',
+        help='use person boxes that are detected beforehand, or taken from the annotations, so '
+        'that no contender runs a detector; required for rtmlib and the simple baselines',
     )
 
     rows = parser.add_argument_group('rows: every combination of')
-    rows.add_argument('--engine', nargs='+', metavar='E', help='default: torch')
-    rows.add_argument('--precision', nargs='+', metavar='P', help='default: fp32')
-    rows.add_argument('--batch-size', nargs='+', type=size, metavar='N', help='default: automatic')
-    rows.add_argument('--num-workers', nargs='+', type=number(0), default=[None], metavar='N')
-    rows.add_argument('--num-threads', nargs='+', type=number(1), default=[None], metavar='N')
-    rows.add_argument('--cpu-affinity', metavar='CORES', help='of everybody, e.g. 2 or 0-1')
-    rows.add_argument('--rect', action='store_true', default=None, help='pad to the stride')
+    rows.add_argument('--engine', nargs='+', metavar='E', help='engines (default: torch)')
+    rows.add_argument('--precision', nargs='+', metavar='P', help='precisions (default: fp32)')
+    rows.add_argument(
+        '--batch-size',
+        nargs='+',
+        type=size,
+        metavar='N',
+        help='batch sizes, or auto (default: by device, engine and input size)',
+    )
+    rows.add_argument(
+        '--num-workers',
+        nargs='+',
+        type=number(0),
+        default=[None],
+        metavar='N',
+        help='numbers of threads that read and preprocess images',
+    )
+    rows.add_argument(
+        '--num-threads',
+        nargs='+',
+        type=number(1),
+        default=[None],
+        metavar='N',
+        help='numbers of threads that run the networks on a CPU',
+    )
+    rows.add_argument(
+        '--cpu-affinity', metavar='CORES', help='cores of all contenders, e.g. 2 or 0-1'
+    )
+    rows.add_argument(
+        '--rect',
+        action='store_true',
+        default=None,
+        help='pad inputs to the next multiple of the stride instead of to a square',
+    )
     rows.add_argument(
         '--against',
         nargs='*',
         choices=AGAINST,
         default=['stock'],
-        help='others in the same run; ratios are taken to the first (default: stock)',
+        help='other systems to compare with; ratios are relative to the first (default: stock, '
+        'which is upstream MMPose)',
     )
 
     rounds = parser.add_argument_group('rounds')
-    rounds.add_argument('--rounds', type=number(1), help='at least (default: 5, or --max-rounds)')
-    rounds.add_argument('--max-rounds', type=number(1), help='default: 25')
+    rounds.add_argument(
+        '--rounds',
+        type=number(1),
+        metavar='N',
+        help='minimum number of rounds (default: 5, or --max-rounds)',
+    )
+    rounds.add_argument(
+        '--max-rounds', type=number(1), metavar='N', help='maximum number of rounds (default: 25)'
+    )
     rounds.add_argument(
         '--interval',
         type=float,
         default=0.1,
-        help='width of the 90%% interval of a median, as a part of it, at which it stands '
-        '(default: 0.1)',
+        metavar='FRACTION',
+        help='a median has converged when its 90%% interval is narrower than this fraction of it '
+        '(default: %(default)s)',
     )
     rounds.add_argument(
-        '--time-limit', type=float, default=0, metavar='S', help='no round starts later'
+        '--time-limit', type=float, default=0, metavar='S', help='start no round after S seconds'
     )
 
     output = parser.add_argument_group('output')
     output.add_argument(
         '--recommend',
         action='store_true',
-        help='print the flags of batch_infer.py that are fastest here; tries engines, precisions '
-        'and batch sizes where none are named',
+        help='print the fastest options of batch_infer.py on this machine; tries engines, '
+        'precisions and batch sizes that are not named',
     )
     output.add_argument(
-        '--max-latency', type=float, metavar='MS', help='of one image alone, for --recommend'
+        '--max-latency',
+        type=float,
+        metavar='MS',
+        help='maximum latency of one image, for --recommend',
     )
-    output.add_argument('--max-memory', type=float, metavar='GB', help='resident, for --recommend')
-    output.add_argument('--quiet', action='store_true', help='print the tables only')
+    output.add_argument(
+        '--max-memory', type=float, metavar='GB', help='maximum resident memory, for --recommend'
+    )
+    output.add_argument('--quiet', action='store_true', help='print only the tables')
     return parse_with_out_dir(parser, arguments, check)
 
 

@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-r"""What each engine and precision costs in accuracy, beside PyTorch in fp32, as a table.
+r"""Compare the accuracy of engines and precisions with PyTorch in fp32, as a table.
 
   tools/compare_engines.py photos/ --pose2d CONFIG --pose2d-weights FILE --ann-file ann.json \
       --engine openvino onnxruntime --precision fp32 int8
 
-Every combination infers all images. Printed are what 95 of 100 keypoints and scores differ by from
-PyTorch in fp32, how many of its persons were found, AP if there are annotations, and images per
-second. The table is Markdown. A combination that cannot be run has the reason in its row.
+Each combination runs on all images. The columns are: the deviation from PyTorch in fp32 that 95 %
+of the keypoints and scores do not exceed, the fraction of its persons that were found, AP if there
+are annotations, and images per second. The table is Markdown. A combination that cannot run has the
+reason in its row.
 
-Exit status: 0 all ran, 1 could not run, 2 wrong arguments, 3 some could not.
+Exit status: 0 all combinations ran, 1 could not run, 2 wrong arguments, 3 some could not run.
 """
 
 import argparse
@@ -54,16 +55,32 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
     add_model_options(parser)
-    parser.add_argument('--ann-file', metavar='FILE', help='COCO keypoint annotations, for AP')
-    parser.add_argument('--engine', nargs='+', default=['openvino', 'onnxruntime'], metavar='E')
-    parser.add_argument('--precision', nargs='+', default=['fp32'], metavar='P')
     parser.add_argument(
-        '--calib-images', type=int, metavar='N', help='of the input, for int8 (default: 64)'
+        '--ann-file', metavar='FILE', help='COCO keypoint annotations, to compute AP'
     )
     parser.add_argument(
-        '--rect', action='store_true', default=None, help='also with inputs padded to the stride'
+        '--engine',
+        nargs='+',
+        default=['openvino', 'onnxruntime'],
+        metavar='E',
+        help='engines (default: openvino onnxruntime)',
     )
-    parser.add_argument('--no-flip-test', action='store_true', help='also without mirrored images')
+    parser.add_argument(
+        '--precision', nargs='+', default=['fp32'], metavar='P', help='precisions (default: fp32)'
+    )
+    parser.add_argument(
+        '--calib-images',
+        type=int,
+        metavar='N',
+        help='input images that calibrate int8 (default: 64)',
+    )
+    parser.add_argument(
+        '--rect',
+        action='store_true',
+        default=None,
+        help='also with inputs padded to the next multiple of the stride',
+    )
+    parser.add_argument('--no-flip-test', action='store_true', help='also without the flip test')
     return parse_with_out_dir(parser, arguments)
 
 

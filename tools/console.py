@@ -29,17 +29,20 @@ def add_model_options(model: argparse._ActionsContainer) -> None:
         '--pose2d',
         default='demo',
         metavar='MODEL',
-        help='config file or name (default: %(default)s, which knows drawn scenes only)',
+        help='config file or name (default: %(default)s, which only works on synthetic scenes)',
     )
     model.add_argument(
         '--pose2d-weights',
         metavar='FILE',
-        help='checkpoint (default: that of the name or config; none: random)',
+        help='path or URL of the checkpoint (default: the one that belongs to the name or config; '
+        'none: random weights)',
     )
-    model.add_argument('--det-model', metavar='MODEL', help='for top-down models')
-    model.add_argument('--det-weights', metavar='FILE')
-    model.add_argument('--det-cat-ids', type=int, nargs='+', metavar='ID')
-    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best there is)')
+    model.add_argument('--det-model', metavar='MODEL', help='person detector of a top-down model')
+    model.add_argument('--det-weights', metavar='FILE', help='checkpoint of the detector')
+    model.add_argument(
+        '--det-cat-ids', type=int, nargs='+', metavar='ID', help='detector category ids to keep'
+    )
+    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best available)')
 
 
 def note_demo_models(args: argparse.Namespace) -> None:
@@ -175,7 +178,7 @@ def parse_with_out_dir(
 
     The folder is made, or refused, before the work and not after it.
     """
-    parser.add_argument('--out-dir', metavar='DIR', help='for benchmark.json, and plots if any')
+    parser.add_argument('--out-dir', metavar='DIR', help='folder for benchmark.json and plots')
     args = parser.parse_args(arguments)
     check(parser, args)
     args.command = sys.argv[1:] if arguments is None else list(arguments)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Put a dozen images side by side into one, to look at many results at once."""
+"""Put several images on one contact sheet, to look at many results at once."""
 
 import argparse
 import math
@@ -18,11 +18,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         epilog='Example: tools/contact_sheet.py poses/vis --out sheet.png --images 12',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('folder', help='with images, walked recursively')
+    parser.add_argument('folder', help='folder of images, read recursively')
     parser.add_argument('--out', required=True, metavar='FILE', help='the sheet to write')
-    parser.add_argument('--images', type=int, default=12, metavar='N', help='the first so many')
-    parser.add_argument('--columns', type=int, default=4, metavar='N')
-    parser.add_argument('--tile', type=int, default=300, metavar='PIXELS', help='side of a tile')
+    parser.add_argument(
+        '--images', type=int, default=12, metavar='N', help='number of images, from the first'
+    )
+    parser.add_argument('--columns', type=int, default=4, metavar='N', help='images per row')
+    parser.add_argument(
+        '--tile', type=int, default=300, metavar='PIXELS', help='width and height of a tile'
+    )
     args = parser.parse_args(arguments)
     for name in ('images', 'columns', 'tile'):
         if getattr(args, name) < 1:

@@ -1,15 +1,15 @@
 #!/usr/bin/env python
-r"""Write a network as an ONNX file, and see that it answers as PyTorch does.
+r"""Export a network to an ONNX file and check that its outputs match those of PyTorch.
 
   tools/export.py rtmpose-s --out rtmpose-s.onnx
   tools/export.py my_config.py --weights my.pth --out my.onnx --batch-size 8
   tools/export.py my_detector.py --detector --weights det.pth --out det.onnx
 
-The file takes what the config's data preprocessor makes of a batch (float32, normalised,
-N x 3 x H x W) and gives what the head decodes: SimCC vectors, heatmaps, or the levels of a
-one-stage head.
+The input of the file is the output of the config's data preprocessor: a normalised float32 batch of
+shape N x 3 x H x W. Its outputs are what the head decodes: SimCC vectors, heatmaps, or the levels
+of a one-stage head.
 
-Exit status: 0 the file is written and right, 1 it could not be, 2 wrong arguments.
+Exit status: 0 the file is written and checked, 1 the export failed, 2 wrong arguments.
 """
 
 import argparse
@@ -33,21 +33,23 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('model', help='config file, or name or alias of a model')
     parser.add_argument('--out', required=True, metavar='FILE', help='the ONNX file to write')
     parser.add_argument(
-        '--weights', metavar='FILE', help='checkpoint (default: that of the name; none: random)'
+        '--weights',
+        metavar='FILE',
+        help='checkpoint (default: the one that belongs to the name; none: random weights)',
     )
-    parser.add_argument('--detector', action='store_true', help="MODEL is one of MMDetection's")
+    parser.add_argument('--detector', action='store_true', help='MODEL is an MMDetection model')
     parser.add_argument(
         '--batch-size',
         type=int,
         metavar='N',
-        help='the only one that the file takes (default: any)',
+        help='fixed batch size of the file (default: any size)',
     )
     parser.add_argument(
         '--input-size',
         type=int,
         nargs=2,
         metavar=('W', 'H'),
-        help="of the network (default: the config's)",
+        help="input width and height of the network (default: the config's)",
     )
     return parser.parse_args(arguments)
 

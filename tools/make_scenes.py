@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw a folder of scenes with people in them, and their annotations in COCO's format."""
+"""Draw a folder of synthetic scenes with persons, and annotations in COCO format."""
 
 import argparse
 import sys
@@ -18,27 +18,31 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     usual = SceneOptions()
-    parser.add_argument('out_dir', help='takes 000000.jpg, ... and annotations.json')
+    parser.add_argument('out_dir', help='folder for 000000.jpg, ... and annotations.json')
     parser.add_argument('--count', type=int, default=100, help='number of scenes')
-    parser.add_argument('--seed', type=int, default=0, help='the same seed gives the same scenes')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='random seed; equal seeds give equal scenes'
+    )
     parser.add_argument(
         '--persons',
         type=int,
         nargs=2,
         default=usual.persons,
-        metavar=('LEAST', 'MOST'),
-        help='people in a scene',
+        metavar=('MIN', 'MAX'),
+        help='minimum and maximum number of persons in a scene',
     )
     parser.add_argument(
         '--heights',
         type=float,
         nargs=2,
         default=usual.heights,
-        metavar=('LEAST', 'MOST'),
-        help='of a standing person, in heights of the image',
+        metavar=('MIN', 'MAX'),
+        help='height of a standing person, as a fraction of the image height',
     )
-    parser.add_argument('--occluders', type=int, default=usual.occluders, help='things in front')
-    parser.add_argument('--num-workers', type=int, help='processes (default: one per core)')
+    parser.add_argument(
+        '--occluders', type=int, default=usual.occluders, help='objects in front of the persons'
+    )
+    parser.add_argument('--num-workers', type=int, help='processes; None: one per core')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     args = parser.parse_args(arguments)
     if args.count < 1:

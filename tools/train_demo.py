@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train one of the demo models on drawn scenes, by MMEngine's runner."""
+"""Train one of the demo models on synthetic scenes with the runner of MMEngine."""
 
 import argparse
 import hashlib
@@ -43,49 +43,61 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='Example: tools/train_demo.py demo-rtmpose --resume. On a CPU a process for each '
-        'core is faster: torchrun --nproc_per_node 2 tools/train_demo.py demo-rtmpose',
+        epilog='Example: tools/train_demo.py demo-rtmpose --resume. On a CPU, one process per core '
+        'is faster: torchrun --nproc_per_node 2 tools/train_demo.py demo-rtmpose',
     )
-    parser.add_argument('model', choices=NAMES, help='which one; its schedule is in configs/demo')
+    parser.add_argument(
+        'model', choices=NAMES, help='model to train; its schedule is in configs/demo'
+    )
     parser.add_argument(
         '--data-root',
         default='data/scenes',
         metavar='DIR',
-        help='scenes are drawn there once (default: %(default)s)',
+        help='folder for the scenes, which are drawn once (default: %(default)s)',
     )
-    for name, count, use in (('train', 8000, 'train'), ('val', 500, 'measure')):
+    for name, count, use in (('train', 8000, 'training'), ('val', 500, 'validation')):
         parser.add_argument(
             f'--{name}-scenes',
             type=number(1),
             default=count,
             metavar='N',
-            help=f'to {use} on (default: %(default)s)',
+            help=f'number of {use} scenes (default: %(default)s)',
         )
     parser.add_argument(
-        '--work-dir', metavar='DIR', help='logs and checkpoints (default: work_dirs/MODEL)'
+        '--work-dir',
+        metavar='DIR',
+        help='folder for logs and checkpoints (default: work_dirs/MODEL)',
     )
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint')
+    parser.add_argument('--resume', action='store_true', help='resume from the last checkpoint')
     parser.add_argument(
-        '--out', metavar='FILE', help='the weights to write (default: configs/demo/MODEL.pth)'
+        '--out', metavar='FILE', help='weights file to write (default: configs/demo/MODEL.pth)'
     )
     parser.add_argument(
-        '--num-threads', type=number(1), metavar='N', help="PyTorch's (default: its own choice)"
+        '--num-threads',
+        type=number(1),
+        metavar='N',
+        help="threads of PyTorch (default: PyTorch's own choice)",
     )
     parser.add_argument(
         '--prepared',
         type=number(0),
         default=0,
         metavar='N',
-        help='prepare N epochs of samples once, on disk, and take them at random (default: 0, '
-        'each anew, which takes half of the time of a small network; 1 to 2 GB each)',
+        help='preprocess N epochs of samples once, store them on disk (1 to 2 GB each) and draw '
+        'from them at random (default: 0, preprocess every sample again, which takes half of the '
+        'training time of a small network)',
     )
     parser.add_argument(
         '--bfloat16',
         action='store_true',
-        help='compute backbone and neck in bfloat16: faster where the processor has it',
+        help='compute backbone and neck in bfloat16, which is faster on processors that support it',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='change the config'
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='changes to the config',
     )
     args = parser.parse_args(arguments)
     args.work_dir = args.work_dir or osp.join('work_dirs', args.model)
@@ -103,7 +115,7 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.resume and not begun:
         parser.error(f'--resume: no checkpoint in {args.work_dir}')
     if begun and not args.resume:
-        parser.error(f'{args.work_dir} holds a run; --resume goes on, --work-dir takes another')
+        parser.error(f'{args.work_dir} holds a run; --resume resumes it, --work-dir names another')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-r"""Write what the benchmark tools found into a document.
+r"""Insert the results of the benchmark tools into a document.
 
   tools/write_benchmarks.py docs/benchmarks.md pair=bench/pair live=bench/live
 
-A result is a folder that a tool wrote with --out-dir. It comes between <!-- NAME --> and
-<!-- end of NAME --> of the document, in place of what is there: machine, versions, date, command,
-tables and plots. What stands around it is written by people.
+A result is a folder that a tool wrote with --out-dir. Its date, machine, versions, command, tables
+and plots replace the text between <!-- NAME --> and <!-- end of NAME --> in the document. The text
+outside these markers is not changed.
 
 Exit status: 0 written, 2 wrong arguments.
 """
@@ -27,8 +27,16 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('document', type=Path, metavar='FILE', help='Markdown, with the places')
-    parser.add_argument('results', nargs='+', type=result, metavar='NAME=DIR')
+    parser.add_argument(
+        'document', type=Path, metavar='FILE', help='Markdown file with the markers'
+    )
+    parser.add_argument(
+        'results',
+        nargs='+',
+        type=result,
+        metavar='NAME=DIR',
+        help='name of the markers, and folder of the result',
+    )
     return parser.parse_args(arguments)
 
 

@@ -28,7 +28,7 @@ Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
 
 # Part of the names in the cache: what was quantised another way is not this.
 METHOD = 'MIXED TRANSFORMER / QDQ per channel / heads in float'
-# Scopes of nodes that stay in floating point, the head's: docs/engines.md has what that saves.
+# Scopes of nodes that stay in floating point, the head's: docs/accuracy.md has what that saves.
 _INSIDE = r'^/(backbone|neck)/.*'
 _OUTSIDE = r'^/(?!backbone/|neck/).*'
 # Inputs of a kind say no more beyond this; NNCF's default.
@@ -119,7 +119,7 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) 
 
     The head is left as it is. Weights are symmetric and activations are not, since
     SiLU's have a short negative side. NNCF's way with transformers fits the attention
-    of RTMO's neck: docs/engines.md has what it and others came to.
+    of RTMO's neck: docs/accuracy.md has what it and others came to.
     """
     nncf = import_nncf()
     import openvino as ov

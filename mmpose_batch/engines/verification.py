@@ -50,7 +50,7 @@ class Bound:
     quantile: float = 0.95
 
 
-# Measured on the demo pair (docs/engines.md), eight scenes at a time as a run is checked, without
+# Measured on the demo pair (docs/accuracy.md), eight scenes at a time as a run is checked, without
 # the medians: bf16, which costs no AP, came to 0.017 and 0.093 at most, int8, heads included then,
 # which cost up to 0.9 points, to 0.072 and 0.25. fp16 was not measured. SimCC's scores are no
 # probabilities; their mean is 1.07. Eight images hold twenty boxes with forty corners, of which

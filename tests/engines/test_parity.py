@@ -17,7 +17,7 @@ from mmpose_batch.scenes import write_scenes
 
 pytestmark = pytest.mark.slow
 
-# The first of the series that docs/engines.md has its tables of, 500 of each.
+# The first of the series that docs/accuracy.md has its tables of, 500 of each.
 COUNT = 128
 SEED = 2
 MODELS = ('demo-rtmo', 'demo-rtmpose')

@@ -560,7 +560,7 @@ def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_pat
 
 
 ANSWERS = {
-    'help': (['--help'], 0, 'Exit status: 0 all good, 1 could not run, 2 wrong arguments, 3 fini'),
+    'help': (['--help'], 0, 'Exit status: 0 all images succeeded, 1 could not run, 2 wrong'),
     'a wrong option': (
         ['x', '--out-dir', 'y', '--colour', 'red'],
         2,

@@ -22,7 +22,7 @@ def docs(tmp_path: Path) -> Path:
     """Documents with one place each."""
     folder = tmp_path / 'docs'
     folder.mkdir()
-    for name, table in (('benchmarks', 'overhead-wholebody'), ('engines', 'parity')):
+    for name, table in (('benchmarks', 'overhead-wholebody'), ('accuracy', 'parity')):
         text = f'before\n<!-- {table} -->\nold\n<!-- end of {table} -->\nafter\n'
         (folder / f'{name}.md').write_text(text)
     return folder
@@ -56,7 +56,7 @@ def test_a_folder_of_tools_is_left_alone(tmp_path, docs):
 
 def test_every_place_of_the_documents_has_a_command():
     script = (ROOT / 'tools' / 'benchmark_docs.sh').read_text()
-    for name in ('benchmarks', 'engines'):
+    for name in ('benchmarks', 'accuracy'):
         lines = (ROOT / 'docs' / f'{name}.md').read_text().splitlines()
         places = [line[5:-4] for line in lines if line.startswith('<!-- ') and ' of ' not in line]
         assert places
@@ -126,4 +126,4 @@ def test_a_table_comes_where_it_belongs(tmp_path, docs, monkeypatch):
     assert 'before' in text and 'after' in text
     assert 'tools/benchmark_overhead.py --pose2d rtmpose-m_8xb64-270e_coco-wholebody' in text
     assert '| crops and their samples |' in text
-    assert 'old' in (docs / 'engines.md').read_text()
+    assert 'old' in (docs / 'accuracy.md').read_text()
