@@ -45,7 +45,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         if not name.startswith('_') and find_spec(f'{__name__}.{name}') is not None:
-            return import_module(f'.{name}', __name__)  # mmpose_batch.sources.inputs, say
+            return import_module(f'.{name}', __name__)  # mmpose_batch.sources, say
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     value = getattr(import_module(f'.{_MODULES[name]}', __name__), name)
     globals()[name] = value

@@ -11,7 +11,7 @@ import torch
 
 from .errors import FATAL, is_out_of_memory, one_line
 from .results import ImageResult
-from .workers import WorkerPool
+from .workers import FLUSH, FlushType, WorkerPool
 
 
 @dataclass(slots=True)
@@ -100,8 +100,6 @@ class BatchRunner:
     Args:
         run: Maps the packed inputs of a batch to as many outputs.
         batch_size: Instances in a full batch.
-        flush_every: No batch spans images on both sides of a multiple of this
-            index; 0 for no such boundary.
         stage: What to call ``run`` in an error message.
         parallel: Batches that run at a time, each on a thread of its own if
             there are more than one.
@@ -113,7 +111,6 @@ class BatchRunner:
         self,
         run: Callable[[list[dict[str, Any]]], list[Any]],
         batch_size: int,
-        flush_every: int = 0,
         stage: str = 'network',
         parallel: int = 1,
         on_memory: Callable[[int], None] = lambda size: None,
@@ -123,28 +120,44 @@ class BatchRunner:
         self._largest = batch_size
         self._shrinking = Lock()
         self._collector = BatchCollector(batch_size)
-        self._flush_every = flush_every
         self._stage = stage
         self._parallel = parallel
 
-    def stream(self, images: Iterator[ImageInFlight]) -> Iterator[ImageInFlight]:
-        """Yield the images in order, each when all its inputs have their output."""
+    @property
+    def batch_size(self) -> int:
+        """Instances in a full batch."""
+        return self._collector.batch_size
+
+    def stream(
+        self, images: Iterator[ImageInFlight | FlushType]
+    ) -> Iterator[ImageInFlight | FlushType]:
+        """Yield the images in order, each when all its inputs have their output.
+
+        At a FLUSH the batches run that are not full, and it is yielded after their images.
+        """
         threads = self._parallel if self._parallel > 1 else 0
         with WorkerPool(threads) as pool:
             for step in pool.map(self._run_step, self._steps(images), ahead=threads):
+                if step is FLUSH:
+                    yield FLUSH
+                    continue
                 while step.images:  # nothing may keep what is yielded
                     yield step.images.popleft()
 
-    def _steps(self, images: Iterator[ImageInFlight]) -> Iterator[Step]:
+    def _steps(self, images: Iterator[ImageInFlight | FlushType]) -> Iterator[Step | FlushType]:
         waiting: deque[ImageInFlight] = deque()
         for image in images:
+            if image is FLUSH:
+                ready, waiting = waiting, deque()
+                yield from _in_steps([*self._collector.flush()], ready)
+                yield FLUSH
+                continue
             waiting.append(image)
             batches = self._collect(image)
-            full = len(waiting) >= 2 * self._collector.batch_size or self._at_boundary(image)
             del image  # not even until the next one comes
-            if full:
+            if len(waiting) >= 2 * self._collector.batch_size:
                 batches += self._collector.flush()
-            ready: deque[ImageInFlight] = deque()
+            ready = deque()
             while waiting and not waiting[0].in_buckets:
                 ready.append(waiting.popleft())
             yield from _in_steps(batches, ready)
@@ -156,9 +169,6 @@ class BatchRunner:
         inputs, image.inputs = image.inputs, []
         instances = (Instance(image, slot, packed) for slot, packed in enumerate(inputs))
         return [batch for instance in instances if (batch := self._collector.add(instance))]
-
-    def _at_boundary(self, image: ImageInFlight) -> bool:
-        return bool(self._flush_every) and (image.result.frame.index + 1) % self._flush_every == 0
 
     def _run_step(self, step: Step) -> Step:
         if step.batch:

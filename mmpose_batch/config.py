@@ -162,9 +162,6 @@ class CallOptions:
         test_cfg: The model's test settings during this call.
         keep_images: Hand the decoded image on with its result, for drawing.
         keep_labels: Hand the detector's label on with each instance.
-        flush_every: No batch spans images on both sides of a multiple of this
-            many, so a run that starts at such a multiple repeats the batches
-            of one that started before it; 0 for no such boundary.
     """
 
     batch_size: int | str
@@ -176,7 +173,6 @@ class CallOptions:
     test_cfg: dict[str, Any] = field(default_factory=dict)
     keep_images: bool = False
     keep_labels: bool = False
-    flush_every: int = 0
 
     def __post_init__(self) -> None:
         for name in ('bbox_thr', 'nms_thr', 'select_thr'):

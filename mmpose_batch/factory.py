@@ -1,17 +1,39 @@
 """From a config and what a user adds to it, to an inferencer that has what it needs."""
 
 import copy
+import os.path as osp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlparse
 
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.device import get_device
+from mmengine.registry import MODELS, DefaultScope
 from mmpose.registry import INFERENCERS
 
-from .config import merge_settings
+from .config import BatchOptions, merge_settings
+from .engines.external_onnx import ExternalFile
+from .engines.optional import require
+from .engines.registry import AUTO, get
+from .images.read import image_loader, plain_loader
 from .inferencer import BatchPose2DInferencer
-from .models.checks import check_pose_config, naming, type_name
+from .models.checkpoint import cached_path, check_weights
+from .models.checks import (
+    PIPELINE,
+    check_detector_config,
+    check_device,
+    check_first_step,
+    check_loader,
+    check_pipeline,
+    check_pose_config,
+    find_field,
+    naming,
+    type_name,
+)
 from .models.names import load_config
+from .speedups.rect import pad_to_stride
 from .stages.detect import WHOLE_IMAGE, DetectorChoice, choose_detector
 
 _OF_DETECTORS = ('det_weights', 'det_cat_ids', 'det_batch_size')
@@ -35,6 +57,55 @@ class Plan:
     detector: DetectorChoice | None
     settings: dict[str, Any]
     kind: type[BatchPose2DInferencer]
+
+    @property
+    def device(self) -> str:
+        """Device of the networks."""
+        return self.settings.get('device') or get_device()
+
+    @property
+    def options(self) -> BatchOptions:
+        """Options of the inferencer, resolved for its device; batch sizes may be open.
+
+        Raises:
+            ValueError: One is out of range, or beyond the device.
+        """
+        names = BatchOptions.__slots__
+        own = {name: value for name, value in self.settings.items() if name in names}
+        return BatchOptions(**own).resolved(self.device)
+
+    def check(self) -> None:
+        """See that all parts can be built, as far as that is known without building the networks.
+
+        Weights that are to be downloaded are not.
+
+        Raises:
+            ValueError: A config, an option or the device cannot be used.
+            CheckpointError: Weights are missing, or of another kind.
+            EngineError: An engine is not installed.
+        """
+        check_device(self.device)
+        options = self.options
+        _check_engine(options)
+        if options.flip_test is not None and 'flip_test' not in (
+            find_field(self.cfg, 'model.test_cfg') or {}
+        ):
+            raise ValueError('flip_test: this model never tests mirrored images')
+        _check_types(self.cfg)
+        check_pipeline(self.cfg)
+        pipelines = [_build_pipeline(self.cfg, 'mmpose')]
+        check_first_step(pipelines[0].transforms[0])
+        check_loader(image_loader(pipelines[0]) or plain_loader(pipelines[0]))
+        weights = [(self.weights, 'weights')]
+        if self.detector is not None:
+            check_detector_config(self.detector.config, self.detector.cat_ids)
+            pipelines.append(_build_pipeline(self.detector.config, 'mmdet'))
+            weights.append((self.detector.weights, 'det_weights'))
+        if options.rect and not any([pad_to_stride(pipeline) for pipeline in pipelines]):
+            raise ValueError('rect: neither the model nor its detector pads to a square')
+        for file, option in weights:
+            if not is_to_be_downloaded(file):
+                check_weights(file, option)
 
     def build(self) -> BatchPose2DInferencer:
         """Build the inferencer.
@@ -138,3 +209,45 @@ def _refuse(names: Sequence[str], settings: dict[str, Any], reason: str) -> None
     useless = [name for name in names if settings.get(name) is not None]
     if useless:
         raise ValueError(f'{", ".join(useless)}: {reason}')
+
+
+def is_to_be_downloaded(weights: str | None) -> bool:
+    """Whether weights are named by a URL, and not in the checkpoint cache."""
+    scheme = urlparse(weights or '').scheme
+    return scheme in ('http', 'https') and not osp.isfile(cached_path(weights))
+
+
+def _check_engine(options: BatchOptions) -> None:
+    """See that an engine is installed, and that its external file is one.
+
+    Raises:
+        EngineError, ValueError: It is not.
+    """
+    if options.engine != AUTO:
+        require(get(options.engine), options.precision)
+    if options.engine_file is not None:
+        if options.precision == 'int8':
+            raise ValueError('engine_file: int8 is for networks that are exported here')
+        ExternalFile(options.engine_file)
+
+
+def _check_types(cfg: Config) -> None:
+    """See that a pose model and its parts are registered.
+
+    Raises:
+        ValueError: One is not.
+    """
+    parts = ('', '.data_preprocessor', '.backbone', '.neck', '.head')
+    with (
+        naming('model: cannot be built from this config'),
+        MODELS.switch_scope_and_registry(cfg.get('default_scope', 'mmpose')) as registry,
+    ):
+        for name in (find_field(cfg, f'model{part}.type') for part in parts):
+            if isinstance(name, str) and registry.get(name) is None:
+                raise KeyError(f'{name} is not in the {registry.scope}::{registry.name} registry')
+
+
+def _build_pipeline(cfg: Config | dict, scope: str) -> Compose:
+    """The test pipeline of a config that was checked."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', scope)):
+        return Compose(copy.deepcopy(find_field(cfg, PIPELINE)))

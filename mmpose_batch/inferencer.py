@@ -3,12 +3,12 @@
 import copy
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,26 +17,23 @@ from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
-from mmpose.structures import PoseDataSample
 from rich.progress import track
 from torch import nn
 
-from .batching import BatchRunner, ImageInFlight
+from .batching import BatchRunner
 from .config import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
-from .cores import bind_to_cores, parse_cores, single_opencv_thread
+from .cores import bind_to_cores, parse_cores
 from .engines.base import EngineOptions
 from .engines.batch_size import default_batch_size
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
 from .engines.warmup import SAMPLES, Warmup, batch_size
-from .errors import ImageError, InputError, one_line
+from .errors import InputError
 from .images.read import (
     DecodedFrames,
     detector_loader,
     image_loader,
-    load_image,
     plain_loader,
-    read_image,
 )
 from .models.checkpoint import check_weights
 from .models.checks import (
@@ -48,20 +45,25 @@ from .models.checks import (
     type_name,
 )
 from .models.names import build_model, load_config
+from .pipeline import Pipeline
 from .progress import StageClock
-from .results import ImageResult, select_instances
-from .sources.boxes import boxes_of_images, checked_bboxes, detached
-from .sources.inputs import Frame, Source, open_source
+from .results import ImageResult
+from .sources.base import Frame, Source
+from .sources.boxes import boxes_of_images, detached
+from .sources.inputs import open_source
 from .speedups import onestage
-from .speedups.crops import StandardCrops
+from .speedups.crops import CropCache
 from .speedups.rect import pad_to_stride
-from .speedups.samples import add_labels, empty_sample, merge_samples
 from .speedups.simcc import decode_batches
 from .stages.detect import PersonDetector, build_detector, check_detector, choose_detector
-from .stages.isolation import with_own_head
-from .workers import WorkerPool, read_ahead
+from .stages.finite import reject_nan
+from .stages.pose import PoseStage
+from .stages.read import ReadStage
+from .workers import FLUSH, FlushType
 from .writers import StockWriter
 from .writers.drawing import DrawOptions, check_skeleton_style, draw_result
+
+Item = TypeVar('Item')
 
 
 @INFERENCERS.register_module()
@@ -138,7 +140,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             model, weights_of_model = load_config(model, scope or 'mmpose')
             given['weights'] = weights or weights_of_model
         check_pose_config(model)
-        settings = merge_settings(model.get('inferencer', {}), given)
+        settings = merge_settings(model.get('inferencer') or {}, given)
         options = BatchOptions(
             **{key: settings.pop(key) for key in BATCH_SETTINGS if key in settings}
         )
@@ -146,7 +148,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         check_device(device)
         self.device = device
         self.detector: PersonDetector | None = None
-        self._crops: tuple[tuple, StandardCrops] | None = None
+        self._crops = CropCache()
         self._precision_is_free = options.precision == 'auto'
         self._lock = threading.RLock()
         if options.cpu_affinity is not None:
@@ -164,6 +166,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         engine = self._engine_options(self.options.of_engine)
         self.runner = EngineRunner(self.model, replace(engine, file=self.options.engine_file))
+        reject_nan(self.model)
         self.warmup = Warmup(self.options.calib_images or SAMPLES)
         self._decoded = DecodedFrames()
 
@@ -189,7 +192,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _init_model(
         self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
-        if 'visualizer' not in cfg:
+        if cfg.get('visualizer') is None:
             cfg.visualizer = {'type': 'mmpose.PoseLocalVisualizer', 'name': 'visualizer'}
         model = build_model(cfg, weights, device, self._load_weights_to_model)
         decode_batches(model.head)
@@ -261,6 +264,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return_datasamples: bool = False,
         batch_size: int | str | None = None,
         out_dir: str | None = None,
+        *,
+        max_wait: float | None = None,
         **kwargs: Any,
     ) -> Iterator[dict]:
         """Infer poses, one dict per input image in input order.
@@ -270,6 +275,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
             return_datasamples: Yield data samples instead of plain instances.
             batch_size: Overrides the constructor's for this call.
             out_dir: Writes ``visualizations/`` and ``predictions/`` below it.
+            max_wait: Seconds that an iterator may give nothing before the images that it gave
+                are finished, in batches that are not full; None has them wait for others.
             **kwargs: Stock's: ``bbox_thr``, ``nms_thr``, ``bboxes``,
                 ``merge_results``, ``pose_based_nms``, ``return_vis``, ``show``,
                 ``wait_time``, ``draw_bbox``, ``radius``, ``thickness``,
@@ -295,8 +302,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if post.get('return_datasample') is not None:  # stock's old spelling
             return_datasamples = post['return_datasample']
         source = open_source(inputs)
-        if source.camera:
-            draw, batch_size = {**draw, 'show': True}, 1
+        source.max_wait = max_wait
+        if source.live:
+            draw = {**draw, 'show': True}
         drawing = DrawOptions(video=source.video_name is not None, **draw)
         if drawing.wanted:
             check_skeleton_style(drawing.skeleton_style, self.model.dataset_meta)
@@ -423,15 +431,17 @@ class BatchPose2DInferencer(Pose2DInferencer):
             InputError: A bad input, with ``on_error='raise'``.
         """
         with self._lock:
-            self._prefer_latency(call, source.camera)
-            wanted = self.wants_samples(call, source.camera)
+            self._prefer_latency(call, source.live)
+            wanted = self.wants_samples(call)
             if wanted:
                 frames = iter(source.frames)
-                first = list(islice(frames, 1 if source.camera else wanted))
-                source.frames = chain(self.warm_up(first, call, source.camera), frames)
-            self.warmup.prepare(self.runners, self._batch_sizes(call, source.camera))
+                first = _take(frames, 1 if source.live else wanted)
+                self.warm_up([item for item in first if item is not FLUSH], call, source.live)
+                source.frames = chain(_handed_out(first), frames)
+            self.warmup.prepare(self.runners, self._batch_sizes(call))
         try:
-            with closing(self._flow(source, call, clock or StageClock())) as results:
+            pipeline = self.pipeline_of(call, source.live)
+            with closing(pipeline.run(source, clock or StageClock())) as results:
                 yield from map(self._raise_error, results)
         finally:
             self._decoded.clear()
@@ -441,212 +451,111 @@ class BatchPose2DInferencer(Pose2DInferencer):
             raise InputError(f'{result.frame.path}: {result.error}')
         return result
 
-    def wants_samples(self, call: CallOptions, camera: bool = False) -> int:
+    def wants_samples(self, call: CallOptions) -> int:
         """Images that :meth:`warm_up` should see before the first result; 0 for none."""
-        return self.warmup.wanted(self.runners, self._batch_sizes(call, camera))
+        return self.warmup.wanted(self.runners, self._batch_sizes(call))
 
-    def _prefer_latency(self, call: CallOptions, camera: bool) -> None:
+    def _prefer_latency(self, call: CallOptions, live: bool) -> None:
         """Have engines that nothing has run on yet take one batch at a time, where that is all."""
-        if camera or call.batch_size == 1:
+        if live or call.batch_size == 1:
             self.runner.lifecycle.prefer_latency()
-        if camera and self.detector is not None:
+        if live and self.detector is not None:
             self.detector.runner.lifecycle.prefer_latency()
 
-    def warm_up(
-        self, frames: list[Frame], call: CallOptions, camera: bool = False
-    ) -> Iterator[Frame]:
+    def warm_up(self, frames: Sequence[Frame], call: CallOptions, live: bool = False) -> None:
         """Build, verify and select the engines, and measure batch sizes, with some images.
 
         A stream does so by itself, with its first images; others may stand for a
         run better.
 
         Args:
-            frames: Some images; the list is emptied.
+            frames: Some images.
             call: The options of the run.
-            camera: Whether a camera shows them, one by one.
-
-        Returns:
-            The frames again, each let go of when it is handed out.
+            live: Whether they come one by one, and each result is wanted at once.
 
         Raises:
             EngineError: An engine cannot run the network, or its outputs deviate
                 too much from PyTorch's.
         """
         steps = {
-            'pose': partial(self._test_step, call=call),
+            'pose': self._pose_stage(call).run,
             'detector': partial(self._detect, call=call),
         }
-        sizes = self._batch_sizes(call, camera)
+        sizes = self._batch_sizes(call)
 
         def infer(part: Sequence[Frame]) -> None:
-            for _ in self._flow(Source(part), call, StageClock(), warming_up=True):
+            for _ in self.pipeline_of(call, warming_up=True).run(Source(part), StageClock()):
                 pass
 
         with self._lock:
-            self._prefer_latency(call, camera)
+            self._prefer_latency(call, live)
             flip_test = bool(call.test_cfg.get('flip_test'))
             self.warmup.run(frames, self.runners, sizes, infer, steps, flip_test=flip_test)
-        waiting = deque(frames)
-        frames.clear()
-        return (waiting.popleft() for _ in range(len(waiting)))
 
-    def _batch_sizes(self, call: CallOptions, camera: bool) -> dict[str, int | str]:
-        detector = 1 if camera else self.options.det_batch_size
-        return {'pose': call.batch_size, 'detector': detector}
+    def _batch_sizes(self, call: CallOptions) -> dict[str, int | str]:
+        return {'pose': call.batch_size, 'detector': self.options.det_batch_size}
 
-    def _flow(
-        self, source: Source, call: CallOptions, clock: StageClock, warming_up: bool = False
-    ) -> Iterator[ImageResult]:
-        """:meth:`stream` with engines as they are; a warm-up runs batches one by one."""
-        alone = warming_up or source.camera
-        # What a camera shows is wanted at once.
-        ahead = 0 if source.camera else 2 * self.options.num_workers
+    def pipeline_of(
+        self, call: CallOptions, live: bool = False, warming_up: bool = False
+    ) -> Pipeline:
+        """The stages from frames to results, with the engines and attributes as they are now.
+
+        Args:
+            call: The options.
+            live: Whether each result is wanted at once.
+            warming_up: Whether batches run one by one, and decoded images are kept.
+        """
+        alone = live or warming_up
         sizes = {
             name: batch_size(self.runners[name], size)
-            for name, size in self._batch_sizes(call, source.camera).items()
+            for name, size in self._batch_sizes(call).items()
             if name in self.runners
         }
-        det_batch = sizes.get('detector')
-        poses = BatchRunner(
-            partial(self._test_step, call=call),
-            sizes['pose'],
-            call.flush_every,
-            parallel=1 if alone else self.runner.parallel,
-            on_memory=self.runner.note_memory,
-        )
-        with WorkerPool(self.options.num_workers) as pool, ExitStack() as stack:
-            if self.options.num_workers:
-                stack.enter_context(single_opencv_thread())
-            frames = source.frames
-            if source.sequential:
-                frames = stack.enter_context(closing(read_ahead(frames, 2)))
-            more = det_batch if self.detector is not None and not source.camera else 0
-            images = pool.map(partial(self._read, again=warming_up), frames, ahead + more)
-            images = clock.waiting('waiting', images)
-            if self.detector is not None:
-                detect = partial(self._detect, call=call)
-                persons = BatchRunner(
-                    *(detect, det_batch, call.flush_every, 'detection'),
-                    parallel=1 if alone else self.detector.runner.parallel,
-                    on_memory=self.detector.runner.note_memory,
-                )
-                images = clock.waiting('detection', persons.stream(images))
-            images = pool.map(partial(self._prepare, call=call), images, ahead)
-            images = poses.stream(clock.waiting('waiting', images))
-            images = clock.waiting('network', images)
-            # Not a loop, whose variable would keep what was yielded until the next one comes.
-            yield from map(partial(self._finish, call=call), images)
 
-    def _read(self, frame: Frame, again: bool = False) -> ImageInFlight:
-        """Read and decode one image and prepare it for the detector (worker thread)."""
-        image = ImageInFlight(ImageResult(frame))
-        if isinstance(frame.source, str):
-            self.check_loader()  # no fault of one image
-        try:
-            pixels = self._decoded.take(frame)
-            image.pixels = read_image(frame, self._plain_loader) if pixels is None else pixels
-            if again:
-                self._decoded.put(frame, image.pixels)
-            height, width = image.pixels.shape[:2]
-            image.result.size = (width, height)
-            if frame.bboxes is not None:
-                image.bboxes = checked_bboxes(frame.bboxes, width, height)
-                image.labels = frame.labels
-            elif self.detector is not None:
-                seen = load_image(frame, self._det_loader, image.pixels)
-                image.inputs = [self.detector.prepare(seen)]
-        except Exception as error:  # whatever a file does to a library is that file's failure
-            image.fail(one_line(error))
-        return image
+        def batches(name: str, run: Callable, stage: str) -> BatchRunner:
+            runner = self.runners[name]
+            parallel = 1 if alone else runner.parallel
+            return BatchRunner(
+                run, sizes[name], stage, parallel=parallel, on_memory=runner.note_memory
+            )
+
+        detections = None
+        if self.detector is not None:
+            detections = batches('detector', partial(self._detect, call=call), 'detection')
+        pose = self._pose_stage(call)
+        return Pipeline(
+            read=ReadStage(
+                loader=self._plain_loader,
+                detector=self.detector,
+                det_loader=self._det_loader,
+                decoded=self._decoded,
+                keep=warming_up,
+                check_loader=self.check_loader,
+            ),
+            detections=detections,
+            pose=pose,
+            poses=batches('pose', pose.run, 'network'),
+            num_workers=self.options.num_workers,
+        )
+
+    def _pose_stage(self, call: CallOptions) -> PoseStage:
+        return PoseStage(
+            model=self.model,
+            pipeline=self.pipeline,
+            collate=self.collate_fn,
+            loader=self._loader,
+            runner=self.runner,
+            crops=self._crops,
+            top_down=self.cfg.data_mode == 'topdown',
+            no_person=self.options.no_person,
+            num_keypoints=self.num_keypoints,
+            call=call,
+            note=self.warmup.note,
+        )
 
     def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
         self.warmup.note('detector', inputs)
         return self.detector.detect(inputs, call.bbox_thr, call.nms_thr, call.keep_labels)
-
-    def _prepare(self, image: ImageInFlight, call: CallOptions) -> ImageInFlight:
-        """Run the config's own pipeline on every instance of one image (worker thread)."""
-        if image.result.error is not None:
-            return image
-        if image.outputs:
-            found = image.outputs[0]
-            image.bboxes = found[:, :5]
-            image.labels = found[:, 5] if found.shape[1] > 5 else None
-        try:
-            frame = image.result.frame
-            info = {'img_path': frame.path, **self.model.dataset_meta}
-            # A loader with code of its own reads files itself, as upstream has it do.
-            if self._loader is not None or not isinstance(frame.source, str):
-                info['img'] = load_image(frame, self._loader, image.pixels)
-            if self.cfg.data_mode == 'topdown':
-                image.inputs = self._prepare_persons(info, self._persons(image))
-            else:
-                image.inputs = [self.pipeline(info)]
-            if any(packed is None for packed in image.inputs):
-                raise ImageError('expected an input of the network, found None from the pipeline')
-        except Exception as error:
-            image.fail(one_line(error))
-            return image
-        if call.keep_images:
-            image.result.image = image.pixels
-        image.pixels = None
-        return image
-
-    def _prepare_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> list[dict[str, Any]]:
-        if 'img' in info and StandardCrops.fits(self.pipeline, info['img']):
-            return self._standard_crops()(info, bboxes)
-        return [
-            self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
-            for bbox in bboxes
-        ]
-
-    def _standard_crops(self) -> StandardCrops:
-        """Those of the pipeline as it is now."""
-        made_of = (*StandardCrops.settings(self.pipeline), id(self.model.dataset_meta))
-        crops = self._crops
-        if crops is None or crops[0] != made_of:
-            crops = self._crops = made_of, StandardCrops(self.pipeline)
-        return crops[1]
-
-    def _persons(self, image: ImageInFlight) -> np.ndarray:
-        """Boxes (N, 5) of one image: given, detected, or the whole image."""
-        nobody = image.bboxes is not None and len(image.bboxes) == 0
-        if image.bboxes is None or (nobody and self.options.no_person == 'whole_image'):
-            width, height = image.result.size
-            return np.array([[0, 0, width, height, 1]], dtype=np.float32)
-        return image.bboxes
-
-    @torch.no_grad()
-    def _test_step(self, packed: list[dict[str, Any]], call: CallOptions) -> list[PoseDataSample]:
-        """Put one batch through the network, under this call's settings and no other's."""
-        self.warmup.note('pose', packed)
-        model = copy.copy(self.model)  # all but the settings is shared
-        model.test_cfg = call.test_cfg
-        batch = self.collate_fn(packed)
-        return self.runner.test_step(lambda: with_own_head(model).test_step(batch))
-
-    def _finish(self, image: ImageInFlight, call: CallOptions) -> ImageResult:
-        """Turn the outputs for one image into its result."""
-        result = image.result
-        if result.error is None:
-            try:
-                result.data_samples = self._select(image, call)
-            except Exception as error:  # mmpose's NMS fails on a pose without extent, say
-                image.fail(f'selection of instances: {one_line(error)}')
-        return result
-
-    def _select(self, image: ImageInFlight, call: CallOptions) -> list[PoseDataSample]:
-        """Merge the persons of one image and drop instances by stock's rules."""
-        path, size = image.result.frame.path, image.result.size
-        samples = image.outputs or [empty_sample(path, size, self.num_keypoints)]
-        if not all(np.isfinite(sample.pred_instances.keypoints).all() for sample in samples):
-            raise ValueError('expected finite keypoints, found NaN: broken or random weights?')
-        if image.labels is not None:
-            add_labels(samples, image.labels)
-        if self.cfg.data_mode == 'topdown' and call.merge_results:
-            samples = [merge_samples(samples)]
-        return [
-            select_instances(sample, call.select_thr, call.pose_based_nms) for sample in samples
-        ]
 
     @property
     def runners(self) -> dict[str, EngineRunner]:
@@ -670,11 +579,32 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
 
 
+def _take(items: Iterator[Frame | FlushType], count: int) -> deque[Frame | FlushType]:
+    """The first items, up to so many frames."""
+    taken: deque[Frame | FlushType] = deque()
+    while count:
+        item = next(items, None)
+        if item is None:
+            break
+        taken.append(item)
+        count -= item is not FLUSH
+    return taken
+
+
+def _handed_out(items: deque[Item]) -> Iterator[Item]:
+    """The items; nothing is kept of one that was handed out."""
+    while items:
+        yield items.popleft()
+
+
 def _pair(frames: Iterable[Frame], bboxes: Iterable) -> Iterator[Frame]:
     message = 'bboxes: expected one array of boxes for every image'
     boxes = iter(bboxes)
     missing = object()
     for frame in frames:
+        if frame is FLUSH:
+            yield FLUSH
+            continue
         own = next(boxes, missing)
         if own is missing:
             raise ValueError(message)

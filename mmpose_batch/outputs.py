@@ -4,7 +4,9 @@ import json
 import os
 import os.path as osp
 import re
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -132,6 +134,77 @@ class EarlierRuns:
             run = os.sep.join(parts[:index]) or os.sep
             if part == DRAWINGS and self.drawn(run):
                 yield run, '/'.join(parts[index:])
+
+
+def check_folder(out_dir: str) -> None:
+    """See that files can be written into a folder, which is made for the attempt if need be.
+
+    Nothing of it stays. Only an attempt tells: a folder may refuse files whatever its
+    permissions say, as those of ``/proc`` and of read-only disks do.
+
+    Raises:
+        OutputError: They cannot.
+    """
+    missing, path = [], osp.abspath(out_dir)
+    while not osp.lexists(path):
+        missing.append(path)
+        path = osp.dirname(path)
+    try:
+        os.makedirs(out_dir, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out_dir):
+            pass
+    except OSError as error:
+        raise OutputError(f'cannot write below {out_dir}: {error.strerror or error}') from error
+    finally:
+        for path in missing:
+            with suppress(OSError):  # it was not made, or somebody else uses it by now
+                os.rmdir(path)
+
+
+def check_places(
+    out_dir: str, names: Sequence[str], drawings: bool = False, predictions: bool = False
+) -> None:
+    """See that no folder is where a run writes a file, and no file where it needs a folder.
+
+    Args:
+        out_dir: The output folder, which need not exist.
+        names: ``Frame.name`` of each input.
+        drawings: The run writes drawings (``--save-vis``).
+        predictions: The run writes a JSON file for each image (``--format json``).
+
+    Raises:
+        OutputError: One is, or two drawings would share a file.
+    """
+    for name in (*_RUN_FILES, INFO_FILE):
+        path = osp.join(out_dir, name)
+        if osp.isdir(path):
+            raise OutputError(f'{path}: expected a file, found a folder: move it away')
+    if drawings:
+        _check_drawings(names)
+    paths = (path for name in names for path in files_of(name, drawings, predictions))
+    seen: set[str] = set()
+    for folder in map(osp.dirname, paths):
+        while folder and folder not in seen:
+            seen.add(folder)
+            path = osp.join(out_dir, folder)
+            if osp.lexists(path) and not osp.isdir(path):
+                raise OutputError(f'{path}: expected a folder, found a file: move it away')
+            folder = osp.dirname(folder)
+
+
+def _check_drawings(names: Sequence[str]) -> None:
+    """See that every drawing has a file of its own.
+
+    Raises:
+        OutputError: ``a.gif`` and ``a.gif.png`` are both inputs.
+    """
+    converted = {drawing_name(name): name for name in names if drawing_name(name) != name}
+    for name in names:
+        if name in converted:
+            raise OutputError(
+                f'{name} and {converted[name]} would be drawn into one file: '
+                'rename one, or leave --save-vis out'
+            )
 
 
 def check_targets(out_dir: str, names: Iterable[str], drawings: bool, predictions: bool) -> None:

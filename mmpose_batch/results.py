@@ -7,7 +7,7 @@ import numpy as np
 from mmpose.evaluation.functional import nearby_joints_nms
 from mmpose.structures import PoseDataSample, split_instances
 
-from .sources.inputs import Frame
+from .sources.base import Frame
 
 
 @dataclass(slots=True)

@@ -3,13 +3,26 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from enum import Enum
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 Item = TypeVar('Item')
 Out = TypeVar('Out')
+
+
+class Flush(Enum):
+    """The type of :data:`FLUSH`."""
+
+    FLUSH = 'flush'
+
+
+#: An item of a stream that means: finish what came before, now. Every stage passes it on after
+#: all results of earlier items, so that no batch holds items from both sides of it.
+FLUSH: Final = Flush.FLUSH
+FlushType = Literal[Flush.FLUSH]
 
 
 class WorkerPool:
@@ -32,21 +45,25 @@ class WorkerPool:
         )
 
     def map(
-        self, function: Callable[[Item], Out], items: Iterable[Item], ahead: int
-    ) -> Iterator[Out]:
-        """Yield ``function(item)`` in the order of ``items``.
+        self, function: Callable[[Item], Out], items: Iterable[Item | FlushType], ahead: int
+    ) -> Iterator[Out | FlushType]:
+        """Yield ``function(item)`` in the order of ``items``; FLUSH passes as it is.
 
         At most ``ahead`` results are finished or under way before they are
         asked for. What ``function`` raises is raised here, at its item's place.
         """
         if self._executor is None:
-            yield from map(function, items)
+            for item in items:
+                yield FLUSH if item is FLUSH else function(item)
             return
         running: deque[Future[Out]] = deque()
         for item in items:
-            running.append(self._executor.submit(function, item))
-            if len(running) > ahead:
+            if item is not FLUSH:
+                running.append(self._executor.submit(function, item))
+            while running and (item is FLUSH or len(running) > ahead):
                 yield running.popleft().result()
+            if item is FLUSH:
+                yield FLUSH
         while running:
             yield running.popleft().result()
 
@@ -63,12 +80,19 @@ class WorkerPool:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
+def read_ahead(
+    items: Iterable[Item], ahead: int, max_wait: float | None = None
+) -> Iterator[Item | FlushType]:
     """Iterate ``items`` on a thread of its own, ``ahead`` items before they are asked for.
 
     For sources that must be read one after the other, such as a video. What the
     source raises is raised here at its place; closing this generator ends the
     thread.
+
+    Args:
+        items: Are read once.
+        ahead: Items that wait at most.
+        max_wait: Seconds after which a source that gives nothing gives FLUSH; None for never.
     """
     queue: Queue[tuple[str, Any]] = Queue(maxsize=ahead)
     stop = Event()
@@ -93,9 +117,16 @@ def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
 
     thread = Thread(target=read, name='mmpose_batch_reader', daemon=True)
     thread.start()
+    unfinished = False
     try:
         while True:
-            kind, value = queue.get()
+            try:
+                kind, value = queue.get(timeout=max_wait if unfinished else None)
+            except Empty:
+                unfinished = False
+                yield FLUSH
+                continue
+            unfinished = value is not FLUSH
             if kind == 'end':
                 return
             if kind == 'error':
@@ -108,4 +139,5 @@ def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
                 queue.get_nowait()
             except Empty:
                 break
-        thread.join()
+        if max_wait is None:  # else it may wait for ever for what gives nothing
+            thread.join()

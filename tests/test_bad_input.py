@@ -31,7 +31,9 @@ from mmpose_batch import BatchPose2DInferencer, InputError
 from mmpose_batch.errors import ImageError, SourceError
 from mmpose_batch.images.read import read_image
 from mmpose_batch.models.checkpoint import load_checkpoint
-from mmpose_batch.sources.inputs import Frame, list_images, list_inputs
+from mmpose_batch.sources.base import Frame
+from mmpose_batch.sources.files import list_inputs
+from mmpose_batch.sources.folders import list_images
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 

@@ -14,7 +14,8 @@ import torch
 from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, Instance
 from mmpose_batch.errors import one_line
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
+from mmpose_batch.workers import FLUSH, FlushType
 
 SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
 
@@ -96,6 +97,13 @@ class Watched:
             self.inside -= 1
 
 
+def flushed(items: Iterator[ImageInFlight], chunk: int) -> Iterator[ImageInFlight | FlushType]:
+    for number, item in enumerate(items, 1):
+        yield item
+        if chunk and number % chunk == 0:
+            yield FLUSH
+
+
 @pytest.mark.parametrize('seed', range(60))
 def test_any_mix_gives_what_one_at_a_time_gives(seed):
     rng = random.Random(seed)
@@ -103,8 +111,13 @@ def test_any_mix_gives_what_one_at_a_time_gives(seed):
     images = random_images(rng, rng.randrange(40))
     expected = naive(images)
     network = Network()
-    runner = BatchRunner(network, batch_size, flush_every=rng.choice((0, 0, 1, 3, 7)))
-    assert outcome(Watched(images).through(runner.stream, 2 * batch_size)) == expected
+    chunk = rng.choice((0, 0, 1, 3, 7))
+
+    def stage(items: Iterator[ImageInFlight]) -> Iterator[ImageInFlight]:
+        runner = BatchRunner(network, batch_size)
+        return (item for item in runner.stream(flushed(items, chunk)) if item is not FLUSH)
+
+    assert outcome(Watched(images).through(stage, 2 * batch_size)) == expected
     assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # never mixed, never padded
     assert all(len(batch) <= batch_size for batch in network.batches)
     run = Counter(place for batch in network.batches for place in batch)
@@ -177,7 +190,7 @@ def test_a_run_from_a_boundary_repeats_the_batches_of_the_whole_run(seed):
     def batches_from(start: int) -> list[list[tuple[int, int]]]:
         images = random_images(random.Random(seed), 24)[start:]
         network = Network()
-        list(BatchRunner(network, batch_size, every).stream(iter(images)))
+        list(BatchRunner(network, batch_size).stream(flushed(iter(images), every)))
         return network.batches
 
     whole = batches_from(0)
@@ -267,7 +280,7 @@ EXHAUSTED = """
 import resource, torch
 from mmpose_batch.batching import BatchRunner, ImageInFlight
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 
 pages = int(open('/proc/self/statm').read().split()[0])
 limit = pages * resource.getpagesize() + (700 << 20)

@@ -14,6 +14,7 @@ from mmpose.models.heads import RTMOHead
 from support.tiny import TinyModel, detector_config, picture
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError, build_inferencer
+from mmpose_batch.factory import plan_inferencer
 from mmpose_batch.models import compat
 from mmpose_batch.models.names import default_filters
 
@@ -178,6 +179,33 @@ def test_types_may_be_classes(one_stage):
 def test_a_plain_config_needs_no_inferencer_in_it(one_stage):
     inferencer = build_inferencer(one_stage.cfg, one_stage.weights, device='cpu', batch_size=4)
     assert inferencer.options.batch_size == 4
+
+
+@pytest.mark.parametrize(
+    ('changes', 'settings', 'message'),
+    [
+        ({}, {}, None),
+        ({'model.backbone.type': 'Nobody'}, {}, 'no Nobody in the mmpose::model registry'),
+        ({'model.head.type': 'mmdet.Nobody'}, {}, 'no mmdet.Nobody in the mmpose::model registry'),
+        ({}, {'device': 'abacus'}, 'device: abacus cannot be used'),
+        ({}, {'flip_test': True}, 'flip_test: this model never tests mirrored images'),
+        ({}, {'engine': 'openvino', 'engine_file': 'no.onnx'}, 'engine_file: no.onnx: No such'),
+    ],
+)
+def test_a_plan_is_checked_and_nothing_is_built(one_stage, monkeypatch, changes, settings, message):
+    def build(*_: Any, **__: Any) -> None:
+        raise AssertionError('something is built')
+
+    monkeypatch.setattr('mmpose_batch.factory.INFERENCERS.build', build)
+    settings = {'device': 'cpu', **settings}
+    plan = plan_inferencer(one_stage.cfg, one_stage.weights, changes, **settings)
+    before = copy.deepcopy(plan.cfg.to_dict())
+    if message is None:
+        plan.check()
+    else:
+        with pytest.raises(ValueError, match=message):
+            plan.check()
+    assert plan.cfg.to_dict() == before
 
 
 SNAPSHOT = """

@@ -29,7 +29,9 @@ from mmpose_batch import BatchPose2DInferencer, InputError, SourceError
 from mmpose_batch.engines import warmup
 from mmpose_batch.engines.verification import BOUNDS, Bound
 from mmpose_batch.images.read import read_image
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame, Source
+from mmpose_batch.sources.numbering import number
+from mmpose_batch.workers import FLUSH, FlushType
 from mmpose_batch.writers import StockWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')
@@ -728,11 +730,11 @@ def test_nothing_is_kept_of_a_result_that_was_yielded(one_stage, top_down, kind,
         return sum(reference() is not None for reference in references)
 
     call = inferencer(map(made, range(40)), return_datasamples=True, return_vis=True)
-    for number, result in enumerate(call):
+    for index, result in enumerate(call):
         results.append(weakref.ref(result['predictions'][0]))
         results.append(weakref.ref(result['visualization'][0]))
         del result
-        if number % 12 == 11:
+        if index % 12 == 11:
             gc.collect()  # data samples of mmengine hold cycles
             # But for the newest, which the generator lets go of when it is resumed.
             assert alive(results[:-2]) == 0
@@ -759,7 +761,7 @@ def test_decoded_images_do_not_wait_for_the_network(one_stage, top_down, monkeyp
     def none_left(data: dict) -> None:
         assert not any(reference() is not None for reference in decoded)
 
-    monkeypatch.setattr('mmpose_batch.inferencer.read_image', read)
+    monkeypatch.setattr('mmpose_batch.stages.read.read_image', read)
     wrap_test_step(inferencer, monkeypatch, none_left)
     results = list(inferencer([f'{index}.jpg' for index in range(12)]))
     assert [result for result in results if 'error' in result] == []
@@ -897,6 +899,42 @@ def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, plain, mo
     }
     for position in (0, 1, 3, 4, 5, 6):
         assert_close(found[position]['predictions'], expected[position]['predictions'])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('part', ['backbone', 'head'])
+def test_a_network_that_hands_out_nan_fails_its_images(one_stage, top_down, kind, part):
+    """Without an error, a one-stage model would find nobody."""
+    inferencer = {'one_stage': one_stage, 'top_down': top_down}[kind].ours(batch_size=3)
+    for parameter in getattr(inferencer.model, part).parameters():
+        parameter.data.fill_(np.nan)
+    failed = [bool(count) or kind == 'one_stage' for count in PERSONS]
+    results = list(inferencer(PICTURES))
+    assert ['error' in result for result in results] == failed
+    for error in (result['error'] for result in results if 'error' in result):
+        assert error.startswith('network: expected numbers as outputs of the network, found NaN')
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+@pytest.mark.parametrize('name', ['keypoints', 'keypoint_scores', 'bboxes', 'bbox_scores'])
+@pytest.mark.parametrize('kind', KINDS)
+def test_predictions_that_are_not_finite_fail_their_image_only(
+    ours, monkeypatch, kind, name, value
+):
+    inferencer = ours[kind]
+    test_step = type(inferencer.model).test_step
+
+    def spoiled(model: nn.Module, data: dict) -> Any:
+        samples = test_step(model, data)
+        for sample in samples:
+            if sample.img_path == '000002.jpg':
+                sample.pred_instances[name][-1] = value
+        return samples
+
+    monkeypatch.setattr(type(inferencer.model), 'test_step', spoiled)
+    errors = [result.get('error') for result in inferencer(PICTURES)]
+    assert f': expected finite {name}, found ' in errors.pop(2)
+    assert set(errors) == {None}
 
 
 def test_a_detector_that_fails_on_one_image_fails_that_image_only(ours, monkeypatch):
@@ -1042,8 +1080,8 @@ def test_eager_pytorch_in_bf16_is_the_same_with_and_without_the_check(top_down, 
 def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatch, kind):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     inferencer = model.ours(batch_size=16, det_batch_size=16, engine='openvino')
-    monkeypatch.setattr('mmpose_batch.sources.inputs.cv2.VideoCapture', Camera)
-    monkeypatch.setattr('mmpose_batch.sources.inputs.cv2.waitKey', lambda delay: -1)
+    monkeypatch.setattr('mmpose_batch.sources.live.cv2.VideoCapture', Camera)
+    monkeypatch.setattr('mmpose_batch.sources.live.cv2.waitKey', lambda delay: -1)
     monkeypatch.setattr(BatchPose2DInferencer, 'draw', lambda *_: None)
     results = inferencer('webcam')
     next(results)
@@ -1051,6 +1089,39 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
     results.close()
     assert inferencer.runner.options.latency
     assert inferencer.runner.parallel == 1
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('num_workers', [0, 2])
+@pytest.mark.parametrize('option', ['a source that sends FLUSH', 'an iterator with max_wait'])
+def test_one_image_and_then_nothing_gives_its_result(
+    one_stage, top_down, kind, num_workers, option
+):
+    """With batches of 16 it would wait for others, which come when its result has been seen."""
+    model = {'one_stage': one_stage, 'top_down': top_down}[kind]
+    inferencer = model.ours(batch_size=16, det_batch_size=16, num_workers=num_workers)
+    (expected,) = inferencer([PICTURES[0]])
+    seen = threading.Event()
+
+    def images() -> Iterator[np.ndarray]:
+        yield PICTURES[0]
+        assert seen.wait(60), 'the result of the first image waits for the second'
+        yield PICTURES[1]
+
+    def frames() -> Iterator[Frame | FlushType]:
+        for frame in number(images()):
+            yield frame
+            yield FLUSH
+
+    if option == 'a source that sends FLUSH':
+        results = inferencer.stream(Source(frames()), inferencer.call_options())
+        found = next(results).predictions
+    else:
+        results = inferencer(images(), max_wait=0.01)
+        found = next(results)['predictions']
+    assert found == expected['predictions']
+    seen.set()
+    assert len(list(results)) == 1
 
 
 def test_one_at_a_time_is_built_for_latency(one_stage):
@@ -1091,7 +1162,7 @@ def test_what_the_warm_up_has_decoded_is_not_decoded_again(
         read.append(frame.source)
         return read_image(frame, loader)
 
-    monkeypatch.setattr('mmpose_batch.inferencer.read_image', counted)
+    monkeypatch.setattr('mmpose_batch.stages.read.read_image', counted)
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     expected = list(model.ours(batch_size=2)(paths))
     assert sorted(read) == sorted(paths)

@@ -12,6 +12,8 @@ from mmpose_batch import outputs
 from mmpose_batch.errors import OutputError
 from mmpose_batch.outputs import (
     EarlierRuns,
+    check_folder,
+    check_places,
     check_targets,
     drawing_name,
     files_of,
@@ -252,3 +254,57 @@ def test_inputs_of_one_name_are_refused(tmp_path):
     # What a name that is no text, and one that spells its bytes out, are both called.
     assert refusal(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
     assert refusal(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
+
+
+# ------------------------------------------------------------------- what is in a run's way
+
+
+@pytest.mark.parametrize(
+    ('place', 'kinds', 'message'),
+    [
+        ('predictions.jsonl/', {}, 'predictions.jsonl: expected a file, found a folder'),
+        ('failures.jsonl/', {}, 'failures.jsonl: expected a file, found a folder'),
+        ('predictions.coco.json/', {}, 'predictions.coco.json: expected a file, found a folder'),
+        ('run.json/', {}, 'run.json: expected a file, found a folder'),
+        ('vis', {'drawings': True}, 'vis: expected a folder, found a file'),
+        ('vis/a', {'drawings': True}, 'vis/a: expected a folder, found a file'),
+        ('predictions', {'predictions': True}, 'predictions: expected a folder, found a file'),
+        ('vis', {'predictions': True}, None),
+        ('predictions', {'drawings': True}, None),
+        ('vis/a/', {'drawings': True}, None),
+    ],
+)
+def test_what_is_in_the_way_of_a_run_is_named(tmp_path, place, kinds, message):
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if place.endswith('/') else path.touch()
+    names = ['a/b.jpg', 'c.jpg']
+    if message is None:
+        check_places(str(tmp_path), names, **kinds)
+        return
+    with pytest.raises(OutputError) as raised:
+        check_places(str(tmp_path), names, **kinds)
+    assert str(raised.value).startswith(f'{tmp_path}/{message}')
+
+
+def test_two_drawings_in_one_file_are_rejected():
+    names = ['a.gif', 'b.gif', 'a.gif.png']
+    check_places('nowhere', names, predictions=True)
+    with pytest.raises(OutputError, match=r'a.gif.png and a.gif would be drawn into one file'):
+        check_places('nowhere', names, drawings=True)
+
+
+@pytest.mark.parametrize('below', ['', 'new', 'new/newer'])
+def test_whether_a_folder_can_be_written_leaves_no_trace(tmp_path, below):
+    (tmp_path / 'mine').touch()
+    check_folder(str(tmp_path / below))
+    assert [path.name for path in tmp_path.iterdir()] == ['mine']
+
+
+@pytest.mark.parametrize('below', ['new', 'new/newer', 'file/new', 'n' * 256, 'new/' + 'n' * 256])
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, below):
+    (tmp_path / 'file').touch()
+    folder = f'/proc/{below}' if below.startswith('new') and 'nn' not in below else tmp_path / below
+    with pytest.raises(OutputError, match=f'^cannot write below {folder}: '):
+        check_folder(str(folder))
+    assert [path.name for path in tmp_path.iterdir()] == ['file']

@@ -10,7 +10,7 @@ from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.structures import PoseDataSample, merge_data_samples, split_instances
 
 from mmpose_batch.results import ImageResult, select_instances
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.speedups.samples import empty_sample
 
 

@@ -5,6 +5,7 @@ clock: `PATIENCE` only ends a test that would hang.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
@@ -12,7 +13,7 @@ from itertools import count
 import pytest
 from support.factories import our_threads
 
-from mmpose_batch.workers import WorkerPool, read_ahead
+from mmpose_batch.workers import FLUSH, WorkerPool, read_ahead
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')
 
@@ -259,3 +260,53 @@ def test_closing_waits_for_a_source_that_is_slow_for_the_moment(monkeypatch):
 def test_the_thread_ends_with_the_source():
     assert list(read_ahead(iter(()), 2)) == []
     assert our_threads() == []
+
+
+# ------------------------------------------------------------------------------------ FLUSH
+
+
+@pytest.mark.parametrize('num_workers', [0, 2])
+def test_flush_comes_after_all_results_before_it_and_nothing_later_is_asked_for(num_workers):
+    asked = []
+
+    def items() -> Iterator[object]:
+        for item in (1, 2, FLUSH, 3, FLUSH, FLUSH):
+            asked.append(item)
+            yield item
+
+    with WorkerPool(num_workers) as pool:
+        results = pool.map(lambda item: -item, items(), ahead=10)
+        assert [next(results), next(results)] == [-1, -2]
+        assert next(results) is FLUSH
+        assert 3 not in asked
+        assert list(results) == [-3, FLUSH, FLUSH]
+
+
+def test_a_source_that_gives_nothing_gives_flush_once():
+    more = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        more.wait(60)
+        yield 2
+
+    read = read_ahead(items(), 2, max_wait=0.001)
+    assert [next(read), next(read)] == [1, FLUSH]
+    more.set()
+    assert next(read) == 2
+    assert list(read) in ([], [FLUSH])
+
+
+def test_a_source_that_waits_for_ever_does_not_keep_its_reader_from_being_closed():
+    never = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        never.wait(600)
+
+    read = read_ahead(items(), 2, max_wait=0.001)
+    assert next(read) == 1
+    read.close()
+    never.set()
+    while our_threads():
+        time.sleep(0.001)

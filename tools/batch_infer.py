@@ -12,7 +12,7 @@ and run.json; predictions/ and predictions.coco.json if --format asks for them; 
 --save-vis.
 
 Exit status: 0 all images succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
-4 ended early by --max-errors.
+4 more images failed than --max-errors.
 """
 
 import argparse
@@ -30,6 +30,9 @@ from console import (
     note_demo_models,
     number,
     quieten_libraries,
+    remove_logs,
+    show,
+    size,
 )
 
 if TYPE_CHECKING:
@@ -37,10 +40,14 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from mmpose_batch import BatchPose2DInferencer
+    from mmpose_batch.config import CallOptions
     from mmpose_batch.evaluation.annotations import ImageIds
+    from mmpose_batch.evaluation.categories import Categories
     from mmpose_batch.evaluation.judge import Annotations
     from mmpose_batch.factory import Plan
+    from mmpose_batch.runs.dry_run import Keypoints
     from mmpose_batch.runs.run import Run, RunOptions
+    from mmpose_batch.stages.detect import PersonDetector
 
 TOOL = 'batch_infer'
 INFERENCER = (
@@ -56,7 +63,11 @@ DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line; wrong arguments end the process with status 2."""
-    return build_parser().parse_args(arguments)
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.follow_links and not args.recursive:
+        parser.error('--follow-links: leads to folders below, which --no-recursive leaves out')
+    return args
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -313,11 +324,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def size(text: str) -> int | str:
-    """A batch size: a number, or ``auto``."""
-    return text if text == 'auto' else int(text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the tool; returns its exit status."""
     args = parse_args(arguments)
@@ -343,22 +349,37 @@ def run(args: argparse.Namespace) -> int:
     try:
         job = prepare(args)
         if args.dry_run:
-            print('\n'.join(job.describe()))
-            return 0
+            return show_lines(list(describe_job(args, job)))
         job = build(args, job)  # which lets go of annotations: large ones fill a gigabyte
+    except TooManyErrors as error:
+        return fail(TOOL, 4, error)
     except (CheckpointError, EngineError, OutputError, RunError) as error:
         return fail(TOOL, 1, error)
     except ValueError as error:  # wrong inputs, files or options: all name what they expected
         return fail(TOOL, 2, error)
+    exceeded = None
     try:
-        summary = job()
+        job()
     except TooManyErrors as error:
-        return fail(TOOL, 4, error)
+        if not job.is_finished:
+            return fail(TOOL, 4, error)
+        exceeded = error
     except (InputError, RunError) as error:
         return fail(TOOL, 1, error)
-    if not args.quiet:
-        print('\n'.join(summary.lines()))
-    return 3 if summary.failures else 0
+    remove_logs(args.out_dir)
+    status = 0 if args.quiet else show_lines(list(job.summary.lines()))
+    if exceeded is not None:
+        return fail(TOOL, 4, exceeded)
+    return status or (3 if job.summary.failures else 0)
+
+
+def show_lines(lines: Sequence[str]) -> int:
+    """Print lines on standard output; returns the exit status."""
+    try:
+        show(lines)
+    except OSError as error:
+        return fail(TOOL, 1, f'standard output cannot be written: {error.strerror or error}')
+    return 0
 
 
 class Job(NamedTuple):
@@ -367,6 +388,7 @@ class Job(NamedTuple):
     Attributes:
         paths: The images.
         plan: Of the inferencer.
+        call: Options of the call, without the settings of the model.
         options: Of the run.
         annotations: That are to judge the run, if any.
         image_ids: COCO numbers of the images.
@@ -376,26 +398,20 @@ class Job(NamedTuple):
 
     paths: list[str]
     plan: 'Plan'
+    call: 'CallOptions'
     options: 'RunOptions'
     annotations: 'Annotations | None'
     image_ids: 'ImageIds'
     bboxes: 'list[np.ndarray] | None'
     notes: list[str]
 
-    def describe(self) -> Iterator[str]:
-        """What the run would read, write and run, in lines."""
-        from mmpose_batch.runs.dry_run import describe_run
-
-        yield from describe_run(self.paths, self.plan, self.options)
-        yield from self.notes
-        if self.annotations:
-            yield self.annotations.coverage_note()
-
 
 def prepare(args: argparse.Namespace) -> Job:
     """Check all that can be checked without a model, cheap checks first."""
+    from mmpose_batch.config import CallOptions
     from mmpose_batch.evaluation.annotations import ImageIds
     from mmpose_batch.evaluation.judge import Annotations
+    from mmpose_batch.evaluation.metric import ScoringOptions
     from mmpose_batch.factory import plan_inferencer
     from mmpose_batch.runs.run import RunOptions, check_out_dir
     from mmpose_batch.writers.drawing import DrawOptions
@@ -416,15 +432,21 @@ def prepare(args: argparse.Namespace) -> Job:
             det_model='whole_image' if args.bboxes else args.det_model,
             **take(args, INFERENCER),
         )
+        plan.check()
     if args.bboxes and plan.cfg.data_mode != 'topdown':
         raise ValueError('--bboxes: only top-down models take boxes')
+    filters = chosen_filters(args, plan.cfg)
+    batch_size = plan.options.batch_size or 1
+    call = CallOptions(batch_size=batch_size, **filters, select_thr=filters['bbox_thr'])
+    if 'coco' in args.format:
+        ScoringOptions.from_config(plan.cfg)
     annotations = Annotations(args.ann_file, plan.cfg, paths) if args.ann_file else None
     image_ids = annotations.image_ids if annotations else ImageIds()
     bboxes = None
     if args.bboxes and not (annotations and annotations.several):
         bboxes, note = read_boxes(args, plan.cfg, paths, image_ids)
         notes.append(note)
-    return Job(paths, plan, options, annotations, image_ids, bboxes, notes)
+    return Job(paths, plan, call, options, annotations, image_ids, bboxes, notes)
 
 
 def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -434,7 +456,8 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         RunError: There are none.
     """
     from mmpose_batch.errors import RunError
-    from mmpose_batch.sources.inputs import Skipped, list_inputs
+    from mmpose_batch.sources.files import list_inputs
+    from mmpose_batch.sources.folders import Skipped
 
     skipped = Skipped()
     # What an option names (annotations, a config) is used, wherever it lies.
@@ -455,17 +478,72 @@ def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
     Raises:
         OutputError: It would.
     """
-    from mmpose_batch.outputs import check_targets
-    from mmpose_batch.sources.inputs import number
+    from mmpose_batch.outputs import check_folder, check_places, check_targets
+    from mmpose_batch.sources.numbering import number
 
+    names = [frame.name for frame in number(paths)]
+    kinds = args.save_vis, 'json' in args.format
+    check_places(args.out_dir, names, *kinds)
     if not args.resume:  # whose files were checked when it began
-        names = (frame.name for frame in number(paths))
-        check_targets(args.out_dir, names, args.save_vis, 'json' in args.format)
+        check_targets(args.out_dir, names, *kinds)
+    check_folder(args.out_dir)
+
+
+def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:
+    """What a run would read, write and run, in lines, with what it would be refused for."""
+    from mmpose_batch.evaluation.result import Coverage
+    from mmpose_batch.runs.dry_run import describe_earlier_run, describe_run, read_weights
+    from mmpose_batch.runs.run import number_frames
+    from mmpose_batch.writers.drawing import check_skeleton_style
+
+    model = read_weights(job.plan)
+    if args.save_vis and model:
+        check_skeleton_style(args.skeleton_style, model.dataset_meta)
+    yield from describe_run(job.paths, job.plan, job.options)
+    categories, bboxes, notes, unknown = None, job.bboxes, [], []
+    if job.annotations and model:
+        categories, bboxes, notes = judged(args, job, model)
+    elif job.annotations:
+        ids = list(map(job.image_ids.find, job.paths))
+        warning = Coverage.of(job.paths, ids, job.image_ids.names).warning()
+        notes = [job.annotations.coverage_note(), *([f'warning: {warning}'] if warning else [])]
+    if job.annotations and job.annotations.several:
+        unknown = [] if model and not job.plan.detector else ['categories']
+        unknown += ['bboxes'] if args.bboxes and bboxes is None else []
+    frames = number_frames(job.paths, bboxes, bool(categories and categories.of_label))
+    yield from describe_earlier_run(frames, job.plan, job.call, job.options, categories, unknown)
+    yield from job.notes
+    yield from notes
+
+
+def judged(
+    args: argparse.Namespace,
+    job: Job,
+    model: 'BatchPose2DInferencer | Keypoints',
+    detector: 'PersonDetector | None' = None,
+) -> 'tuple[Categories | None, list[np.ndarray] | None, list[str]]':
+    """How annotations judge a model: categories, boxes of several categories, and lines on it.
+
+    Raises:
+        AnnotationError: They cannot.
+    """
+    from mmpose_batch.evaluation.categories import Categories
+
+    truth = job.annotations.select(model)
+    if job.plan.detector and not detector and len(truth.categories) > 1:  # not built yet
+        note = f'categories: {len(truth.categories)}; which of them are found, the detector tells'
+        return None, job.bboxes, [*job.annotations.notes(truth, None), note]
+    categories = Categories.of(truth.categories, detector, bool(args.bboxes))
+    notes, bboxes = list(job.annotations.notes(truth, categories)), job.bboxes
+    if args.bboxes and bboxes is None:
+        names = tuple(truth.categories) if categories else None
+        bboxes, note = read_boxes(args, job.plan.cfg, job.paths, job.image_ids, names)
+        notes.append(note)
+    return categories, bboxes, notes
 
 
 def build(args: argparse.Namespace, job: Job) -> 'Run':
     """Build the inferencer, check what needs it, and build the run."""
-    from mmpose_batch.evaluation.categories import Categories
     from mmpose_batch.runs.run import Run
     from mmpose_batch.writers.drawing import check_skeleton_style
 
@@ -475,20 +553,14 @@ def build(args: argparse.Namespace, job: Job) -> 'Run':
     notes = [*job.notes, *inferencer.model.load_notes]
     categories, bboxes = None, job.bboxes
     if job.annotations:
-        truth = job.annotations.select(inferencer)
-        categories = Categories.of(truth.categories, inferencer.detector, bool(args.bboxes))
-        notes += job.annotations.notes(truth, categories)
-        if args.bboxes and bboxes is None:
-            judged = tuple(truth.categories) if categories else None
-            bboxes, note = read_boxes(args, inferencer.cfg, job.paths, job.image_ids, judged)
-            notes.append(note)
+        categories, bboxes, more = judged(args, job, inferencer, inferencer.detector)
+        notes += more
     if args.save_vis:
         check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)
     filters = chosen_filters(args, inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     if not args.quiet:
-        lines = [describe(len(job.paths), args.pose2d, inferencer), *notes]
-        print('\n'.join(lines), file=sys.stderr)
+        show([describe(len(job.paths), args.pose2d, inferencer), *notes], sys.stderr)
         note_demo_models(args)
     return Run(inferencer, job.paths, call, job.options, bboxes, job.image_ids, categories)
 
@@ -500,7 +572,7 @@ def read_boxes(
     image_ids: 'ImageIds',
     categories: tuple[int, ...] | None = None,
 ) -> 'tuple[list[np.ndarray], str]':
-    """Person boxes (N, 5) of each path, and a line that reports how many entries were used.
+    """Person boxes (N, 5) of each path, and a line that reports which entries were used.
 
     Of several ``categories`` they are (N, 6), with labels.
 
@@ -510,9 +582,7 @@ def read_boxes(
     from mmpose_batch.evaluation.box_files import assign_bboxes, read_bboxes
 
     found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'], categories)
-    boxes = assign_bboxes(paths, found.by_image, image_ids)
-    images = sum(len(persons) > 0 for persons in boxes)
-    return boxes, f'{found.line()}; {images} of {len(paths)} images have boxes'
+    return assign_bboxes(paths, found, image_ids)
 
 
 def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
@@ -525,10 +595,12 @@ def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
 
 def describe(count: int, model: str, inferencer: 'BatchPose2DInferencer') -> str:
     """What is about to run, and what it takes of the machine."""
+    from mmpose_batch.runs.run import counted
+
     options = inferencer.options
     return (
-        f'{count} images, {model} on {inferencer.device}; threads: {options.num_threads} for the '
-        f'networks, {options.num_workers} to read and prepare'
+        f'{counted(count, "image")}, {model} on {inferencer.device}; threads: '
+        f'{options.num_threads} for the networks, {options.num_workers} to read and prepare'
     )
 
 

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 # The package's own, which a wrong option need not wait for: importing mmpose takes seconds.
 ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', 'auto')
+# How a log of these tools begins, which tells it from a file of somebody else.
+_LOG_HEAD = 'error log of mmpose_batch, '
+_LOGS = ('error.log', *(f'error-{number}.log' for number in range(2, 10)))
 _MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids', 'device')
 
 
@@ -68,7 +72,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
     Raises:
         ValueError: There are none, or an input is nothing usable.
     """
-    from mmpose_batch.sources.inputs import list_inputs
+    from mmpose_batch.sources.files import list_inputs
 
     paths = list_inputs(inputs)
     if not paths:
@@ -97,24 +101,44 @@ def log_traceback(error: BaseException, folder: str | None = None) -> str | None
 
     Args:
         error: The exception.
-        folder: Where to write ``error.log``, such as the folder of the results. If it is
-            not there or not writable, the file is a temporary one, which stays.
+        folder: Where to write ``error.log``, such as the folder of the results. A log of
+            these tools is appended to; where another file has the name, the log is
+            ``error-2.log``, and so on. If the folder is not there or not writable, the
+            file is a temporary one, which stays.
 
     Returns:
         The file's path, None where nothing can be written.
     """
-    text = ''.join(traceback.format_exception(error))
-    if folder and os.path.isdir(folder):
-        path = os.path.join(folder, 'error.log')
-        with suppress(OSError), open(path, 'w', encoding='utf-8') as file:
+    head = f'{_LOG_HEAD}{datetime.now(UTC).isoformat(timespec="seconds")}\n'
+    text = head + ''.join(traceback.format_exception(error))
+    options = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
+    for path in (os.path.join(folder, name) for name in _LOGS if folder):
+        with suppress(OSError), open(path, 'a' if _is_log(path) else 'x', **options) as file:
             file.write(text)
             return path
     with suppress(OSError):
-        options = {'prefix': 'mmpose_batch-', 'suffix': '.log', 'delete': False}
-        with tempfile.NamedTemporaryFile('w', encoding='utf-8', **options) as file:
+        options |= {'prefix': 'mmpose_batch-', 'suffix': '.log', 'delete': False}
+        with tempfile.NamedTemporaryFile('w', **options) as file:
             file.write(text)
             return file.name
     return None
+
+
+def _is_log(path: str) -> bool:
+    """Whether a file is a log that these tools wrote."""
+    with suppress(OSError):
+        if os.path.isfile(path):
+            with open(path, 'rb') as file:
+                return file.read(len(_LOG_HEAD)) == _LOG_HEAD.encode()
+    return False
+
+
+def remove_logs(folder: str) -> None:
+    """Remove the logs of earlier failures from a folder in which a run has now succeeded."""
+    for path in (os.path.join(folder, name) for name in _LOGS):
+        if _is_log(path):
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def describe_unexpected(error: BaseException, folder: str | None = None) -> str:
@@ -122,6 +146,17 @@ def describe_unexpected(error: BaseException, folder: str | None = None) -> str:
     path = log_traceback(error, folder)
     text = (str(error).splitlines() or [''])[0]
     return f'{type(error).__name__}: {text}' + (f' (traceback in {path})' if path else '')
+
+
+def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    """Print lines at once, each as one line whatever names are in it.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    from mmpose_batch.sources.folders import printable
+
+    print('\n'.join(map(printable, lines)), file=stream or sys.stdout, flush=True)
 
 
 @contextmanager
@@ -162,11 +197,27 @@ def number(least: int) -> Callable[[str], int]:
     """A type of argument: a whole number from ``least``."""
 
     def parse(text: str) -> int:
-        if not text.lstrip('-').isdigit() or int(text) < least:
+        found = _whole_number(text)
+        if found is None or found < least:
             raise argparse.ArgumentTypeError(f'expected a number from {least}, found {text}')
-        return int(text)
+        return found
 
     return parse
+
+
+def size(text: str) -> int | str:
+    """A type of argument: a batch size, which is a whole number or ``auto``."""
+    found = text if text == 'auto' else _whole_number(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f'expected a whole number or auto, found {text}')
+    return found
+
+
+def _whole_number(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:  # '²' too, which is a digit, and more digits than Python converts
+        return None
 
 
 def parse_with_out_dir(
@@ -219,22 +270,24 @@ _CLOSED = (errno.EPIPE, errno.EBADF, errno.EIO)
 class _Output:
     """Standard output or error that may be closed: by ``| head -1``, a service or ``pythonw``.
 
-    A run is complete whether or not its lines are read.
+    A run is complete whether or not its lines are read. What its encoding lacks is spelt out.
     """
 
     may_be_closed = True
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        with suppress(AttributeError, OSError, ValueError):  # a stream in memory, a closed one
+            stream.reconfigure(errors='backslashreplace')
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write to the stream, or to nowhere once it is closed.
+        """Write to the stream, or to nowhere once it is closed or has failed.
 
         Raises:
-            OSError: Anything else, a full disk say.
+            OSError: Anything else, a full disk say; once, since every line of the rest would fail.
         """
         try:
             return self._stream.write(text)
@@ -251,13 +304,14 @@ class _Output:
 
     def _silence(self, error: OSError | ValueError) -> None:
         closed = self._stream.closed or getattr(error, 'errno', None) in _CLOSED
-        if not closed:
-            raise error
-        with suppress(OSError, ValueError):  # what is left in its buffer goes there at the end
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._stream.fileno())
+        # What is left in its buffer goes there at the end, where nothing can report its failure.
+        with suppress(AttributeError, OSError, ValueError):
+            descriptor, nowhere = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
             os.close(nowhere)
         self._stream = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
+        if not closed:
+            raise error
 
 
 def ignore_closed_output() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os.path as osp
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -252,8 +251,8 @@ class ImageIds:
     """COCO ids of images, found by their paths.
 
     A path belongs to the image of the annotation file whose ``file_name`` its
-    absolute form ends with; without an annotation file, its id is the number that its name is
-    (``000000000785.jpg``).
+    absolute form ends with, the longest of several (``a.jpg`` and ``sub/a.jpg``); without an
+    annotation file, its id is the number that its name is (``000000000785.jpg``).
 
     Args:
         images: The ``images`` of an annotation file, or None.
@@ -264,12 +263,9 @@ class ImageIds:
 
     def __init__(self, images: Sequence[Mapping[str, Any]] | None = None) -> None:
         self.names: dict[Any, str] = {image['id']: image['file_name'] for image in images or ()}
-        self._by_name: dict[str, list[tuple[str, int]]] | None = None
+        self._by_name: dict[str, int] | None = None
         if images is not None:
-            self._by_name = defaultdict(list)
-            for image in images:
-                name = clean_name(image['file_name'])
-                self._by_name[osp.basename(name)].append((name, image['id']))
+            self._by_name = {clean_name(image['file_name']): image['id'] for image in images}
 
     def find(self, path: str) -> int | None:
         """The id of the image at ``path``, None if it has none."""
@@ -278,16 +274,21 @@ class ImageIds:
             # More digits than 64 bits have, which Python may even refuse to convert.
             number = int(stem) if stem.isdecimal() and len(stem) < 100 else None
             return number if number is not None and number in _IDS else None
-        path = clean_name(osp.abspath(path))
-        candidates = self._by_name.get(osp.basename(path), [])
-        fitting = [i for name, i in candidates if path.endswith(f'/{name}') or path == name]
-        return fitting[0] if len(fitting) == 1 else None
+        end = clean_name(osp.abspath(path)) if self._by_name else ''
+        while end and end not in self._by_name:
+            end = end.partition('/')[2]  # without its first folder
+        return self._by_name.get(end)
 
 
 def owners(
-    paths: Sequence[str], find: Callable[[str], Iterable[int | str]]
+    paths: Sequence[str], find: Callable[[str], Iterable[int | str]], file: str
 ) -> dict[int | str, str]:
     """The path that each id or name belongs to, of those that belong to any.
+
+    Args:
+        paths: Of the inputs.
+        find: Gives the ids and names of a path.
+        file: They come from, for the error.
 
     Raises:
         AnnotationError: Two paths share one, so one of them would get what is another's.
@@ -297,10 +298,22 @@ def owners(
         for key in find(path):
             if key in found:
                 raise AnnotationError(
-                    f'expected one input for image {key} of the file, found {found[key]} and {path}'
+                    f'{file}: expected one input for image {key!a}, found {found[key]!a} and '
+                    f'{path!a}'
                 )
             found[key] = path
     return found
+
+
+def examples(entry: str | None, paths: Sequence[str]) -> str:
+    """The end of an error where no entry of a file goes with an input: one of each.
+
+    Args:
+        entry: What an entry names its image by; None if the file has no entries.
+        paths: Of the inputs.
+    """
+    named = 'it has no entries' if entry is None else f'an entry: {entry}'
+    return f'; {named}' + (f'; an input: {paths[0]!a}' if paths else '')
 
 
 def read_json(path: str) -> Any:

@@ -2,9 +2,9 @@
 
 import os.path as osp
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .annotations import (
     ImageIds,
     check_entries,
     clean_name,
+    examples,
     is_id,
     is_name,
     owners,
@@ -25,7 +26,11 @@ PERSON = 1
 
 
 def _is_image_id(value: Any) -> bool:
-    return is_id(value) or is_name(value)
+    return value is None or is_id(value) or is_name(value)
+
+
+def _is_file_name(value: Any) -> bool:
+    return value is None or is_name(value)  # converters write null beside an image_id
 
 
 def _is_number(value: Any) -> bool:
@@ -40,11 +45,29 @@ def _is_box(value: Any) -> bool:
 #: What is read of each entry of a box file.
 BOX_SCHEMA = (
     Field('image_id', 'a whole number of at most 64 bits, or text', _is_image_id, required=False),
-    Field('file_name', 'a file name', is_name, required=False),
+    Field('file_name', 'a file name', _is_file_name, required=False),
     Field('category_id', 'a whole number of at most 64 bits', is_id, required=False),
     Field('bbox', '4 numbers (x, y, width, height)', _is_box),
     Field('score', 'a number', _is_number, required=False),
 )
+
+
+class ImageKey(NamedTuple):
+    """What an entry names its image by.
+
+    Attributes:
+        file_name: Decides, if there is one.
+        image_id: A number, or a number, stem or file name as text; decides if there is no
+            ``file_name``, beside which it may count anything.
+    """
+
+    file_name: str | None = None
+    image_id: int | str | None = None
+
+    def __str__(self) -> str:
+        if self.file_name is None:
+            return f'image_id {self.image_id!a}'
+        return f'file_name {self.file_name!a}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,23 +76,32 @@ class PersonBoxes:
 
     Attributes:
         path: The file.
-        by_image: For each image id, stem or file name an array (N, 5), float32: x1, y1, x2, y2
-            in pixels, score; (N, 6) with a label where there are several categories. Images
-            whose entries are all left out have arrays of length 0.
+        by_image: For each image an array (N, 5), float32: x1, y1, x2, y2 in pixels, score;
+            (N, 6) with a label where there are several categories. Images whose entries are all
+            left out have arrays of length 0.
+        first: Number of the first entry of each image, from 0.
         entries: Number of entries in the file.
         left_out: For each reason why entries do not count, their number.
     """
 
     path: str
-    by_image: dict[int | str, np.ndarray]
+    by_image: dict[ImageKey, np.ndarray]
+    first: dict[ImageKey, int]
     entries: int
     left_out: dict[str, int]
 
-    def line(self) -> str:
-        """How many entries count, and why the others do not."""
-        count = self.entries - sum(self.left_out.values())
-        reasons = ', '.join(f'{number} {reason}' for reason, number in self.left_out.items())
-        return f'boxes: {count} of {self.entries} entries used' + (
+    def line(self, others: Sequence[ImageKey] = ()) -> str:
+        """How many entries count, and why the others do not.
+
+        Args:
+            others: Images with boxes that are no inputs.
+        """
+        left_out = dict(self.left_out)
+        if others:
+            count = sum(len(self.by_image[key]) for key in others)
+            left_out[f'of no input, such as {others[0]}'] = count
+        reasons = ', '.join(f'{number} {reason}' for reason, number in left_out.items())
+        return f'boxes: {self.entries - sum(left_out.values())} of {self.entries} entries used' + (
             f'; left out: {reasons}' if reasons else ''
         )
 
@@ -78,7 +110,7 @@ def read_bboxes(path: str, bbox_thr: float, categories: Sequence[int] | None = N
     """Read person boxes from COCO detection results.
 
     Args:
-        path: JSON list of ``image_id`` or ``file_name``, ``bbox`` ([x, y, w, h]
+        path: JSON list of ``file_name`` or ``image_id``, ``bbox`` ([x, y, w, h]
             in pixels), ``score`` and ``category_id``, of which 1 counts, as in
             MMPose's own reader.
         bbox_thr: Boxes must score above this.
@@ -93,11 +125,14 @@ def read_bboxes(path: str, bbox_thr: float, categories: Sequence[int] | None = N
         raise AnnotationError(f'{path}: expected a list of detections in COCO results form')
     check_entries(path, content, _schema(categories is not None), 'entry {}')
     counting = {PERSON: 0} if categories is None else {c: i for i, c in enumerate(categories)}
-    found: dict[int | str, list[list[float]]] = defaultdict(list)
+    found: dict[ImageKey, list[list[float]]] = defaultdict(list)
+    first: dict[ImageKey, int] = {}
     left_out: dict[str, int] = defaultdict(int)
     others: set[int] = set()
     for number, entry in enumerate(content):
-        boxes = found[_box_key(path, number, entry)]  # looked at, whatever its boxes score
+        key = _image_key(path, number, entry)
+        first.setdefault(key, number)
+        boxes = found[key]  # looked at, whatever its boxes score
         x, y, width, height = entry['bbox']
         category, score = entry.get('category_id', PERSON), entry.get('score', 1.0)
         if category not in counting:
@@ -115,7 +150,7 @@ def read_bboxes(path: str, bbox_thr: float, categories: Sequence[int] | None = N
             key: np.array(boxes, np.float32).reshape(-1, 6)[:, :columns].copy()
             for key, boxes in found.items()
         }
-    return PersonBoxes(path, arrays, len(content), dict(left_out))
+    return PersonBoxes(path, arrays, first, len(content), dict(left_out))
 
 
 def _schema(with_categories: bool) -> tuple[Field, ...]:
@@ -131,13 +166,19 @@ def _listed(ids: Iterable[int]) -> str:
     return ', '.join(map(str, ids[:5])) + (f', ... ({len(ids)})' if len(ids) > 5 else '')
 
 
-def _box_key(path: str, number: int, entry: Mapping[str, Any]) -> int | str:
-    key = entry.get('image_id', entry.get('file_name'))
-    if key is None:
-        raise AnnotationError(
-            f'{path}: entry {number}: expected image_id or file_name, found neither'
+def _image_key(path: str, number: int, entry: Mapping[str, Any]) -> ImageKey:
+    """What an entry names its image by; null is as nothing."""
+    key = ImageKey(
+        *(
+            clean_name(value) if isinstance(value, str) else value
+            for value in (entry.get('file_name'), entry.get('image_id'))
         )
-    return clean_name(key) if isinstance(key, str) else key
+    )
+    if key == (None, None):
+        raise AnnotationError(
+            f'{path}: entry {number}: expected file_name or image_id, found neither'
+        )
+    return key
 
 
 def _none_counts(path: str, left_out: Mapping[str, int], others: set[int], persons: bool) -> str:
@@ -151,38 +192,95 @@ def _none_counts(path: str, left_out: Mapping[str, int], others: set[int], perso
 
 
 def assign_bboxes(
-    paths: Sequence[str], found: Mapping[int | str, np.ndarray], image_ids: ImageIds
-) -> list[np.ndarray]:
+    paths: Sequence[str], found: PersonBoxes, image_ids: ImageIds
+) -> tuple[list[np.ndarray], str]:
     """Give every path its boxes; one that the file does not name has none.
 
     Args:
         paths: Of the images.
-        found: Boxes (N, 5 or 6) of each image id, as number or text, stem or file name.
+        found: Boxes of a file.
         image_ids: COCO ids of the paths.
 
     Returns:
-        For each path an array (N, 5 or 6).
+        For each path an array (N, 5 or 6), and a line: how many entries count and why the
+        others do not, with an example of each side if entries are of no input.
 
     Raises:
-        AnnotationError: The file names none of the paths, or one name fits two.
+        AnnotationError: The file names none of the paths, one name fits two, or ``file_name``
+            and ``image_id`` of an entry are two images of the annotation file.
     """
-    by_name = ImageIds([{'file_name': key, 'id': key} for key in found if isinstance(key, str)])
+    owned = _owned(paths, found, image_ids)
+    if not owned:
+        entry = next(map(str, found.by_image), None)
+        raise AnnotationError(
+            f'{found.path}: the box file names none of the images; it does so by file_name, or by '
+            'the image_id that the annotation file gives or that a file name is'
+            f'{examples(entry, paths)}'
+        )
+    boxes: dict[str, list[np.ndarray]] = defaultdict(list)
+    for key, path in owned.items():
+        boxes[path].append(found.by_image[key])
+    none = np.zeros((0, next(iter(found.by_image.values())).shape[1]), np.float32)
+    assigned = [np.concatenate(boxes[path]) if path in boxes else none for path in paths]
+    others = [key for key, array in found.by_image.items() if len(array) and key not in owned]
+    images = sum(len(array) > 0 for array in assigned)
+    line = f'{found.line(others)}; {images} of {len(paths)} images have boxes'
+    unnamed = next((path for path in paths if path not in boxes), None)
+    return assigned, line + (f'; no entry names {unnamed!a}' if others and unnamed else '')
+
+
+def _owned(paths: Sequence[str], found: PersonBoxes, image_ids: ImageIds) -> dict[ImageKey, str]:
+    """The path of each image of a box file that is one of the paths."""
+    names = {key.file_name for key in found.by_image if key.file_name is not None}
+    ids = {key.image_id for key in found.by_image if key.file_name is None}
+    find_text = _finder(paths, {key for key in ids if isinstance(key, str)})
+
+    def find_id(path: str) -> Iterator[int | str]:
+        number = image_ids.find(path)
+        numbers = () if number is None else (number, str(number))
+        yield from dict.fromkeys(key for key in (*find_text(path), *numbers) if key in ids)
+
+    by_name = owners(paths, _finder(paths, names), found.path)
+    by_id = owners(paths, find_id, found.path)
+    owned = {
+        key: by_id.get(key.image_id) if key.file_name is None else by_name.get(key.file_name)
+        for key in found.by_image
+    }
+    owned = {key: path for key, path in owned.items() if path is not None}
+    _check_agreement(owned, found, image_ids)
+    return owned
+
+
+def _check_agreement(
+    owned: Mapping[ImageKey, str], found: PersonBoxes, image_ids: ImageIds
+) -> None:
+    """See that no ``file_name`` is beside an id that the annotation file gives another image.
+
+    Raises:
+        AnnotationError: One is.
+    """
+    annotated = {str(number): number for number in image_ids.names}
+    for key, path in owned.items():
+        number = annotated.get(str(key.image_id))
+        if key.file_name is not None and number not in (None, image_ids.find(path)):
+            raise AnnotationError(
+                f'{found.path}: entry {found.first[key]}: expected file_name and image_id of one '
+                f'image, found {key.file_name!a} and {key.image_id!a}, which the annotation file '
+                f'calls {image_ids.names[number]!a} (an image_id that counts something else is to '
+                'be left out)'
+            )
+
+
+def _finder(paths: Sequence[str], texts: Collection[str]) -> Callable[[str], Iterator[str]]:
+    """What finds the texts that are a path's name, with its suffix or without."""
+    by_name = ImageIds([{'file_name': text, 'id': text} for text in texts])
     names = {by_name.find(path) for path in paths}
 
-    def find(path: str) -> Iterator[int | str]:
-        image_id = image_ids.find(path)
-        stem = by_name.find(osp.splitext(path)[0])
-        stem = None if stem in names else stem  # a.gif is no stem of a.gif.png if it is an input
-        keys = (by_name.find(path), stem, image_id, None if image_id is None else str(image_id))
-        yield from dict.fromkeys(key for key in keys if key is not None and key in found)
+    def find(path: str) -> Iterator[str]:
+        name, stem = by_name.find(path), by_name.find(osp.splitext(path)[0])
+        if name is not None:
+            yield name
+        if stem is not None and stem not in names:  # a.gif is no stem of a.gif.png if an input
+            yield stem
 
-    boxes: dict[str, list[np.ndarray]] = defaultdict(list)
-    for key, path in owners(paths, find).items():
-        boxes[path].append(found[key])
-    if not boxes:
-        raise AnnotationError(
-            'the box file names none of the images; it does so by file_name, or by the image_id '
-            'that the annotation file gives or that a file name is'
-        )
-    none = np.zeros((0, next(iter(found.values())).shape[1]), np.float32)
-    return [np.concatenate(boxes[path]) if path in boxes else none for path in paths]
+    return find

@@ -52,7 +52,7 @@ class Annotations:
         check_metric(self._scoring)
         self._content = read_annotations(path, self._scoring.reads)
         self.image_ids = ImageIds(self._content['images'])
-        check_images(inputs, self.image_ids)
+        check_images(inputs, self.image_ids, path)
         self.several = len(keypoint_categories(self._content)) > 1
 
     def select(self, inferencer: BatchPose2DInferencer) -> Truth:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -68,10 +69,11 @@ class ScoringOptions:
         """Take what the model's config tests it with, where that is a CocoMetric.
 
         Raises:
-            ValueError: A setting that the metric does not know.
+            ValueError: An evaluator that names no metric, or a setting that the metric does
+                not know.
         """
         names = (*_CHOICES, 'keypoint_score_thr', 'nms_thr')
-        for metric in _metrics(cfg.get('test_evaluator')):
+        for metric in list(_metrics(cfg.get('test_evaluator'))):  # all are checked
             kind = type_name(metric.get('type'))
             if kind in METRICS:
                 return cls(
@@ -121,14 +123,25 @@ def other_metrics(cfg: Config) -> list[str]:
 
 
 def _metrics(evaluator: Any) -> Iterator[Mapping[str, Any]]:
-    """All metrics of a ``test_evaluator``, which may be a list, or an evaluator of several."""
+    """All metrics of a ``test_evaluator``, which may be a list, or an evaluator of several.
+
+    Raises:
+        ValueError: It is, or holds, something else than dicts with a type.
+    """
+    if evaluator is None or evaluator == {}:
+        return
     if isinstance(evaluator, Sequence) and not isinstance(evaluator, str):
         for each in evaluator:
             yield from _metrics(each)
     elif isinstance(evaluator, Mapping) and 'metrics' in evaluator:
         yield from _metrics(evaluator['metrics'])
-    elif isinstance(evaluator, Mapping) and evaluator:
+    elif isinstance(evaluator, Mapping) and type_name(evaluator.get('type')) is not None:
         yield evaluator
+    else:
+        raise ValueError(
+            'test_evaluator: expected dict(type=...), such as dict(type="CocoMetric"), or a list '
+            f'of such, found {shorten(repr(evaluator), 100)}'
+        )
 
 
 def _crop(cfg: Config) -> tuple[float, float | None] | None:

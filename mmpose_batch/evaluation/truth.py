@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import AnnotationError
-from .annotations import ImageIds, owners, read_annotations
+from .annotations import ImageIds, examples, owners, read_annotations
 from .metric import PARTS, ScoringOptions, coco_classes
 
 
@@ -161,8 +161,13 @@ def keypoint_categories(content: Mapping[str, Any]) -> set[int]:
     return {entry['category_id'] for entry in content['annotations'] if entry.get('keypoints')}
 
 
-def check_images(paths: Sequence[str], image_ids: ImageIds) -> None:
+def check_images(paths: Sequence[str], image_ids: ImageIds, file: str = 'annotations') -> None:
     """Check before a run whether any of its images can be judged.
+
+    Args:
+        paths: Of the images.
+        image_ids: Of the annotation file.
+        file: It, for errors.
 
     Raises:
         AnnotationError: xtcocotools is missing, no image is annotated, or two inputs are
@@ -175,8 +180,11 @@ def check_images(paths: Sequence[str], image_ids: ImageIds) -> None:
         if image_id is not None:
             yield image_id
 
-    if not owners(paths, find):
-        raise AnnotationError('annotations: none of the images is in them, by file_name')
+    if not owners(paths, find, file):
+        name = next((f'file_name {name!a}' for name in image_ids.names.values()), None)
+        raise AnnotationError(
+            f'{file}: the annotations have none of the images, by file_name{examples(name, paths)}'
+        )
 
 
 def check_metric(scoring: ScoringOptions) -> None:

@@ -14,7 +14,7 @@ from mmpose.datasets.transforms import LoadImage
 
 from ..errors import ImageError
 from ..sources import heif
-from ..sources.inputs import Frame
+from ..sources.base import Frame
 from .native_messages import decoding
 from .orientation import is_turned_beyond_opencv
 

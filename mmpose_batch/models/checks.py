@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from textwrap import shorten
 from typing import Any
 
@@ -102,13 +103,14 @@ def check_config(cfg: AnyConfig | None, option: str = 'model') -> None:
         CheckpointError: None, from which upstream takes the config in the checkpoint.
         ValueError: Something else without a model.
     """
-    if not cfg:
+    if cfg is None:
         raise CheckpointError(
             f'{option}: expected a config or a model name; the config inside a checkpoint is '
             'Python code, which is never run from a weights file'
         )
     if 'model' not in cfg:
-        raise ValueError(f'{option}: expected a config with a model, found one without')
+        found = 'one without' if cfg else 'an empty one'
+        raise ValueError(f'{option}: expected a config with a model, found {found}')
     if not isinstance(cfg['model'], Mapping):
         raise ValueError(
             f'{option}: expected model=dict(type=...) in the config, '
@@ -142,12 +144,12 @@ def _check_steps(cfg: AnyConfig, option: str) -> list[dict]:
 
 
 def check_visualizer(cfg: AnyConfig, option: str, draws_poses: bool = False) -> None:
-    """See that the visualizer of a config is known, if it has one.
+    """See that the visualizer of a config is known, if it has one that is not None.
 
     Raises:
         ValueError: It is not, or it is none of MMPose's where poses are drawn.
     """
-    if 'visualizer' not in cfg:
+    if cfg.get('visualizer') is None:
         return
     given = find_field(cfg, 'visualizer.type')
     with VISUALIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
@@ -177,7 +179,7 @@ def check_pose_config(cfg: AnyConfig | None) -> None:
             f'found {cfg.get("data_mode")!r}'
         )
     for name in ('inferencer', 'default_filters'):
-        if not isinstance(cfg.get(name, {}), Mapping):
+        if cfg.get(name) is not None and not isinstance(cfg.get(name), Mapping):
             raise ValueError(f'{name}: expected a dict, found {cfg.get(name)!r}')
     model = cfg['model']
     if model.get('type') is None:
@@ -212,7 +214,7 @@ def _build_steps(cfg: AnyConfig, option: str, scope: str) -> list[Callable]:
     steps = copy.deepcopy(_check_steps(cfg, option))
     with (
         naming(f'{option}: {PIPELINE} cannot be built'),
-        DefaultScope.overwrite_default_scope(cfg.get('default_scope', scope)),
+        DefaultScope.overwrite_default_scope(cfg.get('default_scope') or scope),
     ):
         transforms = Compose(steps).transforms
     check_packs(transforms, option)
@@ -278,13 +280,16 @@ def check_loader(loader: LoadImageFromFile) -> None:
         ) from error
 
 
-def check_dataset_meta(cfg: AnyConfig, found: Any, source: str) -> None:
+def check_dataset_meta(cfg: AnyConfig, found: Any, source: str) -> tuple[Mapping, str]:
     """See that the keypoints of a pose model are described, in its weights or its config.
 
     Args:
         cfg: The config, which describes them by its ``train_dataloader`` (upstream's rule).
         found: The ``dataset_meta`` of the weights; None if they have none.
         source: Where ``found`` is from.
+
+    Returns:
+        The ``dataset_meta`` that is used, and where it is from.
 
     Raises:
         CheckpointError: The weights describe them wrongly.
@@ -300,6 +305,20 @@ def check_dataset_meta(cfg: AnyConfig, found: Any, source: str) -> None:
         raise CheckpointError(
             f'{source}: expected {", ".join(needed)} in dataset_meta, found no {", ".join(missing)}'
         )
+    number = found['num_keypoints']
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
+        raise CheckpointError(
+            f'{source}: expected a whole number from 1 as num_keypoints in dataset_meta, '
+            f'found {number!r}'
+        )
+    for name in ('flip_indices', 'sigmas'):
+        values = found.get(name)
+        if values is not None and np.size(values) not in (0, number):
+            raise CheckpointError(
+                f'{source}: expected as many {name} as num_keypoints in dataset_meta, {number}, '
+                f'found {np.size(values)}'
+            )
+    return found, source
 
 
 def _meta_of_config(cfg: AnyConfig) -> dict:
@@ -369,6 +388,33 @@ def check_pose_model(model: nn.Module) -> None:
         )
 
 
+def check_keypoints(model: nn.Module, meta: Mapping, source: str) -> None:
+    """See that a pose model that was built has the keypoints that are described.
+
+    Args:
+        model: With one of MMPose's heads; others are not checked.
+        meta: Its ``dataset_meta``. Models that hand out some of their keypoints only
+            (``output_keypoint_indices``) may have another one.
+        source: Where ``meta`` is from.
+
+    Raises:
+        CheckpointError: It has others.
+    """
+    head = model.head
+    names = 'num_keypoints', 'num_joints', 'out_channels'
+    number = next((getattr(head, name) for name in names if hasattr(head, name)), None)
+    known = type(head).__module__.startswith('mmpose.') and isinstance(number, int)
+    if not known or (model.test_cfg or {}).get('output_keypoint_indices') is not None:
+        return
+    if getattr(getattr(head, 'decoder', None), 'heatmap_type', None) == 'combined':
+        number //= 3  # UDP has a heatmap and two of offsets for each keypoint
+    if number != meta['num_keypoints']:
+        raise CheckpointError(
+            f'{source}: expected num_keypoints {number} in dataset_meta, as model.head has, '
+            f'found {meta["num_keypoints"]}'
+        )
+
+
 def _name(thing: object) -> str:
     return type(thing).__name__
 
@@ -399,16 +445,27 @@ def check_detector_config(cfg: AnyConfig, det_cat_ids: Any = None) -> None:
     known = (('model.type', model.get('type'), MODELS),)
     known += (('test_dataloader.dataset.type', dataset, ALL_DATASETS),)
     for field, name, root in known:
-        with root.switch_scope_and_registry(cfg.get('default_scope', 'mmdet')) as registry:
+        with root.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
             if not isinstance(name, type) and (name is None or registry.get(name) is None):
                 raise ValueError(
                     f'det_model: {field}: expected one of the {registry.scope}::{registry.name} '
                     f'registry, found {name!r}; {_REGISTERED}'
                 )
-    classes = find_field(cfg, 'model.bbox_head.num_classes')
-    wanted = np.atleast_1d(det_cat_ids) if det_cat_ids is not None else np.zeros(1, int)
-    if isinstance(classes, int) and len(wanted) and not (wanted < classes).any():
+    _check_labels(cfg, [0] if det_cat_ids is None else det_cat_ids)
+
+
+def _check_labels(cfg: AnyConfig, labels: Any) -> None:
+    """See that a detector may find each of the labels that are kept."""
+    labels = list(labels) if np.ndim(labels) else [labels]
+    found = ', '.join(map(str, labels)) or 'none'
+    whole = all(isinstance(each, Integral) and not isinstance(each, bool) for each in labels)
+    if not labels or not whole or min(labels) < 0:
+        raise ValueError(f'det_cat_ids: expected whole numbers from 0, found {found}')
+    heads = ('model.bbox_head', 'model.roi_head.bbox_head')
+    counts = [find_field(cfg, f'{head}.num_classes') for head in heads]
+    classes = next((count for count in counts if isinstance(count, int)), None)
+    if classes is not None and max(labels) >= classes:
         raise ValueError(
             f'det_cat_ids: expected labels below {classes}, the classes of the detector, '
-            f'found {", ".join(map(str, wanted))}'
+            f'found {found}'
         )

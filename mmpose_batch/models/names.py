@@ -17,7 +17,15 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .checkpoint import load_checkpoint, load_weights
-from .checks import check_config, check_dataset_meta, check_pose_model, naming, type_name
+from .checks import (
+    check_config,
+    check_dataset_meta,
+    check_keypoints,
+    check_pose_model,
+    find_field,
+    naming,
+    type_name,
+)
 
 # Short names of this package's configs.
 ALIASES = {'demo': 'demo-rtmo'}
@@ -72,7 +80,7 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
         with naming(f'{option}: {path} cannot be read as a config'):
             cfg = Config.fromfile(path)
         if osp.isfile(model) or cfg.get('default_scope') == scope:  # no pose model as a detector
-            return cfg, cfg.get('inferencer', {}).get('weights')
+            return cfg, find_field(cfg, 'inferencer.weights')
     if model.endswith('.py') or osp.sep in model:
         raise ValueError(f'{option}: no such config file: {model}')
     folder = BaseInferencer._get_repo_or_mim_dir(scope)
@@ -110,7 +118,7 @@ def default_filters(cfg: Config) -> dict[str, Any]:
         filters = {'bbox_thr': 0.1, 'nms_thr': 0.65, 'pose_based_nms': True}
     elif head == 'YOLOXPoseHead':
         filters = {'bbox_thr': 0.01, 'nms_thr': 0.65, 'pose_based_nms': True}
-    own = cfg.get('default_filters', {})
+    own = cfg.get('default_filters') or {}
     if unknown := sorted(own.keys() - filters.keys()):
         raise ValueError(
             f'default_filters: expected some of {", ".join(filters)}, found {", ".join(unknown)}'
@@ -141,7 +149,7 @@ def build_model(
         of the checkpoint are used.
 
     Raises:
-        CheckpointError: The weights cannot be loaded.
+        CheckpointError: The weights cannot be loaded, or describe keypoints of another model.
         ValueError: The config cannot be built.
     """
     check_config(cfg)
@@ -153,7 +161,7 @@ def build_model(
         checkpoint = load_checkpoint(weights, option)
         meta, notes = _read_meta(checkpoint, f'{option}: {weights}')
     if 'data_mode' in cfg:  # of a pose model
-        check_dataset_meta(cfg, meta.get('dataset_meta'), f'{option}: {weights}')
+        described = check_dataset_meta(cfg, meta.get('dataset_meta'), f'{option}: {weights}')
     if cfg.model.get('pretrained') is not None:
         del cfg.model.pretrained
     part = 'model' if 'data_mode' in cfg else 'det_model'
@@ -166,6 +174,7 @@ def build_model(
         )
     if 'data_mode' in cfg:
         check_pose_model(model)
+        check_keypoints(model, *described)
     model.cfg = cfg
     model.load_notes = notes
     if checkpoint is not None:

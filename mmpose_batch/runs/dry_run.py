@@ -1,18 +1,81 @@
 """What a run would read and write and which models it would take, without building any."""
 
 import os.path as osp
-from collections.abc import Iterator, Sequence
-from urllib.parse import urlparse
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from mmengine.device import get_device
+import numpy as np
 
-from ..config import BatchOptions
-from ..factory import Plan
-from ..models.checkpoint import cached_path, check_weights
-from ..models.checks import type_name
+from ..config import CallOptions
+from ..engines.external_onnx import ExternalFile
+from ..engines.registry import AUTO
+from ..evaluation.categories import Categories
+from ..factory import Plan, is_to_be_downloaded
+from ..models.checkpoint import cached_path, load_checkpoint
+from ..models.checks import check_dataset_meta, find_field, type_name
+from ..sources.base import Frame
 from ..stages.detect import DetectorChoice
 from ..writers.jsonl import read_records
-from .run import RunOptions, holds_run
+from . import identity, run
+from .run import RunOptions, counted
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """What is known of a pose model's keypoints before it is built.
+
+    Attributes:
+        dataset_meta: Describes those of its dataset.
+        indices: Of those that come out; None for all.
+    """
+
+    dataset_meta: dict[str, Any]
+    indices: Sequence[int] | None = None
+
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints of every instance that comes out."""
+        indices = self.indices
+        return self.dataset_meta['num_keypoints'] if indices is None else len(indices)
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """COCO's constant of each keypoint that comes out, (K,); (0,) if its dataset has none."""
+        sigmas = np.asarray(self.dataset_meta.get('sigmas', ()))
+        return sigmas if self.indices is None or not len(sigmas) else sigmas[list(self.indices)]
+
+
+def read_weights(plan: Plan) -> Keypoints | None:
+    """Read the weights of a plan, as far as they are here.
+
+    Returns:
+        The keypoints; None if those are known with weights that are to be downloaded.
+
+    Raises:
+        CheckpointError: Weights cannot be read, or hold more than tensors and plain data.
+        ValueError: Nothing describes the keypoints.
+    """
+    # Not at the top: importing it registers the inferencer.
+    from mmpose.apis.inference import dataset_meta_from_config
+
+    if plan.detector is not None:
+        _read(plan.detector.weights, 'det_weights')
+    if is_to_be_downloaded(plan.weights):
+        return None
+    checkpoint = _read(plan.weights, 'weights')
+    meta = checkpoint.get('meta')
+    meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    meta = checkpoint.get('dataset_meta') if meta is None else meta
+    check_dataset_meta(plan.cfg, meta, f'weights: {plan.weights}')
+    meta = dataset_meta_from_config(plan.cfg, dataset_mode='train') if meta is None else meta
+    return Keypoints(meta, find_field(plan.cfg, 'model.test_cfg.output_keypoint_indices'))
+
+
+def _read(weights: str | None, option: str) -> dict[str, Any]:
+    if weights in (None, 'none') or is_to_be_downloaded(weights):
+        return {}
+    return load_checkpoint(weights, option)
 
 
 def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Iterator[str]:
@@ -20,30 +83,24 @@ def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Itera
 
     Args:
         paths: Of the images.
-        plan: Of the inferencer.
+        plan: Of the inferencer, which was checked.
         options: Of the run.
 
     Yields:
         Lines such as ``inputs    3 images, from a.jpg to c.jpg``.
-
-    Raises:
-        CheckpointError: Weights that are no URL are missing, or are of another kind.
-        ValueError: An option is beyond the device.
     """
     size = sum(osp.getsize(path) for path in paths if osp.isfile(path))
-    yield f'inputs    {len(paths)} images, {size / 2**20:.1f} MiB, from {paths[0]} to {paths[-1]}'
-    yield f'pose      {_kind(plan.cfg)}, weights: {_weights(plan.weights, "weights")}'
+    ends = f'from {paths[0]} to {paths[-1]}' if len(paths) > 1 else paths[0]
+    yield f'inputs    {counted(len(paths), "image")}, {size / 2**20:.1f} MiB, {ends}'
+    yield f'pose      {_kind(plan.cfg)}, weights: {_weights(plan.weights)}'
     if plan.detector is not None:
         yield f'detector  {_detector(plan.detector)}'
     elif plan.cfg.data_mode == 'topdown':
         yield 'detector  none: each image is one person, or persons have precomputed boxes'
-    names = BatchOptions.__slots__
-    own = {name: value for name, value in plan.settings.items() if name in names}
-    chosen = BatchOptions(**own).resolved(plan.settings.get('device') or get_device())
+    chosen = plan.options
     yield (
-        f'runs on   {plan.settings.get("device") or get_device()}, engine {chosen.engine}, '
-        f'{chosen.precision}, threads: {chosen.num_threads} for the networks, '
-        f'{chosen.num_workers} to read and prepare'
+        f'runs on   {plan.device}, engine {chosen.engine}, {chosen.precision}, threads: '
+        f'{chosen.num_threads} for the networks, {chosen.num_workers} to read and prepare'
     )
     yield from _writes(options, len(paths))
 
@@ -56,18 +113,15 @@ def _kind(cfg: dict) -> str:
 
 def _detector(choice: DetectorChoice) -> str:
     labels = ', '.join(map(str, choice.cat_ids))
-    weights = _weights(choice.weights, 'det_weights')
-    return f'{_kind(choice.config)}, weights: {weights}, category ids kept: {labels}'
+    return f'{_kind(choice.config)}, weights: {_weights(choice.weights)}, category ids: {labels}'
 
 
-def _weights(weights: str | None, option: str) -> str:
+def _weights(weights: str | None) -> str:
     if weights in (None, 'none'):
         return 'random'
-    if not urlparse(weights).scheme.startswith('http'):
-        check_weights(weights, option)
-        return weights
-    path = cached_path(weights)
-    return f'{path}, downloaded before' if osp.isfile(path) else f'{weights}, to be downloaded'
+    if is_to_be_downloaded(weights):
+        return f'{weights}, to be downloaded'
+    return weights if '://' not in weights else f'{cached_path(weights)}, downloaded before'
 
 
 def _writes(options: RunOptions, count: int) -> Iterator[str]:
@@ -75,12 +129,79 @@ def _writes(options: RunOptions, count: int) -> Iterator[str]:
     if 'coco' in options.formats:
         files.append('predictions.coco.json')
     if 'json' in options.formats:
-        files.append(f'predictions/ ({count} files)')
+        files.append(f'predictions/ ({counted(count, "file")})')
     if options.save_vis:
-        files.append(f'vis/ ({count} drawings)')
+        files.append(f'vis/ ({counted(count, "drawing")})')
     yield f'writes    {", ".join(files)} below {options.out_dir}'
-    if not holds_run(options.out_dir):
+
+
+def describe_earlier_run(
+    frames: Sequence[Frame],
+    plan: Plan,
+    call: CallOptions,
+    options: RunOptions,
+    categories: Categories | None = None,
+    unknown: Collection[str] = (),
+) -> Iterator[str]:
+    """What becomes of the run that the output folder holds, if it holds one, in lines.
+
+    Args:
+        frames: Inputs of the run.
+        plan: Of the inferencer.
+        call: The options of the call, as far as they are known.
+        options: Of the run.
+        categories: How instances get a category, where the annotations judge several.
+        unknown: What is known with the models only: ``bboxes``, ``categories``.
+
+    Raises:
+        RunError: It is to be resumed, and cannot be.
+        TooManyErrors: More of its images failed than may.
+    """
+    folder = options.out_dir
+    if not run.holds_run(folder):
         return
-    done = sum(1 for _ in read_records(osp.join(options.out_dir, 'predictions.jsonl')))
-    what = 'resumes' if options.resume else 'replaces'
-    yield f'{what:<9} the run in {options.out_dir}, which has {done} images'
+    if not options.resume:
+        done = sum(1 for _ in read_records(osp.join(folder, 'predictions.jsonl')))
+        yield f'replaces  the run in {folder}, which has {counted(done, "image")}'
+        return
+    known = _known(frames, plan, call, options, categories)
+    known = {key: value for key, value in known.items() if key not in unknown}
+    identity.check_identity(folder, known, whole=False)
+    ends, failures = run.read_done(folder, frames)
+    if len(ends) < len(frames):
+        run.check_failures(failures, len(ends), len(frames), options.max_errors)
+    more = ''.join(f', {name}' for name in unknown)
+    yield (
+        f'resumes   the run in {folder}, which has {counted(len(ends), "image")}; its inputs and '
+        f'options are the same; not compared before the models are built: configs, weights{more}'
+    )
+
+
+def _known(
+    frames: Sequence[Frame],
+    plan: Plan,
+    call: CallOptions,
+    options: RunOptions,
+    categories: Categories | None,
+) -> dict[str, Any]:
+    """The identity of a run without what its models tell."""
+    chosen, detector = plan.options, plan.detector
+    of_label = (categories and categories.of_label) or None
+    known = {
+        **identity.of_frames(frames),
+        'categories': identity.of_categories(of_label, frames),
+        **identity.of_call(call),
+        **identity.of_files(options.formats, options.drawing if options.save_vis else None),
+        **identity.of_options(chosen, plan.device, detector and detector.cat_ids),
+    }
+    del known['test_cfg']
+    if chosen.engine != AUTO:
+        file = chosen.engine_file
+        known['engine_file'] = None if file is None else ExternalFile(file).key
+    if chosen.batch_size is None:
+        del known['batch_size']
+    if chosen.det_batch_size is None and detector is not None:
+        del known['det_batch_size']
+    if chosen.cpu_affinity is not None and plan.settings.get('num_threads') is None:
+        del known['threads']  # as many as the cores that the process is bound to
+    return known

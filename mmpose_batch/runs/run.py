@@ -1,33 +1,21 @@
 """A run over many files: everything to disk as it comes, safe to kill and to resume."""
 
 import errno
-import hashlib
 import json
 import os
 import os.path as osp
-import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
-import cv2
-import mmcv
-import mmdet
-import mmengine
-import mmpose
 import numpy as np
-import PIL
 import torch
-from torch import nn
 
 from ..config import CallOptions
-from ..engines.cache import versions as engine_versions
 from ..engines.warmup import outcome, restore, spread
 from ..errors import (
     DEVICE_LOST,
@@ -46,22 +34,22 @@ from ..evaluation.judge import Judge, coco_ids
 from ..evaluation.result import Coverage, Evaluation
 from ..inferencer import BatchPose2DInferencer
 from ..memory import peak_resident
-from ..outputs import check_targets, drawing_name, written
+from ..outputs import check_places, check_targets, written
 from ..progress import ProgressReport, StageClock, format_duration
 from ..results import ImageResult
-from ..sources.inputs import Frame, Source, number
+from ..sources.base import CHUNK, Frame, Source, in_chunks
+from ..sources.numbering import number
 from ..version import __version__
 from ..writers.atomic import open_atomically
 from ..writers.coco import write_coco
 from ..writers.drawing import DrawOptions
 from ..writers.jsonl import JsonLinesWriter, read_records, to_record
 from ..writers.per_image import write_drawing, write_prediction
+from . import identity
 from .locking import locked
 
 FORMATS = ('jsonl', 'json', 'coco')
-# No batch crosses a multiple of this many images, so a resumed run that starts
-# at one repeats the batches, and with them every bit, of an unbroken run.
-CHECKPOINT_EVERY = 256
+CHECKPOINT_EVERY = CHUNK
 # How file systems refuse a name; other errors of theirs mean the whole folder.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
@@ -180,6 +168,79 @@ def holds_run(out_dir: str) -> bool:
     return osp.isfile(records) and osp.getsize(records) > 0
 
 
+def number_frames(
+    paths: Sequence[str], bboxes: Sequence[np.ndarray] | None = None, labelled: bool = False
+) -> list[Frame]:
+    """The inputs of a run.
+
+    Args:
+        paths: Image files.
+        bboxes: For each path the persons' boxes (N, 5), or (N, 6) with labels; None to
+            detect them.
+        labelled: Whether the labels are used.
+    """
+    frames = list(number(list(paths)))
+    if bboxes is None:
+        return frames
+    return [
+        replace(frame, bboxes=boxes[:, :5], labels=boxes[:, 5] if labelled else None)
+        for frame, boxes in zip(frames, bboxes, strict=True)
+    ]
+
+
+def read_done(out_dir: str, frames: Sequence[Frame]) -> tuple[list[int], int]:
+    """What the run that a folder holds has done.
+
+    Args:
+        out_dir: The folder.
+        frames: Inputs of the run that goes on.
+
+    Returns:
+        Where each whole record ends, in bytes, and the number of failures among them.
+
+    Raises:
+        RunError: A record is of another input.
+    """
+    records = osp.join(out_dir, 'predictions.jsonl')
+    ends, failures = [], 0
+    for record, end in read_records(records):
+        index = len(ends)
+        name = record.get('image') if isinstance(record, dict) else None
+        if index >= len(frames) or name != frames[index].name:
+            raise RunError(f'cannot resume: {records} line {index + 1} is of another input')
+        ends.append(end)
+        failures += 'error' in record
+    return ends, failures
+
+
+def check_failures(failures: int, done: int, total: int, most: int | None) -> None:
+    """See that no more images than ``--max-errors`` have failed.
+
+    Args:
+        failures: Images that failed.
+        done: Images that are done, by earlier runs too.
+        total: Images in all.
+        most: The limit; None for none.
+
+    Raises:
+        TooManyErrors: More have.
+    """
+    if most is None or failures <= most:
+        return
+    text = f'{failures} failed and --max-errors is {most}; see failures.jsonl'
+    if done < total:
+        raise TooManyErrors(
+            f'ended after {done} of {total} images, since {text}, and go on with --resume and a '
+            'larger --max-errors, or none'
+        )
+    raise TooManyErrors(f'all {counted(total, "image")} done, of which {text}')
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things: ``1 image``, ``2 images``."""
+    return f'{count} {noun}{"" if count == 1 else "s"}'
+
+
 class Run:
     """One run of an inferencer over a list of image files.
 
@@ -193,8 +254,10 @@ class Run:
         image_ids: COCO numbers of the paths.
         categories: How instances get a category, where the annotations judge several.
 
+    Attributes:
+        summary: What has come of it so far.
+
     Raises:
-        RunError: Two drawings would share a file.
         ValueError: The config's metric has settings that it does not know.
     """
 
@@ -213,32 +276,31 @@ class Run:
         if options.ann_file is not None or 'coco' in options.formats:
             self._judge = Judge(inferencer, options.ann_file, categories)
         self._of_label = (categories and categories.of_label) or None
-        self._frames = list(number(list(paths)))
-        if bboxes is not None:
-            self._frames = [
-                replace(f, bboxes=boxes[:, :5], labels=boxes[:, 5] if self._of_label else None)
-                for f, boxes in zip(self._frames, bboxes, strict=True)
-            ]
-        if options.save_vis:
-            self._check_drawings()
+        self._frames = number_frames(paths, bboxes, bool(self._of_label))
         self._call = replace(
             call,
             keep_images=options.save_vis,
             keep_labels=bool(self._of_label),
-            flush_every=CHECKPOINT_EVERY,
         )
         self._options = options
         self._image_ids = image_ids or ImageIds()
         self._clock = StageClock()
-        self._summary = RunSummary()
+        self.summary = RunSummary()
         if options.ann_file is not None:
-            self._summary.evaluation = Evaluation(
+            self.summary.evaluation = Evaluation(
                 Coverage.of(paths, list(map(self._image_ids.find, paths)), self._image_ids.names),
                 self._judge.scoring,
             )
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._identity = self._identify()
+        self._status = ''
         self._before: dict[str, Any] = {}  # what the run that goes on came to
+        self._judged_before: dict[str, Any] = {}  # and how it was judged
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all images are done, COCO results written and AP computed."""
+        return self._status == 'finished'
 
     def __call__(self) -> RunSummary:
         """Do it.
@@ -246,7 +308,8 @@ class Run:
         Raises:
             RunError: The output folder holds another run or is in use, cannot be
                 written, or the device failed.
-            TooManyErrors: More images failed than ``max_errors``.
+            TooManyErrors: More images failed than ``max_errors``; if the last image was among
+                them, the run is finished nevertheless.
             InputError: A bad input, where the inferencer raises them.
         """
         try:
@@ -254,6 +317,7 @@ class Run:
             os.makedirs(self._options.out_dir, exist_ok=True)
             with locked(self._options.out_dir):
                 check_out_dir(self._options)  # a run that ended in between
+                self._check_places()
                 keep = self._take_up()
                 if keep[0] < len(self._frames):
                     self._settle()
@@ -276,25 +340,11 @@ class Run:
                 f'the device failed; what is written is whole, go on with --resume: '
                 f'{one_line(error)}'
             ) from error
-        return self._summary
+        self._check_failures()
+        return self.summary
 
     def _path(self, name: str) -> str:
         return osp.join(self._options.out_dir, name)
-
-    def _check_drawings(self) -> None:
-        """See that every drawing has a file of its own.
-
-        Raises:
-            RunError: ``a.gif`` and ``a.gif.png`` are both inputs.
-        """
-        names = (frame.name for frame in self._frames)
-        converted = {drawing_name(name): name for name in names if drawing_name(name) != name}
-        for frame in self._frames:
-            if frame.name in converted:
-                raise RunError(
-                    f'{frame.name} and {converted[frame.name]} would be drawn into one file: '
-                    'rename one, or leave --save-vis out'
-                )
 
     # ------------------------------------------------------------------ resuming
 
@@ -307,20 +357,17 @@ class Run:
             self._remove_earlier_run()
             return 0, 0
         self._check_identity()  # of the same inputs, so its files were checked when it began
-        ends = [0]
-        for record, end in read_records(records):
-            index = len(ends) - 1
-            if index >= len(self._frames) or record.get('image') != self._frames[index].name:
-                raise RunError(f'cannot resume: {records} line {index + 1} is of another input')
-            ends.append(end)
-        done = len(ends) - 1
+        ends, failures = read_done(self._options.out_dir, self._frames)
+        done = len(ends)
         if done < len(self._frames):
+            check_failures(failures, done, len(self._frames), self._options.max_errors)
             done -= done % CHECKPOINT_EVERY
+        kept = ends[done - 1] if done else 0
         for record, end in read_records(records):
-            if end <= ends[done]:
-                self._summary.count(record)
-        self._summary.resumed = done
-        return done, ends[done]
+            if end <= kept:
+                self.summary.count(record)
+        self.summary.resumed = done
+        return done, kept
 
     def _is_same_run(self) -> bool:
         """Whether the folder's ``run.json`` is of a run with this identity."""
@@ -328,7 +375,16 @@ class Run:
             self._check_identity()
         except RunError:
             return False
+        self._judged_before = {}  # by records that are gone
         return True
+
+    def _check_places(self) -> None:
+        check_places(
+            self._options.out_dir,
+            [frame.name for frame in self._frames],
+            self._options.save_vis,
+            'json' in self._options.formats,
+        )
 
     def _check_targets(self) -> None:
         check_targets(
@@ -350,70 +406,33 @@ class Run:
 
     def _identify(self) -> dict[str, Any]:
         """Everything that the output depends on; a resumed run must agree in all of it."""
-        inferencer, options = self._inferencer, self._inferencer.options
+        inferencer, options = self._inferencer, self._options
         detector = inferencer.detector
-        boxes = (frame.bboxes for frame in self._frames if frame.bboxes is not None)
-        call = asdict(replace(self._call, keep_images=False))
-        del call['keep_labels']  # see `categories`
         return {
-            'inputs': _digest(map(_fingerprint, self._frames)),
-            'bboxes': _digest(box.tobytes() for box in boxes),
-            'categories': self._identify_categories(),
-            'config': _digest(_config(inferencer.model)),
-            'model': _digest(_tensors(inferencer.model)),
-            'det_config': None if detector is None else _digest(_config(detector.model)),
-            'detector': None if detector is None else _digest(_tensors(detector.model)),
-            'det_cat_ids': None if detector is None else list(detector.cat_ids),
-            **call,
-            'test_cfg': _digest([_to_json(call['test_cfg'])]),
-            'json': 'json' in self._options.formats,
-            'drawings': asdict(self._options.drawing) if self._options.save_vis else None,
-            'det_batch_size': options.det_batch_size,
-            'precision': options.precision,
-            'engine': options.engine,
-            'engine_device': options.engine_device,
-            'engine_file': inferencer.runner.report.get('file'),
-            'calib_images': options.calib_images,
-            'rect': options.rect,
-            'no_person': options.no_person,
-            'device': torch.device(inferencer.device).type,
-            'threads': torch.get_num_threads(),
-            'versions': versions(),
-            'engine_versions': {} if options.engine == 'torch' else engine_versions(),
+            **identity.of_models(inferencer),
+            **identity.of_frames(self._frames),
+            'categories': identity.of_categories(self._of_label, self._frames),
+            **identity.of_call(self._call),
+            **identity.of_files(options.formats, options.drawing if options.save_vis else None),
+            **identity.of_options(
+                replace(inferencer.options, num_threads=torch.get_num_threads()),
+                inferencer.device,
+                None if detector is None else detector.cat_ids,
+            ),
         }
 
-    def _identify_categories(self) -> dict[str, Any] | None:
-        """What the category of an instance depends on; None where records have none."""
-        if self._of_label is None:
-            return None
-        labels = (frame.labels for frame in self._frames if frame.labels is not None)
-        of_label = {str(label): category for label, category in self._of_label.items()}
-        return {'of_label': of_label, 'labels': _digest(each.tobytes() for each in labels)}
-
     def _check_identity(self) -> None:
-        try:
-            with open(self._path('run.json'), encoding='utf-8') as file:
-                info = json.load(file)
-            before, self._before = info['identity'], info['settled']
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(
-                'cannot resume: run.json, which tells what the earlier run was, is missing '
-                'or damaged'
-            ) from error
-        now = json.loads(json.dumps(self._identity))
-        changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-        if changed:
-            raise RunError(
-                f'cannot resume: changed since the earlier run: {", ".join(changed)} '
-                '(results would be mixed); use the same arguments or another folder'
-            )
+        info = identity.check_identity(self._options.out_dir, self._identity)
+        self._before = info['settled']
+        if info.get('metrics'):
+            self._judged_before = {key: info.get(key) for key in ('metrics', 'evaluation')}
 
     # ------------------------------------------------------------------- the run
 
     def _stream(self, done: int, keep_bytes: int) -> None:
         """Infer what is left and write it as it comes."""
         options, total = self._options, len(self._frames)
-        source = Source(iter(self._frames[done:]), total - done)
+        source = Source(in_chunks(self._frames[done:], CHECKPOINT_EVERY), total - done)
         with ExitStack() as stack:
             records = JsonLinesWriter(self._path('predictions.jsonl'), keep_bytes)
             stack.enter_context(records)
@@ -431,11 +450,11 @@ class Run:
                 with self._clock.stage('writing'):
                     self._write(result, records, failures)
                 progress.advance()
-            self._summary.seconds = time.perf_counter() - start
+            self.summary.seconds = time.perf_counter() - start
         stages = ('waiting', 'detection', 'network', 'writing')
-        self._summary.stages = {name: self._clock.seconds.get(name, 0.0) for name in stages}
-        rest = self._summary.seconds - sum(self._summary.stages.values())
-        self._summary.stages['other'] = max(rest, 0.0)
+        self.summary.stages = {name: self._clock.seconds.get(name, 0.0) for name in stages}
+        rest = self.summary.seconds - sum(self.summary.stages.values())
+        self.summary.stages['other'] = max(rest, 0.0)
 
     def _settle(self) -> None:
         """Settle engines and batch sizes with images from all over the run.
@@ -451,9 +470,8 @@ class Run:
         samples = spread(self._frames, inferencer.wants_samples(self._call))
         if samples:
             if not self._options.quiet:
-                print(
-                    f'building and checking engines, up to {len(samples)} images', file=sys.stderr
-                )
+                images = counted(len(samples), 'image')
+                print(f'building and checking engines, up to {images}', file=sys.stderr)
             inferencer.warm_up(samples, self._call)
             for name, runner in inferencer.runners.items():
                 if runner.selection and not self._options.quiet:
@@ -491,24 +509,28 @@ class Run:
         records.append(record)
         if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
             records.sync()
-        self._summary.count(record)
+        self.summary.count(record)
         if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
             self._write_info('running')  # which images are pending now
-        self._check_errors(record)
+        if 'error' in record and self.summary.images < len(self._frames):
+            self._check_failures(record)
 
-    def _check_errors(self, record: Mapping[str, Any]) -> None:
+    def _check_failures(self, last: Mapping[str, Any] | None = None) -> None:
         """End the run if too many images have failed, those of earlier runs included.
+
+        Args:
+            last: The failure record that may be one too many.
 
         Raises:
             TooManyErrors: They have.
         """
-        most, failed = self._options.max_errors, self._summary.failures
-        if most is not None and failed > most and 'error' in record:
-            raise TooManyErrors(
-                f'ended after {self._summary.images} of {len(self._frames)} images, since {failed} '
-                f'failed and max_errors is {most}; the last: {record["image"]}: {record["error"]}; '
-                'see failures.jsonl, and go on with --resume'
-            )
+        counts = self.summary.failures, self.summary.images, len(self._frames)
+        try:
+            check_failures(*counts, self._options.max_errors)
+        except TooManyErrors as error:
+            if last is None:
+                raise
+            raise TooManyErrors(f'{error}; the last: {last["image"]}: {last["error"]}') from None
 
     def _write_files(self, result: ImageResult) -> Iterator[str]:
         """Write what an image has of its own; yields why a file cannot be written.
@@ -550,7 +572,7 @@ class Run:
         Raises:
             AnnotationError: The annotations are gone, or no longer fit.
         """
-        paths, evaluation = [frame.path for frame in self._frames], self._summary.evaluation
+        paths, evaluation = [frame.path for frame in self._frames], self.summary.evaluation
         ids = coco_ids(paths, self._image_ids, judged=evaluation is not None)
         records = self._path('predictions.jsonl')
         results: Iterable[Mapping[str, Any]] = judge.results(records, ids)
@@ -560,8 +582,10 @@ class Run:
                 results = judge.evaluate(records, ids, evaluation)
             except AnnotationError as error:  # raised once all else is written
                 failed = error
-        if 'coco' in self._options.formats:
-            write_coco(self._path('predictions.coco.json'), results)
+        path = self._path('predictions.coco.json')
+        # One of the run that goes on may be of other annotations: it would contradict run.json.
+        if 'coco' in self._options.formats or osp.exists(path):
+            write_coco(path, results)
         if failed is not None:
             raise failed
 
@@ -573,13 +597,14 @@ class Run:
 
         A resumed run repeats those from a multiple of CHECKPOINT_EVERY on.
         """
-        done = self._summary.images
+        done = self.summary.images
         done -= done % CHECKPOINT_EVERY
         return [frame.name for frame in self._frames[done : done + CHECKPOINT_EVERY]]
 
     def _write_info(self, status: str) -> None:
+        self._status = status
         self._known_hosts = self._hosts_settled()
-        evaluation = self._summary.evaluation
+        evaluation = self.summary.evaluation
         settled = {
             key: {**now, **self._before.get(key, {})} for key, now in self._settled().items()
         }
@@ -597,64 +622,20 @@ class Run:
             'settled': settled,
             'engines': {name: runner.report for name, runner in self._inferencer.runners.items()},
             'counts': {
-                key: getattr(self._summary, key)
+                key: getattr(self.summary, key)
                 for key in ('images', 'resumed', 'persons', 'failures')
             },
-            'seconds': {'total': self._summary.seconds, **self._summary.stages},
-            'images_per_second': self._summary.images_per_second,
+            'seconds': {'total': self.summary.seconds, **self.summary.stages},
+            'images_per_second': self.summary.images_per_second,
             'peak_resident_bytes': peak_resident(),
-            'metrics': self._summary.metrics,
+            'metrics': self.summary.metrics,
             'evaluation': evaluation and evaluation.to_json(),
+            **(self._judged_before if self._judge is None else {}),
         }
         with open_atomically(self._path('run.json')) as file:
             file.write(json.dumps(info, indent=2).encode() + b'\n')
 
 
-def versions() -> dict[str, str]:
-    """Versions of everything that results depend on."""
-    modules = [mmpose, mmdet, mmengine, mmcv, torch, np, cv2, PIL]
-    if find_spec('pillow_heif'):  # reads HEIC
-        modules.append(import_module('pillow_heif'))
-    return {
-        'mmpose_batch': __version__,
-        'python': platform.python_version(),
-        **{module.__name__: module.__version__ for module in modules},
-    }
-
-
 def _failure(record: Mapping[str, Any]) -> dict[str, Any]:
     """The failure record of an image: its instances, if it has any, stay in predictions.jsonl."""
     return {key: record[key] for key in ('image', 'error')}
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, 'big') + part)
-    return digest.hexdigest()
-
-
-def _to_json(value: Any) -> bytes:
-    return json.dumps(value, default=str, sort_keys=True).encode()
-
-
-def _config(model: nn.Module) -> Iterator[bytes]:
-    config = model.cfg.to_dict()
-    config.pop('visualizer', None)  # MMEngine names it, by the time of day if need be
-    yield _to_json(config)
-
-
-def _tensors(model: nn.Module) -> Iterator[bytes]:
-    for name, tensor in model.state_dict().items():
-        yield name.encode()
-        yield tensor.cpu().numpy().tobytes()
-
-
-def _fingerprint(frame: Frame) -> bytes:
-    """What tells that a file is still the same without reading it."""
-    try:
-        info = os.stat(frame.path)
-        state = f'{info.st_size} {info.st_mtime_ns}'
-    except (OSError, ValueError):  # no file here, which its record will say
-        state = ''
-    return f'{frame.name} {state}'.encode()

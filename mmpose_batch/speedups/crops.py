@@ -151,3 +151,22 @@ def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
     way = corners[:, 0] - corners[:, 1]
     corners[:, 2] = corners[:, 1] + np.stack((-way[:, 1], way[:, 0]), axis=1)
     return corners
+
+
+class CropCache:
+    """The standard crops of a pipeline, made again when the pipeline or its settings change."""
+
+    def __init__(self) -> None:
+        self._crops: tuple[tuple, StandardCrops] | None = None
+
+    def of(
+        self, pipeline: Compose, dataset_meta: dict[str, Any], img: np.ndarray | None
+    ) -> StandardCrops | None:
+        """The crops that do what a pipeline does with an image; None where it is another one."""
+        if img is None or not StandardCrops.fits(pipeline, img):
+            return None
+        made_of = (*StandardCrops.settings(pipeline), id(dataset_meta))
+        crops = self._crops
+        if crops is None or crops[0] != made_of:
+            crops = self._crops = made_of, StandardCrops(pipeline)
+        return crops[1]

@@ -21,6 +21,7 @@ from ..engines.torch_eager import map_tensors
 from ..models.checkpoint import check_weights
 from ..models.checks import check_detector_config, dataset_kind, naming
 from ..models.names import build_model, load_config
+from .finite import check_finite, reject_nan
 from .isolation import with_own_head
 
 # What stock takes instead of a detector.
@@ -34,7 +35,7 @@ class SafeDetInferencer(DetInferencer):
         self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
         # Upstream wants one, although it draws nothing with it here.
-        if 'visualizer' not in cfg:
+        if cfg.get('visualizer') is None:
             cfg.visualizer = {'type': 'mmdet.DetLocalVisualizer', 'name': 'visualizer'}
         return build_model(cfg, weights, device, self._load_weights_to_model, 'det_weights')
 
@@ -168,6 +169,7 @@ class PersonDetector:
         device = next(self.model.parameters()).device
         if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
             decode_on_cpu(self.model.bbox_head)
+        reject_nan(self.model)
 
     def __call__(self, *inputs: Any, **settings: Any) -> dict:
         """Detect as upstream's ``DetInferencer`` does, for code that uses it by itself."""
@@ -212,6 +214,9 @@ class PersonDetector:
         Returns:
             For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
             the image and a score, in upstream's order; (N, 6) with ``keep_labels``.
+
+        Raises:
+            ValueError: The network hands out values that are not finite.
         """
         batch = self.collate_fn(list(prepared))
 
@@ -232,10 +237,14 @@ class PersonDetector:
 
         Engines are checked by what is left: hundreds of boxes that score next to
         nothing move by pixels with the last bits of a bfloat16.
+
+        Raises:
+            ValueError: A box or a score, wanted or not, is not finite.
         """
         found = sample.pred_instances
         names = 'bboxes', 'scores', 'labels'
         fields = {name: found.get(name).detach().cpu().numpy() for name in names}
+        check_finite(fields)
         kept = np.isin(fields['labels'], self.cat_ids) & (fields['scores'] > bbox_thr)
         sample.pred_instances = InstanceData(**{name: f[kept] for name, f in fields.items()})
         return sample

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ..errors import RunError
 from .atomic import open_atomically
 
 
@@ -30,11 +31,15 @@ def to_coco(
             None where every instance has its own, or none, and then no result.
         parts: Fields of the keypoints and their numbers, in the model's order, as
             ``CocoWholeBodyMetric`` writes them; None for ``keypoints`` alone.
+
+    Raises:
+        RunError: The record has null in place of a number, as earlier versions wrote NaN.
     """
     for instance in record.get('instances', ()):
         category = instance.get('category_id') if category_id is None else category_id
         if category is None:
             continue
+        _check_numbers(record['image'], instance)
         scores = np.asarray(instance['keypoint_scores'])
         points = np.column_stack((np.asarray(instance['keypoints'])[:, :2], scores))
         result = {
@@ -48,6 +53,16 @@ def to_coco(
             x1, y1, x2, y2 = instance['bbox']
             result['bbox'] = [x1, y1, round(x2 - x1, 3), round(y2 - y1, 3)]
         yield result
+
+
+def _check_numbers(image: str, instance: Mapping[str, Any]) -> None:
+    for name in ('keypoints', 'keypoint_scores', 'bbox', 'bbox_score'):
+        values = np.asarray(instance.get(name, 0), dtype=np.float64)  # null becomes NaN
+        if not np.isfinite(values).all():
+            raise RunError(
+                f'predictions.jsonl: {image}: expected numbers as {name}, found null, which a '
+                'network with broken weights may have left there; start a new run, not --resume'
+            )
 
 
 def _fields(points: np.ndarray, parts: Mapping[str, int]) -> dict[str, list[float]]:

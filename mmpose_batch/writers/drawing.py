@@ -2,6 +2,8 @@
 
 import os.path as osp
 from dataclasses import dataclass
+from math import isnan
+from numbers import Integral, Real
 from typing import Any
 
 import mmcv
@@ -9,6 +11,9 @@ import numpy as np
 from mmengine.visualization import Visualizer
 
 from ..results import ImageResult
+
+# OpenCV's limit.
+_MOST_PIXELS = 32767
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,8 +25,8 @@ class DrawOptions:
         show: Open a window.
         wait_time: Seconds that the window waits for a key; 0 for ever.
         draw_bbox: Draw boxes too.
-        radius: Of a keypoint, in pixels.
-        thickness: Of a link, in pixels.
+        radius: Of a keypoint, in pixels, 0 to 32767.
+        thickness: Of a link, in pixels, a whole number from 1 to 32767.
         kpt_thr: Keypoints must score above this.
         vis_out_dir: Folder for drawings; empty for none.
         skeleton_style: ``mmpose`` or ``openpose``.
@@ -50,6 +55,19 @@ class DrawOptions:
             )
         if self.vis_out_dir and not self.video and osp.splitext(self.vis_out_dir)[1]:
             raise ValueError(f'vis_out_dir: expected a folder, found {self.vis_out_dir!r}')
+        for name in ('kpt_thr', 'wait_time'):
+            if not _is_number(getattr(self, name)):
+                raise ValueError(f'{name}: expected a number, found {getattr(self, name)!r}')
+        if not (_is_number(self.radius) and 0 <= self.radius <= _MOST_PIXELS):
+            raise ValueError(
+                f'radius: expected a number from 0 to {_MOST_PIXELS}, found {self.radius!r}'
+            )
+        whole = _is_number(self.thickness) and isinstance(self.thickness, Integral)
+        if not (whole and 1 <= self.thickness <= _MOST_PIXELS):
+            raise ValueError(
+                f'thickness: expected a whole number from 1 to {_MOST_PIXELS}, '
+                f'found {self.thickness!r}'
+            )
 
     @property
     def wanted(self) -> bool:
@@ -61,6 +79,10 @@ class DrawOptions:
         if drawn is None:
             return None
         return [drawn] if self.return_vis else []
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
 
 
 # Datasets that MMPose draws in OpenPose's style.

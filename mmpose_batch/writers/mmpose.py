@@ -10,7 +10,7 @@ import mmengine
 import numpy as np
 
 from ..results import ImageResult
-from ..sources.inputs import Source
+from ..sources.base import Source
 from .per_image import write_drawing
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmpose_batch.engines import verification as check
+from mmpose_batch.engines import verification
 from mmpose_batch.engines.verification import BOUNDS, Difference, Instances
 
 
@@ -22,7 +22,7 @@ def image(*poses: np.ndarray, score: float = 0.8) -> tuple[np.ndarray, np.ndarra
 def compare(
     reference: list[Instances], other: list[Instances], precision: str = 'fp32'
 ) -> Difference:
-    return check.compare(reference, other, BOUNDS[precision].quantile)
+    return verification.compare(reference, other, BOUNDS[precision].quantile)
 
 
 def test_equal_answers_do_not_differ():

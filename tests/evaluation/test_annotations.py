@@ -28,6 +28,13 @@ IDS = {
     'the folder differs': ('images/b.jpg', [('val2017/b.jpg', 7)], None),
     'a number of more than 64 bits': ('9223372036854775808.jpg', None, None),
     'the folder decides': ('in/val/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], 7),
+    # The longest name, whatever its number and its place in the file.
+    'a file beside a folder': ('in/b.jpg', [('b.jpg', 7), ('sub/b.jpg', 9)], 7),
+    'a file in a folder': ('in/sub/b.jpg', [('sub/b.jpg', 7), ('b.jpg', 9)], 7),
+    'the same in other order': ('in/sub/b.jpg', [('b.jpg', 9), ('sub/b.jpg', 7)], 7),
+    'three folders': ('v/w/b.jpg', [('b.jpg', 8), ('v/w/b.jpg', 7), ('w/b.jpg', 9)], 7),
+    'a whole path': ('/v/w/b.jpg', [('w/b.jpg', 9), ('/v/w/b.jpg', 7), ('v/w/b.jpg', 6)], 7),
+    'another whole path': ('/x/v/b.jpg', [('/v/b.jpg', 7)], None),
     'the folder does not decide': ('in/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], None),
     'part of a name decides nothing': ('in/b.jpg', [('n/b.jpg', 6), ('val/b.jpg', 7)], None),
     'a folder of Windows': ('in/val/b.jpg', [('train\\b.jpg', 6), ('val\\b.jpg', 7)], 7),

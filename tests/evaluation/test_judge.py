@@ -112,6 +112,26 @@ def test_what_the_metric_needs_is_checked_without_a_model(
         Annotations(written(tmp_path, content), cfg, INPUTS)
 
 
+def test_annotations_of_other_images_are_an_error_with_an_example(tmp_path):
+    path = written(tmp_path, annotations())
+    with pytest.raises(AnnotationError) as raised:
+        Annotations(path, inferencer().cfg, ['in/other.jpg'])
+    assert str(raised.value) == (
+        f'{path}: the annotations have none of the images, by file_name; an entry: file_name '
+        "'000000000000.jpg'; an input: 'in/other.jpg'"
+    )
+
+
+def test_an_image_in_a_folder_is_judged_beside_one_of_its_name(tmp_path):
+    content = annotations(images=2)
+    for image, name in zip(content['images'], ('a.jpg', 'sub/a.jpg'), strict=True):
+        image['file_name'] = name
+    inputs = ['in/a.jpg', 'in/sub/a.jpg']
+    found = Annotations(written(tmp_path, content), inferencer().cfg, inputs)
+    assert coco_ids(inputs, found.image_ids, judged=True) == [0, 1]
+    assert found.coverage_note() == 'annotations: 2 of 2 images are judged'
+
+
 def test_what_the_metric_does_not_need_may_be_missing(tmp_path):
     content = without_area(annotations(crowding=True))
     assert notes(content, tmp_path, CROWD) == ['annotations: 4 of 4 images are judged']

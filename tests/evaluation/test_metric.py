@@ -1,6 +1,7 @@
 """The metric is the one that a config names, with its settings."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,18 @@ UNKNOWN = {
 def test_a_setting_that_the_metric_does_not_know_is_an_error(name, value):
     with pytest.raises(ValueError, match=f'test_evaluator: {name}: expected .*, found {value!r}'):
         ScoringOptions.from_config(Config({'test_evaluator': {**COCO_METRIC, name: value}}))
+
+
+NO_METRICS = ['foo', 3, ['CocoMetric'], {'score_mode': 'bbox'}, [COCO_METRIC, None, 3]]
+
+
+@pytest.mark.parametrize('evaluator', NO_METRICS)
+@pytest.mark.parametrize('read', [ScoringOptions.from_config, other_metrics])
+def test_an_evaluator_that_names_no_metric_is_an_error(evaluator, read):
+    message = r'^test_evaluator: expected dict\(type=.*, found '
+    with pytest.raises(ValueError, match=message) as raised:
+        read(SimpleNamespace(get={'test_evaluator': evaluator}.get))
+    assert '\n' not in str(raised.value)
 
 
 BODY = 'body_2d_keypoint'

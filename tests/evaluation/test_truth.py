@@ -41,18 +41,29 @@ def test_annotations_that_cannot_judge_a_model_are_an_error(content, keypoints, 
 
 
 UNFIT_IMAGES = {
-    'others': (['other.jpg'], 'none of the images is in them'),
+    'others': (
+        ['other.jpg'],
+        'x.json: the annotations have none of the images, by file_name; an entry: file_name '
+        "'000000000000.jpg'; an input: 'other.jpg'",
+    ),
     'one twice': (
         ['a/000000000001.jpg', 'b/000000000001.jpg'],
-        'one input for image 1 of the file, found a/000000000001.jpg and b/000000000001.jpg',
+        "x.json: expected one input for image 1, found 'a/000000000001.jpg' and "
+        "'b/000000000001.jpg'",
     ),
 }
 
 
 @pytest.mark.parametrize(('paths', 'message'), UNFIT_IMAGES.values(), ids=UNFIT_IMAGES)
 def test_images_that_cannot_be_judged_are_an_error(paths, message):
-    with pytest.raises(AnnotationError, match=message):
-        check_images(paths, ImageIds(annotations()['images']))
+    with pytest.raises(AnnotationError) as raised:
+        check_images(paths, ImageIds(annotations()['images']), 'x.json')
+    assert str(raised.value) == message
+
+
+def test_annotations_without_images_are_an_error():
+    with pytest.raises(AnnotationError, match=r'; it has no entries; an input: .a\.jpg'):
+        check_images(['a.jpg'], ImageIds([]))
 
 
 WHOLE = ScoringOptions(whole_body=True)

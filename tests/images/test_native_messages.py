@@ -17,7 +17,7 @@ from support.tiny import picture
 
 from mmpose_batch.images.native_messages import PREFIXES, Filter, native_messages
 from mmpose_batch.images.read import read_image
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.workers import WorkerPool
 
 WARNING = b'libpng warning: iCCP: too short\n'

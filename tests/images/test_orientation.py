@@ -13,7 +13,7 @@ from mmpose_batch.errors import ImageError
 from mmpose_batch.images import orientation
 from mmpose_batch.images.orientation import is_turned_beyond_opencv
 from mmpose_batch.images.read import read_image
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 
 # One colour a quarter, so that every orientation looks different from the others.
 STORED = np.zeros((48, 64, 3), np.uint8)

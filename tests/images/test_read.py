@@ -11,7 +11,8 @@ from support.tiny import picture, save
 
 from mmpose_batch.errors import ImageError
 from mmpose_batch.images.read import DecodedFrames, is_truncated_jpeg, read_image
-from mmpose_batch.sources.inputs import Frame, open_source
+from mmpose_batch.sources.base import Frame
+from mmpose_batch.sources.inputs import open_source
 from mmpose_batch.workers import WorkerPool
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')

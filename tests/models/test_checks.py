@@ -4,19 +4,25 @@ import builtins
 import copy
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmpose.apis.inferencers.utils import default_det_models
 from mmpose.datasets.transforms import LoadImage
+from mmpose.models.heads import HeatmapHead, RegressionHead
 from support.tiny import TinyModel, detector_config, picture, save, top_down_config
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError
 from mmpose_batch.models.checks import (
     check_detector_config,
+    check_keypoints,
     check_loader,
     check_packs,
     check_pose_config,
@@ -112,7 +118,6 @@ WRONG = {
     'no packing': (f'{PIPELINE}.3', DELETED, f'last step in {PIPELINE} that packs'),
     'an unknown visualizer': ('visualizer.type', 'Nope', 'visualizer.type .*found .Nope.'),
     'a visualizer that draws no poses': ('visualizer.type', 'Visualizer', 'PoseLocalVisualizer'),
-    'no visualizer but its key': ('visualizer', None, 'visualizer.type .*found None'),
     'an unknown collate_fn': (
         'test_dataloader.collate_fn',
         {'type': 'nope'},
@@ -159,6 +164,33 @@ def test_a_pose_model_that_cannot_be_built_or_predict_is_one_line(path, value, m
 def test_a_model_of_ones_own_needs_a_head():
     with pytest.raises(ValueError, match=r'model.head: expected .*, found none in Linear'):
         check_pose_model(nn.Linear(1, 1))
+
+
+heatmap_head = partial(HeatmapHead, 2, deconv_out_channels=None)
+UDP = {'type': 'UDPHeatmap', 'input_size': (8, 8), 'heatmap_size': (4, 4), 'sigma': 2}
+HEADS = {
+    'channels': (partial(heatmap_head, out_channels=3), {}, 3, True),
+    'other channels': (partial(heatmap_head, out_channels=3), {}, 5, False),
+    'one of UDP': (partial(heatmap_head, out_channels=9, decoder=UDP), {}, 3, False),
+    'three of UDP': (
+        partial(heatmap_head, out_channels=9, decoder={**UDP, 'heatmap_type': 'combined'}),
+        {},
+        3,
+        True,
+    ),
+    'joints': (partial(RegressionHead, 2, 3), {}, 3, True),
+    'other joints': (partial(RegressionHead, 2, 3), {}, 5, False),
+    'some': (partial(heatmap_head, out_channels=5), {'output_keypoint_indices': [0]}, 3, True),
+    'a head of ones own': (partial(SimpleNamespace, out_channels=3), {}, 5, True),
+}
+
+
+@pytest.mark.parametrize(('head', 'test_cfg', 'number', 'fits'), HEADS.values(), ids=HEADS)
+def test_the_keypoints_of_a_model_are_those_described(head, test_cfg, number, fits):
+    model = SimpleNamespace(head=head(), test_cfg=test_cfg)
+    error = pytest.raises(CheckpointError, match=f'own.pth: expected num_.*, found {number}$')
+    with nullcontext() if fits else error:
+        check_keypoints(model, {'num_keypoints': number}, 'own.pth')
 
 
 def test_own_keypoints_and_third_parties_are_accepted():
@@ -228,10 +260,12 @@ def test_what_reads_images_is_accepted(settings):
     check_loader(LoadImage(**settings, backend_args={'backend': 'local'}))
 
 
-def test_a_config_needs_no_visualizer(one_stage: TinyModel, top_down: TinyModel, tmp_path):
+@pytest.mark.parametrize('value', [DELETED, None], ids=['left out', 'None'])
+def test_a_config_needs_no_visualizer(top_down: TinyModel, tmp_path, value):
     """Upstream's stands in, for the pose model and the detector."""
-    cfg, detector = top_down_config(), detector_config()
-    del cfg._cfg_dict['visualizer'], detector._cfg_dict['visualizer']
+    cfg, detector = (
+        change(each, 'visualizer', value) for each in (top_down_config(), detector_config())
+    )
     inferencer = BatchPose2DInferencer(
         cfg, top_down.weights, device='cpu', det_model=detector, det_weights='none', num_workers=0
     )
@@ -279,6 +313,12 @@ def test_a_wrong_detector_is_one_line_before_the_pose_model_is_built(path, value
     [
         ({'det_weights': 'no.pth'}, CheckpointError, 'det_weights: no such file: no.pth'),
         ({'det_cat_ids': [1, 2]}, ValueError, 'det_cat_ids: expected labels below 1, .*found 1, 2'),
+        ({'det_cat_ids': [0, 1]}, ValueError, 'det_cat_ids: expected labels below 1, .*found 0, 1'),
+        ({'det_cat_ids': -1}, ValueError, 'det_cat_ids: expected whole numbers from 0, found -1'),
+        ({'det_cat_ids': [0, -3]}, ValueError, 'det_cat_ids: expected whole .*, found 0, -3'),
+        ({'det_cat_ids': [0.5]}, ValueError, 'det_cat_ids: expected whole .*, found 0.5'),
+        ({'det_cat_ids': [True]}, ValueError, 'det_cat_ids: expected whole .*, found True'),
+        ({'det_cat_ids': 'person'}, ValueError, 'det_cat_ids: expected whole .*, found person'),
         (
             {'det_model': top_down_config()},
             ValueError,
@@ -319,6 +359,14 @@ def test_a_detector_that_cannot_be_built_is_one_line(top_down: TinyModel, path, 
             top_down.cfg, 'none', device='cpu', det_model=detector, det_weights='none'
         )
     assert_one_plain_line(raised.value)
+
+
+def test_labels_of_a_detector_of_two_stages_are_checked():
+    cfg = detector_config()
+    cfg.model = {'type': 'FasterRCNN', 'roi_head': {'bbox_head': {'num_classes': 3}}}
+    check_detector_config(cfg, [0, np.int64(2)])
+    with pytest.raises(ValueError, match=r'det_cat_ids: expected labels below 3, .*, found 3'):
+        check_detector_config(cfg, 3)
 
 
 @pytest.mark.parametrize('kind', ['human', 'hand', 'face', 'animal'])

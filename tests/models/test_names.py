@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -143,9 +144,14 @@ def ignore(model: torch.nn.Module, checkpoint: dict | None, cfg: Config) -> None
     """A `_load_weights_to_model` that does nothing."""
 
 
-@pytest.mark.parametrize('cfg', [None, {}, Config()])
-def test_no_config_means_no_model_rather_than_code_from_a_checkpoint(cfg):
+def test_no_config_means_no_model_rather_than_code_from_a_checkpoint():
     with pytest.raises(CheckpointError, match='Python code, which is never run'):
+        build_model(None, 'model.pth', 'cpu', ignore)
+
+
+@pytest.mark.parametrize('cfg', [{}, Config()])
+def test_an_empty_config_is_said_to_be_one(cfg):
+    with pytest.raises(ValueError, match=r'^model: expected a .* model, found an empty'):
         build_model(cfg, 'model.pth', 'cpu', ignore)
 
 
@@ -218,15 +224,23 @@ def test_two_dataset_metas_that_differ_are_named(top_down: TinyModel, tmp_path, 
     assert model.load_notes == []
 
 
+# Of five keypoints, where the model has 17.
+MINE = {'dataset_name': 'mine', 'num_keypoints': 5, 'flip_indices': [0, 2, 1, 4, 3]}
+
+
 @pytest.mark.usefixtures('mmpose_scope')
 @pytest.mark.parametrize(
     ('meta', 'message'),
     [
         ([1], 'expected a dict as dataset_meta, found list'),
         ({'classes': ('a',)}, 'expected num_keypoints.* in dataset_meta, found no num_keypoints'),
+        (MINE, 'expected num_keypoints 17 in dataset_meta, as model.head has, found 5'),
+        ({**MINE, 'num_keypoints': '17'}, "expected a whole number .*num_keypoints .*found '17'"),
+        ({**MINE, 'flip_indices': [0]}, 'expected as many flip_indices as .*, 5, found 1'),
+        ({**MINE, 'sigmas': np.ones(17)}, 'expected as many sigmas as .*, 5, found 17'),
     ],
 )
-def test_a_dataset_meta_of_another_kind_is_an_error(top_down: TinyModel, tmp_path, meta, message):
+def test_a_dataset_meta_that_does_not_fit_is_an_error(top_down: TinyModel, tmp_path, meta, message):
     checkpoint = load_checkpoint(top_down.weights)
     with pytest.raises(CheckpointError, match=f'weights: .*own.pth: {message}'):
         built_from({**checkpoint, 'meta': {'dataset_meta': meta}}, tmp_path / 'own.pth')

@@ -32,7 +32,6 @@ from support.factories import (
 )
 from support.tiny import picture
 
-from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.runs.locking import locked
 from mmpose_batch.runs.run import Run, RunOptions
 from mmpose_batch.writers.jsonl import JsonLinesWriter
@@ -410,6 +409,30 @@ def test_what_is_made_from_all_records_can_be_had_later(copies, models):
     assert len(json.loads((out_dir / 'predictions.coco.json').read_text())) == persons
 
 
+def test_what_judged_a_run_is_told_with_the_coco_file_that_it_left(judged, tmp_path):
+    """run.json and predictions.coco.json agree, whatever of them a later run is asked for."""
+    out_dir = shutil.copytree(judged.tool.out_dir, tmp_path / 'out')
+    info, coco = out_dir / 'run.json', out_dir / 'predictions.coco.json'
+    before, written_before = json.loads(info.read_text()), coco.read_bytes()
+    model, (_, ann_file) = judged.arguments[:4], judged.arguments[-2:]
+    arguments = [judged.photos, '--out-dir', out_dir, *model, '--format', 'json', '--resume']
+    assert run_tool(*arguments).status == 0
+    after = json.loads(info.read_text())
+    assert [after[key] for key in ('metrics', 'evaluation')] == [
+        before[key] for key in ('metrics', 'evaluation')
+    ]
+    assert coco.read_bytes() == written_before
+    content = json.loads(Path(ann_file).read_text())
+    for entry in (*content['images'], *content['annotations']):
+        entry['image_id' if 'image_id' in entry else 'id'] += 100
+    (tmp_path / 'other.json').write_text(json.dumps(content))
+    assert run_tool(*arguments, '--ann-file', tmp_path / 'other.json').status == 0
+    assert {result['image_id'] for result in json.loads(coco.read_text())} <= set(range(100, 200))
+    assert run_tool(*arguments, '--format', 'json', 'coco').status == 0
+    assert json.loads(info.read_text())['metrics'] == {}
+    assert min(result['image_id'] for result in json.loads(coco.read_text())) < 100
+
+
 OTHER = {
     'thresholds': (
         ['--bbox-thr', '0.5', '--nms-thr', '0.3'],
@@ -522,7 +545,7 @@ def test_a_lost_device_ends_the_run_and_nothing_is_recorded_of_it(models, tmp_pa
     def lost(*_: Any, **__: Any) -> None:
         raise torch.AcceleratorError('CUDA error: unspecified launch failure')
 
-    monkeypatch.setattr(BatchPose2DInferencer, '_test_step', lost)
+    monkeypatch.setattr('mmpose_batch.stages.pose.PoseStage.run', lost)
     outcome = run_tool(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage)
     assert outcome.status == 1
     assert 'the device failed; what is written is whole, go on with --resume' in outcome.err
@@ -643,17 +666,25 @@ def test_a_disk_that_becomes_read_only_is_one_line(photos, models, disk):
 
 
 IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
-    'a file': ('out', lambda path: path.write_text(''), 'it is no folder'),
-    'a file above it': ('out/deeper', lambda path: path.parent.write_text(''), 'Not a directory'),
+    'a file': (
+        'out',
+        lambda path: path.write_text(''),
+        'cannot write below {out}: it is no folder',
+    ),
+    'a file above it': (
+        'out/deeper',
+        lambda path: path.parent.write_text(''),
+        'cannot write below {out}: Not a directory',
+    ),
     'a folder in place of records': (
         'out',
         lambda path: (path / 'predictions.jsonl').mkdir(parents=True),
-        'Is a directory',
+        '{out}/predictions.jsonl: expected a file, found a folder: move it away',
     ),
     'a file in place of drawings': (
         'out',
         lambda path: (path.mkdir(), (path / 'vis').write_text('')),
-        'File exists',
+        '{out}/vis: expected a folder, found a file: move it away',
     ),
 }
 
@@ -663,8 +694,8 @@ def test_something_in_the_way_is_one_line(photos, models, tmp_path, name, make, 
     make(tmp_path / name)
     outcome = run_tool(photos, '--out-dir', tmp_path / name, *models.one_stage, '--save-vis')
     assert outcome.status == 1
-    message = f'batch_infer: cannot write below {tmp_path / name}: {reason}'
-    assert outcome.err.splitlines()[-1] == message
+    message = f'batch_infer: {reason}'.replace('{out}', str(tmp_path / name))
+    assert outcome.err.splitlines() == [message]  # before the model is built
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(photos, models):

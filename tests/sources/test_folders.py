@@ -10,8 +10,9 @@ import pytest
 
 from mmpose_batch.outputs import files_of
 from mmpose_batch.sources import heif
+from mmpose_batch.sources.files import list_inputs
 from mmpose_batch.sources.folders import Skipped, is_image_name, list_images
-from mmpose_batch.sources.inputs import list_inputs, open_source
+from mmpose_batch.sources.inputs import open_source
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from support.tiny import picture
 from mmpose_batch.errors import ImageError
 from mmpose_batch.images.read import read_image
 from mmpose_batch.sources import heif
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 
 PICTURE = picture(96, 64)
 

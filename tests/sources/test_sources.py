@@ -19,9 +19,11 @@ from PIL import Image
 from support.tiny import picture
 
 from mmpose_batch.errors import SourceError
-from mmpose_batch.sources import folders, inputs
+from mmpose_batch.sources import folders, live, video
+from mmpose_batch.sources.files import list_inputs
 from mmpose_batch.sources.folders import Skipped, is_image_name, list_images
-from mmpose_batch.sources.inputs import list_inputs, number, open_source
+from mmpose_batch.sources.inputs import open_source
+from mmpose_batch.sources.numbering import number
 
 
 @pytest.fixture
@@ -666,8 +668,8 @@ images: list[np.ndarray] = []
 def camera(monkeypatch: pytest.MonkeyPatch) -> None:
     cameras.clear()
     images.clear()
-    monkeypatch.setattr(inputs.cv2, 'VideoCapture', Camera)
-    monkeypatch.setattr(inputs.cv2, 'waitKey', lambda delay: -1)
+    monkeypatch.setattr(live.cv2, 'VideoCapture', Camera)
+    monkeypatch.setattr(live.cv2, 'waitKey', lambda delay: -1)
 
 
 @pytest.mark.parametrize(('text', 'number'), [('webcam', 0), ('webcam:1', 1)])
@@ -693,20 +695,20 @@ def test_frames_of_a_camera_are_not_copied(camera):
 
 def test_frames_of_a_video_are_not_copied(tmp_path, monkeypatch):
     made = []
-    read = inputs._read_video
+    read = video._read_video
 
-    def recorded(video: Any) -> Iterator[np.ndarray]:
-        for image in read(video):
+    def recorded(film: Any) -> Iterator[np.ndarray]:
+        for image in read(film):
             made.append(image)
             yield image
 
-    monkeypatch.setattr(inputs, '_read_video', recorded)
+    monkeypatch.setattr(video, '_read_video', recorded)
     frames = list(open_source(write_video(tmp_path / 'film.mp4', 3)).frames)
     assert [id(frame.source) for frame in frames] == list(map(id, made))
 
 
 def test_escape_ends_the_camera_as_in_stock(camera, monkeypatch):
-    monkeypatch.setattr(inputs.cv2, 'waitKey', lambda delay: 27)
+    monkeypatch.setattr(live.cv2, 'waitKey', lambda delay: 27)
     assert list(open_source('webcam').frames) == []
 
 

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from mmpose_batch.speedups import onestage
 
+pytestmark = pytest.mark.usefixtures('mmpose_scope')
+
 # What the issue allows; measured is equality, which other processors need not have.
 KEYPOINT_TOLERANCE_PX = 1e-3
 YOLOX = 'configs/body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py'

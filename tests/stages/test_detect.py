@@ -125,6 +125,31 @@ def test_the_case_tells_the_settings_apart(stocks_detections):
     assert usual < count((0, 1), 0.3, 0.3)
 
 
+@pytest.mark.parametrize('part', ['backbone', 'bbox_head'])
+def test_weights_that_are_broken_are_an_error_and_not_nobody(weights, part):
+    inferencer = SafeDetInferencer(two_classes(), weights, 'cpu', 'mmdet', show_progress=False)
+    for parameter in getattr(inferencer.model, part).parameters():
+        parameter.data.fill_(float('nan'))
+    detector = PersonDetector(inferencer, [0], EngineOptions())
+    with pytest.raises(ValueError, match='outputs of the network, found NaN'):
+        detector.detect([detector.prepare(IMAGES[0])], 0.3, 0.3)
+
+
+@pytest.mark.parametrize('name', ['bboxes', 'scores'])
+def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
+    """Of a category that nobody asks for, too."""
+
+    def test_step(batch: Any) -> list[InstanceData]:
+        found = InstanceData(bboxes=torch.ones(2, 4), scores=torch.ones(2), labels=torch.ones(2))
+        found[name][1] = float('inf')
+        return [InstanceData(pred_instances=found)]
+
+    own = SimpleNamespace(test_step=test_step)
+    monkeypatch.setattr(detect, 'with_own_head', lambda model: own)
+    with pytest.raises(ValueError, match=f'expected finite {name}, found infinite'):
+        ours.detect([ours.prepare(IMAGES[0])], 0.3, 0.3)
+
+
 def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(ours, stocks_detections, monkeypatch):
     checked = []
 

@@ -31,7 +31,7 @@ from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.models.names import default_filters
 from mmpose_batch.results import ImageResult
 from mmpose_batch.runs.locking import LOCK_NAME
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.writers.coco import to_coco
 from mmpose_batch.writers.jsonl import to_record
 

@@ -1,5 +1,7 @@
 """What the tools share is what the package says; and who reads their lines does not matter."""
 
+import argparse
+import io
 import json
 import os
 import sys
@@ -66,9 +68,33 @@ def test_only_a_closed_stream_is_ignored(tmp_path):
     output.flush()
     assert (tmp_path / 'out').read_text() == 'one'
     full = SimpleNamespace(closed=False, write=unittest.mock.Mock(side_effect=OSError(ENOSPC, '')))
+    output = console._Output(full)
     with pytest.raises(OSError) as raised:
-        console._Output(full).write('line')
+        output.write('line')
     assert raised.value.errno == ENOSPC
+    output.write('the next line')  # of which nothing is said again
+    output.flush()
+
+
+def test_what_an_encoding_lacks_is_spelt_out(monkeypatch):
+    console = load_tool('console')
+    shown = io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')
+    monkeypatch.setattr(sys, 'stdout', shown)
+    console.ignore_closed_output()
+    print('caf\xe9 \udce9', flush=True)
+    console.show(['caf\xe9 \udce9', 'two\nlines'])
+    lines = shown.buffer.getvalue().decode('ascii').splitlines()
+    assert lines == ['caf\\xe9 \\udce9', 'caf\\xe9 ?', 'two?lines']
+
+
+@pytest.mark.parametrize('text', ['x', '\xb2', '', '1.5', '9' * 5000])
+def test_a_number_that_is_none_is_named(text):
+    console = load_tool('console')
+    kinds = {'a number from 1': console.number(1), 'a whole number or auto': console.size}
+    for expected, kind in kinds.items():
+        with pytest.raises(argparse.ArgumentTypeError, match=f'^expected {expected}, found'):
+            kind(text)
+    assert [console.size('auto'), console.size('-3'), console.number(-3)('-3')] == ['auto', -3, -3]
 
 
 # ------------------------------------------------------------------- unexpected exceptions
@@ -99,6 +125,25 @@ def test_an_unexpected_exception_is_one_line_that_names_its_traceback(
     log = Path(line.split('(traceback in ')[1].rstrip(')'))
     assert log.parent == (tmp_path / 'there' if results == 'there' else temporary)
     assert 'in break_down' in log.read_text()
+
+
+@pytest.mark.parametrize('of', ['file', 'folder', 'link'])
+def test_what_is_called_as_a_log_is_not_touched(tmp_path, capsys, of):
+    console = load_tool('console')
+    log = tmp_path / 'error.log'
+    if of == 'file':
+        log.write_text('mine')
+    elif of == 'folder':
+        log.mkdir()
+    else:
+        log.symlink_to(tmp_path / 'elsewhere')
+    for _ in range(2):
+        assert console.run_to_end('tool', break_down, str(tmp_path)) == 1
+        assert f'(traceback in {tmp_path}/error-2.log)' in capsys.readouterr().err
+    assert (tmp_path / 'error-2.log').read_text().count('in break_down') == 2
+    console.remove_logs(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ['error.log']
+    assert of != 'file' or log.read_text() == 'mine'
 
 
 def test_an_exception_is_a_line_though_no_file_can_be_written(monkeypatch, capsys):

@@ -12,7 +12,7 @@ from mmpose.structures import PoseDataSample
 from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.writers.atomic import open_atomically
 from mmpose_batch.writers.per_image import write_drawing, write_prediction
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mmpose.evaluation.metrics import CocoMetric
 
+from mmpose_batch.errors import RunError
 from mmpose_batch.writers.coco import to_coco, write_coco
 
 RNG = np.random.default_rng(0)
@@ -138,6 +139,26 @@ def test_an_instance_without_a_box_scores_by_its_keypoints():
 @pytest.mark.parametrize('record', [{'image': 'a.jpg', 'error': 'x'}, {**RECORD, 'instances': []}])
 def test_an_image_without_persons_has_no_results(record):
     assert list(to_coco(record, 7, 'bbox', 0.2)) == []
+
+
+BROKEN = {
+    'keypoint_scores': [0.5] * 16 + [None],
+    'keypoints': [[1.0, 2.0]] * 16 + [[None, 2.0]],
+    'bbox': [1.0, 2.0, None, 3.0],
+    'bbox_score': None,
+}
+
+
+@pytest.mark.parametrize(('name', 'value'), BROKEN.items(), ids=BROKEN)
+@pytest.mark.parametrize('score_mode', ['bbox', 'bbox_keypoint'])
+def test_null_for_a_number_is_an_error_of_one_line(name, value, score_mode):
+    """As runs of earlier versions left it, whose network had handed out NaN."""
+    first, second = RECORD['instances']
+    record = {**RECORD, 'instances': [first, {**second, name: value}]}
+    results = to_coco(record, 7, score_mode, 0.2)
+    assert next(results)['image_id'] == 7
+    with pytest.raises(RunError, match=f'x/a.jpg: expected numbers as {name}, found null, .*--res'):
+        next(results)
 
 
 @pytest.mark.parametrize('count', [0, 1, 3])

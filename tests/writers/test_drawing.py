@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mmengine.structures import InstanceData
 from mmpose.visualization import PoseLocalVisualizer
 from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.speedups.samples import empty_sample
 from mmpose_batch.writers.drawing import DrawOptions, check_skeleton_style, draw_result
 
@@ -47,12 +48,39 @@ def test_drawings_are_returned_as_stock_returns_them(options, drawn, returned):
     [
         ({'skeleton_style': 'coco'}, "skeleton_style: expected mmpose or openpose, found 'coco'"),
         ({'vis_out_dir': 'out/a.jpg'}, "vis_out_dir: expected a folder, found 'out/a.jpg'"),
+        ({'kpt_thr': np.nan}, 'kpt_thr: expected a number, found nan'),
+        ({'kpt_thr': '0.3'}, "kpt_thr: expected a number, found '0.3'"),
+        ({'wait_time': None}, 'wait_time: expected a number, found None'),
+        ({'radius': -3}, 'radius: expected a number from 0 to 32767, found -3'),
+        ({'radius': 32768}, 'radius: expected a number from 0 to 32767, found 32768'),
+        ({'radius': True}, 'radius: expected a number from 0 to 32767, found True'),
+        ({'thickness': 0}, 'thickness: expected a whole number from 1 to 32767, found 0'),
+        ({'thickness': 1.5}, 'thickness: expected a whole number from 1 to 32767, found 1.5'),
+        ({'thickness': 32768}, 'thickness: expected a whole number from 1 to 32767, found 32768'),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError) as raised:
         DrawOptions(**options)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    'options',
+    [{'radius': 0, 'kpt_thr': -1}, {'radius': 2.5}, {'radius': 32767}, {'thickness': np.int64(9)}],
+)
+def test_options_that_pass_can_be_drawn(options):
+    """By MMPose's own visualizer."""
+    meta = {'dataset_name': 'mine', 'skeleton_links': [(0, 1)], 'num_keypoints': 17}
+    result = result_of(picture(8, 6))
+    (sample,) = result.data_samples
+    sample.pred_instances = InstanceData(
+        keypoints=np.full((1, 17, 2), 3.0) + np.arange(17)[None, :, None] % 3,
+        keypoint_scores=np.ones((1, 17)),
+        bboxes=np.float32([[1, 1, 6, 5]]),
+    )
+    drawn = draw_result(PoseLocalVisualizer(), meta, result, DrawOptions(draw_bbox=True, **options))
+    assert drawn.shape == (6, 8, 3)
 
 
 def test_a_video_may_be_written_to_a_file():

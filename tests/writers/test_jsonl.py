@@ -9,7 +9,7 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 
 from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.speedups.samples import empty_sample
 from mmpose_batch.writers.jsonl import JsonLinesWriter, read_records, to_record
 

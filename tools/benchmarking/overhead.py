@@ -20,7 +20,7 @@ from mmpose_batch.batching import ImageInFlight
 from mmpose_batch.inferencer import BatchPose2DInferencer
 from mmpose_batch.results import ImageResult
 from mmpose_batch.scenes import draw_scene
-from mmpose_batch.sources.inputs import Frame
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.speedups.samples import copy_sample
 from mmpose_batch.writers.jsonl import to_record
 
@@ -104,7 +104,7 @@ class Ways:
 
     def __init__(self, inferencer: BatchPose2DInferencer, persons: int) -> None:
         self._inferencer, model = inferencer, inferencer.model
-        self._call = inferencer.call_options()
+        self._pose = inferencer.pipeline_of(inferencer.call_options()).pose
         image = np.ascontiguousarray(draw_scene(0, 0).image)  # as files are read
         self._info = {'img': image, 'img_path': '0.jpg', **model.dataset_meta}
         height, width = image.shape[:2]
@@ -125,7 +125,7 @@ class Ways:
 
     def prepare_here(self) -> list[dict[str, Any]]:
         """Network inputs of all persons, as the run makes them."""
-        return self._inferencer._prepare_persons(self._info, self._bboxes)
+        return self._pose.crop_persons(self._info, self._bboxes)
 
     def prepare_stock(self) -> list[dict[str, Any]]:
         """The same, person by person through the pipeline."""
@@ -170,7 +170,7 @@ class Ways:
         """A line of ``predictions.jsonl``."""
         result = ImageResult(Frame(0, '0.jpg', '0.jpg'), self._size)
         image = ImageInFlight(result, outputs=list(self._decoded))
-        return orjson.dumps(to_record(self._inferencer._finish(image, self._call)))
+        return orjson.dumps(to_record(self._pose.finish(image)))
 
     def result_stock(self) -> bytes:
         """What stock writes for an image, by a writer as fast."""

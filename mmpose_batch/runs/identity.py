@@ -1,0 +1,175 @@
+"""What the output of a run depends on: a run that goes on must agree with the earlier one."""
+
+import hashlib
+import json
+import os
+import os.path as osp
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import cv2
+import mmcv
+import mmdet
+import mmengine
+import mmpose
+import numpy as np
+import PIL
+import torch
+from torch import nn
+
+from ..config import BatchOptions, CallOptions
+from ..engines.cache import versions as engine_versions
+from ..errors import RunError
+from ..inferencer import BatchPose2DInferencer
+from ..outputs import INFO_FILE
+from ..sources.base import Frame
+from ..version import __version__
+from ..writers.drawing import DrawOptions
+
+
+def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
+    """Configs and weights of the networks, and the external file of an engine."""
+    detector = inferencer.detector
+    return {
+        'config': _digest(_config(inferencer.model)),
+        'model': _digest(_tensors(inferencer.model)),
+        'det_config': None if detector is None else _digest(_config(detector.model)),
+        'detector': None if detector is None else _digest(_tensors(detector.model)),
+        'engine_file': inferencer.runner.report.get('file'),
+    }
+
+
+def of_frames(frames: Sequence[Frame]) -> dict[str, Any]:
+    """Names of the inputs, what tells that a file is still the same, and boxes that are given."""
+    boxes = (frame.bboxes for frame in frames if frame.bboxes is not None)
+    return {
+        'inputs': _digest(map(_fingerprint, frames)),
+        'bboxes': _digest(box.tobytes() for box in boxes),
+    }
+
+
+def of_categories(
+    of_label: Mapping[int, int] | None, frames: Sequence[Frame]
+) -> dict[str, Any] | None:
+    """What the category of an instance depends on; None where records have none."""
+    if of_label is None:
+        return None
+    labels = (frame.labels for frame in frames if frame.labels is not None)
+    return {
+        'of_label': {str(label): category for label, category in of_label.items()},
+        'labels': _digest(each.tobytes() for each in labels),
+    }
+
+
+def of_call(call: CallOptions) -> dict[str, Any]:
+    """The options of a call, but for those that the models and the output decide."""
+    values = asdict(replace(call, keep_images=False))
+    del values['keep_labels']  # see `of_categories`
+    return {**values, 'test_cfg': _digest([_to_json(values['test_cfg'])])}
+
+
+def of_files(formats: Iterable[str], drawing: DrawOptions | None) -> dict[str, Any]:
+    """What a run writes for each image, which no later run adds to images that are done."""
+    return {'json': 'json' in formats, 'drawings': drawing and asdict(drawing)}
+
+
+def of_options(
+    options: BatchOptions, device: str | torch.device, det_cat_ids: Sequence[int] | None
+) -> dict[str, Any]:
+    """The options of an inferencer, resolved for its device, and the versions of packages."""
+    return {
+        'det_cat_ids': None if det_cat_ids is None else list(det_cat_ids),
+        'det_batch_size': options.det_batch_size,
+        'precision': options.precision,
+        'engine': options.engine,
+        'engine_device': options.engine_device,
+        'calib_images': options.calib_images,
+        'rect': options.rect,
+        'no_person': options.no_person,
+        'device': torch.device(device).type,
+        'threads': options.num_threads,
+        'versions': versions(),
+        'engine_versions': {} if options.engine == 'torch' else engine_versions(),
+    }
+
+
+def check_identity(out_dir: str, identity: Mapping[str, Any], whole: bool = True) -> dict[str, Any]:
+    """See that a run can go on with the one that a folder holds.
+
+    Args:
+        out_dir: The folder.
+        identity: Of the run that goes on.
+        whole: Whether this is all of it, or what is known without the models.
+
+    Returns:
+        What ``run.json`` says.
+
+    Raises:
+        RunError: It cannot.
+    """
+    try:
+        with open(osp.join(out_dir, INFO_FILE), encoding='utf-8') as file:
+            info = json.load(file)
+        before = dict(info['identity'])
+        dict(info['settled'])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            'cannot resume: run.json, which tells what the earlier run was, is missing or damaged'
+        ) from error
+    now = json.loads(json.dumps(identity))
+    keys = {*before, *now} if whole else now
+    if changed := [key for key in sorted(keys) if before.get(key) != now.get(key)]:
+        raise RunError(
+            f'cannot resume: changed since the earlier run: {", ".join(changed)} '
+            '(results would be mixed); use the same arguments or another folder'
+        )
+    return info
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that results depend on."""
+    modules = [mmpose, mmdet, mmengine, mmcv, torch, np, cv2, PIL]
+    if find_spec('pillow_heif'):  # reads HEIC
+        modules.append(import_module('pillow_heif'))
+    return {
+        'mmpose_batch': __version__,
+        'python': platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, 'big') + part)
+    return digest.hexdigest()
+
+
+def _to_json(value: Any) -> bytes:
+    return json.dumps(value, default=str, sort_keys=True).encode()
+
+
+def _config(model: nn.Module) -> Iterator[bytes]:
+    config = model.cfg.to_dict()
+    config.pop('visualizer', None)  # MMEngine names it, by the time of day if need be
+    yield _to_json(config)
+
+
+def _tensors(model: nn.Module) -> Iterator[bytes]:
+    for name, tensor in model.state_dict().items():
+        yield name.encode()
+        yield tensor.cpu().numpy().tobytes()
+
+
+def _fingerprint(frame: Frame) -> bytes:
+    """What tells that a file is still the same without reading it."""
+    try:
+        info = os.stat(frame.path)
+        state = f'{info.st_size} {info.st_mtime_ns}'
+    except (OSError, ValueError):  # no file here, which its record will say
+        state = ''
+    return f'{frame.name} {state}'.encode()

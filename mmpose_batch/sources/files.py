@@ -1,0 +1,110 @@
+"""Image files that folders, globs and list files name."""
+
+import codecs
+import os.path as osp
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from ..errors import SourceError
+from ..outputs import EarlierRuns
+from .folders import Places, Skipped, list_images, match
+
+
+def list_inputs(
+    inputs: Sequence[str],
+    recursive: bool = True,
+    skipped: Skipped | None = None,
+    follow_links: bool = False,
+    named: Iterable[str] = (),
+) -> list[str]:
+    """List the image files that folders, files, globs and list files name.
+
+    Folders and globs leave out sidecars and the drawings of earlier runs, see
+    :func:`mmpose_batch.sources.folders.list_images`; a file that is named itself, or in a list, is
+    taken whatever it is, and so is what lies in a folder of drawings that is named.
+
+    In a list file each line is the path of a file or folder, relative to the working
+    directory; a missing one stays and becomes an input that fails. Nothing in a line
+    has a special meaning, ``*`` and ``@`` included, with these exceptions:
+
+    - Only the line end is removed, LF or CR LF; blanks may belong to a name. Blanks
+      around a path are removed where only the path without them exists.
+    - Empty lines, and lines that begin with ``#``, are ignored unless a file of exactly
+      that name exists.
+    - A list with a NUL byte (``find -print0``) is split at these instead of at line
+      ends and taken literally, which leaves no name that cannot be listed.
+
+    The encoding is UTF-8, or UTF-16 with a byte order mark (PowerShell's ``>``); bytes of
+    a name that are no UTF-8 are passed on.
+
+    Args:
+        inputs: Folders, image files, globs (of which only image files count),
+            and ``@FILE`` for a list file. A file that is named twice, or by way of two
+            linked folders, is listed once.
+        recursive: Also walk the folders below a folder.
+        skipped: Counts what folders and globs hold beside images and list files.
+        follow_links: Also walk the folders that links in a folder lead to.
+        named: Files that are used for something else (annotations, configs): not skipped.
+
+    Raises:
+        SourceError: A path or glob that matches nothing, a folder that cannot be listed.
+    """
+    runs, places = EarlierRuns(), Places()
+    options = {'skipped': skipped, 'runs': runs}
+    walk = {'recursive': recursive, 'follow_links': follow_links, **options}
+    paths: dict[str, str] = {}
+    for text in inputs:
+        if osp.isdir(text):
+            found = list_images(text, **walk)
+        elif osp.lexists(text):
+            found = [text]
+        elif text.startswith('@'):
+            named = [*named, text[1:]]
+            found = _expand(_read_list(text[1:]), **walk)
+        else:
+            found = match(text, **options)
+        for path in found:
+            place, path = places.of(path)
+            paths.setdefault(place, path)
+    if skipped:
+        for place in (*paths, *(places.of(path)[0] for path in named)):
+            skipped.discard(place)
+    return list(paths.values())
+
+
+def _expand(paths: Iterable[str], **walk: Any) -> Iterator[str]:
+    """Put the images below a folder in its place; ``walk`` as :func:`list_images` has it."""
+    for path in paths:
+        if osp.isdir(path):
+            yield from list_images(path, **walk)
+        else:
+            yield path
+
+
+def _read_list(path: str) -> list[str]:
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        # File names need not be text.
+        text = data.decode('utf-16' if wide else 'utf-8-sig', errors='surrogateescape')
+    except OSError as error:
+        raise SourceError(f'inputs: the list {path} cannot be read: {error.strerror}') from error
+    except UnicodeError as error:
+        raise SourceError(f'inputs: the list {path} is no text') from error
+    if '\0' in text:
+        return [item for item in text.split('\0') if item]
+    return [item for line in text.split('\n') if (item := _listed(line))]
+
+
+def _listed(line: str) -> str | None:
+    """Path that a line of a list file names, None for an empty line or a comment.
+
+    Args:
+        line: Without LF. The CR of a CR LF is still there, or belongs to a name.
+    """
+    literal, stripped = line.removesuffix('\r'), line.strip()
+    for name in (literal, line, stripped):
+        if osp.lexists(name):
+            return name
+    return None if not stripped or stripped.startswith('#') else literal
