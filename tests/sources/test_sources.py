@@ -20,10 +20,12 @@ from support.tiny import picture
 
 from mmpose_batch.errors import SourceError
 from mmpose_batch.sources import folders, live, video
+from mmpose_batch.sources.base import CHUNK, in_chunks
 from mmpose_batch.sources.files import list_inputs
 from mmpose_batch.sources.folders import Skipped, is_image_name, list_images
 from mmpose_batch.sources.inputs import open_source
 from mmpose_batch.sources.numbering import number
+from mmpose_batch.workers import FLUSH
 
 
 @pytest.fixture
@@ -622,7 +624,7 @@ def write_video(path: Path, count: int) -> str:
 
 def test_a_video_becomes_its_frames_in_order(tmp_path):
     source = open_source(write_video(tmp_path / 'film.mp4', 8))
-    assert (source.sequential, source.camera) == (True, False)
+    assert (source.sequential, source.live) == (True, False)
     assert (source.video_name, source.length, source.fps) == ('film.mp4', 8, 12)
     frames = list(source.frames)
     assert [frame.name for frame in frames] == [f'{index:06}.jpg' for index in range(8)]
@@ -675,8 +677,9 @@ def camera(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(('text', 'number'), [('webcam', 0), ('webcam:1', 1)])
 def test_a_camera_is_a_source_without_an_end(camera, text, number):
     source = open_source(text)
-    assert (source.camera, source.sequential, source.length) == (True, True, None)
-    assert len(list(source.frames)) == 3
+    assert (source.live, source.sequential, source.length) == (True, True, None)
+    frames = list(source.frames)
+    assert len(frames) == 6 and frames[1::2] == [FLUSH] * 3
     assert cameras[0].number == number
     assert cameras[0].released.is_set()
 
@@ -689,8 +692,8 @@ def test_a_camera_is_released_when_its_frames_are_no_longer_wanted(camera):
 
 
 def test_frames_of_a_camera_are_not_copied(camera):
-    for index, frame in enumerate(open_source('webcam').frames):
-        assert frame.source is images[index]
+    frames = [frame for frame in open_source('webcam').frames if frame is not FLUSH]
+    assert [id(frame.source) for frame in frames] == list(map(id, images[: len(frames)])) != []
 
 
 def test_frames_of_a_video_are_not_copied(tmp_path, monkeypatch):
@@ -716,3 +719,20 @@ def test_escape_ends_the_camera_as_in_stock(camera, monkeypatch):
 def test_a_camera_that_is_not_there_is_an_error(camera, text):
     with pytest.raises(SourceError, match=r'webcam|camera 7'):
         open_source(text)
+
+
+def test_flush_comes_at_the_end_of_every_chunk_by_index():
+    """A resumed run starts at a chunk, with the indices of the unbroken one."""
+    frames = list(number([np.zeros((2, 2, 3), np.uint8)] * 7))
+    ends = [
+        [i for i, item in enumerate(in_chunks(part, 3)) if item is FLUSH]
+        for part in (frames, frames[3:])
+    ]
+    assert ends == [[3, 7], [3]]
+
+
+@pytest.mark.parametrize('kind', [list, tuple, iter])
+def test_only_what_is_there_comes_in_chunks(kind):
+    source = open_source(kind([np.zeros((2, 2, 3), np.uint8)] * (CHUNK + 1)))
+    flushed = [i for i, item in enumerate(source.frames) if item is FLUSH]
+    assert flushed == ([] if kind is iter else [CHUNK])

@@ -235,7 +235,7 @@ def test_a_run_is_not_trained_over(tmp_path):
     (tmp_path / 'work' / 'last_checkpoint').write_text('epoch_1.pth')
     outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
     assert outcome.status == 2
-    assert 'holds a run; --resume goes on' in outcome.err
+    assert 'holds a run; --resume resumes it' in outcome.err
 
 
 def relabel(annotations: Path) -> None:
