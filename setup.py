@@ -21,6 +21,7 @@ def read_version() -> str:
 # configs/ is installed as mmpose_batch/configs: at the top of site-packages it would hide the
 # configs of other OpenMMLab packages from mmengine, which looks for `site-packages/configs` first.
 CONFIGS, BENCHMARKING = 'mmpose_batch.configs', 'mmpose_batch.benchmarking'
+TOOLS = 'mmpose_batch.tools'  # scripts, which the command mmpose-batch runs
 packages = find_packages(str(ROOT), include=['mmpose_batch', 'mmpose_batch.*'])
 config_packages = [
     f'{CONFIGS}.{name}'
@@ -43,9 +44,10 @@ setup(
         'Programming Language :: Python :: 3.11',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    packages=[*packages, BENCHMARKING, CONFIGS, *config_packages],
-    package_dir={BENCHMARKING: 'tools/benchmarking', CONFIGS: 'configs'},
+    packages=[*packages, BENCHMARKING, TOOLS, CONFIGS, *config_packages],
+    package_dir={BENCHMARKING: 'tools/benchmarking', TOOLS: 'tools', CONFIGS: 'configs'},
     package_data={f'{CONFIGS}.demo': ['*.pth']},
+    entry_points={'console_scripts': ['mmpose-batch = mmpose_batch.cli:main']},
     python_requires='>=3.11',  # what is tested
     # Neither torch nor mmpose, mmcv, mmdet, numpy or OpenCV: pip would replace the builds of an
     # MMPose environment that works. The first use says which of them is missing.

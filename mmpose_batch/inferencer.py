@@ -29,12 +29,7 @@ from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
 from .engines.warmup import SAMPLES, Warmup, batch_size
 from .errors import InputError
-from .images.read import (
-    DecodedFrames,
-    detector_loader,
-    image_loader,
-    plain_loader,
-)
+from .images.read import DecodedFrames, detector_loader, image_loader, plain_loader
 from .models.checkpoint import check_weights
 from .models.checks import (
     check_device,

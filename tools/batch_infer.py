@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from mmpose_batch.evaluation.judge import Annotations
     from mmpose_batch.factory import Plan
     from mmpose_batch.runs.dry_run import Keypoints
-    from mmpose_batch.runs.run import Run, RunOptions
+    from mmpose_batch.runs.options import RunOptions
+    from mmpose_batch.runs.run import Run
     from mmpose_batch.stages.detect import PersonDetector
 
 TOOL = 'batch_infer'
@@ -413,7 +414,8 @@ def prepare(args: argparse.Namespace) -> Job:
     from mmpose_batch.evaluation.judge import Annotations
     from mmpose_batch.evaluation.metric import ScoringOptions
     from mmpose_batch.factory import plan_inferencer
-    from mmpose_batch.runs.run import RunOptions, check_out_dir
+    from mmpose_batch.runs.options import RunOptions
+    from mmpose_batch.runs.resume import check_out_dir
     from mmpose_batch.writers.drawing import DrawOptions
 
     options = RunOptions(
@@ -493,7 +495,7 @@ def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:
     """What a run would read, write and run, in lines, with what it would be refused for."""
     from mmpose_batch.evaluation.result import Coverage
     from mmpose_batch.runs.dry_run import describe_earlier_run, describe_run, read_weights
-    from mmpose_batch.runs.run import number_frames
+    from mmpose_batch.runs.resume import number_frames
     from mmpose_batch.writers.drawing import check_skeleton_style
 
     model = read_weights(job.plan)
@@ -595,7 +597,7 @@ def chosen_filters(args: argparse.Namespace, cfg: 'Config') -> dict:
 
 def describe(count: int, model: str, inferencer: 'BatchPose2DInferencer') -> str:
     """What is about to run, and what it takes of the machine."""
-    from mmpose_batch.runs.run import counted
+    from mmpose_batch.runs.summary import counted
 
     options = inferencer.options
     return (

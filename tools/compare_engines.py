@@ -35,7 +35,7 @@ from console import (
 if TYPE_CHECKING:
     from mmpose_batch.engines.verification import Instances
     from mmpose_batch.evaluation.judge import Annotations
-    from mmpose_batch.runs.run import RunSummary
+    from mmpose_batch.runs.summary import RunSummary
 
 TOOL = 'compare_engines'
 HEADER = ('engine', 'precision', 'px', 'score', 'persons found', 'AP', 'images/s')
@@ -167,7 +167,8 @@ def infer(
     from mmpose_batch.evaluation.annotations import ImageIds
     from mmpose_batch.evaluation.categories import Categories
     from mmpose_batch.models.names import default_filters
-    from mmpose_batch.runs.run import Run, RunOptions
+    from mmpose_batch.runs.options import RunOptions
+    from mmpose_batch.runs.run import Run
 
     models = named_models(args)
     inferencer = build_inferencer(

@@ -17,8 +17,10 @@ from ..models.checks import check_dataset_meta, find_field, type_name
 from ..sources.base import Frame
 from ..stages.detect import DetectorChoice
 from ..writers.jsonl import read_records
-from . import identity, run
-from .run import RunOptions, counted
+from . import identity
+from .options import RunOptions
+from .resume import check_failures, holds_run, read_done
+from .summary import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def describe_earlier_run(
         TooManyErrors: More of its images failed than may.
     """
     folder = options.out_dir
-    if not run.holds_run(folder):
+    if not holds_run(folder):
         return
     if not options.resume:
         done = sum(1 for _ in read_records(osp.join(folder, 'predictions.jsonl')))
@@ -167,9 +169,9 @@ def describe_earlier_run(
     known = _known(frames, plan, call, options, categories)
     known = {key: value for key, value in known.items() if key not in unknown}
     identity.check_identity(folder, known, whole=False)
-    ends, failures = run.read_done(folder, frames)
+    ends, failures = read_done(folder, frames)
     if len(ends) < len(frames):
-        run.check_failures(failures, len(ends), len(frames), options.max_errors)
+        check_failures(failures, len(ends), len(frames), options.max_errors)
     more = ''.join(f', {name}' for name in unknown)
     yield (
         f'resumes   the run in {folder}, which has {counted(len(ends), "image")}; its inputs and '

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,210 +35,23 @@ from ..evaluation.result import Coverage, Evaluation
 from ..inferencer import BatchPose2DInferencer
 from ..memory import peak_resident
 from ..outputs import check_places, check_targets, written
-from ..progress import ProgressReport, StageClock, format_duration
+from ..progress import ProgressReport, StageClock
 from ..results import ImageResult
-from ..sources.base import CHUNK, Frame, Source, in_chunks
-from ..sources.numbering import number
+from ..sources.base import CHUNK, Source, in_chunks
 from ..version import __version__
 from ..writers.atomic import open_atomically
 from ..writers.coco import write_coco
-from ..writers.drawing import DrawOptions
 from ..writers.jsonl import JsonLinesWriter, read_records, to_record
 from ..writers.per_image import write_drawing, write_prediction
 from . import identity
 from .locking import locked
+from .options import RunOptions
+from .resume import check_failures, check_out_dir, holds_run, number_frames, read_done
+from .summary import RunSummary, counted
 
-FORMATS = ('jsonl', 'json', 'coco')
 CHECKPOINT_EVERY = CHUNK
 # How file systems refuse a name; other errors of theirs mean the whole folder.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunOptions:
-    """What a run writes and where.
-
-    Attributes:
-        out_dir: Folder for everything.
-        formats: Of predictions: ``jsonl`` (always written, resuming needs it),
-            ``json``, ``coco``.
-        save_vis: Also write drawings.
-        drawing: How to draw.
-        resume: Go on with the run that ``out_dir`` holds.
-        overwrite: Replace the run that ``out_dir`` holds.
-        ann_file: COCO keypoint annotations to evaluate against.
-        max_errors: End the run once more images than this have failed; None for no such end.
-        quiet: Print nothing but errors.
-    """
-
-    out_dir: str
-    formats: tuple[str, ...] = ('jsonl',)
-    save_vis: bool = False
-    drawing: DrawOptions = field(default_factory=DrawOptions)
-    resume: bool = False
-    overwrite: bool = False
-    ann_file: str | None = None
-    max_errors: int | None = None
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        most = self.max_errors
-        if most is not None and (type(most) is not int or most < 0):
-            raise ValueError(f'max_errors: expected a number from 0, found {self.max_errors!r}')
-        unknown = set(self.formats) - set(FORMATS)
-        if unknown:
-            raise ValueError(f'formats: expected some of {", ".join(FORMATS)}, found {unknown}')
-        if self.resume and self.overwrite:
-            raise ValueError('resume and overwrite exclude each other')
-
-
-@dataclass(slots=True)
-class RunSummary:
-    """What came of a run.
-
-    Attributes:
-        images: Inputs in all, those of resumed runs too.
-        resumed: Of these, done by earlier runs.
-        persons: Instances found.
-        failures: Inputs with a failure record.
-        seconds: From the first image to the last.
-        stages: Seconds in each stage.
-        evaluation: What was judged, if there were annotations.
-    """
-
-    images: int = 0
-    resumed: int = 0
-    persons: int = 0
-    failures: int = 0
-    seconds: float = 0.0
-    stages: dict[str, float] = field(default_factory=dict)
-    evaluation: Evaluation | None = None
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """AP and AR, if there were annotations; None where they judge nothing."""
-        return {} if self.evaluation is None else self.evaluation.metrics
-
-    def count(self, record: Mapping[str, Any]) -> None:
-        """Count one record."""
-        self.images += 1
-        self.persons += len(record.get('instances', ()))
-        self.failures += 'error' in record
-
-    @property
-    def images_per_second(self) -> float:
-        """Rate of this run alone."""
-        return (self.images - self.resumed) / self.seconds if self.seconds else 0.0
-
-    def lines(self) -> Iterator[str]:
-        """The closing summary, for a person."""
-        resumed = f' ({self.resumed} of them by an earlier run)' if self.resumed else ''
-        yield f'images    {self.images}{resumed}'
-        yield f'persons   {self.persons}'
-        yield f'failures  {self.failures}' + (', see failures.jsonl' if self.failures else '')
-        if self.images > self.resumed:
-            rate, time = self.images_per_second, format_duration(self.seconds)
-            yield f'speed     {rate:.2f} images/s in {time}'
-            shares = ', '.join(
-                f'{name} {100 * spent / self.seconds:.0f} %' for name, spent in self.stages.items()
-            )
-            yield f'time      {shares}'
-        if self.evaluation is not None:
-            yield from self.evaluation.lines()
-
-
-def check_out_dir(options: RunOptions) -> None:
-    """See that the output folder can take the run.
-
-    Raises:
-        RunError: It is no folder, or holds another run.
-    """
-    if osp.lexists(options.out_dir) and not osp.isdir(options.out_dir):
-        raise RunError(f'cannot write below {options.out_dir}: it is no folder')
-    if holds_run(options.out_dir) and not (options.resume or options.overwrite):
-        raise RunError(
-            f'{options.out_dir} holds a run already: go on with it (--resume), '
-            'replace it (--overwrite), or name another folder'
-        )
-
-
-def holds_run(out_dir: str) -> bool:
-    """Whether a folder has records of a run."""
-    records = osp.join(out_dir, 'predictions.jsonl')
-    return osp.isfile(records) and osp.getsize(records) > 0
-
-
-def number_frames(
-    paths: Sequence[str], bboxes: Sequence[np.ndarray] | None = None, labelled: bool = False
-) -> list[Frame]:
-    """The inputs of a run.
-
-    Args:
-        paths: Image files.
-        bboxes: For each path the persons' boxes (N, 5), or (N, 6) with labels; None to
-            detect them.
-        labelled: Whether the labels are used.
-    """
-    frames = list(number(list(paths)))
-    if bboxes is None:
-        return frames
-    return [
-        replace(frame, bboxes=boxes[:, :5], labels=boxes[:, 5] if labelled else None)
-        for frame, boxes in zip(frames, bboxes, strict=True)
-    ]
-
-
-def read_done(out_dir: str, frames: Sequence[Frame]) -> tuple[list[int], int]:
-    """What the run that a folder holds has done.
-
-    Args:
-        out_dir: The folder.
-        frames: Inputs of the run that goes on.
-
-    Returns:
-        Where each whole record ends, in bytes, and the number of failures among them.
-
-    Raises:
-        RunError: A record is of another input.
-    """
-    records = osp.join(out_dir, 'predictions.jsonl')
-    ends, failures = [], 0
-    for record, end in read_records(records):
-        index = len(ends)
-        name = record.get('image') if isinstance(record, dict) else None
-        if index >= len(frames) or name != frames[index].name:
-            raise RunError(f'cannot resume: {records} line {index + 1} is of another input')
-        ends.append(end)
-        failures += 'error' in record
-    return ends, failures
-
-
-def check_failures(failures: int, done: int, total: int, most: int | None) -> None:
-    """See that no more images than ``--max-errors`` have failed.
-
-    Args:
-        failures: Images that failed.
-        done: Images that are done, by earlier runs too.
-        total: Images in all.
-        most: The limit; None for none.
-
-    Raises:
-        TooManyErrors: More have.
-    """
-    if most is None or failures <= most:
-        return
-    text = f'{failures} failed and --max-errors is {most}; see failures.jsonl'
-    if done < total:
-        raise TooManyErrors(
-            f'ended after {done} of {total} images, since {text}, and go on with --resume and a '
-            'larger --max-errors, or none'
-        )
-    raise TooManyErrors(f'all {counted(total, "image")} done, of which {text}')
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things: ``1 image``, ``2 images``."""
-    return f'{count} {noun}{"" if count == 1 else "s"}'
 
 
 class Run:

@@ -33,7 +33,8 @@ from support.factories import (
 from support.tiny import picture
 
 from mmpose_batch.runs.locking import locked
-from mmpose_batch.runs.run import Run, RunOptions
+from mmpose_batch.runs.options import RunOptions
+from mmpose_batch.runs.run import Run
 from mmpose_batch.writers.jsonl import JsonLinesWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
