@@ -4,10 +4,12 @@ import copy
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from math import inf
+from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,7 +56,7 @@ from .stages.detect import PersonDetector, build_detector, check_detector, choos
 from .stages.finite import reject_nan
 from .stages.pose import PoseStage
 from .stages.read import ReadStage
-from .workers import FLUSH, FlushType
+from .workers import FLUSH, FlushType, read_ahead
 from .writers import StockWriter
 from .writers.drawing import DrawOptions, check_skeleton_style, draw_result
 
@@ -297,7 +299,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if post.get('return_datasample') is not None:  # stock's old spelling
             return_datasamples = post['return_datasample']
         source = open_source(inputs)
-        source.max_wait = max_wait
+        source.max_wait = _checked_wait(max_wait)
         if source.live:
             draw = {**draw, 'show': True}
         drawing = DrawOptions(video=source.video_name is not None, **draw)
@@ -425,21 +427,23 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Raises:
             InputError: A bad input, with ``on_error='raise'``.
         """
-        with self._lock:
-            self._prefer_latency(call, source.live)
-            wanted = self.wants_samples(call)
-            if wanted:
-                frames = iter(source.frames)
-                first = _take(frames, 1 if source.live else wanted)
-                self.warm_up([item for item in first if item is not FLUSH], call, source.live)
-                source.frames = chain(_handed_out(first), frames)
-            self.warmup.prepare(self.runners, self._batch_sizes(call))
-        try:
+        frames = iter(source.frames)
+        with ExitStack() as stack:
+            stack.callback(self._decoded.clear)
+            if source.sequential or source.max_wait is not None:
+                frames = stack.enter_context(closing(read_ahead(frames, 2, source.max_wait)))
+            with self._lock:
+                self._prefer_latency(call, source.live)
+                if wanted := self.wants_samples(call):
+                    # All of a known length are there; others may not come for a while.
+                    first = _take(frames, wanted, until_flush=source.length is None)
+                    self.warm_up([item for item in first if item is not FLUSH], call, source.live)
+                    frames = chain(_handed_out(first), frames)
+                self.warmup.prepare(self.runners, self._batch_sizes(call))
             pipeline = self.pipeline_of(call, source.live)
-            with closing(pipeline.run(source, clock or StageClock())) as results:
-                yield from map(self._raise_error, results)
-        finally:
-            self._decoded.clear()
+            results = pipeline.run(frames, clock or StageClock())
+            stack.enter_context(closing(results))
+            yield from map(self._raise_error, results)
 
     def _raise_error(self, result: ImageResult) -> ImageResult:
         if result.error is not None and self.options.on_error == 'raise':
@@ -479,7 +483,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         sizes = self._batch_sizes(call)
 
         def infer(part: Sequence[Frame]) -> None:
-            for _ in self.pipeline_of(call, warming_up=True).run(Source(part), StageClock()):
+            for _ in self.pipeline_of(call, warming_up=True).run(part, StageClock()):
                 pass
 
         with self._lock:
@@ -574,16 +578,24 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
 
 
-def _take(items: Iterator[Frame | FlushType], count: int) -> deque[Frame | FlushType]:
-    """The first items, up to so many frames."""
+def _take(
+    items: Iterator[Frame | FlushType], count: int, until_flush: bool
+) -> deque[Frame | FlushType]:
+    """The first items, up to so many frames, or to FLUSH if it ends them."""
     taken: deque[Frame | FlushType] = deque()
-    while count:
-        item = next(items, None)
-        if item is None:
-            break
+    for item in items:
         taken.append(item)
         count -= item is not FLUSH
+        if count == 0 or (item is FLUSH and until_flush):
+            break
     return taken
+
+
+def _checked_wait(max_wait: float | None) -> float | None:
+    is_number = isinstance(max_wait, Real) and not isinstance(max_wait, bool)
+    if max_wait is not None and not (is_number and 0 <= max_wait < inf):
+        raise ValueError(f'max_wait: expected seconds from 0, or None, found {max_wait!r}')
+    return max_wait
 
 
 def _handed_out(items: deque[Item]) -> Iterator[Item]:

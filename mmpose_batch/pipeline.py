@@ -1,16 +1,16 @@
 """The way of an image: read, detect, crop, pose, finish; bounded, and in order."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from .batching import BatchRunner, ImageInFlight
 from .cores import single_opencv_thread
 from .progress import StageClock
 from .results import ImageResult
-from .sources.base import Frame, Source
+from .sources.base import Frame
 from .stages.pose import PoseStage
-from .workers import FLUSH, FlushType, WorkerPool, read_ahead
+from .workers import FLUSH, FlushType, WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,20 +31,17 @@ class Pipeline:
     poses: BatchRunner
     num_workers: int
 
-    def run(self, source: Source, clock: StageClock) -> Iterator[ImageResult]:
+    def run(self, frames: Iterable[Frame | FlushType], clock: StageClock) -> Iterator[ImageResult]:
         """Yield the result of every frame, in order.
 
         At most a fixed number of images is under way at any time, whatever the
-        length of the source, and nothing is kept of a result that was yielded.
+        number of frames, and nothing is kept of a result that was yielded.
         """
         ahead = 2 * self.num_workers
         batch = 0 if self.detections is None else self.detections.batch_size
         with WorkerPool(self.num_workers) as pool, ExitStack() as stack:
             if self.num_workers:
                 stack.enter_context(single_opencv_thread())
-            frames = source.frames
-            if source.sequential or source.max_wait is not None:
-                frames = stack.enter_context(closing(read_ahead(frames, 2, source.max_wait)))
             images = clock.waiting('waiting', pool.map(self.read, frames, ahead + batch))
             if self.detections is not None:
                 images = clock.waiting('detection', self.detections.stream(images))

@@ -1093,14 +1093,16 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('num_workers', [0, 2])
+@pytest.mark.parametrize('engine', ['torch', 'openvino'])
 @pytest.mark.parametrize('option', ['a source that sends FLUSH', 'an iterator with max_wait'])
 def test_one_image_and_then_nothing_gives_its_result(
-    one_stage, top_down, kind, num_workers, option
+    one_stage, top_down, kind, num_workers, engine, option
 ):
-    """With batches of 16 it would wait for others, which come when its result has been seen."""
+    """Batches of 16, and the verification of an engine by 8 images, would wait for the others."""
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
-    inferencer = model.ours(batch_size=16, det_batch_size=16, num_workers=num_workers)
-    (expected,) = inferencer([PICTURES[0]])
+    settings = {'batch_size': 16, 'det_batch_size': 16, 'num_workers': num_workers}
+    inferencer = model.ours(**settings, engine=engine, engine_cache=False)
+    (expected,) = model.ours(**settings, engine=engine)([PICTURES[0]])
     seen = threading.Event()
 
     def images() -> Iterator[np.ndarray]:
@@ -1122,6 +1124,12 @@ def test_one_image_and_then_nothing_gives_its_result(
     assert found == expected['predictions']
     seen.set()
     assert len(list(results)) == 1
+
+
+@pytest.mark.parametrize('max_wait', [-1, float('nan'), float('inf'), '1', True])
+def test_a_wait_that_is_no_time_is_an_error_at_the_call(ours, max_wait):
+    with pytest.raises(ValueError, match='max_wait: expected seconds from 0, or None, found'):
+        ours['one_stage']([PICTURES[0]], max_wait=max_wait)
 
 
 def test_one_at_a_time_is_built_for_latency(one_stage):

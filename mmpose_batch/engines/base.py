@@ -1,5 +1,6 @@
 """The contract of an engine: what it does, how it is registered, what is asked of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from .builder import NetworkSource
 
 
-class Engine:
+class Engine(ABC):
     """Computes a network: a batch of its inputs to what its head decodes.
 
     Several threads may call it at once.
@@ -23,6 +24,7 @@ class Engine:
     parallel: int = 1
     description: str = ''
 
+    @abstractmethod
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         """Compute one batch.
 
@@ -34,9 +36,8 @@ class Engine:
             The tensors that :class:`mmpose_batch.engines.network.Network` returns,
             float32, with N in front.
         """
-        raise NotImplementedError
 
-    def warm_up(self, run: Callable[[], object]) -> None:
+    def warm_up(self, run: Callable[[], object]) -> None:  # noqa: B027 - most need none
         """Compile for full batches before the first result.
 
         Args:
@@ -44,7 +45,7 @@ class Engine:
                 need not call it.
         """
 
-    def cool_down(self) -> None:
+    def cool_down(self) -> None:  # noqa: B027
         """Forget the batch size of :meth:`warm_up`: the next run has another."""
 
 
