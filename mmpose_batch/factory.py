@@ -25,6 +25,7 @@ from .models.checks import (
     check_detector_config,
     check_device,
     check_first_step,
+    check_flip_test,
     check_loader,
     check_pipeline,
     check_pose_config,
@@ -87,10 +88,7 @@ class Plan:
         check_device(self.device)
         options = self.options
         _check_engine(options)
-        if options.flip_test is not None and 'flip_test' not in (
-            find_field(self.cfg, 'model.test_cfg') or {}
-        ):
-            raise ValueError('flip_test: this model never tests mirrored images')
+        check_flip_test(self.cfg, options.flip_test)
         _check_types(self.cfg)
         check_pipeline(self.cfg)
         pipelines = [_build_pipeline(self.cfg, 'mmpose')]

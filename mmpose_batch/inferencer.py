@@ -36,6 +36,7 @@ from .models.checkpoint import check_weights
 from .models.checks import (
     check_device,
     check_first_step,
+    check_flip_test,
     check_loader,
     check_pipeline,
     check_pose_config,
@@ -172,10 +173,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def _check_parts(self, cfg: Config | ConfigDict | dict, settings: dict[str, Any]) -> None:
         """See that all parts can be built before one of them is, and choose the detector."""
         check_pipeline(cfg)
-        if self.options.flip_test is not None and 'flip_test' not in (
-            cfg['model'].get('test_cfg') or {}
-        ):
-            raise ValueError('flip_test: this model never tests mirrored images')
+        check_flip_test(cfg, self.options.flip_test)
         check_weights(settings.get('weights'))
         if cfg['data_mode'] == 'topdown':
             names = 'det_model', 'det_weights', 'det_cat_ids'

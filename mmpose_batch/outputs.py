@@ -157,7 +157,7 @@ def check_folder(out_dir: str) -> None:
         raise OutputError(f'cannot write below {out_dir}: {error.strerror or error}') from error
     finally:
         for path in missing:
-            with suppress(OSError):  # it was not made, or somebody else uses it by now
+            with suppress(OSError):  # it was not made, or another process uses it by now
                 os.rmdir(path)
 
 

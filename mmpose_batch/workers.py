@@ -139,5 +139,5 @@ def read_ahead(
                 queue.get_nowait()
             except Empty:
                 break
-        if max_wait is None:  # else it may wait for ever for what gives nothing
+        if max_wait is None:  # else it may never end: the source may block
             thread.join()

@@ -475,7 +475,7 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
-    """See that the run replaces no file of somebody else's.
+    """See that the run replaces only files that a run of this package wrote.
 
     Raises:
         OutputError: It would.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The package's own, which a wrong option need not wait for: importing mmpose takes seconds.
 ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
 PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', 'auto')
-# How a log of these tools begins, which tells it from a file of somebody else.
+# How a log of these tools begins, which tells it from a third-party file.
 _LOG_HEAD = 'error log of mmpose_batch, '
 _LOGS = ('error.log', *(f'error-{number}.log' for number in range(2, 10)))
 _MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids', 'device')

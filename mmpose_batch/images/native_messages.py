@@ -111,7 +111,7 @@ def _write(descriptor: int, data: bytes) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except OSError:  # nobody reads
+        except OSError:  # no reader
             return
 
 

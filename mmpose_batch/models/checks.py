@@ -235,6 +235,16 @@ def check_packs(transforms: Sequence[Callable], option: str) -> None:
         )
 
 
+def check_flip_test(cfg: AnyConfig, flip_test: bool | None) -> None:
+    """See that a model does the flip test that an option switches on or off.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if flip_test is not None and 'flip_test' not in (find_field(cfg, 'model.test_cfg') or {}):
+        raise ValueError('flip_test: this model never tests mirrored images')
+
+
 def check_first_step(step: object) -> None:
     """See that a test pipeline begins with what loads images, as far as it is known.
 

@@ -1,4 +1,4 @@
-"""What the output of a run depends on: a run that goes on must agree with the earlier one."""
+"""What the output of a run depends on: a resumed run must agree with the earlier one."""
 
 import hashlib
 import json
@@ -102,7 +102,7 @@ def check_identity(out_dir: str, identity: Mapping[str, Any], whole: bool = True
 
     Args:
         out_dir: The folder.
-        identity: Of the run that goes on.
+        identity: Of the resumed run.
         whole: Whether this is all of it, or what is known without the models.
 
     Returns:

@@ -60,7 +60,7 @@ def read_done(out_dir: str, frames: Sequence[Frame]) -> tuple[list[int], int]:
 
     Args:
         out_dir: The folder.
-        frames: Inputs of the run that goes on.
+        frames: Inputs of the resumed run.
 
     Returns:
         Where each whole record ends, in bytes, and the number of failures among them.

@@ -107,7 +107,7 @@ class Run:
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._identity = self._identify()
         self._status = ''
-        self._before: dict[str, Any] = {}  # what the run that goes on came to
+        self._before: dict[str, Any] = {}  # what the resumed run selected
         self._judged_before: dict[str, Any] = {}  # and how it was judged
 
     @property
@@ -131,9 +131,9 @@ class Run:
             with locked(self._options.out_dir):
                 check_out_dir(self._options)  # a run that ended in between
                 self._check_places()
-                keep = self._take_up()
+                keep = self._begin()
                 if keep[0] < len(self._frames):
-                    self._settle()
+                    self._warm_up()
                 self._write_info('running')
                 try:
                     self._stream(*keep)
@@ -161,7 +161,7 @@ class Run:
 
     # ------------------------------------------------------------------ resuming
 
-    def _take_up(self) -> tuple[int, int]:
+    def _begin(self) -> tuple[int, int]:
         """Decide where to begin; returns the images and bytes to keep."""
         records = self._path('predictions.jsonl')
         if not holds_run(self._options.out_dir) or self._options.overwrite:
@@ -258,7 +258,7 @@ class Run:
             progress = stack.enter_context(ProgressReport(total, done, options.quiet))
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, self._clock):
-                if self._hosts_settled() != self._known_hosts:
+                if self._selected_networks() != self._known_networks:
                     self._write_info('running')  # before a record that depends on it
                 with self._clock.stage('writing'):
                     self._write(result, records, failures)
@@ -269,10 +269,10 @@ class Run:
         rest = self.summary.seconds - sum(self.summary.stages.values())
         self.summary.stages['other'] = max(rest, 0.0)
 
-    def _settle(self) -> None:
-        """Settle engines and batch sizes with images from all over the run.
+    def _warm_up(self) -> None:
+        """Select engines and batch sizes with images from all over the run.
 
-        A run that goes on takes over what `auto` came to, and the same images.
+        A resumed run takes over what `auto` selected, and the same images.
 
         Raises:
             RunError: It comes to something else now.
@@ -291,7 +291,7 @@ class Run:
                     print(f'{name}: {runner.selection}', file=sys.stderr)
         changed = [
             key
-            for key, values in self._settled().items()
+            for key, values in self._selected().items()
             for name, value in values.items()
             if name in self._before.get(key, {}) and value != self._before[key][name]
         ]
@@ -301,7 +301,7 @@ class Run:
                 '(results would be mixed); use another folder'
             )
 
-    def _settled(self) -> dict[str, Any]:
+    def _selected(self) -> dict[str, Any]:
         """What the output depends on and the first images decide, where they did."""
         return outcome(self._inferencer.runners)
 
@@ -396,13 +396,13 @@ class Run:
             except AnnotationError as error:  # raised once all else is written
                 failed = error
         path = self._path('predictions.coco.json')
-        # One of the run that goes on may be of other annotations: it would contradict run.json.
+        # That of the resumed run may be of other annotations: it would contradict run.json.
         if 'coco' in self._options.formats or osp.exists(path):
             write_coco(path, results)
         if failed is not None:
             raise failed
 
-    def _hosts_settled(self) -> list[str]:
+    def _selected_networks(self) -> list[str]:
         return [name for name, runner in self._inferencer.runners.items() if runner.selection]
 
     def _pending(self) -> list[str]:
@@ -416,10 +416,10 @@ class Run:
 
     def _write_info(self, status: str) -> None:
         self._status = status
-        self._known_hosts = self._hosts_settled()
+        self._known_networks = self._selected_networks()
         evaluation = self.summary.evaluation
         settled = {
-            key: {**now, **self._before.get(key, {})} for key, now in self._settled().items()
+            key: {**now, **self._before.get(key, {})} for key, now in self._selected().items()
         }
         info = {
             'status': status,

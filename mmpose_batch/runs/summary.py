@@ -1,4 +1,4 @@
-"""What a run came to, for a person."""
+"""Counts and times of a run, and its closing summary."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

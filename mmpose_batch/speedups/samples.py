@@ -32,7 +32,7 @@ def empty_sample(path: str, size: tuple[int, int], num_keypoints: int) -> PoseDa
 
 def add_labels(samples: Sequence[PoseDataSample], labels: Sequence[float]) -> None:
     """Give the instances of samples the labels of their boxes, in place; -1 without a box."""
-    if len(labels) != len(samples):  # nobody was found, or the whole image stands for a person
+    if len(labels) != len(samples):  # no detections, or the whole image stands for a person
         labels = [-1] * len(samples)
     for sample, label in zip(samples, labels, strict=True):
         found = sample.pred_instances

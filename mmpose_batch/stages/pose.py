@@ -38,7 +38,7 @@ class PoseStage:
         runner: Runs the network.
         crops: Standard crops of the pipeline.
         top_down: Whether the model takes crops of persons.
-        no_person: What is done where nobody is found, see :class:`BatchOptions`.
+        no_person: What is done without detections, see :class:`BatchOptions`.
         num_keypoints: Keypoints of every instance.
         call: The options.
         note: Is told the inputs of every batch.
@@ -96,8 +96,8 @@ class PoseStage:
 
     def _persons(self, image: ImageInFlight) -> np.ndarray:
         """Boxes (N, 5) of one image: given, detected, or the whole image."""
-        nobody = image.bboxes is not None and len(image.bboxes) == 0
-        if image.bboxes is None or (nobody and self.no_person == 'whole_image'):
+        found_none = image.bboxes is not None and len(image.bboxes) == 0
+        if image.bboxes is None or (found_none and self.no_person == 'whole_image'):
             width, height = image.result.size
             return np.array([[0, 0, width, height, 1]], dtype=np.float32)
         return image.bboxes
