@@ -58,8 +58,8 @@ from .stages.finite import reject_nan
 from .stages.pose import PoseStage
 from .stages.read import ReadStage
 from .workers import FLUSH, FlushType, read_ahead
-from .writers import StockWriter
 from .writers.drawing import DrawOptions, check_skeleton_style, draw_result
+from .writers.mmpose import MMPoseWriter
 
 Item = TypeVar('Item')
 
@@ -314,7 +314,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         bboxes = pre.get('bboxes')
         if bboxes is not None and not (isinstance(bboxes, list) and not bboxes):  # stock's default
             source.frames = self._with_bboxes(source, bboxes)
-        writer = StockWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
+        writer = MMPoseWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         return self._run(source, call, drawing, writer, return_datasamples)
 
     def _run(
@@ -322,7 +322,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         source: Source,
         call: CallOptions,
         drawing: DrawOptions,
-        writer: StockWriter,
+        writer: MMPoseWriter,
         return_datasamples: bool,
     ) -> Iterator[dict]:
         # Closed at the end, since whoever holds an exception holds this frame and all in it.

@@ -1,52 +1,49 @@
-"""What a run writes into its output folder, and which files of a folder earlier runs wrote."""
+"""Which files a run writes into its output folder, and which an earlier run wrote there.
+
+No format is known here by its name: :mod:`mmpose_batch.writers.registry` has the files of each.
+"""
 
 import json
 import os
 import os.path as osp
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import orjson
 
 from .errors import OutputError
+from .writers.base import WriterSpec
+from .writers.drawing import FOLDER as DRAWINGS  # images, so they could be inputs of later runs
+from .writers.jsonl import RECORDS_FILE
+from .writers.registry import specs
 
 INFO_FILE = 'run.json'
-DRAWINGS = 'vis'
-# Files that every run writes or replaces, whatever its inputs are called.
-_RUN_FILES = ('predictions.jsonl', 'failures.jsonl', 'predictions.coco.json')
-# What OpenCV writes as well as reads; a drawing of any other kind becomes a PNG.
-_DRAWING_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
 # Largest run.json that is read, in bytes; those of this package have some thousands.
 _MAX_INFO = 16 * 2**20
 # Where a record begins: its other values are not needed, and are most of the file.
 _IMAGE = re.compile(rb'\{"image":("(?:[^"\\]|\\.)*")')
 
 
-def drawing_name(name: str) -> str:
-    """Where the drawing of an image of that name goes, below ``vis/``."""
-    return name if osp.splitext(name)[1].lower() in _DRAWING_SUFFIXES else f'{name}.png'
-
-
-def files_of(name: str, drawings: bool = True, predictions: bool = True) -> list[str]:
-    """What a run writes for an image of that name, as paths below its folder.
+def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[str]:
+    """Files whose paths depend on the images, as paths below the output folder.
 
     Args:
-        name: As ``Frame.name`` and records have it.
-        drawings: With the drawing.
-        predictions: With the JSON file of its own.
+        writers: Formats.
+        names: Names of the images, as ``Frame.name`` and records have them, in input order.
     """
-    paths = [f'{DRAWINGS}/{drawing_name(name)}'] * drawings
-    paths += [f'predictions/{name}.json'] * predictions
-    return [path for path in paths if '..' not in path.split('/')]
+    for writer in writers:
+        for path in writer.paths(names):
+            if '..' not in path.split('/'):
+                yield path
 
 
 def read_info(folder: str) -> dict[str, Any] | None:
-    """What ``run.json`` of a folder says; None unless a run of this package wrote it.
+    """The content of a folder's ``run.json``; None unless a run of this package wrote it.
 
-    A file that is damaged, larger than 16 MiB, or another program's is none of this package.
+    A file that is damaged, larger than 16 MiB or written by another program gives None too.
     """
     path = osp.join(folder, INFO_FILE)
     try:
@@ -74,31 +71,35 @@ def _versions(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def written(folder: str) -> Iterator[str]:
-    """Yield the drawings and JSON files that a run wrote there, as paths below ``folder``.
+    """Yield the files that a run wrote there, as paths below ``folder``.
 
-    They are those of the images that ``predictions.jsonl`` names, and of the images that
+    Files of images are those of the images that the records name, and of the images that
     ``run.json`` names as ``pending``, whose files a killed run may have written before their
-    records. Nothing is yielded for a folder without a run of this package, or of a kind that
-    the run did not write.
+    records. Not among them are ``run.json`` and the journal, which every later run replaces.
+    Nothing is yielded for a folder without a run of this package, or of a format that the run
+    did not write.
     """
     info = read_info(folder)
     if info is None:
         return
-    identity = _identity(info)
-    kinds = {'drawings': bool(identity.get('drawings')), 'predictions': bool(identity.get('json'))}
-    if any(kinds.values()):
-        for name in (*_pending(info), *_recorded(folder)):
-            yield from files_of(name, **kinds)
+    writers = [spec for spec in specs().values() if spec.was_written(_identity(info))]
+    for spec in writers:
+        if not spec.journal:
+            yield from spec.files
+    if any(spec.folder for spec in writers):
+        pending = dict.fromkeys(_pending(info))  # the last ones, and some have records by now
+        names = [name for name in _recorded(folder) if name not in pending]
+        yield from paths_of(writers, [*names, *pending])
 
 
-def _pending(info: dict[str, Any]) -> list[str]:
+def _pending(info: Mapping[str, Any]) -> list[str]:
     names = info.get('pending')
     return [n for n in names if isinstance(n, str)] if isinstance(names, list) else []
 
 
 def _recorded(folder: str) -> Iterator[str]:
-    """Names of the images in ``predictions.jsonl``, the one of a broken last line included."""
-    path = osp.join(folder, 'predictions.jsonl')
+    """Names of the images that have records, the one of an incomplete last line included."""
+    path = osp.join(folder, RECORDS_FILE)
     if not osp.isfile(path):
         return
     try:
@@ -110,8 +111,23 @@ def _recorded(folder: str) -> Iterator[str]:
         return
 
 
+def remove_run(folder: str) -> None:
+    """Remove every file that the run in a folder wrote, if there is one, and last its records.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    for path in written(folder):
+        with suppress(FileNotFoundError):
+            os.unlink(osp.join(folder, path))
+    # Before run.json is that of another run: a kill must not leave a mixture.
+    records = osp.join(folder, RECORDS_FILE)
+    if osp.isfile(records):
+        os.truncate(records, 0)
+
+
 class EarlierRuns:
-    """Tells the drawings of earlier runs from other files; reads each run once."""
+    """Distinguishes the drawings of earlier runs from other files; reads each run once."""
 
     def __init__(self) -> None:
         self._drawn: dict[str, frozenset[str]] = {}
@@ -137,13 +153,13 @@ class EarlierRuns:
 
 
 def check_folder(out_dir: str) -> None:
-    """See that files can be written into a folder, which is made for the attempt if need be.
+    """Check that files can be written into a folder by writing one, and remove it again.
 
-    Nothing of it stays. Only an attempt tells: a folder may refuse files whatever its
-    permissions say, as those of ``/proc`` and of read-only disks do.
+    A folder may refuse files whatever its permissions are, as those of ``/proc`` and of
+    read-only disks do. One that does not exist is made, and removed again.
 
     Raises:
-        OutputError: They cannot.
+        OutputError: They cannot be written.
     """
     missing, path = [], osp.abspath(out_dir)
     while not osp.lexists(path):
@@ -161,29 +177,26 @@ def check_folder(out_dir: str) -> None:
                 os.rmdir(path)
 
 
-def check_places(
-    out_dir: str, names: Sequence[str], drawings: bool = False, predictions: bool = False
-) -> None:
-    """See that no folder is where a run writes a file, and no file where it needs a folder.
+def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpec]) -> None:
+    """Check that no folder is where a run writes a file, and no file where it needs a folder.
 
     Args:
         out_dir: The output folder, which need not exist.
         names: ``Frame.name`` of each input.
-        drawings: The run writes drawings (``--save-vis``).
-        predictions: The run writes a JSON file for each image (``--format json``).
+        writers: The formats that the run writes.
 
     Raises:
-        OutputError: One is, or two drawings would share a file.
+        OutputError: One is, or two images would share a file.
     """
-    for name in (*_RUN_FILES, INFO_FILE):
+    files = (file for spec in _with_fixed_files(writers) for file in spec.files)
+    for name in (*files, INFO_FILE):
         path = osp.join(out_dir, name)
         if osp.isdir(path):
             raise OutputError(f'{path}: expected a file, found a folder: move it away')
-    if drawings:
-        _check_drawings(names)
-    paths = (path for name in names for path in files_of(name, drawings, predictions))
+    for writer in writers:
+        writer.check_names(names)
     seen: set[str] = set()
-    for folder in map(osp.dirname, paths):
+    for folder in map(osp.dirname, paths_of(writers, names)):
         while folder and folder not in seen:
             seen.add(folder)
             path = osp.join(out_dir, folder)
@@ -192,52 +205,42 @@ def check_places(
             folder = osp.dirname(folder)
 
 
-def _check_drawings(names: Sequence[str]) -> None:
-    """See that every drawing has a file of its own.
-
-    Raises:
-        OutputError: ``a.gif`` and ``a.gif.png`` are both inputs.
-    """
-    converted = {drawing_name(name): name for name in names if drawing_name(name) != name}
-    for name in names:
-        if name in converted:
-            raise OutputError(
-                f'{name} and {converted[name]} would be drawn into one file: '
-                'rename one, or leave --save-vis out'
-            )
+def _with_fixed_files(writers: Sequence[WriterSpec]) -> list[WriterSpec]:
+    """Formats of a run that have files of fixed names, and those that it may be asked for later."""
+    return [spec for spec in specs().values() if spec.derived or spec in writers]
 
 
-def check_targets(out_dir: str, names: Iterable[str], drawings: bool, predictions: bool) -> None:
-    """See that a run replaces no file but those of the run that its folder holds.
+def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpec]) -> None:
+    """Check that a run replaces no file but those of the run that its folder holds.
 
     Args:
         out_dir: The output folder, which need not exist.
         names: ``Frame.name`` of each input.
-        drawings: The run writes drawings (``--save-vis``).
-        predictions: The run writes a JSON file for each image (``--format json``).
+        writers: The formats that the run writes.
 
     Raises:
         OutputError: A file is there, and no run of this package wrote it; two inputs
             have the same name.
     """
-    info = osp.join(out_dir, INFO_FILE)
-    if read_info(out_dir) is None:
-        if osp.lexists(info):
-            raise OutputError(_not_ours(info))
-        for path in (osp.join(out_dir, name) for name in _RUN_FILES):
-            if osp.isfile(path) and osp.getsize(path) > 0:
-                raise OutputError(_not_ours(path))
-    drawings = drawings and osp.lexists(osp.join(out_dir, DRAWINGS))
-    predictions = predictions and osp.lexists(osp.join(out_dir, 'predictions'))
-    ours = set(written(out_dir)) if drawings or predictions else set()
+    info = read_info(out_dir)
+    if info is None and osp.lexists(path := osp.join(out_dir, INFO_FILE)):
+        raise OutputError(_not_ours(path))
+    for spec in _with_fixed_files(writers):
+        if info is None or not spec.was_written(_identity(info)):
+            for path in (osp.join(out_dir, file) for file in spec.files):
+                if osp.isfile(path) and osp.getsize(path) > 0:
+                    raise OutputError(_not_ours(path))
     seen: set[str] = set()
     for name in names:
         if name in seen:
             raise OutputError(f'two inputs would both be called {name} in the output: rename one')
         seen.add(name)
-        for path in files_of(name, drawings, predictions):
-            if path not in ours and osp.lexists(osp.join(out_dir, path)):
-                raise OutputError(_not_ours(osp.join(out_dir, path)))
+    with_folder = (spec for spec in writers if spec.folder)
+    existing = [spec for spec in with_folder if osp.lexists(osp.join(out_dir, spec.folder))]
+    ours = set(written(out_dir)) if existing else set()
+    for path in paths_of(existing, names):
+        if path not in ours and osp.lexists(osp.join(out_dir, path)):
+            raise OutputError(_not_ours(osp.join(out_dir, path)))
 
 
 def _not_ours(path: str) -> str:

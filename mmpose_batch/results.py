@@ -1,5 +1,6 @@
 """What comes out for one image, and its stock form."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,10 @@ from mmpose.evaluation.functional import nearby_joints_nms
 from mmpose.structures import PoseDataSample, split_instances
 
 from .sources.base import Frame
+
+# Decimals written: a thousandth of a pixel, far below what any model resolves.
+COORDINATE_DECIMALS = 3
+SCORE_DECIMALS = 5
 
 
 @dataclass(slots=True)
@@ -63,3 +68,47 @@ def select_instances(
         keep = nearby_joints_nms(poses, num_nearby_joints_thr=keypoints.shape[-2] // 3)
         sample.pred_instances = sample.pred_instances[keep]
     return sample
+
+
+def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None) -> dict[str, Any]:
+    """The record of one image, or its failure record.
+
+    Args:
+        result: The result of the image.
+        categories: Category id of each label; None if instances get no category.
+
+    Returns:
+        ``image`` (path below the input), ``width``, ``height`` and
+        ``instances``, each with ``keypoints`` (K x [x, y]), ``keypoint_scores``
+        (K), ``bbox`` ([x1, y1, x2, y2]) and ``bbox_score``, all in pixels of
+        the image; or ``image`` and ``error``. With ``categories``, instances also have a
+        ``category_id``: None where their label has none.
+    """
+    if result.error is not None:
+        return {'image': result.frame.name, 'error': as_text(result.error)}
+    width, height = result.size
+    instances = []
+    for sample in result.data_samples:
+        found = sample.pred_instances
+        columns = {
+            'keypoints': _rounded(found.keypoints, COORDINATE_DECIMALS),
+            'keypoint_scores': _rounded(found.keypoint_scores, SCORE_DECIMALS),
+        }
+        if 'bboxes' in found:
+            columns['bbox'] = _rounded(found.bboxes, COORDINATE_DECIMALS)
+        if 'bbox_scores' in found:
+            columns['bbox_score'] = _rounded(found.bbox_scores, SCORE_DECIMALS)
+        if categories is not None and 'labels' in found:
+            columns['category_id'] = [categories.get(label) for label in found.labels.tolist()]
+        rows = zip(*columns.values(), strict=True)
+        instances += [dict(zip(columns, row, strict=True)) for row in rows]
+    return {'image': result.frame.name, 'width': width, 'height': height, 'instances': instances}
+
+
+def as_text(error: str) -> str:
+    """An error message with the bytes of file names that are not valid text spelt out."""
+    return error.encode(errors='backslashreplace').decode()
+
+
+def _rounded(values: np.ndarray, decimals: int) -> list:
+    return np.round(np.asarray(values, dtype=np.float64), decimals).tolist()

@@ -32,7 +32,7 @@ from mmpose_batch.images.read import read_image
 from mmpose_batch.sources.base import Frame, Source
 from mmpose_batch.sources.numbering import number
 from mmpose_batch.workers import FLUSH, FlushType
-from mmpose_batch.writers import StockWriter
+from mmpose_batch.writers.mmpose import MMPoseWriter
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')
 
@@ -815,7 +815,7 @@ def test_a_full_disk_ends_the_threads_while_its_error_is_held(ours, tmp_path, mo
         raise OSError(28, 'No space left on device')
 
     path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(30)])
-    monkeypatch.setattr(StockWriter, 'write', full)
+    monkeypatch.setattr(MMPoseWriter, 'write', full)
     with pytest.raises(OSError, match='No space') as raised:
         list(ours['one_stage'](path, pred_out_dir=str(tmp_path / 'out')))
     assert our_threads() == []

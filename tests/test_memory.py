@@ -24,15 +24,15 @@ GROWTH = 1.02
 WRAPPER = """
 import atexit, pathlib, runpy, sys
 from mmpose_batch.memory import peak_resident
-from mmpose_batch.writers.jsonl import JsonLinesWriter
+from mmpose_batch.writers.jsonl import JsonLinesFile
 _, out, first, *sys.argv = sys.argv
-append, peaks = JsonLinesWriter.append, []
+append, peaks = JsonLinesFile.append, []
 
 def counted(writer, record):
     append(writer, record)
     peaks.append(peak_resident() if len(peaks) == int(first) else None)
 
-JsonLinesWriter.append = counted
+JsonLinesFile.append = counted
 atexit.register(lambda: pathlib.Path(out).write_text(f'{peaks[int(first)]} {peak_resident()}'))
 sys.path.insert(0, sys.argv[0].rpartition('/')[0])
 runpy.run_path(sys.argv[0], run_name='__main__')

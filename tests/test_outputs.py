@@ -15,28 +15,32 @@ from mmpose_batch.outputs import (
     check_folder,
     check_places,
     check_targets,
-    drawing_name,
-    files_of,
+    paths_of,
     read_info,
+    remove_run,
     written,
 )
+from mmpose_batch.writers.base import WriterSpec
+from mmpose_batch.writers.drawing import drawing_name
+from mmpose_batch.writers.registry import specs
 
+JOURNAL, PREDICTIONS, DRAWINGS, COCO = (specs()[name] for name in ('jsonl', 'json', 'vis', 'coco'))
+BOTH = (PREDICTIONS, DRAWINGS)
 VERSIONS = {'mmpose_batch': '0.1.0', 'python': '3.11'}
 
 
 def write_run(
     folder: Path,
     images: Sequence[str] = (),
-    drawings: bool = True,
-    predictions: bool = False,
+    writers: Sequence[WriterSpec] = (DRAWINGS,),
     **info: Any,
 ) -> Path:
-    """What a run leaves in its folder, without drawings."""
+    """What a run leaves in its folder, without the files of images."""
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
         'versions': VERSIONS,
-        'drawings': {'radius': 3} if drawings else None,
-        'json': predictions,
+        'drawings': {'radius': 3} if DRAWINGS in writers else None,
+        'json': PREDICTIONS in writers,
     }
     (folder / 'run.json').write_text(json.dumps({'identity': identity, **info}))
     records = [json.dumps({'image': name, 'instances': []}) + '\n' for name in images]
@@ -104,37 +108,44 @@ def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch)
 )
 def test_a_drawing_is_of_a_kind_that_can_be_written(name, expected):
     assert drawing_name(name) == expected
-    assert files_of(name) == [f'vis/{expected}', f'predictions/{name}.json']
+    assert list(paths_of(BOTH, [name])) == [f'predictions/{name}.json', f'vis/{expected}']
 
 
-@pytest.mark.parametrize('name', ['../a.jpg', 'a/../../b.jpg', '..'])
+@pytest.mark.parametrize('name', ['../a.jpg', 'a/../../b.jpg', '../a.gif'])
 def test_nothing_of_a_run_lies_outside_its_folder(name):
-    assert [path for path in files_of(name) if '..' in path.split('/')] == []
+    assert list(paths_of([DRAWINGS], [name, 'a.jpg'])) == ['vis/a.jpg']
+
+
+def written_for_images(folder: Path) -> list[str]:
+    """What a run wrote, but for results that are derived from all images."""
+    return [path for path in written(str(folder)) if path not in COCO.files]
 
 
 @pytest.mark.parametrize(
-    ('kinds', 'expected'),
+    ('writers', 'expected'),
     [
-        ({'drawings': True}, ['vis/a.gif.png']),
-        ({'drawings': False, 'predictions': True}, ['predictions/a.gif.json']),
-        ({'drawings': True, 'predictions': True}, ['vis/a.gif.png', 'predictions/a.gif.json']),
-        ({'drawings': False}, []),
+        ([DRAWINGS], ['vis/a.gif.png']),
+        ([PREDICTIONS], ['predictions/a.gif.json']),
+        ([PREDICTIONS, DRAWINGS], ['predictions/a.gif.json', 'vis/a.gif.png']),
+        ([], []),
     ],
 )
-def test_a_run_wrote_only_files_of_the_kinds_it_writes(tmp_path, kinds, expected):
-    assert list(written(str(write_run(tmp_path, ['a.gif'], **kinds)))) == expected
+def test_a_run_wrote_only_files_of_its_formats(tmp_path, writers, expected):
+    write_run(tmp_path, ['a.gif'], writers)
+    # Results derived from the records can be written by a later run, which leaves no trace of it.
+    assert list(written(str(tmp_path))) == ['predictions.coco.json', *expected]
 
 
 def test_files_of_images_without_a_record_yet_are_known(tmp_path):
     run = write_run(tmp_path, ['a.jpg', 'b.jpg'], pending=['b.jpg', 'c.jpg', 3])
-    assert set(written(str(run))) == {'vis/a.jpg', 'vis/b.jpg', 'vis/c.jpg'}
+    assert written_for_images(run) == ['vis/a.jpg', 'vis/b.jpg', 'vis/c.jpg']
 
 
 @pytest.mark.parametrize(
     'name', ['a "quoted" name.jpg', 'back\\slash.jpg', 'two\nlines.jpg', 'ü.jpg']
 )
 def test_names_are_those_that_records_spell(tmp_path, name):
-    assert list(written(str(write_run(tmp_path, [name])))) == [f'vis/{name}']
+    assert written_for_images(write_run(tmp_path, [name])) == [f'vis/{name}']
 
 
 def test_a_line_that_a_killed_run_left_names_its_image(tmp_path):
@@ -142,12 +153,12 @@ def test_a_line_that_a_killed_run_left_names_its_image(tmp_path):
     (tmp_path / 'predictions.jsonl').write_bytes(
         b'{"image":"a.jpg","instances":[]}\n{"other":1}\n\xff\n{"image":"b.jpg","inst'
     )
-    assert list(written(str(tmp_path))) == ['vis/a.jpg', 'vis/b.jpg']
+    assert written_for_images(tmp_path) == ['vis/a.jpg', 'vis/b.jpg']
 
 
 def test_without_records_nothing_is_known_to_be_written(tmp_path):
     write_run(tmp_path).joinpath('predictions.jsonl').unlink()
-    assert list(written(str(tmp_path))) == []
+    assert written_for_images(tmp_path) == []
 
 
 def test_records_of_another_program_are_of_no_run(tmp_path):
@@ -193,105 +204,115 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b'x')
 
 
-def refusal(out_dir: Path, names: Sequence[str], **kinds: bool) -> str:
-    """Why a run over images of these names is refused, empty where it is not."""
+def rejection(out_dir: Path, names: Sequence[str], writers: Sequence[WriterSpec] = BOTH) -> str:
+    """Why a run over images of these names is rejected, empty where it is not."""
     try:
-        check_targets(str(out_dir), names, **{'drawings': True, 'predictions': True, **kinds})
+        check_targets(str(out_dir), names, [JOURNAL, *writers])
     except OutputError as error:
         return str(error).removeprefix(f'{out_dir}/')
     return ''
 
 
 @pytest.mark.parametrize(
-    ('there', 'kinds', 'named'),
+    ('there', 'writers', 'named'),
     [
-        pytest.param(['vis/a.jpg'], {}, 'vis/a.jpg would be replaced', id='a photo in vis'),
-        pytest.param(['vis/b.gif.png'], {}, 'vis/b.gif.png would be', id='a converted drawing'),
-        pytest.param(['vis/a.jpg'], {'drawings': False}, '', id='no drawings'),
-        pytest.param(['vis/c.jpg', 'vis/b.gif'], {}, '', id='other photos in vis'),
-        pytest.param(['predictions/a.jpg.json'], {}, 'predictions/a.jpg.json would', id='JSON'),
-        pytest.param(['predictions/a.jpg.json'], {'predictions': False}, '', id='no JSON'),
-        pytest.param(['run.json'], {}, 'run.json would be replaced', id='another run.json'),
-        pytest.param(['predictions.jsonl'], {}, 'predictions.jsonl would be', id='other records'),
-        pytest.param(['failures.jsonl'], {}, 'failures.jsonl would be', id='other failures'),
-        pytest.param(['predictions.coco.json'], {}, 'predictions.coco.json would', id='COCO'),
-        pytest.param(['a.jpg', 'sub/vis/a.jpg'], {}, '', id='photos'),
+        pytest.param(['vis/a.jpg'], BOTH, 'vis/a.jpg would be replaced', id='a photo in vis'),
+        pytest.param(['vis/b.gif.png'], BOTH, 'vis/b.gif.png would be', id='a converted drawing'),
+        pytest.param(['vis/a.jpg'], [PREDICTIONS], '', id='no drawings'),
+        pytest.param(['vis/c.jpg', 'vis/b.gif'], BOTH, '', id='other photos in vis'),
+        pytest.param(['predictions/a.jpg.json'], BOTH, 'predictions/a.jpg.json would', id='JSON'),
+        pytest.param(['predictions/a.jpg.json'], [DRAWINGS], '', id='no JSON'),
+        pytest.param(['run.json'], BOTH, 'run.json would be replaced', id='another run.json'),
+        pytest.param(['predictions.jsonl'], BOTH, 'predictions.jsonl would be', id='other records'),
+        pytest.param(['failures.jsonl'], BOTH, 'failures.jsonl would be', id='other failures'),
+        pytest.param(['predictions.coco.json'], BOTH, 'predictions.coco.json would', id='COCO'),
+        pytest.param(['a.jpg', 'sub/vis/a.jpg'], BOTH, '', id='photos'),
     ],
 )
-def test_a_file_that_no_run_wrote_is_not_replaced(tmp_path, there, kinds, named):
+def test_a_file_that_no_run_wrote_is_not_replaced(tmp_path, there, writers, named):
     touch(tmp_path, *there)
-    reason = refusal(tmp_path, ['a.jpg', 'b.gif'], **kinds)
+    reason = rejection(tmp_path, ['a.jpg', 'b.gif'], writers)
     assert reason.startswith(named)
     assert bool(reason) == bool(named)
 
 
 def test_what_the_run_in_the_folder_wrote_is_replaced(tmp_path):
-    write_run(tmp_path, ['a.jpg'], predictions=True, pending=['b.jpg'])
-    touch(tmp_path, *files_of('a.jpg'), *files_of('b.jpg'), 'vis/c.jpg')
+    write_run(tmp_path, ['a.jpg'], BOTH, pending=['b.jpg'])
+    touch(tmp_path, *paths_of(BOTH, ['a.jpg', 'b.jpg']), 'vis/c.jpg')
     touch(tmp_path, 'failures.jsonl', 'predictions.coco.json')
-    assert refusal(tmp_path, ['a.jpg', 'b.jpg']) == ''
-    assert refusal(tmp_path, ['a.jpg', 'b.jpg', 'c.jpg']).startswith('vis/c.jpg would be replaced')
+    assert rejection(tmp_path, ['a.jpg', 'b.jpg']) == ''
+    reason = rejection(tmp_path, ['a.jpg', 'b.jpg', 'c.jpg'])
+    assert reason.startswith('vis/c.jpg would be replaced')
 
 
 def test_a_photo_that_a_run_without_drawings_did_not_write_is_kept(tmp_path):
-    write_run(tmp_path, ['a.jpg'], drawings=False)
+    write_run(tmp_path, ['a.jpg'], [])
     touch(tmp_path, 'vis/a.jpg')
-    assert refusal(tmp_path, ['a.jpg']).startswith('vis/a.jpg would be replaced')
+    assert rejection(tmp_path, ['a.jpg']).startswith('vis/a.jpg would be replaced')
 
 
 def test_links_to_photos_are_not_replaced(tmp_path):
     touch(tmp_path, 'photos/a.jpg')
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'vis').symlink_to('../photos')
-    assert refusal(tmp_path / 'out', ['a.jpg']).startswith('vis/a.jpg would be replaced')
+    assert rejection(tmp_path / 'out', ['a.jpg']).startswith('vis/a.jpg would be replaced')
     (tmp_path / 'out' / 'vis').unlink()
     (tmp_path / 'out' / 'vis').mkdir()
     (tmp_path / 'out' / 'vis' / 'a.jpg').symlink_to('gone.jpg')
-    assert refusal(tmp_path / 'out', ['a.jpg']).startswith('vis/a.jpg would be replaced')
+    assert rejection(tmp_path / 'out', ['a.jpg']).startswith('vis/a.jpg would be replaced')
 
 
-def test_inputs_of_one_name_are_refused(tmp_path):
+def test_a_run_is_removed_with_all_its_files_and_no_other(tmp_path):
+    write_run(tmp_path, ['a.jpg'], BOTH, pending=['b.jpg'])
+    touch(tmp_path, *paths_of(BOTH, ['a.jpg', 'b.jpg']), 'predictions.coco.json', 'vis/c.jpg')
+    remove_run(str(tmp_path))
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file()}
+    assert left == {'run.json', 'predictions.jsonl', 'vis/c.jpg'}
+    assert (tmp_path / 'predictions.jsonl').read_bytes() == b''
+
+
+def test_inputs_of_one_name_are_rejected(tmp_path):
     # What a name that is no text, and one that spells its bytes out, are both called.
-    assert refusal(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
-    assert refusal(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
+    assert rejection(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
+    assert rejection(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
 
 
 # ------------------------------------------------------------------- what is in a run's way
 
 
 @pytest.mark.parametrize(
-    ('place', 'kinds', 'message'),
+    ('place', 'writers', 'message'),
     [
-        ('predictions.jsonl/', {}, 'predictions.jsonl: expected a file, found a folder'),
-        ('failures.jsonl/', {}, 'failures.jsonl: expected a file, found a folder'),
-        ('predictions.coco.json/', {}, 'predictions.coco.json: expected a file, found a folder'),
-        ('run.json/', {}, 'run.json: expected a file, found a folder'),
-        ('vis', {'drawings': True}, 'vis: expected a folder, found a file'),
-        ('vis/a', {'drawings': True}, 'vis/a: expected a folder, found a file'),
-        ('predictions', {'predictions': True}, 'predictions: expected a folder, found a file'),
-        ('vis', {'predictions': True}, None),
-        ('predictions', {'drawings': True}, None),
-        ('vis/a/', {'drawings': True}, None),
+        ('predictions.jsonl/', [], 'predictions.jsonl: expected a file, found a folder'),
+        ('failures.jsonl/', [], 'failures.jsonl: expected a file, found a folder'),
+        ('predictions.coco.json/', [], 'predictions.coco.json: expected a file, found a folder'),
+        ('run.json/', [], 'run.json: expected a file, found a folder'),
+        ('vis', [DRAWINGS], 'vis: expected a folder, found a file'),
+        ('vis/a', [DRAWINGS], 'vis/a: expected a folder, found a file'),
+        ('predictions', [PREDICTIONS], 'predictions: expected a folder, found a file'),
+        ('vis', [PREDICTIONS], None),
+        ('predictions', [DRAWINGS], None),
+        ('vis/a/', [DRAWINGS], None),
     ],
 )
-def test_what_is_in_the_way_of_a_run_is_named(tmp_path, place, kinds, message):
+def test_what_is_in_the_way_of_a_run_is_named(tmp_path, place, writers, message):
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     path.mkdir() if place.endswith('/') else path.touch()
     names = ['a/b.jpg', 'c.jpg']
     if message is None:
-        check_places(str(tmp_path), names, **kinds)
+        check_places(str(tmp_path), names, [JOURNAL, *writers])
         return
     with pytest.raises(OutputError) as raised:
-        check_places(str(tmp_path), names, **kinds)
+        check_places(str(tmp_path), names, [JOURNAL, *writers])
     assert str(raised.value).startswith(f'{tmp_path}/{message}')
 
 
 def test_two_drawings_in_one_file_are_rejected():
     names = ['a.gif', 'b.gif', 'a.gif.png']
-    check_places('nowhere', names, predictions=True)
+    check_places('nowhere', names, [JOURNAL, PREDICTIONS])
     with pytest.raises(OutputError, match=r'a.gif.png and a.gif would be drawn into one file'):
-        check_places('nowhere', names, drawings=True)
+        check_places('nowhere', names, [JOURNAL, DRAWINGS])
 
 
 @pytest.mark.parametrize('below', ['', 'new', 'new/newer'])

@@ -423,7 +423,7 @@ def prepare(args: argparse.Namespace) -> Job:
     )
     paths, notes = find_inputs(args)
     check_out_dir(options)
-    check_outputs(args, paths)
+    check_outputs(options, paths)
     if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
         raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
     with model_errors():
@@ -474,7 +474,7 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return paths[: args.limit], notes
 
 
-def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
+def check_outputs(options: 'RunOptions', paths: Sequence[str]) -> None:
     """See that the run replaces only files that a run of this package wrote.
 
     Raises:
@@ -484,11 +484,10 @@ def check_outputs(args: argparse.Namespace, paths: Sequence[str]) -> None:
     from mmpose_batch.sources.numbering import number
 
     names = [frame.name for frame in number(paths)]
-    kinds = args.save_vis, 'json' in args.format
-    check_places(args.out_dir, names, *kinds)
-    if not args.resume:  # whose files were checked when it began
-        check_targets(args.out_dir, names, *kinds)
-    check_folder(args.out_dir)
+    check_places(options.out_dir, names, options.writers)
+    if not options.resume:  # whose files were checked when it began
+        check_targets(options.out_dir, names, options.writers)
+    check_folder(options.out_dir)
 
 
 def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:

@@ -7,11 +7,11 @@ from typing import Any
 from mmengine.config import Config
 
 from ..inferencer import BatchPose2DInferencer
-from ..writers.coco import to_coco
 from ..writers.jsonl import read_records
 from .annotations import ImageIds, read_annotations
 from .ap import drop_duplicates, evaluate, metric_names
 from .categories import Categories
+from .coco_results import to_coco
 from .metric import ScoringOptions, other_metrics
 from .result import Coverage, Evaluation
 from .truth import (

@@ -1,4 +1,4 @@
-"""What a run would read and write and which models it would take, without building any."""
+"""What a run would read and write and which models it would use, without building any."""
 
 import os.path as osp
 from collections.abc import Collection, Iterator, Sequence
@@ -14,12 +14,12 @@ from ..evaluation.categories import Categories
 from ..factory import Plan, is_to_be_downloaded
 from ..models.checkpoint import cached_path, load_checkpoint
 from ..models.checks import check_dataset_meta, find_field, type_name
+from ..outputs import INFO_FILE
 from ..sources.base import Frame
 from ..stages.detect import DetectorChoice
-from ..writers.jsonl import read_records
 from . import identity
 from .options import RunOptions
-from .resume import check_failures, holds_run, read_done
+from .resume import check_failures, count_done, holds_run, number_frames, records_of
 from .summary import counted
 
 
@@ -28,8 +28,8 @@ class Keypoints:
     """What is known of a pose model's keypoints before it is built.
 
     Attributes:
-        dataset_meta: Describes those of its dataset.
-        indices: Of those that come out; None for all.
+        dataset_meta: Meta information of its dataset, which describes the keypoints.
+        indices: Indices of the keypoints in the output; None for all.
     """
 
     dataset_meta: dict[str, Any]
@@ -37,22 +37,22 @@ class Keypoints:
 
     @property
     def num_keypoints(self) -> int:
-        """Keypoints of every instance that comes out."""
+        """Number of keypoints of every output instance."""
         indices = self.indices
         return self.dataset_meta['num_keypoints'] if indices is None else len(indices)
 
     @property
     def sigmas(self) -> np.ndarray:
-        """COCO's constant of each keypoint that comes out, (K,); (0,) if its dataset has none."""
+        """COCO's constant of each output keypoint, (K,); (0,) if its dataset has none."""
         sigmas = np.asarray(self.dataset_meta.get('sigmas', ()))
         return sigmas if self.indices is None or not len(sigmas) else sigmas[list(self.indices)]
 
 
 def read_weights(plan: Plan) -> Keypoints | None:
-    """Read the weights of a plan, as far as they are here.
+    """Read the weights of a plan, except those that are to be downloaded.
 
     Returns:
-        The keypoints; None if those are known with weights that are to be downloaded.
+        The keypoints; None if the weights that describe them are to be downloaded.
 
     Raises:
         CheckpointError: Weights cannot be read, or hold more than tensors and plain data.
@@ -81,12 +81,12 @@ def _read(weights: str | None, option: str) -> dict[str, Any]:
 
 
 def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Iterator[str]:
-    """What a run over some images comes to, in lines.
+    """Describe a run over some images, in lines.
 
     Args:
-        paths: Of the images.
-        plan: Of the inferencer, which was checked.
-        options: Of the run.
+        paths: Paths of the images.
+        plan: Plan of the inferencer, which was checked.
+        options: Options of the run.
 
     Yields:
         Lines such as ``inputs    3 images, from a.jpg to c.jpg``.
@@ -104,7 +104,7 @@ def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Itera
         f'runs on   {plan.device}, engine {chosen.engine}, {chosen.precision}, threads: '
         f'{chosen.num_threads} for the networks, {chosen.num_workers} to read and prepare'
     )
-    yield from _writes(options, len(paths))
+    yield describe_outputs(paths, options)
 
 
 def _kind(cfg: dict) -> str:
@@ -126,15 +126,18 @@ def _weights(weights: str | None) -> str:
     return weights if '://' not in weights else f'{cached_path(weights)}, downloaded before'
 
 
-def _writes(options: RunOptions, count: int) -> Iterator[str]:
-    files = ['predictions.jsonl', 'failures.jsonl', 'run.json']
-    if 'coco' in options.formats:
-        files.append('predictions.coco.json')
-    if 'json' in options.formats:
-        files.append(f'predictions/ ({counted(count, "file")})')
-    if options.save_vis:
-        files.append(f'vis/ ({counted(count, "drawing")})')
-    yield f'writes    {", ".join(files)} below {options.out_dir}'
+def describe_outputs(paths: Sequence[str], options: RunOptions) -> str:
+    """The files that a run over some images writes, in a line."""
+    names = [frame.name for frame in number_frames(paths)]
+    writers = options.writers
+    files = [file for spec in writers if spec.journal for file in spec.files]
+    files.append(INFO_FILE)
+    files += [file for spec in writers if not spec.journal for file in spec.files]
+    for spec in writers:
+        if spec.folder:
+            count = sum(1 for _ in spec.paths(names))
+            files.append(f'{spec.folder}/ ({counted(count, spec.noun)})')
+    return f'writes    {", ".join(files)} below {options.out_dir}'
 
 
 def describe_earlier_run(
@@ -145,36 +148,36 @@ def describe_earlier_run(
     categories: Categories | None = None,
     unknown: Collection[str] = (),
 ) -> Iterator[str]:
-    """What becomes of the run that the output folder holds, if it holds one, in lines.
+    """Describe what happens to the run that the output folder holds, if it holds one, in lines.
 
     Args:
         frames: Inputs of the run.
-        plan: Of the inferencer.
+        plan: Plan of the inferencer.
         call: The options of the call, as far as they are known.
-        options: Of the run.
-        categories: How instances get a category, where the annotations judge several.
-        unknown: What is known with the models only: ``bboxes``, ``categories``.
+        options: Options of the run.
+        categories: How instances get a category, if annotations of several are evaluated.
+        unknown: What is known only with the models: ``bboxes``, ``categories``.
 
     Raises:
         RunError: It is to be resumed, and cannot be.
-        TooManyErrors: More of its images failed than may.
+        TooManyErrors: More of its images failed than ``max_errors``.
     """
     folder = options.out_dir
     if not holds_run(folder):
         return
     if not options.resume:
-        done = sum(1 for _ in read_records(osp.join(folder, 'predictions.jsonl')))
+        done = sum(1 for _ in records_of(folder))
         yield f'replaces  the run in {folder}, which has {counted(done, "image")}'
         return
     known = _known(frames, plan, call, options, categories)
     known = {key: value for key, value in known.items() if key not in unknown}
-    identity.check_identity(folder, known, whole=False)
-    ends, failures = read_done(folder, frames)
-    if len(ends) < len(frames):
-        check_failures(failures, len(ends), len(frames), options.max_errors)
+    identity.check_identity(folder, known, complete=False)
+    done, failures = count_done(folder, frames)
+    if done < len(frames):
+        check_failures(failures, done, len(frames), options.max_errors)
     more = ''.join(f', {name}' for name in unknown)
     yield (
-        f'resumes   the run in {folder}, which has {counted(len(ends), "image")}; its inputs and '
+        f'resumes   the run in {folder}, which has {counted(done, "image")}; its inputs and '
         f'options are the same; not compared before the models are built: configs, weights{more}'
     )
 
@@ -186,14 +189,14 @@ def _known(
     options: RunOptions,
     categories: Categories | None,
 ) -> dict[str, Any]:
-    """The identity of a run without what its models tell."""
+    """The identity of a run without what depends on its models."""
     chosen, detector = plan.options, plan.detector
     of_label = (categories and categories.of_label) or None
     known = {
         **identity.of_frames(frames),
         'categories': identity.of_categories(of_label, frames),
         **identity.of_call(call),
-        **identity.of_files(options.formats, options.drawing if options.save_vis else None),
+        **identity.of_writers(options),
         **identity.of_options(chosen, plan.device, detector and detector.cat_ids),
     }
     del known['test_cfg']

@@ -28,7 +28,8 @@ from ..inferencer import BatchPose2DInferencer
 from ..outputs import INFO_FILE
 from ..sources.base import Frame
 from ..version import __version__
-from ..writers.drawing import DrawOptions
+from ..writers.registry import specs
+from .options import RunOptions
 
 
 def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
 
 
 def of_frames(frames: Sequence[Frame]) -> dict[str, Any]:
-    """Names of the inputs, what tells that a file is still the same, and boxes that are given."""
+    """Names, sizes and modification times of the inputs, and precomputed boxes."""
     boxes = (frame.bboxes for frame in frames if frame.bboxes is not None)
     return {
         'inputs': _digest(map(_fingerprint, frames)),
@@ -66,15 +67,18 @@ def of_categories(
 
 
 def of_call(call: CallOptions) -> dict[str, Any]:
-    """The options of a call, but for those that the models and the output decide."""
+    """The options of a call, except those that follow from the models and the output."""
     values = asdict(replace(call, keep_images=False))
     del values['keep_labels']  # see `of_categories`
     return {**values, 'test_cfg': _digest([_to_json(values['test_cfg'])])}
 
 
-def of_files(formats: Iterable[str], drawing: DrawOptions | None) -> dict[str, Any]:
-    """What a run writes for each image, which no later run adds to images that are done."""
-    return {'json': 'json' in formats, 'drawings': drawing and asdict(drawing)}
+def of_writers(options: RunOptions) -> dict[str, Any]:
+    """The formats that grow with the images: a resumed run cannot add them to images before."""
+    entries: dict[str, Any] = {}
+    for spec in specs().values():
+        entries |= spec.identity(options)
+    return entries
 
 
 def of_options(
@@ -97,16 +101,18 @@ def of_options(
     }
 
 
-def check_identity(out_dir: str, identity: Mapping[str, Any], whole: bool = True) -> dict[str, Any]:
-    """See that a run can go on with the one that a folder holds.
+def check_identity(
+    out_dir: str, identity: Mapping[str, Any], complete: bool = True
+) -> dict[str, Any]:
+    """Check that a run can resume the one that a folder holds.
 
     Args:
         out_dir: The folder.
-        identity: Of the resumed run.
-        whole: Whether this is all of it, or what is known without the models.
+        identity: Identity of the resumed run.
+        complete: Whether this is all of it, or only what is known without the models.
 
     Returns:
-        What ``run.json`` says.
+        The content of ``run.json``.
 
     Raises:
         RunError: It cannot.
@@ -121,7 +127,7 @@ def check_identity(out_dir: str, identity: Mapping[str, Any], whole: bool = True
             'cannot resume: run.json, which tells what the earlier run was, is missing or damaged'
         ) from error
     now = json.loads(json.dumps(identity))
-    keys = {*before, *now} if whole else now
+    keys = {*before, *now} if complete else now
     if changed := [key for key in sorted(keys) if before.get(key) != now.get(key)]:
         raise RunError(
             f'cannot resume: changed since the earlier run: {", ".join(changed)} '
@@ -155,7 +161,7 @@ def _to_json(value: Any) -> bytes:
 
 def _config(model: nn.Module) -> Iterator[bytes]:
     config = model.cfg.to_dict()
-    config.pop('visualizer', None)  # MMEngine names it, by the time of day if need be
+    config.pop('visualizer', None)  # MMEngine may name it by the time of day
     yield _to_json(config)
 
 
@@ -166,10 +172,10 @@ def _tensors(model: nn.Module) -> Iterator[bytes]:
 
 
 def _fingerprint(frame: Frame) -> bytes:
-    """What tells that a file is still the same without reading it."""
+    """Name, size and modification time of a file: if they are the same, it is not read."""
     try:
         info = os.stat(frame.path)
         state = f'{info.st_size} {info.st_mtime_ns}'
-    except (OSError, ValueError):  # no file here, which its record will say
+    except (OSError, ValueError):  # no such file: its failure record reports it
         state = ''
     return f'{frame.name} {state}'.encode()

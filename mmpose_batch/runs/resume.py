@@ -1,21 +1,23 @@
 """What an output folder holds of an earlier run, and whether a run may begin there."""
 
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from ..errors import RunError, TooManyErrors
 from ..sources.base import Frame
 from ..sources.numbering import number
-from ..writers.jsonl import read_records
+from ..writers.base import Record, ResumePoint
+from ..writers.jsonl import FAILURES_FILE, RECORDS_FILE, read_records
 from .options import RunOptions
 from .summary import counted
 
 
 def check_out_dir(options: RunOptions) -> None:
-    """See that the output folder can take the run.
+    """Check that the output folder can take the run.
 
     Raises:
         RunError: It is no folder, or holds another run.
@@ -31,7 +33,7 @@ def check_out_dir(options: RunOptions) -> None:
 
 def holds_run(out_dir: str) -> bool:
     """Whether a folder has records of a run."""
-    records = osp.join(out_dir, 'predictions.jsonl')
+    records = osp.join(out_dir, RECORDS_FILE)
     return osp.isfile(records) and osp.getsize(records) > 0
 
 
@@ -55,7 +57,18 @@ def number_frames(
     ]
 
 
-def read_done(out_dir: str, frames: Sequence[Frame]) -> tuple[list[int], int]:
+def records_of(out_dir: str, images: int | None = None) -> Iterator[Record]:
+    """Records of the run that a folder holds, in input order.
+
+    Args:
+        out_dir: The folder.
+        images: Number of records; None for all.
+    """
+    for record, _ in islice(read_records(osp.join(out_dir, RECORDS_FILE)), images):
+        yield record
+
+
+def count_done(out_dir: str, frames: Sequence[Frame]) -> tuple[int, int]:
     """What the run that a folder holds has done.
 
     Args:
@@ -63,38 +76,64 @@ def read_done(out_dir: str, frames: Sequence[Frame]) -> tuple[list[int], int]:
         frames: Inputs of the resumed run.
 
     Returns:
-        Where each whole record ends, in bytes, and the number of failures among them.
+        The number of complete records, and of failures among them.
 
     Raises:
         RunError: A record is of another input.
     """
-    records = osp.join(out_dir, 'predictions.jsonl')
-    ends, failures = [], 0
-    for record, end in read_records(records):
-        index = len(ends)
+    done = failures = 0
+    for record in records_of(out_dir):
         name = record.get('image') if isinstance(record, dict) else None
-        if index >= len(frames) or name != frames[index].name:
-            raise RunError(f'cannot resume: {records} line {index + 1} is of another input')
-        ends.append(end)
+        if done >= len(frames) or name != frames[done].name:
+            path = osp.join(out_dir, RECORDS_FILE)
+            raise RunError(f'cannot resume: {path} line {done + 1} is of another input')
+        done += 1
         failures += 'error' in record
-    return ends, failures
+    return done, failures
 
 
-def check_failures(failures: int, done: int, total: int, most: int | None) -> None:
-    """See that no more images than ``--max-errors`` have failed.
+def resume_point(
+    out_dir: str, frames: Sequence[Frame], chunk: int, max_errors: int | None
+) -> ResumePoint:
+    """Where to resume the run that a folder holds: after its last complete chunk.
+
+    Args:
+        out_dir: The folder.
+        frames: Inputs of the resumed run.
+        chunk: Images per chunk.
+        max_errors: See :func:`check_failures`.
+
+    Raises:
+        RunError: A record is of another input.
+        TooManyErrors: More images failed than may, and the run is not complete.
+    """
+    done, failures = count_done(out_dir, frames)
+    if done < len(frames):
+        check_failures(failures, done, len(frames), max_errors)
+        done -= done % chunk
+    return ResumePoint(images=done, records=lambda: records_of(out_dir, done))
+
+
+def no_resume() -> ResumePoint:
+    """The resume point of a new run."""
+    return ResumePoint(images=0, records=lambda: iter(()))
+
+
+def check_failures(failures: int, done: int, total: int, max_errors: int | None) -> None:
+    """Check that no more images than ``--max-errors`` have failed.
 
     Args:
         failures: Images that failed.
-        done: Images that are done, by earlier runs too.
+        done: Images that are done, including those of earlier runs.
         total: Images in all.
-        most: The limit; None for none.
+        max_errors: The limit; None for no limit.
 
     Raises:
-        TooManyErrors: More have.
+        TooManyErrors: More have failed.
     """
-    if most is None or failures <= most:
+    if max_errors is None or failures <= max_errors:
         return
-    text = f'{failures} failed and --max-errors is {most}; see failures.jsonl'
+    text = f'{failures} failed and --max-errors is {max_errors}; see {FAILURES_FILE}'
     if done < total:
         raise TooManyErrors(
             f'ended after {done} of {total} images, since {text}, and go on with --resume and a '

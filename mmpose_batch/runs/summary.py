@@ -6,20 +6,23 @@ from typing import Any
 
 from ..evaluation.result import Evaluation
 from ..progress import format_duration
+from ..writers.jsonl import FAILURES_FILE
+
+_STAGES = ('waiting', 'detection', 'network', 'writing')
 
 
 @dataclass(slots=True)
 class RunSummary:
-    """What came of a run.
+    """Counts and times of a run.
 
     Attributes:
-        images: Inputs in all, those of resumed runs too.
-        resumed: Of these, done by earlier runs.
-        persons: Instances found.
-        failures: Inputs with a failure record.
-        seconds: From the first image to the last.
+        images: Images that are done, including those of earlier runs.
+        resumed: Of these, images that earlier runs did.
+        persons: Instances of all images.
+        failures: Images with a failure record.
+        seconds: Seconds from the first image to the last.
         stages: Seconds in each stage.
-        evaluation: What was judged, if there were annotations.
+        evaluation: Result of the evaluation, if there are annotations.
     """
 
     images: int = 0
@@ -32,7 +35,7 @@ class RunSummary:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """AP and AR, if there were annotations; None where they judge nothing."""
+        """AP and AR, if there are annotations; None where nothing can be evaluated."""
         return {} if self.evaluation is None else self.evaluation.metrics
 
     def count(self, record: Mapping[str, Any]) -> None:
@@ -41,17 +44,28 @@ class RunSummary:
         self.persons += len(record.get('instances', ()))
         self.failures += 'error' in record
 
+    def set_times(self, seconds: float, stages: Mapping[str, float]) -> None:
+        """Set the times of all images.
+
+        Args:
+            seconds: Seconds from the first image to the last.
+            stages: Seconds that were measured in stages; what is missing is ``other``.
+        """
+        self.seconds = seconds
+        self.stages = {name: stages.get(name, 0.0) for name in _STAGES}
+        self.stages['other'] = max(seconds - sum(self.stages.values()), 0.0)
+
     @property
     def images_per_second(self) -> float:
-        """Rate of this run alone."""
+        """Rate of this run, without the images of earlier runs."""
         return (self.images - self.resumed) / self.seconds if self.seconds else 0.0
 
     def lines(self) -> Iterator[str]:
-        """The closing summary, for a person."""
+        """The closing summary, in lines."""
         resumed = f' ({self.resumed} of them by an earlier run)' if self.resumed else ''
         yield f'images    {self.images}{resumed}'
         yield f'persons   {self.persons}'
-        yield f'failures  {self.failures}' + (', see failures.jsonl' if self.failures else '')
+        yield f'failures  {self.failures}' + (f', see {FAILURES_FILE}' if self.failures else '')
         if self.images > self.resumed:
             rate, time = self.images_per_second, format_duration(self.seconds)
             yield f'speed     {rate:.2f} images/s in {time}'

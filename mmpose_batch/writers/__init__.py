@@ -1,5 +1,1 @@
-"""What a result becomes on disk."""
-
-from .mmpose import StockWriter
-
-__all__ = ['StockWriter']
+"""What a result becomes on disk: one file for each output format of a run."""

@@ -1,4 +1,4 @@
-"""Writing files so that what is on disk is whole or absent."""
+"""Writing files so that a file on disk is complete or absent."""
 
 import os
 import os.path as osp
@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 @contextmanager
 def open_atomically(path: str) -> Iterator[BinaryIO]:
-    """Open a file that appears at ``path`` when the ``with`` block ends well.
+    """Open a file that appears at ``path`` when the ``with`` block ends without an error.
 
-    It survives a power cut from then on. What a killed process leaves of it lies in
-    the same folder as ``.partial``, and goes when the next file there is written.
+    From then on it survives a power cut. A killed process leaves an incomplete file named
+    ``.partial`` in the same folder, which the next file that is written there replaces.
 
     Raises:
         OSError: The folder cannot be made or the disk is full.
@@ -33,14 +33,16 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: str) -> None:
-    """Have the names in a folder survive a power cut, where the system lets a program ask for it.
+    """Make the names in a folder survive a power cut, on systems that can sync a folder.
 
     Raises:
         OSError: The disk fails.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders; others may lack the right to list one
+    except (
+        PermissionError
+    ):  # Windows cannot open folders; elsewhere the right to list one may be missing
         return
     try:
         os.fsync(handle)

@@ -1,33 +1,42 @@
-"""Drawing a result on its image, by MMPose's own visualizer."""
+"""Drawings: results on their images, by MMPose's own visualizer, in ``vis/``."""
 
 import os.path as osp
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from math import isnan
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mmcv
-import numpy as np
-from mmengine.visualization import Visualizer
+from .atomic import open_atomically
+from .base import Record, Writer, WriterContext, WriterSpec
+from .registry import register
 
-from ..results import ImageResult
+if TYPE_CHECKING:
+    import numpy as np
+    from mmengine.visualization import Visualizer
 
+    from ..results import ImageResult
+    from ..runs.options import RunOptions
+
+FOLDER = 'vis'
+# What OpenCV writes as well as reads; a drawing of any other kind becomes a PNG.
+_SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
 # OpenCV's limit.
-_MOST_PIXELS = 32767
+_MAX_PIXELS = 32767
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawOptions:
-    """What to draw and what becomes of it, with stock's names and defaults.
+    """What to draw and what becomes of it, with upstream's names and defaults.
 
     Attributes:
         return_vis: Return drawings with the results.
         show: Open a window.
-        wait_time: Seconds that the window waits for a key; 0 for ever.
+        wait_time: Seconds that the window waits for a key; 0 to wait without a limit.
         draw_bbox: Draw boxes too.
-        radius: Of a keypoint, in pixels, 0 to 32767.
-        thickness: Of a link, in pixels, a whole number from 1 to 32767.
-        kpt_thr: Keypoints must score above this.
+        radius: Keypoint radius in pixels, 0 to 32767.
+        thickness: Line width of links in pixels, a whole number from 1 to 32767.
+        kpt_thr: Draw keypoints whose score is above this.
         vis_out_dir: Folder for drawings; empty for none.
         skeleton_style: ``mmpose`` or ``openpose``.
         draw_heatmap: Draw the heatmaps over the image.
@@ -58,14 +67,14 @@ class DrawOptions:
         for name in ('kpt_thr', 'wait_time'):
             if not _is_number(getattr(self, name)):
                 raise ValueError(f'{name}: expected a number, found {getattr(self, name)!r}')
-        if not (_is_number(self.radius) and 0 <= self.radius <= _MOST_PIXELS):
+        if not (_is_number(self.radius) and 0 <= self.radius <= _MAX_PIXELS):
             raise ValueError(
-                f'radius: expected a number from 0 to {_MOST_PIXELS}, found {self.radius!r}'
+                f'radius: expected a number from 0 to {_MAX_PIXELS}, found {self.radius!r}'
             )
         whole = _is_number(self.thickness) and isinstance(self.thickness, Integral)
-        if not (whole and 1 <= self.thickness <= _MOST_PIXELS):
+        if not (whole and 1 <= self.thickness <= _MAX_PIXELS):
             raise ValueError(
-                f'thickness: expected a whole number from 1 to {_MOST_PIXELS}, '
+                f'thickness: expected a whole number from 1 to {_MAX_PIXELS}, '
                 f'found {self.thickness!r}'
             )
 
@@ -74,8 +83,8 @@ class DrawOptions:
         """Whether anything is drawn at all."""
         return bool(self.return_vis or self.show or self.vis_out_dir)
 
-    def returned(self, drawn: np.ndarray | None) -> list[np.ndarray] | None:
-        """What stock puts under ``visualization`` for one image."""
+    def returned(self, drawn: 'np.ndarray | None') -> 'list[np.ndarray] | None':
+        """What upstream puts under ``visualization`` for one image."""
         if drawn is None:
             return None
         return [drawn] if self.return_vis else []
@@ -90,10 +99,10 @@ _OPENPOSE = ('coco', 'coco_wholebody')
 
 
 def check_skeleton_style(style: str, dataset_meta: dict[str, Any]) -> None:
-    """See that MMPose draws a dataset's keypoints in a style, before a run and not after it.
+    """Check before a run that MMPose can draw a dataset's keypoints in a style.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It cannot.
     """
     name = dataset_meta.get('dataset_name')
     if style == 'openpose' and name not in _OPENPOSE:
@@ -104,16 +113,21 @@ def check_skeleton_style(style: str, dataset_meta: dict[str, Any]) -> None:
 
 
 def draw_result(
-    visualizer: Visualizer, dataset_meta: dict[str, Any], result: ImageResult, options: DrawOptions
-) -> np.ndarray:
+    visualizer: 'Visualizer',
+    dataset_meta: dict[str, Any],
+    result: 'ImageResult',
+    options: DrawOptions,
+) -> 'np.ndarray':
     """Draw the first data sample of a result; returns uint8 (H, W, 3), RGB.
 
     Args:
-        visualizer: The inferencer's, whose settings this call changes.
+        visualizer: The inferencer's visualizer, whose settings this call changes.
         dataset_meta: Skeleton and colours of the model's keypoints.
-        result: Holds its image.
+        result: A result that has its image.
         options: How to draw.
     """
+    import mmcv
+
     visualizer.radius = options.radius
     visualizer.line_width = options.thickness
     visualizer.set_dataset_meta(dataset_meta, options.skeleton_style)
@@ -132,3 +146,88 @@ def draw_result(
         kpt_thr=options.kpt_thr,
         skeleton_style=options.skeleton_style,
     )
+
+
+def drawing_name(name: str) -> str:
+    """Where the drawing of an image of that name goes, below ``vis/``."""
+    return name if osp.splitext(name)[1].lower() in _SUFFIXES else f'{name}.png'
+
+
+def write_drawing(folder: str, result: 'ImageResult', drawn: 'np.ndarray') -> None:
+    """Write ``folder/<relative path>``: a drawing (H, W, 3), uint8, RGB.
+
+    Drawings in formats that OpenCV reads but cannot write are PNGs with ``.png`` appended.
+
+    Raises:
+        OSError: The disk is full, or the file system rejects the name.
+        ValueError, cv2.error: The format cannot hold an image of that size.
+    """
+    import cv2
+
+    name = drawing_name(result.frame.name)
+    suffix = osp.splitext(name)[1].lower()
+    good, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+    if not good:
+        height, width = drawn.shape[:2]
+        raise ValueError(f'OpenCV writes no {suffix} of {width} x {height}')
+    with open_atomically(osp.join(folder, name)) as file:
+        file.write(data.tobytes())
+
+
+class DrawingWriter(Writer):
+    """Writes ``vis/<relative path>`` for each image that has predictions."""
+
+    def __init__(self, context: WriterContext) -> None:
+        self._inferencer = context.inferencer
+        self._drawing = context.options.drawing
+
+    def append(self, result: 'ImageResult', record: Record) -> None:
+        """See :class:`Writer`."""
+        if result.error is None:
+            drawn = self._inferencer.draw(result, self._drawing)
+            write_drawing(osp.join(self.folder, FOLDER), result, drawn)
+
+
+def paths(names: Iterable[str]) -> Iterator[str]:
+    """The drawings of images of these names."""
+    for name in names:
+        yield f'{FOLDER}/{drawing_name(name)}'
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that every drawing has a file of its own.
+
+    Raises:
+        OutputError: ``a.gif`` and ``a.gif.png`` are both inputs.
+    """
+    from ..errors import OutputError  # which imports PyTorch
+
+    converted = {drawing_name(name): name for name in names if drawing_name(name) != name}
+    for name in names:
+        if name in converted:
+            raise OutputError(
+                f'{name} and {converted[name]} would be drawn into one file: '
+                'rename one, or leave --save-vis out'
+            )
+
+
+def _settings(options: 'RunOptions') -> dict[str, Any] | None:
+    return asdict(options.drawing) if options.save_vis else None
+
+
+register(
+    WriterSpec(
+        name='vis',
+        help='one drawing per image',
+        build=DrawingWriter,
+        folder=FOLDER,
+        paths=paths,
+        noun='drawing',
+        per_image=True,
+        option='save_vis',
+        needs_images=True,
+        key='drawings',
+        settings=_settings,
+        check_names=check_names,
+    )
+)

@@ -1,93 +1,68 @@
-"""JSON lines: one record an image, in input order, appended as results come."""
+"""JSON lines: one record per image, in input order. They are the journal of a run.
+
+A run is resumed from ``predictions.jsonl`` alone: a complete line marks its image as done, so
+the line is written after everything else of the image. That is why this format is always written,
+why it is the one format that the rest of the package knows (:data:`RECORDS_FILE` and
+:func:`read_records`), and why others can be derived from its records.
+``failures.jsonl`` repeats the failed ones; it is written again when a run is resumed.
+"""
 
 import os
 import os.path as osp
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
-from ..results import ImageResult
+from .base import Record, ResumePoint, Writer, WriterSpec
+from .registry import register
 
-# Decimals written: a thousandth of a pixel, far below what any model resolves.
-COORDINATE_DECIMALS = 3
-SCORE_DECIMALS = 5
+if TYPE_CHECKING:
+    from ..results import ImageResult
 
-
-def to_record(result: ImageResult, categories: Mapping[int, int] | None = None) -> dict[str, Any]:
-    """The record of one image, or its failure record.
-
-    Args:
-        result: Of the image.
-        categories: Category id of each label, if instances are to have one.
-
-    Returns:
-        ``image`` (path below the input), ``width``, ``height`` and
-        ``instances``, each with ``keypoints`` (K x [x, y]), ``keypoint_scores``
-        (K), ``bbox`` ([x1, y1, x2, y2]) and ``bbox_score``, all in pixels of
-        the image; or ``image`` and ``error``. With ``categories``, instances also have a
-        ``category_id``: None where their label has none.
-    """
-    if result.error is not None:
-        # A library may quote a file name that is no text.
-        error = result.error.encode(errors='backslashreplace').decode()
-        return {'image': result.frame.name, 'error': error}
-    width, height = result.size
-    instances = []
-    for sample in result.data_samples:
-        found = sample.pred_instances
-        columns = {
-            'keypoints': _rounded(found.keypoints, COORDINATE_DECIMALS),
-            'keypoint_scores': _rounded(found.keypoint_scores, SCORE_DECIMALS),
-        }
-        if 'bboxes' in found:
-            columns['bbox'] = _rounded(found.bboxes, COORDINATE_DECIMALS)
-        if 'bbox_scores' in found:
-            columns['bbox_score'] = _rounded(found.bbox_scores, SCORE_DECIMALS)
-        if categories is not None and 'labels' in found:
-            columns['category_id'] = [categories.get(label) for label in found.labels.tolist()]
-        rows = zip(*columns.values(), strict=True)
-        instances += [dict(zip(columns, row, strict=True)) for row in rows]
-    return {'image': result.frame.name, 'width': width, 'height': height, 'instances': instances}
+RECORDS_FILE = 'predictions.jsonl'
+FAILURES_FILE = 'failures.jsonl'
 
 
-def _rounded(values: np.ndarray, decimals: int) -> list:
-    return np.round(np.asarray(values, dtype=np.float64), decimals).tolist()
+class JsonLinesFile:
+    """A file that records are appended to, in a ``with`` block.
 
-
-class JsonLinesWriter:
-    """Appends records to a file; a line on disk is a whole record.
+    Records reach the operating system when a buffer of a few kilobytes is full, in :meth:`sync`
+    and at the end of the block. The last line of a killed process may be incomplete.
 
     Args:
-        path: Of the file.
-        keep_bytes: Length of what an earlier run left and this one goes on
-            from; the rest is cut off.
+        path: Path of the file.
+        keep_bytes: Length of its beginning that stays; the rest is cut off.
     """
 
     def __init__(self, path: str, keep_bytes: int = 0) -> None:
         self.path = path
         self._keep_bytes = keep_bytes
 
-    def __enter__(self) -> 'JsonLinesWriter':
+    def __enter__(self) -> 'JsonLinesFile':
         os.makedirs(osp.dirname(self.path) or '.', exist_ok=True)
         self._file = open(self.path, 'ab')
         if self._file.seekable() and osp.isfile(self.path):
             self._file.truncate(self._keep_bytes)
         return self
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Append one record and hand it to the operating system.
+    def append(self, record: Record) -> None:
+        """Append one record.
 
         Raises:
             OSError: The disk is full.
         """
         self._file.write(orjson.dumps(record) + b'\n')
-        self._file.flush()
 
     def sync(self) -> None:
-        """Wait until everything appended survives a power cut."""
+        """Wait until all appended records survive a power cut.
+
+        Raises:
+            OSError: The disk is full.
+        """
         self._file.flush()
         if osp.isfile(self.path):
             os.fsync(self._file.fileno())
@@ -106,9 +81,9 @@ class JsonLinesWriter:
 
 
 def read_records(path: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield each whole record of a file and the offset of its end, in bytes.
+    """Yield each complete record of a file and the offset of its end, in bytes.
 
-    Stops at the first line that is not a whole record, as a killed run leaves it.
+    Stops at the first line that is not a complete record, as a killed run leaves it.
     """
     offset = 0
     with open(path, 'rb') as file:
@@ -121,3 +96,53 @@ def read_records(path: str) -> Iterator[tuple[dict[str, Any], int]]:
                 return
             offset += len(line)
             yield record, offset
+
+
+class JsonLinesWriter(Writer):
+    """Writes ``predictions.jsonl`` and ``failures.jsonl``."""
+
+    def __init__(self) -> None:
+        self._files = ExitStack()
+
+    def open(self, folder: str, resume: ResumePoint) -> None:
+        """See :class:`Writer`."""
+        path = osp.join(folder, RECORDS_FILE)
+        self._failures = self._files.enter_context(JsonLinesFile(osp.join(folder, FAILURES_FILE)))
+        end = 0
+        if resume.images:
+            for record, offset in islice(read_records(path), resume.images):
+                end = offset
+                if 'error' in record:
+                    self._failures.append(_failure(record))
+        self._records = self._files.enter_context(JsonLinesFile(path, end))
+
+    def append(self, result: 'ImageResult', record: Record) -> None:
+        """See :class:`Writer`."""
+        if 'error' in record:
+            self._failures.append(_failure(record))
+        self._records.append(record)
+
+    def sync(self) -> None:
+        """See :class:`Writer`."""
+        self._failures.sync()
+        self._records.sync()
+
+    def close(self) -> None:
+        """See :class:`Writer`."""
+        self._files.close()
+
+
+def _failure(record: Record) -> dict[str, Any]:
+    """The failure record of an image; its instances, if any, stay in ``predictions.jsonl``."""
+    return {key: record[key] for key in ('image', 'error')}
+
+
+register(
+    WriterSpec(
+        name='jsonl',
+        help='one line per image, always written',
+        build=lambda context: JsonLinesWriter(),
+        files=(RECORDS_FILE, FAILURES_FILE),
+        journal=True,
+    )
+)

@@ -1,33 +1,36 @@
-"""The files that MMPose's inferencer writes: drawings, and one JSON an image or video."""
+"""The files that MMPose's inferencer writes: drawings, and one JSON file per image or video.
+
+Not a format of a run: :meth:`BatchPose2DInferencer.__call__` writes them, as upstream does.
+"""
 
 import os
 import os.path as osp
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-import cv2
-import mmcv
-import mmengine
-import numpy as np
+from .drawing import write_drawing
 
-from ..results import ImageResult
-from ..sources.base import Source
-from .per_image import write_drawing
+if TYPE_CHECKING:
+    import cv2
+    import numpy as np
+
+    from ..results import ImageResult
+    from ..sources.base import Source
 
 
-class StockWriter:
-    """Writes drawings and predictions in stock's form while results come.
+class MMPoseWriter:
+    """Writes drawings and predictions as upstream MMPose does, one result after the other.
 
-    An image keeps its path below the input, so equal names in two folders do
-    not meet. The frames of a video become one video and one JSON, written as
-    they come.
+    An image keeps its path below the input, so files of the same name in two folders do not
+    collide. The frames of a video become one video and one JSON file, which grow frame by frame.
 
     Args:
-        source: Tells whether the frames are a video.
+        source: The source of the results; it may be a video.
         vis_out_dir: Folder for drawings (for a video also a file); empty for none.
         pred_out_dir: Folder for predictions; empty for none.
     """
 
-    def __init__(self, source: Source, vis_out_dir: str, pred_out_dir: str) -> None:
+    def __init__(self, source: 'Source', vis_out_dir: str, pred_out_dir: str) -> None:
         self._source = source
         self._vis_out_dir = vis_out_dir
         self._pred_out_dir = pred_out_dir
@@ -35,7 +38,7 @@ class StockWriter:
         self._frames_json = None
         self._written = 0
 
-    def write(self, result: ImageResult, drawn: np.ndarray | None) -> None:
+    def write(self, result: 'ImageResult', drawn: 'np.ndarray | None') -> None:
         """Write one result; ``drawn`` is its drawing (H, W, 3), RGB."""
         name = osp.splitext(result.frame.name)[0]
         if self._vis_out_dir and drawn is not None:
@@ -44,17 +47,21 @@ class StockWriter:
             if self._source.video_name is not None:
                 self._write_frame(result)
                 return
-            path = osp.join(self._pred_out_dir, f'{name}.json')
-            os.makedirs(osp.dirname(path), exist_ok=True)
-            predictions = result.predictions
-            mmengine.dump(
-                predictions[0] if len(predictions) == 1 else predictions, path, indent='  '
-            )
+            self._write_prediction(result, osp.join(self._pred_out_dir, f'{name}.json'))
 
-    def _write_drawing(self, result: ImageResult, drawn: np.ndarray) -> None:
+    def _write_prediction(self, result: 'ImageResult', path: str) -> None:
+        import mmengine
+
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        predictions = result.predictions
+        mmengine.dump(predictions[0] if len(predictions) == 1 else predictions, path, indent='  ')
+
+    def _write_drawing(self, result: 'ImageResult', drawn: 'np.ndarray') -> None:
         if self._source.video_name is None:
             write_drawing(self._vis_out_dir, result, drawn)
             return
+        import cv2
+
         if self._video is None:
             path = self._vis_out_dir
             if not osp.splitext(path)[1]:
@@ -65,9 +72,11 @@ class StockWriter:
             self._video = cv2.VideoWriter(path, codec, self._source.fps or 25, (width, height))
             if not self._video.isOpened():
                 raise OSError(f'cannot write a video there: {path}')
-        self._video.write(mmcv.rgb2bgr(drawn))
+        self._video.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
-    def _write_frame(self, result: ImageResult) -> None:
+    def _write_frame(self, result: 'ImageResult') -> None:
+        import mmengine
+
         if self._frames_json is None:
             os.makedirs(self._pred_out_dir, exist_ok=True)
             name = osp.splitext(self._source.video_name)[0]
@@ -78,7 +87,7 @@ class StockWriter:
         self._frames_json.write(mmengine.dump(frame, file_format='json'))
         self._written += 1
 
-    def __enter__(self) -> 'StockWriter':
+    def __enter__(self) -> 'MMPoseWriter':
         return self
 
     def __exit__(

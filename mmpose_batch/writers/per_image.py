@@ -1,37 +1,52 @@
-"""One file an image: predictions in stock's JSON form, and drawings."""
+"""One JSON file per image, in the form in which MMPose's inferencer writes predictions."""
 
 import os.path as osp
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-import cv2
-import mmengine
-import numpy as np
-
-from ..outputs import drawing_name
-from ..results import ImageResult
 from .atomic import open_atomically
+from .base import Record, Writer, WriterSpec
+from .registry import register
+
+if TYPE_CHECKING:
+    from ..results import ImageResult
+
+FOLDER = 'predictions'
+NAME = 'json'
 
 
-def write_prediction(folder: str, result: ImageResult) -> None:
+def write_prediction(folder: str, result: 'ImageResult') -> None:
     """Write ``folder/<relative path>.json``: the instances as MMPose's inferencer dumps them."""
+    import mmengine
+
     text = mmengine.dump(result.predictions[0], file_format='json', indent='  ')
     with open_atomically(osp.join(folder, f'{result.frame.name}.json')) as file:
         file.write(text.encode())
 
 
-def write_drawing(folder: str, result: ImageResult, drawn: np.ndarray) -> None:
-    """Write ``folder/<relative path>``: a drawing (H, W, 3), uint8, RGB.
+class PredictionWriter(Writer):
+    """Writes ``predictions/<relative path>.json`` for each image that has predictions."""
 
-    What OpenCV reads but does not write gets ``.png`` at its end.
+    def append(self, result: 'ImageResult', record: Record) -> None:
+        """See :class:`Writer`."""
+        if result.error is None:
+            write_prediction(osp.join(self.folder, FOLDER), result)
 
-    Raises:
-        OSError: The disk is full, or the file system cannot have the name.
-        ValueError, cv2.error: The format has no images of that size.
-    """
-    name = drawing_name(result.frame.name)
-    suffix = osp.splitext(name)[1].lower()
-    good, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
-    if not good:
-        height, width = drawn.shape[:2]
-        raise ValueError(f'OpenCV writes no {suffix} of {width} x {height}')
-    with open_atomically(osp.join(folder, name)) as file:
-        file.write(data.tobytes())
+
+def paths(names: Iterable[str]) -> Iterator[str]:
+    """The files of images of these names."""
+    for name in names:
+        yield f'{FOLDER}/{name}.json'
+
+
+register(
+    WriterSpec(
+        name=NAME,
+        help='one file per image, in the form of upstream MMPose',
+        build=lambda context: PredictionWriter(),
+        folder=FOLDER,
+        paths=paths,
+        per_image=True,
+        settings=lambda options: NAME in options.formats,
+    )
+)

@@ -17,9 +17,9 @@ from support.annotated import annotations, predictions, with_gaps, without_area,
 from support.factories import real_models, run_tool, stocks_metrics
 
 from mmpose_batch.evaluation.ap import BY_CROWDING, BY_SIZE, drop_duplicates, evaluate
+from mmpose_batch.evaluation.coco_results import to_coco
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.evaluation.truth import read_truth
-from mmpose_batch.writers.coco import to_coco
 
 COCO = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
 WHOLE_BODY = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco_wholebody.py'})

@@ -10,10 +10,10 @@ from support.annotated import annotations, predictions, written
 from mmpose_batch.errors import AnnotationError
 from mmpose_batch.evaluation.annotations import ImageIds, read_annotations, schema
 from mmpose_batch.evaluation.ap import BY_SIZE, evaluate
+from mmpose_batch.evaluation.coco_results import to_coco
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.evaluation.result import Coverage, Evaluation
 from mmpose_batch.evaluation.truth import check_images, not_judged, read_truth
-from mmpose_batch.writers.coco import to_coco
 
 COCO = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
 SIGMAS = COCO['sigmas']

@@ -32,10 +32,11 @@ from support.factories import (
 )
 from support.tiny import picture
 
+from mmpose_batch.runs.info import RunInfo
 from mmpose_batch.runs.locking import locked
 from mmpose_batch.runs.options import RunOptions
 from mmpose_batch.runs.run import Run
-from mmpose_batch.writers.jsonl import JsonLinesWriter
+from mmpose_batch.writers.jsonl import JsonLinesFile
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 slow = pytest.mark.slow
@@ -85,18 +86,21 @@ def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
     Args:
         place: A function in which it waits; '' for none.
         text: Contained in the arguments of the call in which it waits.
-        most: Records after which it waits.
+        most: Records after which it waits, those of earlier runs included.
         arguments: Those of the tool's process.
     """
     log = arguments[1]
-    append = JsonLinesWriter.append
+    append = JsonLinesFile.append
+    counts = []
 
-    def append_or_wait(writer: JsonLinesWriter, record: dict[str, Any]) -> None:
-        if writer.path.endswith('predictions.jsonl') and count_lines(Path(writer.path)) >= most:
-            wait_for_a_signal(log)
-        append(writer, record)
+    def append_or_wait(file: JsonLinesFile, record: dict[str, Any]) -> None:
+        if file.path.endswith('predictions.jsonl'):
+            counts.append(counts[-1] + 1 if counts else count_lines(Path(file.path)))
+            if counts[-1] >= most:
+                wait_for_a_signal(log)
+        append(file, record)
 
-    JsonLinesWriter.append = append_or_wait
+    JsonLinesFile.append = append_or_wait
     if place:
         wait_at(place, text, log)
     main_of_process(*arguments)
@@ -293,8 +297,8 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unbr
     for _ in range(5):
         process = tool.start('--resume')
         process.wait_for_lines(tool.log, 1)
-        # From the building of the model, where there are as many lines already, to the last line.
-        process.wait_for_lines(tool.records, rng.randrange(COUNT))
+        # From the building of the model, where there are as many lines already, to the last block.
+        process.wait_for_lines(tool.records, rng.randrange(COUNT - BLOCK // 2))
         process.send(signal.SIGKILL)
         assert process.wait().status == -signal.SIGKILL
     assert tool.finish('--resume').status == 3
@@ -572,14 +576,14 @@ def test_a_run_killed_as_it_begins_to_replace_another_leaves_no_mixture(
 ):
     photos, out_dir = copies
     arguments = [photos, '--out-dir', out_dir, *models.one_stage, '--batch-size', '3']
-    write_info = Run._write_info
+    write = RunInfo.write
 
-    def then_killed(run: Run, status: str) -> None:
-        write_info(run, status)
+    def then_killed(*arguments: Any, **settings: Any) -> None:
+        write(*arguments, **settings)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, '_write_info', then_killed)
+        patch.setattr(RunInfo, 'write', then_killed)
         assert run_tool(*arguments, '--overwrite').status == 130
     outcome = run_tool(*arguments, '--resume')
     assert outcome.status == 0
@@ -785,13 +789,13 @@ def test_an_engine_that_settles_late_is_told_before_its_first_record(
     inferencer = one_stage.ours(engine='openvino', self_check=False)
     options = RunOptions(out_dir=str(tmp_path / 'out'), quiet=True)
     told = []
-    append = JsonLinesWriter.append
+    append = JsonLinesFile.append
 
-    def look(writer: JsonLinesWriter, record: dict[str, Any]) -> None:
+    def look(writer: JsonLinesFile, record: dict[str, Any]) -> None:
         told.append(json.loads((tmp_path / 'out' / 'run.json').read_text())['settled']['engines'])
         append(writer, record)
 
-    monkeypatch.setattr('mmpose_batch.runs.run.JsonLinesWriter.append', look)
+    monkeypatch.setattr('mmpose_batch.writers.jsonl.JsonLinesFile.append', look)
     paths = sorted(map(str, photos.iterdir()))[:3]
     Run(inferencer, paths, inferencer.call_options(), options)()
     assert told and all(engines['pose'] == 'openvino' for engines in told)

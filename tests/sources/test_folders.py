@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from mmpose_batch.outputs import files_of
+from mmpose_batch.outputs import paths_of
 from mmpose_batch.sources import heif
 from mmpose_batch.sources.files import list_inputs
 from mmpose_batch.sources.folders import Skipped, is_image_name, list_images
 from mmpose_batch.sources.inputs import open_source
+from mmpose_batch.writers.registry import specs
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def link(path: str, target: str) -> None:
 def write_run(folder: str, images: Sequence[str], **info: Any) -> None:
     """An output folder with the drawings of images."""
     identity = {'versions': {'mmpose_batch': '0.1.0'}, 'drawings': {'radius': 3}, 'json': True}
-    touch(f'{folder}/run.json', *(f'{folder}/{file}' for name in images for file in files_of(name)))
+    paths = paths_of(specs().values(), images)
+    touch(f'{folder}/run.json', *(f'{folder}/{path}' for path in paths))
     Path(folder, 'run.json').write_text(json.dumps({'identity': identity, **info}))
     records = (json.dumps({'image': name}, separators=(',', ':')) + '\n' for name in images)
     Path(folder, 'predictions.jsonl').write_text(''.join(records))

@@ -26,14 +26,13 @@ from mmpose.apis.inferencers import Pose2DInferencer
 import mmpose_batch.runs.run
 from mmpose_batch.evaluation.annotations import read_annotations
 from mmpose_batch.evaluation.ap import evaluate
+from mmpose_batch.evaluation.coco_results import to_coco
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.models.names import default_filters
-from mmpose_batch.results import ImageResult
+from mmpose_batch.results import ImageResult, to_record
 from mmpose_batch.runs.locking import LOCK_NAME
 from mmpose_batch.sources.base import Frame
-from mmpose_batch.writers.coco import to_coco
-from mmpose_batch.writers.jsonl import to_record
 
 from .tiny import build_tiny, detector_config, one_stage_config, picture, save, top_down_config
 

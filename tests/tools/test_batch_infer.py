@@ -904,7 +904,7 @@ def test_an_error_that_nothing_foresaw_is_a_line_and_a_log(photos, models, tmp_p
     def broken(*_: Any) -> None:
         raise LookupError('what\nis this')
 
-    monkeypatch.setattr('mmpose_batch.runs.run.write_coco', broken)
+    monkeypatch.setattr('mmpose_batch.writers.coco.write_coco', broken)
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--format', 'coco']
     outcome = run_tool(*arguments)
     log = tmp_path / 'error.log'
@@ -922,7 +922,7 @@ def test_a_log_of_somebody_else_stays_as_it_is(photos, models, tmp_path, monkeyp
     def broken(*_: Any) -> None:
         raise LookupError('what')
 
-    monkeypatch.setattr('mmpose_batch.runs.run.write_coco', broken)
+    monkeypatch.setattr('mmpose_batch.writers.coco.write_coco', broken)
     (tmp_path / 'error.log').write_text('mine')
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--format', 'coco']
     for more in ([], ['--resume']):  # the second is appended

@@ -9,7 +9,7 @@ import pytest
 from support.factories import Models, files_below, read_lines, run_tool, write_photos
 from support.tiny import picture, save
 
-from mmpose_batch.writers.jsonl import JsonLinesWriter
+from mmpose_batch.writers.jsonl import JsonLinesFile
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
@@ -155,16 +155,16 @@ def test_a_drawing_that_a_killed_run_left_without_its_record_is_its_own(
 ):
     write_photos(tmp_path, 3)
     arguments = [tmp_path, '--out-dir', tmp_path, *models.one_stage, '--save-vis']
-    append, taken = JsonLinesWriter.append, []
+    append, taken = JsonLinesFile.append, []
 
-    def killed(self: JsonLinesWriter, record: dict) -> None:
+    def killed(self: JsonLinesFile, record: dict) -> None:
         taken.append(record)
         if len(taken) > (0 if end == 'first' else 1):
             raise KeyboardInterrupt
         append(self, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(JsonLinesWriter, 'append', killed)
+        patch.setattr(JsonLinesFile, 'append', killed)
         assert run_tool(*arguments).status == 130
     drawn = len(list((tmp_path / 'vis').iterdir()))
     assert drawn == len(read_lines(tmp_path / 'predictions.jsonl')) + 1

@@ -14,7 +14,8 @@ from support.tiny import picture
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.writers.atomic import open_atomically
-from mmpose_batch.writers.per_image import write_drawing, write_prediction
+from mmpose_batch.writers.drawing import write_drawing
+from mmpose_batch.writers.per_image import write_prediction
 
 
 def files_below(folder: Path) -> list[str]:

@@ -1,101 +1,20 @@
-"""Lines of JSON: whole records, in order, and what a killed run leaves of them."""
+"""Lines of JSON: complete records, in order, and what a killed run leaves of them."""
 
 import json
 from pathlib import Path
 
-import numpy as np
+import orjson
 import pytest
-from mmengine.structures import InstanceData
-from mmpose.structures import PoseDataSample
 
-from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.base import Frame
-from mmpose_batch.speedups.samples import empty_sample
-from mmpose_batch.writers.jsonl import JsonLinesWriter, read_records, to_record
-
-
-def sample_of(**fields: np.ndarray) -> PoseDataSample:
-    sample = PoseDataSample()
-    sample.pred_instances = InstanceData(**fields)
-    return sample
-
-
-KEYPOINTS = np.array([[[1.23456, 2.0], [3.00049, 4.0]], [[5, 6], [7, 8]]], dtype=np.float32)
-SCORES = np.array([[0.123456789, 1], [0, 0.5]], dtype=np.float32)
-BOXES = {
-    'bboxes': np.array([[0, 0, 9.99999, 9], [1, 1, 5, 5]], dtype=np.float32),
-    'bbox_scores': np.array([0.987654321, 0.5]),
-}
-
-
-def result_of(*samples: PoseDataSample) -> ImageResult:
-    return ImageResult(Frame(0, 'in/x/a.jpg', 'x/a.jpg'), (640, 480), list(samples))
-
-
-def test_a_record_has_all_instances_in_pixels():
-    record = to_record(result_of(sample_of(keypoints=KEYPOINTS, keypoint_scores=SCORES, **BOXES)))
-    assert {key: record[key] for key in ('image', 'width', 'height')} == {
-        'image': 'x/a.jpg',
-        'width': 640,
-        'height': 480,
-    }
-    assert record['instances'] == [
-        {
-            'keypoints': [[1.235, 2.0], [3.0, 4.0]],
-            'keypoint_scores': [0.12346, 1.0],
-            'bbox': [0.0, 0.0, 10.0, 9.0],
-            'bbox_score': 0.98765,
-        },
-        {
-            'keypoints': [[5, 6], [7, 8]],
-            'keypoint_scores': [0, 0.5],
-            'bbox': [1, 1, 5, 5],
-            'bbox_score': 0.5,
-        },
-    ]
-
-
-def test_instances_have_the_category_of_their_label_if_one_is_asked_for():
-    fields = {'keypoints': KEYPOINTS, 'keypoint_scores': SCORES, 'labels': np.array([4, -1])}
-    with_labels = result_of(sample_of(**fields))
-    found = to_record(with_labels, {4: 2**40})['instances']
-    assert [instance.pop('category_id') for instance in found] == [2**40, None]
-    assert found == to_record(with_labels)['instances']
-    del fields['labels']
-    assert found == to_record(result_of(sample_of(**fields)), {4: 1})['instances']
-
-
-def test_boxes_are_left_out_where_a_model_gives_none():
-    record = to_record(result_of(sample_of(keypoints=KEYPOINTS, keypoint_scores=SCORES)))
-    assert [sorted(instance) for instance in record['instances']] == [
-        ['keypoint_scores', 'keypoints']
-    ] * 2
-
-
-def test_persons_that_were_not_merged_come_one_after_the_other():
-    one, two = (
-        sample_of(keypoints=KEYPOINTS[i : i + 1], keypoint_scores=SCORES[i : i + 1]) for i in (0, 1)
-    )
-    record = to_record(result_of(one, two))
-    assert [instance['keypoints'][0] for instance in record['instances']] == [[1.235, 2.0], [5, 6]]
-
-
-def test_nobody_is_no_instance():
-    assert to_record(result_of(empty_sample('a.jpg', (640, 480), 17)))['instances'] == []
-
-
-def test_a_failure_is_a_record_too():
-    result = ImageResult(Frame(0, 'in/a.jpg', 'a.jpg'), error='expected an image, found text')
-    assert to_record(result) == {'image': 'a.jpg', 'error': 'expected an image, found text'}
-
+from mmpose_batch.writers.jsonl import JsonLinesFile, read_records
 
 RECORDS = [{'image': f'{name}.jpg', 'instances': []} for name in ('a', 'ümlaut', 'line\nbreak')]
 
 
 def written(path: Path, records: list[dict], **options: int) -> bytes:
-    with JsonLinesWriter(str(path), **options) as writer:
+    with JsonLinesFile(str(path), **options) as file:
         for record in records:
-            writer.append(record)
+            file.append(record)
     return path.read_bytes()
 
 
@@ -109,12 +28,22 @@ def test_records_come_back_as_they_went(tmp_path):
     assert [data[end - 1 : end] for end in ends] == [b'\n'] * 3
 
 
-def test_a_record_is_on_its_way_to_the_disk_as_soon_as_it_is_appended(tmp_path):
+def test_records_are_in_the_file_after_a_sync(tmp_path):
     path = tmp_path / 'records.jsonl'
-    with JsonLinesWriter(str(path)) as writer:
+    with JsonLinesFile(str(path)) as file:
         for count, record in enumerate(RECORDS, 1):
-            writer.append(record)
+            file.append(record)
+            assert len(path.read_bytes().splitlines()) == count - 1
+            file.sync()
             assert len(path.read_bytes().splitlines()) == count
+
+
+def test_records_that_wait_for_a_sync_take_little_memory(tmp_path):
+    path = tmp_path / 'records.jsonl'
+    with JsonLinesFile(str(path)) as file:
+        for _ in range(1000):
+            file.append(RECORDS[0])
+        assert path.stat().st_size > 1000 * len(orjson.dumps(RECORDS[0])) - 10_000
 
 
 def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
@@ -130,7 +59,7 @@ def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
 
 
 @pytest.mark.parametrize('kept', range(4))
-def test_a_writer_goes_on_from_where_it_is_told_to(tmp_path, kept):
+def test_a_file_is_continued_after_the_bytes_that_are_kept(tmp_path, kept):
     path = tmp_path / 'records.jsonl'
     whole = written(path, RECORDS)
     ends = [0, *(end for _, end in read_records(str(path)))]
@@ -141,10 +70,10 @@ def test_a_writer_goes_on_from_where_it_is_told_to(tmp_path, kept):
 
 def test_the_file_is_closed_after_an_error(tmp_path):
     path = tmp_path / 'records.jsonl'
-    writer = JsonLinesWriter(str(path))
-    with pytest.raises(LookupError), writer:
-        writer.append(RECORDS[0])
+    file = JsonLinesFile(str(path))
+    with pytest.raises(LookupError), file:
+        file.append(RECORDS[0])
         raise LookupError
     assert [record for record, _ in read_records(str(path))] == RECORDS[:1]
     with pytest.raises(ValueError, match='closed'):
-        writer.append(RECORDS[1])
+        file.append(RECORDS[1])

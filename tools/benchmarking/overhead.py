@@ -18,11 +18,10 @@ from mmpose.structures import merge_data_samples, split_instances
 
 from mmpose_batch.batching import ImageInFlight
 from mmpose_batch.inferencer import BatchPose2DInferencer
-from mmpose_batch.results import ImageResult
+from mmpose_batch.results import ImageResult, to_record
 from mmpose_batch.scenes import draw_scene
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.speedups.samples import copy_sample
-from mmpose_batch.writers.jsonl import to_record
 
 from .rounds import Estimate, estimate
 

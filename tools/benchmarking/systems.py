@@ -21,11 +21,12 @@ from mmpose_batch.images.read import read_image
 from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.models.names import default_filters, load_config
 from mmpose_batch.progress import StageClock
+from mmpose_batch.results import to_record
 from mmpose_batch.runs.options import RunOptions
 from mmpose_batch.runs.run import Run
 from mmpose_batch.sources.base import Frame, Source
 from mmpose_batch.stages.detect import WHOLE_IMAGE
-from mmpose_batch.writers.jsonl import JsonLinesWriter, to_record
+from mmpose_batch.writers.jsonl import JsonLinesFile
 
 from .contenders import DETECTOR, OURS, RTMLIB, STOCK, Contender, Models
 from .crops import CROP_SYSTEMS, RtmLib
@@ -112,7 +113,7 @@ class Ours:
         clock, persons = StageClock(), 0
         with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
             start = time.perf_counter()
-            with JsonLinesWriter(f'{folder}/predictions.jsonl') as writer:
+            with JsonLinesFile(f'{folder}/predictions.jsonl') as writer:
                 source = Source(iter(frames), len(frames))
                 for result in self.inferencer.stream(source, self._call, clock):
                     with clock.stage('writing'):

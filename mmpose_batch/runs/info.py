@@ -1,0 +1,112 @@
+"""``run.json``: what a run is, how far it is, and how it was evaluated."""
+
+import json
+import os.path as osp
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from ..config import CallOptions
+from ..inferencer import BatchPose2DInferencer
+from ..memory import peak_resident
+from ..outputs import INFO_FILE
+from ..version import __version__
+from ..writers.atomic import open_atomically
+from .identity import check_identity
+from .summary import RunSummary
+from .warm_up import RunWarmup
+
+
+class RunInfo:
+    """Reads the ``run.json`` of an earlier run, and writes that of a run.
+
+    Args:
+        folder: The output folder.
+        identity: Everything that the outputs depend on.
+        inferencer: The inferencer of the run.
+        call: Options of the run's call.
+        warmup: What was selected.
+        summary: Counts and times of the run so far.
+
+    Attributes:
+        status: The status that was written last: ``running``, ``stopped`` or ``finished``.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        identity: Mapping[str, Any],
+        inferencer: BatchPose2DInferencer,
+        call: CallOptions,
+        warmup: RunWarmup,
+        summary: RunSummary,
+    ) -> None:
+        self.status = ''
+        self._folder = folder
+        self._identity = identity
+        self._inferencer = inferencer
+        self._batch_size = call.batch_size
+        self._warmup = warmup
+        self._summary = summary
+        self._started = datetime.now(UTC).isoformat(timespec='seconds')
+        self._networks: list[str] = []  # those whose selection is written
+        self._evaluated: dict[str, Any] = {}  # by the run that is resumed
+
+    def resume(self, has_records: bool = True) -> None:
+        """Take over what the earlier run in the folder selected, and its evaluation.
+
+        Args:
+            has_records: Whether its records are there, which its evaluation is of.
+
+        Raises:
+            RunError: It cannot be resumed: the identity is another, or the file is damaged.
+        """
+        info = check_identity(self._folder, self._identity)
+        self._warmup.resume(info['settled'])
+        if info.get('metrics') and has_records:
+            self._evaluated = {key: info.get(key) for key in ('metrics', 'evaluation')}
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a network was selected since the file was written."""
+        return self._warmup.networks != self._networks
+
+    def write(self, status: str, pending: Sequence[str], scored: bool) -> None:
+        """Replace the file.
+
+        Args:
+            status: ``running``, ``stopped`` or ``finished``.
+            pending: Names of the images whose files a killed run may have written before
+                their records.
+            scored: Whether the run has an evaluation of its own; else the one of the run that
+                it resumes stays.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        self.status = status
+        self._networks = self._warmup.networks
+        inferencer, summary = self._inferencer, self._summary
+        info = {
+            'status': status,
+            'written_by': f'mmpose_batch {__version__}',
+            'pending': list(pending),
+            'started': self._started,
+            'identity': self._identity,
+            'device': str(inferencer.device),
+            'options': {**asdict(inferencer.options), 'batch_size': self._batch_size},
+            'settled': self._warmup.selected,
+            'engines': {name: runner.report for name, runner in inferencer.runners.items()},
+            'counts': {
+                key: getattr(summary, key) for key in ('images', 'resumed', 'persons', 'failures')
+            },
+            'seconds': {'total': summary.seconds, **summary.stages},
+            'images_per_second': summary.images_per_second,
+            'peak_resident_bytes': peak_resident(),
+            'metrics': summary.metrics,
+            'evaluation': summary.evaluation and summary.evaluation.to_json(),
+            **({} if scored else self._evaluated),
+        }
+        with open_atomically(osp.join(self._folder, INFO_FILE)) as file:
+            file.write(json.dumps(info, indent=2).encode() + b'\n')

@@ -1,0 +1,80 @@
+"""What the first images of a run select: engines, precisions and batch sizes."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..config import CallOptions
+from ..engines.warmup import outcome, restore, spread
+from ..errors import RunError
+from ..inferencer import BatchPose2DInferencer
+from ..sources.base import Frame
+from .summary import counted
+
+
+class RunWarmup:
+    """Warms up an inferencer for a run. A resumed run takes over what the earlier run selected.
+
+    Args:
+        inferencer: The inferencer of the run.
+        call: Options of the run's call.
+    """
+
+    def __init__(self, inferencer: BatchPose2DInferencer, call: CallOptions) -> None:
+        self._inferencer = inferencer
+        self._call = call
+        self._earlier: Mapping[str, Mapping[str, Any]] = {}
+
+    def resume(self, selected: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what an earlier run selected, as its ``run.json`` stores it."""
+        self._earlier = selected
+
+    def __call__(self, frames: Sequence[Frame], quiet: bool) -> None:
+        """Select engines and batch sizes with images from all over the run.
+
+        Args:
+            frames: All inputs, those of earlier runs too: a resumed run uses the same images.
+            quiet: Print nothing.
+
+        Raises:
+            RunError: The result is not that of the earlier run.
+        """
+        inferencer = self._inferencer
+        if self._earlier:
+            restore(inferencer.runners, self._earlier)
+        samples = spread(frames, inferencer.wants_samples(self._call))
+        if samples:
+            if not quiet:
+                images = counted(len(samples), 'image')
+                print(f'building and checking engines, up to {images}', file=sys.stderr)
+            inferencer.warm_up(samples, self._call)
+            for name, runner in inferencer.runners.items():
+                if runner.selection and not quiet:
+                    print(f'{name}: {runner.selection}', file=sys.stderr)
+        if changed := self._changed():
+            raise RunError(
+                f'cannot resume: not what the earlier run came to: {", ".join(changed)} '
+                '(results would be mixed); use another folder'
+            )
+
+    def _changed(self) -> list[str]:
+        return [
+            key
+            for key, values in outcome(self._inferencer.runners).items()
+            for name, value in values.items()
+            if name in self._earlier.get(key, {}) and value != self._earlier[key][name]
+        ]
+
+    @property
+    def networks(self) -> list[str]:
+        """Networks whose engine is selected; some are selected during the run only."""
+        runners = self._inferencer.runners
+        return [name for name, runner in runners.items() if runner.selection]
+
+    @property
+    def selected(self) -> dict[str, dict[str, Any]]:
+        """What outputs depend on and images decided, in this run and before."""
+        return {
+            key: {**now, **self._earlier.get(key, {})}
+            for key, now in outcome(self._inferencer.runners).items()
+        }
