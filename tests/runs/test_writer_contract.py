@@ -1,0 +1,413 @@
+"""Two formats of a third party, known to the registry only, get through a real run.
+
+One is a file that grows, as CSV; the other has a complete file per chunk, as Parquet would.
+"""
+
+import csv
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import torch
+from support.factories import Models, ToolProcess, files_below, read_lines, write_photos
+
+import mmpose_batch.runs.run
+from mmpose_batch import BatchPose2DInferencer, InputError, build_inferencer
+from mmpose_batch.errors import OutputError, RunError
+from mmpose_batch.results import ImageResult
+from mmpose_batch.runs.dry_run import describe_outputs
+from mmpose_batch.runs.options import RunOptions
+from mmpose_batch.runs.run import Run
+from mmpose_batch.writers import registry
+from mmpose_batch.writers.atomic import open_atomically
+from mmpose_batch.writers.base import FinishedRun, Record, ResumePoint, Writer, WriterSpec
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+CHUNK, COUNT = 4, 10  # for real a chunk has 256 images
+FORMATS = ('json', 'csv', 'chunks', 'coco')
+UNWRITABLE = 'unwritable.jpg'
+
+
+class CsvWriter(Writer):
+    """One row per person, in a file that is written again when a run is resumed."""
+
+    def open(self, folder: str, resume: ResumePoint) -> None:
+        self._file = open(Path(folder) / 'persons.csv', 'w', newline='')  # noqa: SIM115
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(['image', 'score'])
+        for record in resume.records():
+            if record['image'] != UNWRITABLE:
+                self._write(record)
+
+    def append(self, result: ImageResult, record: Record) -> None:
+        if record['image'] == UNWRITABLE:
+            raise ValueError('expected a name that CSV has, found another')
+        self._write(record)
+
+    def _write(self, record: Record) -> None:
+        for instance in record.get('instances', ()):
+            self._rows.writerow([record['image'], instance['bbox_score']])
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ChunkWriter(Writer):
+    """One file per chunk, which cannot grow."""
+
+    def open(self, folder: str, resume: ResumePoint) -> None:
+        self._folder = Path(folder) / 'chunks'
+        self._number = -(-resume.images // CHUNK)  # the last chunk may be shorter
+        self._images: list[list[Any]] = []
+        for path in self._folder.glob('*.chunk'):
+            if int(path.stem) >= self._number:
+                path.unlink()
+
+    def append(self, result: ImageResult, record: Record) -> None:
+        self._images.append([record['image'], len(record.get('instances', ()))])
+
+    def sync(self) -> None:
+        if self._images:
+            with open_atomically(str(self._folder / f'{self._number:06}.chunk')) as file:
+                file.write(orjson.dumps(self._images))
+            self._number += 1
+            self._images = []
+
+
+def chunk_paths(names: Iterable[str]) -> Iterator[str]:
+    for index, _ in enumerate(names):
+        if index % CHUNK == 0:
+            yield f'chunks/{index // CHUNK:06}.chunk'
+
+
+CSV = WriterSpec(
+    name='csv',
+    help='one row per person',
+    build=lambda context: CsvWriter(),
+    files=('persons.csv',),
+)
+CHUNKS = WriterSpec(
+    name='chunks',
+    help='one file per chunk',
+    build=lambda context: ChunkWriter(),
+    folder='chunks',
+    paths=chunk_paths,
+)
+
+
+@pytest.fixture(autouse=True)
+def formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the formats, for these tests only."""
+    registry.specs()
+    monkeypatch.setattr(registry, 'WRITERS', dict(registry.WRITERS))
+    for spec in (CSV, CHUNKS):
+        registry.register(spec)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def small_chunks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', CHUNK)
+        yield
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Images of three sizes, one that is no image and one that CSV cannot have."""
+    folder = tmp_path_factory.mktemp('photos')
+    paths = write_photos(folder, COUNT)
+    paths[1].write_bytes(b'no image')
+    paths[6] = paths[6].rename(folder / UNWRITABLE)
+    return list(map(str, paths))
+
+
+def build(models: Models) -> BatchPose2DInferencer:
+    return build_inferencer(
+        models.file('rtmo.py'), models.file('rtmo.pth'), device='cpu', num_workers=2
+    )
+
+
+@pytest.fixture(scope='module')
+def inferencer(models: Models, one_thread: None) -> BatchPose2DInferencer:
+    return build(models)
+
+
+def make_run(
+    inferencer: BatchPose2DInferencer,
+    photos: list[str],
+    out_dir: Path,
+    formats: tuple[str, ...] = FORMATS,
+    **options: Any,
+) -> Run:
+    chosen = RunOptions(out_dir=str(out_dir), formats=formats, quiet=True, **options)
+    return Run(inferencer, photos, inferencer.call_options(bbox_thr=0.1), chosen)
+
+
+@pytest.fixture(scope='module')
+def complete(
+    inferencer: BatchPose2DInferencer,
+    photos: list[str],
+    small_chunks: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The output of an uninterrupted run in all formats."""
+    folder = tmp_path_factory.mktemp('complete')
+    with pytest.MonkeyPatch.context() as patch:
+        registry.specs()
+        patch.setattr(registry, 'WRITERS', {**registry.WRITERS, 'csv': CSV, 'chunks': CHUNKS})
+        make_run(inferencer, photos, folder)()
+    return folder
+
+
+# ------------------------------------------------------------------------------ what is written
+
+
+def test_every_format_has_all_images_in_order(complete):
+    records = read_lines(complete / 'predictions.jsonl')
+    with open(complete / 'persons.csv', newline='') as file:
+        (_, *rows) = csv.reader(file)
+    written = [record for record in records if record['image'] != UNWRITABLE]
+    assert [row[0] for row in rows] == [
+        record['image'] for record in written for _ in record.get('instances', ())
+    ]
+    assert len(rows) > COUNT
+    chunks = [orjson.loads(path.read_bytes()) for path in sorted(complete.glob('chunks/*'))]
+    assert [len(chunk) for chunk in chunks] == [4, 4, 2]
+    assert [image for chunk in chunks for image in chunk] == [
+        [record['image'], len(record.get('instances', ()))] for record in records
+    ]
+    assert orjson.loads((complete / 'predictions.coco.json').read_bytes())
+
+
+def test_a_format_that_fails_for_an_image_costs_no_other_format_that_image(complete):
+    records = {record['image']: record for record in read_lines(complete / 'predictions.jsonl')}
+    failed = records[UNWRITABLE]
+    assert failed['error'] == 'cannot be written: expected a name that CSV has, found another'
+    assert {'width', 'height', 'instances'} <= failed.keys()
+    assert (complete / 'predictions' / f'{UNWRITABLE}.json').exists()
+    failures = read_lines(complete / 'failures.jsonl')
+    assert [failure['image'] for failure in failures] == ['000000000001.jpg', UNWRITABLE]
+    assert failures[1] == {'image': UNWRITABLE, 'error': failed['error']}
+
+
+def test_the_first_failure_ends_the_run_if_inputs_raise(inferencer, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(inferencer, 'options', replace(inferencer.options, on_error='raise'))
+    with pytest.raises(InputError, match=f'{UNWRITABLE}: cannot be written: expected a name'):
+        make_run(inferencer, photos[2:], tmp_path)()
+
+
+def test_a_disk_that_fails_ends_the_run(inferencer, photos, tmp_path, monkeypatch):
+    def full(writer: Writer) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(ChunkWriter, 'sync', full)
+    with pytest.raises(RunError, match=r'cannot write below .*: No space left on device'):
+        make_run(inferencer, photos, tmp_path)()
+    # The last image of the chunk is not marked as done.
+    assert len(read_lines(tmp_path / 'predictions.jsonl')) == CHUNK - 1
+
+
+def test_what_is_derived_from_all_results_is_given_them(inferencer, photos, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(CsvWriter, 'finish', lambda writer, run: given.append(run))
+    make_run(inferencer, photos[:3], tmp_path / 'plain', ('csv',))()
+    make_run(inferencer, photos[:3], tmp_path / 'scored', ('csv', 'coco'))()
+    plain, scored = given
+    assert list(plain.records()) == read_lines(tmp_path / 'plain' / 'predictions.jsonl')
+    assert plain.scored is None
+    coco = orjson.loads((tmp_path / 'scored' / 'predictions.coco.json').read_bytes())
+    assert [dict(result) for result in scored.scored()] == coco
+
+
+def test_a_dry_run_lists_the_files(photos, tmp_path):
+    options = RunOptions(out_dir=str(tmp_path), formats=FORMATS, save_vis=True)
+    assert describe_outputs(photos, options) == (
+        'writes    predictions.jsonl, failures.jsonl, run.json, persons.csv, '
+        'predictions.coco.json, predictions/ (10 files), vis/ (10 drawings), chunks/ (3 files) '
+        f'below {tmp_path}'
+    )
+
+
+# --------------------------------------------------------------- killed, and resumed or replaced
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DyingCsvWriter(CsvWriter):
+    """Kills its process in the middle of one of its calls."""
+
+    def __init__(self, moment: str, count: int) -> None:
+        self._moment = moment
+        self._count = count
+
+    def _call(self, name: str) -> None:
+        if name == self._moment:
+            self._count -= 1
+            if self._count == 0:
+                die()
+
+    def open(self, folder: str, resume: ResumePoint) -> None:
+        super().open(folder, resume)
+        self._file.flush()
+        self._call('open')
+
+    def append(self, result: ImageResult, record: Record) -> None:
+        self._call('before append')
+        super().append(result, record)
+        self._file.write('half a row')
+        self._file.flush()
+        self._call('append')
+        self._file.seek(self._file.tell() - len('half a row'))
+        self._file.truncate()
+
+    def sync(self) -> None:
+        super().sync()
+        self._call('sync')
+
+    def finish(self, run: FinishedRun) -> None:
+        self._call('finish')
+
+
+def run_and_die(moment: str, count: int, arguments: list[str], log: str, chunk: int) -> None:
+    """A run in a process of its own that does not end by itself."""
+    torch.set_num_threads(1)
+    mmpose_batch.runs.run.CHECKPOINT_EVERY = chunk
+    registry.register(replace(CSV, build=lambda context: DyingCsvWriter(moment, count)))
+    registry.register(CHUNKS)
+    models, out_dir, *photos = arguments
+    with open(log, 'w') as file, redirect_stdout(file), redirect_stderr(file):
+        make_run(build(Models(Path(models))), photos, Path(out_dir), resume=True)()
+
+
+MOMENTS = [
+    # Where, at which call, and images that are not repeated.
+    pytest.param('append', 6, 4, id='in the middle of an image'),
+    pytest.param('sync', 2, 4, id='before other formats are safe'),
+    pytest.param('before append', 9, 8, id='after a chunk', marks=pytest.mark.slow),
+    pytest.param('finish', 1, 10, id='at the end', marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(('moment', 'count', 'kept'), MOMENTS)
+def test_a_killed_run_resumes_to_the_same_bytes(
+    inferencer, models, photos, complete, tmp_path, moment, count, kept
+):
+    out_dir = tmp_path / 'out'
+    arguments = [models.folder, out_dir, *photos]
+    main = partial(run_and_die, moment, count)
+    outcome = ToolProcess(arguments, tmp_path / 'log', CHUNK, main).wait()
+    assert outcome.status == -signal.SIGKILL
+    summary = make_run(inferencer, photos, out_dir, resume=True)()
+    assert (summary.images, summary.resumed) == (COUNT, kept)
+    assert files_below(out_dir) == files_below(complete)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, image: str) -> None:
+    """Interrupt the run at an image."""
+    append = ChunkWriter.append
+
+    def append_or_stop(writer: ChunkWriter, result: ImageResult, record: Record) -> None:
+        if record['image'] == image:
+            raise KeyboardInterrupt
+        append(writer, result, record)
+
+    monkeypatch.setattr(ChunkWriter, 'append', append_or_stop)
+
+
+def test_a_run_killed_as_it_resumes_resumes_to_the_same_bytes(
+    inferencer, models, photos, complete, tmp_path, monkeypatch
+):
+    out_dir = tmp_path / 'out'
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_at(patch, '000000000005.jpg')
+        make_run(inferencer, photos, out_dir)()
+    assert len(read_lines(out_dir / 'predictions.jsonl')) == 5  # nothing that is done is lost
+    arguments = [models.folder, out_dir, *photos]
+    outcome = ToolProcess(
+        arguments, tmp_path / 'log', CHUNK, partial(run_and_die, 'open', 1)
+    ).wait()
+    assert outcome.status == -signal.SIGKILL
+    assert make_run(inferencer, photos, out_dir, resume=True)().resumed == CHUNK
+    assert files_below(out_dir) == files_below(complete)
+
+
+def test_a_complete_run_resumes_to_itself(inferencer, photos, tmp_path):
+    make_run(inferencer, photos[:3], tmp_path)()
+    before = files_below(tmp_path)
+    assert make_run(inferencer, photos[:3], tmp_path, resume=True)().resumed == 3
+    assert files_below(tmp_path) == before
+
+
+def test_a_run_that_lacks_a_format_is_not_resumed_with_it(inferencer, photos, tmp_path):
+    make_run(inferencer, photos[:2], tmp_path, ('csv',))()
+    with pytest.raises(RunError, match='changed since the earlier run: chunks, csv '):
+        make_run(inferencer, photos[:2], tmp_path, ('chunks',), resume=True)()
+
+
+def test_a_run_resumes_whether_a_format_that_it_does_not_write_is_registered(
+    inferencer, photos, tmp_path, monkeypatch
+):
+    monkeypatch.delitem(registry.WRITERS, 'csv')
+    make_run(inferencer, photos[:2], tmp_path, ())()
+    registry.register(CSV)
+    assert make_run(inferencer, photos[:2], tmp_path, (), resume=True)().resumed == 2
+
+
+def test_a_run_that_is_replaced_leaves_no_file(inferencer, photos, tmp_path):
+    make_run(inferencer, photos, tmp_path)()
+    make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
+    assert sorted(files_below(tmp_path)) == ['failures.jsonl', 'predictions.jsonl']
+
+
+# ----------------------------------------------------------------- files that no run wrote
+
+
+THIRD_PARTY = ['persons.csv', 'chunks/000000.chunk']
+
+
+@pytest.mark.parametrize('name', THIRD_PARTY)
+def test_a_file_that_no_run_wrote_is_not_replaced(inferencer, photos, tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('mine')
+    with pytest.raises(RunError, match=f'{name} would be replaced, and no run.json says'):
+        make_run(inferencer, photos[:1], tmp_path)()
+    make_run(inferencer, photos[:1], tmp_path, ())()
+    # Nor by the run that replaces one which did not write the format.
+    with pytest.raises(RunError, match=f'{name} would be replaced'):
+        make_run(inferencer, photos[:1], tmp_path, overwrite=True)()
+    make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
+    assert path.read_text() == 'mine'
+
+
+def test_what_is_in_the_way_of_a_file_is_named(inferencer, photos, tmp_path):
+    (tmp_path / 'persons.csv').mkdir()
+    with pytest.raises(RunError, match=r'persons\.csv: expected a file, found a folder'):
+        make_run(inferencer, photos[:1], tmp_path)()
+    (tmp_path / 'persons.csv').rmdir()
+    (tmp_path / 'chunks').touch()
+    with pytest.raises(RunError, match='chunks: expected a folder, found a file'):
+        make_run(inferencer, photos[:1], tmp_path)()
+
+
+def test_images_that_would_share_a_file_are_rejected(inferencer, photos, tmp_path, monkeypatch):
+    def reject(names: Any) -> None:
+        raise OutputError(f'{names[0]} and {names[1]} would share a file')
+
+    monkeypatch.setitem(registry.WRITERS, 'csv', replace(CSV, check_names=reject))
+    with pytest.raises(RunError, match=r'000\.jpg and 0.*001\.jpg would share a file'):
+        make_run(inferencer, photos, tmp_path)()
