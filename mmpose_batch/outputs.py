@@ -155,7 +155,7 @@ class EarlierRuns:
 def check_folder(out_dir: str) -> None:
     """Check that files can be written into a folder by writing one, and remove it again.
 
-    A folder may refuse files whatever its permissions are, as those of ``/proc`` and of
+    A folder may reject files whatever its permissions are, as those of ``/proc`` and of
     read-only disks do. One that does not exist is made, and removed again.
 
     Raises:
@@ -245,6 +245,6 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
 
 def _not_ours(path: str) -> str:
     return (
-        f'{path} would be replaced, and no run.json says that a run wrote it: '
+        f'{path} would be replaced, and no run.json shows that a run wrote it: '
         'move it away or name another output folder'
     )

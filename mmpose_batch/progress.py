@@ -1,4 +1,4 @@
-"""Showing how far a run is: a bar on a terminal, plain lines in a log, or nothing."""
+"""The progress of a run: a bar on a terminal, plain lines in a log, or nothing."""
 
 import sys
 import time
@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 Item = TypeVar('Item')
-# Seconds from some moment on.
+# Returns seconds since a fixed moment.
 Clock = Callable[[], float]
 
-# In a log, one line this often, in seconds.
+# Seconds between two lines in a log.
 LOG_INTERVAL = 10.0
 
 
@@ -23,10 +23,10 @@ class ProgressReport:
     """Counts images and shows images/s and the time left.
 
     Args:
-        total: Images in all.
-        done: Images that an earlier run finished; they do not count as speed.
+        total: Number of images, including those of earlier runs.
+        done: Images that an earlier run finished; the rate does not include them.
         quiet: Show nothing.
-        stream: Where to; stderr by default, so that stdout stays clean.
+        stream: Output stream (default: stderr).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ProgressReport:
         return self
 
     def advance(self) -> None:
-        """Count one image more."""
+        """Count one more image."""
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
@@ -104,8 +104,8 @@ class StageClock:
     def waiting(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
         """Iterate ``items``; the time until each comes adds to stage ``name``.
 
-        Stages nest when a stream feeds on another: what an inner stage took
-        meanwhile is counted there and not here.
+        Stages nest if one stream iterates another: the time of an inner stage is added
+        to that stage only.
         """
         while True:
             inner = sum(self.seconds.values())

@@ -124,7 +124,7 @@ def check_identity(
         dict(info['settled'])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            'cannot resume: run.json, which tells what the earlier run was, is missing or damaged'
+            'cannot resume: run.json, which identifies the earlier run, is missing or damaged'
         ) from error
     now = json.loads(json.dumps(identity))
     keys = {*before, *now} if complete else now

@@ -1,4 +1,4 @@
-"""One process at a time for an output folder."""
+"""Locking an output folder, so that only one process writes to it."""
 
 import logging
 import os.path as osp
@@ -16,12 +16,12 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def locked(folder: str) -> Iterator[None]:
-    """Hold a folder for one process; the system releases it when the process ends.
+    """Lock a folder for this process; the system releases the lock when the process ends.
 
     The empty file ``.lock`` stays in the folder: another process may have opened it.
 
     Args:
-        folder: Is made if it does not exist.
+        folder: The folder, which is made if it does not exist.
 
     Raises:
         FolderInUse: Another process holds it.
@@ -35,7 +35,7 @@ def locked(folder: str) -> Iterator[None]:
     except OSError as error:
         if not osp.exists(lock.lock_file):
             raise
-        # The file is there, so it is the lock that the file system has not: an old NFS, say.
+        # The file exists, so the file system has no locks, as an old NFS.
         logger.warning('%s cannot be locked (%s): start no second run in it', folder, error)
     try:
         yield

@@ -20,13 +20,13 @@ def check_out_dir(options: RunOptions) -> None:
     """Check that the output folder can take the run.
 
     Raises:
-        RunError: It is no folder, or holds another run.
+        RunError: It is not a folder, or holds another run.
     """
     if osp.lexists(options.out_dir) and not osp.isdir(options.out_dir):
-        raise RunError(f'cannot write below {options.out_dir}: it is no folder')
+        raise RunError(f'cannot write below {options.out_dir}: it is not a folder')
     if holds_run(options.out_dir) and not (options.resume or options.overwrite):
         raise RunError(
-            f'{options.out_dir} holds a run already: go on with it (--resume), '
+            f'{options.out_dir} holds a run already: resume it (--resume), '
             'replace it (--overwrite), or name another folder'
         )
 
@@ -136,7 +136,7 @@ def check_failures(failures: int, done: int, total: int, max_errors: int | None)
     text = f'{failures} failed and --max-errors is {max_errors}; see {FAILURES_FILE}'
     if done < total:
         raise TooManyErrors(
-            f'ended after {done} of {total} images, since {text}, and go on with --resume and a '
+            f'ended after {done} of {total} images, since {text}, and resume with --resume and a '
             'larger --max-errors, or none'
         )
     raise TooManyErrors(f'all {counted(total, "image")} done, of which {text}')

@@ -146,7 +146,7 @@ class Run:
             raise RunError(str(error)) from error
         except DEVICE_LOST as error:
             raise RunError(
-                f'the device failed; what is written is whole, go on with --resume: '
+                f'the device failed; what is written is complete, resume with --resume: '
                 f'{one_line(error)}'
             ) from error
         self._check_failures()

@@ -53,7 +53,7 @@ class RunWarmup:
                     print(f'{name}: {runner.selection}', file=sys.stderr)
         if changed := self._changed():
             raise RunError(
-                f'cannot resume: not what the earlier run came to: {", ".join(changed)} '
+                f'cannot resume: the earlier run selected other {", ".join(changed)} '
                 '(results would be mixed); use another folder'
             )
 

@@ -34,7 +34,8 @@ class ResumePoint:
     Attributes:
         images: Their number: 0 for a new run, all images for a run that was complete, else a
             multiple of :data:`mmpose_batch.sources.base.CHUNK`.
-        records: Returns a new iterator over their records, in input order.
+        records: Returns a new iterator over their records, in input order. Their ``error`` also
+            names the files that any writer could not write.
     """
 
     images: int
@@ -102,8 +103,8 @@ class Writer(ABC):
         Args:
             result: ``result.error`` is set if there are no predictions. ``result.image`` is None
                 unless :attr:`WriterSpec.needs_images`.
-            record: The record of the image. Its ``error`` also says which files of the image
-                the writers before this one could not write.
+            record: The record of the image. Its ``error`` also names the files of the image
+                that the writers before this one could not write.
         """
 
     def sync(self) -> None:  # noqa: B027 - nothing to do for files that are complete already
@@ -160,11 +161,12 @@ class WriterSpec:
             with files of many images, which can then record that one could not be written.
         option: Attribute of ``RunOptions`` that asks for it; empty for a ``--format``.
         journal: Whether it marks images as done: always written, last of all writers, and
-            never removed before the run that replaces it begins. One format is the journal.
+            emptied last when a run is replaced. One format is the journal.
         derived: Whether all of it is written by ``finish``, from the records, so that a resumed
-            run may ask for it anew. The images of any other format must all be written by runs
-            that were asked for it, so a resumed run is rejected if it asks for another choice.
-        scored: Whether ``finish`` needs :attr:`FinishedRun.scored`.
+            run may add or omit it. Other formats grow with the images, so a resumed run must
+            write the same ones.
+        scored: Whether ``finish`` needs :attr:`FinishedRun.scored`. The file of such a format
+            is also written if it exists and the run has an evaluation, which it must match.
         needs_images: Whether results need their decoded image.
         key: Entry of ``identity`` in ``run.json`` that holds ``settings``; if it is true, the
             run wrote the format (default: the name).

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class MMPoseWriter:
     """Writes drawings and predictions as upstream MMPose does, one result after the other.
 
-    An image keeps its path below the input, so files of the same name in two folders do not
-    collide. The frames of a video become one video and one JSON file, which grow frame by frame.
+    Files have the path of their image below the input, so files of the same name in two folders
+    do not collide. The frames of a video become one video and one JSON file, which grow frame by
+    frame.
 
     Args:
         source: The source of the results; it may be a video.

@@ -1,4 +1,4 @@
-"""One process at a time for a folder."""
+"""Only one process writes to a folder."""
 
 import logging
 import subprocess

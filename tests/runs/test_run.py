@@ -1,4 +1,4 @@
-"""A run that is killed or finds the disk full ends, when resumed, as if nothing had been."""
+"""A run that is killed, or that fills the disk, resumes to the files of an uninterrupted run."""
 
 import json
 import pkgutil
@@ -56,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope='module')
 def small_blocks() -> Iterator[None]:
-    """A run can go on from every eighth image here, for real it is every 256th."""
+    """A run can resume from every eighth image here, instead of every 256th."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', BLOCK)
         yield
@@ -81,7 +81,7 @@ def wait_at(place: str, text: str, log: str) -> None:
 
 
 def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
-    """The tool in a process of its own, which waits for a signal before it is finished.
+    """The tool in a separate process, which waits for a signal before it is finished.
 
     Args:
         place: A function in which it waits; '' for none.
@@ -107,7 +107,7 @@ def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
 
 
 class Tool:
-    """The tool's command over a folder of photos, to be broken off and to be run to its end."""
+    """The tool's command over a folder of photos, to be interrupted and to be completed."""
 
     def __init__(self, photos: Path, folder: Path, arguments: list[str]) -> None:
         folder.mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ class Tool:
     def finish(self, *more: str) -> Outcome:
         return run_tool(*self.arguments, *more)
 
-    def break_off(self, lines: int, number: signal.Signals, **options: int) -> Outcome:
+    def interrupt(self, lines: int, number: signal.Signals, **options: int) -> Outcome:
         """Start, and send a signal as soon as that many lines are written."""
         process = self.start(**options)
         process.wait_for_lines(self.records, lines)
@@ -155,17 +155,17 @@ def tool(kind: str, photos: Path, models: Models, tmp_path: Path) -> Tool:
 
 
 @pytest.fixture(scope='module')
-def unbroken(
+def uninterrupted(
     photos: Path,
     models: Models,
     one_thread: None,
     small_blocks: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
-    """The output of an unbroken run, for each kind of model."""
+    """The output of an uninterrupted run, for each kind of model."""
     folders = {}
     for kind in ('one_stage', 'top_down'):
-        folder = tmp_path_factory.mktemp('unbroken')
+        folder = tmp_path_factory.mktemp('uninterrupted')
         tool = Tool(photos, folder, [*getattr(models, kind), *FORMATS])
         assert tool.finish().status == 3
         assert (count_lines(tool.records), count_lines(tool.out_dir / 'failures.jsonl')) == (44, 4)
@@ -186,13 +186,13 @@ KILLS = [
 
 
 @pytest.mark.parametrize(('kind', 'lines'), KILLS)
-def test_a_killed_run_resumes_to_the_same_files(tool, kind, unbroken, lines):
-    assert tool.break_off(lines, signal.SIGKILL).status == -signal.SIGKILL
+def test_a_killed_run_resumes_to_the_same_files(tool, kind, uninterrupted, lines):
+    assert tool.interrupt(lines, signal.SIGKILL).status == -signal.SIGKILL
     done = count_lines(tool.records)
     assert lines <= done < COUNT
     outcome = tool.finish('--resume')
     assert outcome.status == 3
-    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+    assert files_below(tool.out_dir) == files_below(uninterrupted[kind])
     resumed = done - done % BLOCK
     info = json.loads((tool.out_dir / 'run.json').read_text())
     assert info['status'] == 'finished'
@@ -202,7 +202,7 @@ def test_a_killed_run_resumes_to_the_same_files(tool, kind, unbroken, lines):
 
 
 # Functions that the end of a run calls, wherever the package does so; what is in the arguments of
-# the call that does not come back; and what lies in the folder by then.
+# the call that does not return; and what the folder holds by then.
 ENDS = {
     'AP': ('xtcocotools.cocoeval.COCOeval.accumulate', '', set()),
     'COCO file': ('orjson.dumps', "'file_name': '000000000005.jpg'", {'.partial'}),
@@ -216,8 +216,8 @@ ENDS = {
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Photos with annotations, and an unbroken run over them."""
+class Evaluated:
+    """Photos with annotations, and an uninterrupted run over them."""
 
     tool: Tool
     photos: Path
@@ -233,14 +233,14 @@ def metrics_of(tool: Tool) -> dict[str, float | None]:
 
 
 @pytest.fixture(scope='module')
-def judged(
+def evaluated(
     models: Models,
     one_thread: None,
     small_blocks: None,
     shared_inferencers: None,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Judged:
-    folder = tmp_path_factory.mktemp('judged')
+) -> Evaluated:
+    folder = tmp_path_factory.mktemp('evaluated')
     photos, count = folder / 'in', BLOCK + 2
     write_photos(photos, count)
     truth = annotations(count, 0)
@@ -252,7 +252,7 @@ def judged(
     tool = Tool(photos, folder, arguments)
     assert tool.finish().status == 0
     assert 0 < metrics_of(tool)['AP'] < 1
-    return Judged(tool, photos, arguments)
+    return Evaluated(tool, photos, arguments)
 
 
 def annotation_of(person: dict[str, Any], number: int, image: int) -> dict[str, Any]:
@@ -272,27 +272,27 @@ ENDINGS = [
 
 
 @pytest.mark.parametrize(('end', 'number'), ENDINGS)
-def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(judged, tmp_path, end, number):
+def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(evaluated, tmp_path, end, number):
     place, text, there = ENDS[end]
     killed = number == signal.SIGKILL
-    tool = judged.another(tmp_path)
+    tool = evaluated.another(tmp_path)
     process = tool.start(place=place, text=text)
     process.wait_for_lines(tool.waits, 1)
     process.send(number)
     outcome = process.wait()
     assert outcome.status == (-signal.SIGKILL if killed else 143), outcome.err
-    assert tool.records.read_bytes() == judged.tool.records.read_bytes()
+    assert tool.records.read_bytes() == evaluated.tool.records.read_bytes()
     made = {'.partial', 'predictions.coco.json'} & files_below(tool.out_dir).keys()
     assert made == (there if killed else set())
     info = json.loads((tool.out_dir / 'run.json').read_text())
     assert info['status'] == ('running' if killed else 'stopped')
     assert tool.finish('--resume').status == 0
-    assert files_below(tool.out_dir) == files_below(judged.tool.out_dir)
-    assert metrics_of(tool) == metrics_of(judged.tool)
+    assert files_below(tool.out_dir) == files_below(evaluated.tool.out_dir)
+    assert metrics_of(tool) == metrics_of(evaluated.tool)
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unbroken):
+def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, uninterrupted):
     rng = random.Random(kind)
     for _ in range(5):
         process = tool.start('--resume')
@@ -302,7 +302,7 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unbr
         process.send(signal.SIGKILL)
         assert process.wait().status == -signal.SIGKILL
     assert tool.finish('--resume').status == 3
-    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+    assert files_below(tool.out_dir) == files_below(uninterrupted[kind])
 
 
 TORN = [
@@ -313,7 +313,7 @@ TORN = [
     pytest.param(lambda data: data[:-200] + bytes(200), id='with zeros at its end'),
     pytest.param(
         lambda data: b''.join(data.splitlines(keepends=True)[: 2 * BLOCK]),
-        id='after a whole block',
+        id='after a complete block',
         marks=slow,
     ),
 ]
@@ -321,21 +321,21 @@ TORN = [
 
 @pytest.mark.parametrize('tear', TORN)
 @pytest.mark.parametrize('kind', ['one_stage'])
-def test_a_torn_file_resumes_to_the_same_files(tool, kind, unbroken, tear):
-    shutil.copytree(unbroken[kind], tool.out_dir)
+def test_a_torn_file_resumes_to_the_same_files(tool, kind, uninterrupted, tear):
+    shutil.copytree(uninterrupted[kind], tool.out_dir)
     tool.records.write_bytes(tear(tool.records.read_bytes()))
     assert tool.finish('--resume').status == 3
-    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+    assert files_below(tool.out_dir) == files_below(uninterrupted[kind])
 
 
 @pytest.mark.parametrize('kind', ['one_stage'])
-def test_what_a_killed_run_leaves_half_written_goes(tool, kind, unbroken):
-    shutil.copytree(unbroken[kind], tool.out_dir)
+def test_incomplete_files_of_a_killed_run_are_replaced(tool, kind, uninterrupted):
+    shutil.copytree(uninterrupted[kind], tool.out_dir)
     tool.records.write_bytes(b''.join(tool.records.read_bytes().splitlines(keepends=True)[:20]))
     for folder in (tool.out_dir, tool.out_dir / 'vis', tool.out_dir / 'predictions'):
         (folder / '.partial').write_bytes(b'half a file')
     tool.finish('--resume')
-    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+    assert files_below(tool.out_dir) == files_below(uninterrupted[kind])
 
 
 # ------------------------------------------------------------------------------ interrupts
@@ -349,15 +349,17 @@ INTERRUPTS = [
 
 @pytest.mark.parametrize('kind', ['top_down'])
 @pytest.mark.parametrize(('number', 'status', 'message'), INTERRUPTS)
-def test_an_interrupted_run_ends_at_once_and_resumes(tool, kind, unbroken, number, status, message):
-    outcome = tool.break_off(10, number, most=20)
+def test_an_interrupted_run_ends_at_once_and_resumes(
+    tool, kind, uninterrupted, number, status, message
+):
+    outcome = tool.interrupt(10, number, most=20)
     assert outcome.status == status
     assert 'Traceback' not in outcome.err
     assert message in outcome.err
     assert tool.records.read_bytes().endswith(b'\n')
     read_lines(tool.records)
     assert tool.finish('--resume').status == 3
-    assert files_below(tool.out_dir) == files_below(unbroken[kind])
+    assert files_below(tool.out_dir) == files_below(uninterrupted[kind])
 
 
 PLACES = [
@@ -378,7 +380,7 @@ def test_an_interrupt_while_the_model_is_built_is_one_line(tool, place):
     assert 'Traceback' not in outcome.err
 
 
-# ------------------------------------------------------------- going on, or refusing to
+# ------------------------------------------------------------- resumed, or rejected
 
 
 @pytest.fixture(scope='module')
@@ -407,20 +409,20 @@ def test_a_finished_run_resumes_to_itself(copies, models):
     assert files_below(out_dir) == before
 
 
-def test_what_is_made_from_all_records_can_be_had_later(copies, models):
+def test_derived_files_can_be_added_by_a_resumed_run(copies, models):
     photos, out_dir = copies
     run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume', '--format', 'coco')
     persons = sum(len(record['instances']) for record in read_lines(out_dir / 'predictions.jsonl'))
     assert len(json.loads((out_dir / 'predictions.coco.json').read_text())) == persons
 
 
-def test_what_judged_a_run_is_told_with_the_coco_file_that_it_left(judged, tmp_path):
-    """run.json and predictions.coco.json agree, whatever of them a later run is asked for."""
-    out_dir = shutil.copytree(judged.tool.out_dir, tmp_path / 'out')
+def test_metrics_stay_with_the_coco_file_that_they_belong_to(evaluated, tmp_path):
+    """run.json and predictions.coco.json agree, whichever of them a later run is asked for."""
+    out_dir = shutil.copytree(evaluated.tool.out_dir, tmp_path / 'out')
     info, coco = out_dir / 'run.json', out_dir / 'predictions.coco.json'
     before, written_before = json.loads(info.read_text()), coco.read_bytes()
-    model, (_, ann_file) = judged.arguments[:4], judged.arguments[-2:]
-    arguments = [judged.photos, '--out-dir', out_dir, *model, '--format', 'json', '--resume']
+    model, (_, ann_file) = evaluated.arguments[:4], evaluated.arguments[-2:]
+    arguments = [evaluated.photos, '--out-dir', out_dir, *model, '--format', 'json', '--resume']
     assert run_tool(*arguments).status == 0
     after = json.loads(info.read_text())
     assert [after[key] for key in ('metrics', 'evaluation')] == [
@@ -486,24 +488,22 @@ def test_a_run_over_other_images_is_not_resumed(copies, models, change):
 
 
 @pytest.mark.parametrize('info', [None, '', '{}', '[]'], ids=['missing', 'empty', 'other', 'list'])
-def test_a_run_whose_arguments_are_not_known_is_not_resumed(copies, models, info):
+def test_a_run_with_a_damaged_run_json_is_not_resumed(copies, models, info):
     photos, out_dir = copies
     (out_dir / 'run.json').unlink()
     if info is not None:
         (out_dir / 'run.json').write_text(info)
     outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume')
     assert outcome.status == 1
-    assert (
-        'cannot resume: run.json, which tells what the earlier run was, is missing' in outcome.err
-    )
+    assert 'cannot resume: run.json, which identifies the earlier run, is missing' in outcome.err
 
 
-def test_a_finished_run_is_not_overwritten_unasked(copies, models):
+def test_a_finished_run_is_not_overwritten_without_the_option(copies, models):
     photos, out_dir = copies
     before = files_below(out_dir)
     outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--batch-size', '3')
     assert outcome.status == 1
-    assert 'holds a run already: go on with it (--resume), replace it (--overwrite)' in outcome.err
+    assert 'holds a run already: resume it (--resume), replace it (--overwrite)' in outcome.err
     assert files_below(out_dir) == before
 
 
@@ -531,7 +531,7 @@ def test_a_run_with_another_detector_config_is_not_resumed(models, tmp_path):
     assert 'changed since the earlier run: det_config (' in outcome.err
 
 
-def test_what_an_earlier_run_wrote_goes_with_it(models, tmp_path):
+def test_overwriting_removes_all_files_of_the_earlier_run(models, tmp_path):
     write_photos(tmp_path / 'in', 3)
     arguments = [tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage]
     run_tool(*arguments, '--format', 'json', 'coco', '--save-vis')
@@ -544,7 +544,7 @@ def test_what_an_earlier_run_wrote_goes_with_it(models, tmp_path):
     ]
 
 
-def test_a_lost_device_ends_the_run_and_nothing_is_recorded_of_it(models, tmp_path, monkeypatch):
+def test_a_lost_device_ends_the_run_without_failure_records(models, tmp_path, monkeypatch):
     write_photos(tmp_path / 'in', 6)
 
     def lost(*_: Any, **__: Any) -> None:
@@ -553,7 +553,7 @@ def test_a_lost_device_ends_the_run_and_nothing_is_recorded_of_it(models, tmp_pa
     monkeypatch.setattr('mmpose_batch.stages.pose.PoseStage.run', lost)
     outcome = run_tool(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage)
     assert outcome.status == 1
-    assert 'the device failed; what is written is whole, go on with --resume' in outcome.err
+    assert 'the device failed; what is written is complete, resume with --resume' in outcome.err
     assert (tmp_path / 'out' / 'predictions.jsonl').read_bytes() == b''
     assert json.loads((tmp_path / 'out' / 'run.json').read_text())['status'] == 'stopped'
     monkeypatch.undo()
@@ -602,7 +602,7 @@ def test_there_is_nothing_to_resume_at_first(photos, models, tmp_path):
 
 
 class Disk:
-    """A small file system of its own."""
+    """A small file system for one test."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -627,7 +627,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 )
 @pytest.mark.parametrize('kind', ['one_stage'])
 def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_room(
-    photos, models, disk, tmp_path, unbroken, kind, size
+    photos, models, disk, tmp_path, uninterrupted, kind, size
 ):
     disk.change(f'size={size}')
     tool = Tool(photos, tmp_path, [*models.one_stage, *FORMATS])
@@ -640,7 +640,7 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_room(
     assert not [name for name in files_below(disk.folder) if name.endswith('.partial')]
     disk.change('size=10m')
     assert tool.finish('--resume').status == 3
-    assert files_below(disk.folder) == files_below(unbroken[kind])
+    assert files_below(disk.folder) == files_below(uninterrupted[kind])
 
 
 @pytest.mark.parametrize('name', ['predictions.jsonl', 'failures.jsonl'])
@@ -674,7 +674,7 @@ IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
     'a file': (
         'out',
         lambda path: path.write_text(''),
-        'cannot write below {out}: it is no folder',
+        'cannot write below {out}: it is not a folder',
     ),
     'a file above it': (
         'out/deeper',
@@ -754,19 +754,20 @@ def test_a_name_too_long_for_more_letters_fails_alone(models, tmp_path):
 def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path, monkeypatch, kind):
     arguments = [*real_models(shared)[kind], '--save-vis', '--format', 'json', 'coco']
     arguments += ['--ann-file', str(shared / 'images' / 'person_keypoints.json')]
-    whole, killed = (
-        Tool(shared / 'images', tmp_path / name, arguments) for name in ('whole', 'killed')
+    complete, killed = (
+        Tool(shared / 'images', tmp_path / name, arguments) for name in ('complete', 'killed')
     )
     monkeypatch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', 2)
-    assert whole.finish().status == 0
-    assert killed.break_off(2, signal.SIGKILL, block=2, most=3).status == -signal.SIGKILL
+    assert complete.finish().status == 0
+    assert killed.interrupt(2, signal.SIGKILL, block=2, most=3).status == -signal.SIGKILL
     assert count_lines(killed.records) < 4
     assert killed.finish('--resume').status == 0
-    assert killed.records.read_bytes() == whole.records.read_bytes()
-    assert files_below(killed.out_dir) == files_below(whole.out_dir)
+    assert killed.records.read_bytes() == complete.records.read_bytes()
+    assert files_below(killed.out_dir) == files_below(complete.out_dir)
     assert len(list((killed.out_dir / 'vis').iterdir())) == 4
     metrics = [
-        json.loads((tool.out_dir / 'run.json').read_text())['metrics'] for tool in (whole, killed)
+        json.loads((tool.out_dir / 'run.json').read_text())['metrics']
+        for tool in (complete, killed)
     ]
     assert metrics[0] == metrics[1]
     assert metrics[0]['AP'] > 0
@@ -782,20 +783,20 @@ def test_two_images_never_share_a_drawing(models, tmp_path):
     assert run_tool(*arguments).status == 0
 
 
-def test_an_engine_that_settles_late_is_told_before_its_first_record(
+def test_an_engine_that_is_selected_late_is_stored_before_its_first_record(
     one_stage, photos, tmp_path, monkeypatch
 ):
-    """Whoever goes on after a kill could take another precision otherwise."""
+    """Otherwise a run that resumes after a kill could select another precision."""
     inferencer = one_stage.ours(engine='openvino', self_check=False)
     options = RunOptions(out_dir=str(tmp_path / 'out'), quiet=True)
-    told = []
+    stored = []
     append = JsonLinesFile.append
 
     def look(writer: JsonLinesFile, record: dict[str, Any]) -> None:
-        told.append(json.loads((tmp_path / 'out' / 'run.json').read_text())['settled']['engines'])
+        stored.append(json.loads((tmp_path / 'out' / 'run.json').read_text())['settled']['engines'])
         append(writer, record)
 
     monkeypatch.setattr('mmpose_batch.writers.jsonl.JsonLinesFile.append', look)
     paths = sorted(map(str, photos.iterdir()))[:3]
     Run(inferencer, paths, inferencer.call_options(), options)()
-    assert told and all(engines['pose'] == 'openvino' for engines in told)
+    assert stored and all(engines['pose'] == 'openvino' for engines in stored)

@@ -384,7 +384,7 @@ def test_a_file_that_no_run_wrote_is_not_replaced(inferencer, photos, tmp_path, 
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_text('mine')
-    with pytest.raises(RunError, match=f'{name} would be replaced, and no run.json says'):
+    with pytest.raises(RunError, match=f'{name} would be replaced, and no run.json shows'):
         make_run(inferencer, photos[:1], tmp_path)()
     make_run(inferencer, photos[:1], tmp_path, ())()
     # Nor by the run that replaces one which did not write the format.

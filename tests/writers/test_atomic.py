@@ -1,4 +1,4 @@
-"""A file is written whole or not at all; drawings and predictions keep their image's path."""
+"""A file is complete or absent; drawings and predictions have the path of their image."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
     file = context.__enter__()
     file.write(b'half')
     file.flush()
-    write(tmp_path / 'b.bin', b'whole')
+    write(tmp_path / 'b.bin', b'complete')
     assert files_below(tmp_path) == ['b.bin']
     context.gen.close()
 
@@ -84,7 +84,7 @@ def result_of(name: str, count: int = 2) -> ImageResult:
     return ImageResult(Frame(0, f'in/{name}', name), (8, 6), [sample])
 
 
-def test_predictions_have_stocks_form_and_their_images_path(tmp_path):
+def test_predictions_have_upstreams_form_and_the_path_of_their_image(tmp_path):
     # The suffix stays in the name: a.jpg and a.png are two images.
     for name in ('x/a.jpg', 'x/a.png', 'y/a.jpg'):
         write_prediction(str(tmp_path), result_of(name))

@@ -1,4 +1,4 @@
-"""What is drawn, what is handed out of it, and that one call's settings do not reach the next."""
+"""What is drawn and returned, and that the settings of one call do not affect the next."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -27,7 +27,7 @@ DRAWING = np.zeros((2, 2, 3), np.uint8)
         ({'draw_bbox': True, 'radius': 9, 'draw_heatmap': True}, False),
     ],
 )
-def test_nothing_is_drawn_for_nobody(options, wanted):
+def test_nothing_is_drawn_unless_it_is_shown_returned_or_written(options, wanted):
     assert DrawOptions(**options).wanted is wanted
 
 
@@ -39,7 +39,7 @@ def test_nothing_is_drawn_for_nobody(options, wanted):
         pytest.param({'vis_out_dir': 'out'}, DRAWING, [], id='written only'),
     ],
 )
-def test_drawings_are_returned_as_stock_returns_them(options, drawn, returned):
+def test_drawings_are_returned_as_upstream_returns_them(options, drawn, returned):
     assert DrawOptions(**options).returned(drawn) == returned
 
 

@@ -61,11 +61,11 @@ def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
 @pytest.mark.parametrize('kept', range(4))
 def test_a_file_is_continued_after_the_bytes_that_are_kept(tmp_path, kept):
     path = tmp_path / 'records.jsonl'
-    whole = written(path, RECORDS)
+    complete = written(path, RECORDS)
     ends = [0, *(end for _, end in read_records(str(path)))]
     with path.open('ab') as file:
         file.write(b'{"image": "torn')
-    assert written(path, RECORDS[kept:], keep_bytes=ends[kept]) == whole
+    assert written(path, RECORDS[kept:], keep_bytes=ends[kept]) == complete
 
 
 def test_the_file_is_closed_after_an_error(tmp_path):
