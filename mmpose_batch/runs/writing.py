@@ -76,7 +76,7 @@ class RunWriters:
             try:
                 writer.append(result, record)
             except Exception as error:
-                self._check_is_of_image(error, result)
+                self._raise_unless_of_image(error, result)
                 errors.append(one_line(error))
                 if result.error is None:
                     record['error'] = as_text(f'cannot be written: {"; ".join(errors)}')
@@ -88,7 +88,7 @@ class RunWriters:
         if ends_chunk:
             self._sync(self._journal)
 
-    def _check_is_of_image(self, error: Exception, result: ImageResult) -> None:
+    def _raise_unless_of_image(self, error: Exception, result: ImageResult) -> None:
         """Raise what is not the failure of one image, or is to end the run."""
         if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
             raise error  # the disk, not this image

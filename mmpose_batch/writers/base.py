@@ -78,7 +78,12 @@ class Writer(ABC):
       collects, ``sync`` writes the file of the chunk with ``open_atomically`` (so that a file
       that is there is complete), ``open`` removes those after the resume point. Chunks are
       numbered from ``ResumePoint.images``.
+
+    Attributes:
+        folder: The run's output folder, once it is open.
     """
+
+    folder: str
 
     def open(self, folder: str, resume: ResumePoint) -> None:
         """Prepare the files of the format, before the first image.
