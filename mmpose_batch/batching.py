@@ -2,12 +2,14 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
+from mmpose.structures import PoseDataSample
 
 from .errors import FATAL, is_out_of_memory, one_line
 from .results import ImageResult
@@ -21,31 +23,37 @@ class ImageInFlight:
     Attributes:
         result: What will be yielded.
         pixels: The decoded image (H, W, 3), uint8, BGR, while it is needed.
-        bboxes: Persons (N, 5): x1, y1, x2, y2 in pixels and a score; None
-            where they are not known.
-        labels: Of each of these the label of its category, (N,), where somebody asks for it.
-        inputs: Network inputs still to run, as a test pipeline packs them.
-        outputs: One output of the network for each of ``inputs``.
+        detector_inputs: The input of the detector, as its test pipeline packs it, in a list;
+            empty where no detector runs.
+        detections: The detector's output for each of these: boxes (N, 5), or (N, 6) with labels.
+        persons: Boxes (N, 5): x1, y1, x2, y2 in pixels and a score; None where they are not known.
+        labels: Label of the category of each person, (N,); None where no caller asks for it.
+        crops: Inputs of the pose network, as the config's test pipeline packs them: one for each
+            person, or for the complete image.
+        poses: The pose network's data sample for each of these.
         in_buckets: Inputs that wait for their batch to fill.
     """
 
     result: ImageResult
     pixels: np.ndarray | None = None
-    bboxes: np.ndarray | None = None
+    detector_inputs: list[dict[str, Any]] = field(default_factory=list)
+    detections: list[np.ndarray] = field(default_factory=list)
+    persons: np.ndarray | None = None
     labels: np.ndarray | None = None
-    inputs: list[dict[str, Any]] = field(default_factory=list)
-    outputs: list[Any] = field(default_factory=list)
+    crops: list[dict[str, Any]] = field(default_factory=list)
+    poses: list[PoseDataSample] = field(default_factory=list)
     in_buckets: int = 0
 
     def fail(self, error: str) -> None:
-        """Give the image up; what is under way for it is ignored."""
+        """Record the error; batches that still hold inputs of the image ignore their outputs."""
         self.result.error = error
-        self.pixels, self.bboxes, self.inputs, self.outputs = None, None, [], []
+        self.pixels = self.persons = self.labels = None
+        self.detector_inputs, self.detections, self.crops, self.poses = [], [], [], []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instance:
-    """One network input and the place its output goes to."""
+    """One network input, and the place of its output among those of its image."""
 
     image: ImageInFlight
     slot: int
@@ -55,7 +63,7 @@ class Instance:
 class BatchCollector:
     """Collects instances in buckets of one input shape until a batch is full.
 
-    Padding inputs of different shape into one batch would change the answer,
+    Padding inputs of different shapes into one batch would change the outputs,
     since the network sees the padding, so every shape has a bucket of its own.
     """
 
@@ -64,14 +72,14 @@ class BatchCollector:
         self._buckets: defaultdict[Hashable, list[Instance]] = defaultdict(list)
 
     def add(self, instance: Instance) -> list[Instance] | None:
-        """Add one instance; returns its batch when that became full."""
+        """Add one instance; returns its batch if that is full now."""
         shape = _input_shape(instance.packed['inputs'])
         self._buckets[shape].append(instance)
         instance.image.in_buckets += 1
         return self._take(shape) if len(self._buckets[shape]) >= self.batch_size else None
 
     def flush(self) -> Iterator[list[Instance]]:
-        """Give out what is left, in the order in which the buckets were begun."""
+        """Yield the batches that are not full, in the order in which their buckets were begun."""
         while self._buckets:
             yield self._take(next(iter(self._buckets)))
 
@@ -84,7 +92,7 @@ class BatchCollector:
 
 @dataclass(slots=True)
 class Step:
-    """A batch to run, and the images that are ready when it and all before it were run."""
+    """A batch to run, and the images that are complete once it and all earlier ones have run."""
 
     batch: list[Instance]
     images: deque[ImageInFlight]
@@ -94,17 +102,18 @@ class BatchRunner:
     """Runs a network over the inputs of a stream of images, in batches.
 
     Which instances share a batch depends on the images and on nothing else, so
-    a run can be repeated to the last bit. An image waits while fewer than
-    ``2 * batch_size`` images wait; then batches run that are not full.
+    a run can be repeated to the last bit. At most ``2 * batch_size`` images wait
+    for others; then the batches that are not full run too.
 
     Args:
         run: Maps the packed inputs of a batch to as many outputs.
         batch_size: Instances in a full batch.
-        stage: What to call ``run`` in an error message.
-        parallel: Batches that run at a time, each on a thread of its own if
-            there are more than one.
-        on_memory: Is told the new size when the memory does not hold a batch;
-            all later batches are as small.
+        stage: Name of ``run`` in error messages.
+        fields: Attributes of :class:`ImageInFlight`: the inputs, and the outputs.
+        pool: Threads that run batches concurrently; without threads each batch runs in the
+            calling thread.
+        on_memory: Called with the new size when a batch does not fit into memory;
+            later batches are no larger.
     """
 
     def __init__(
@@ -112,7 +121,8 @@ class BatchRunner:
         run: Callable[[list[dict[str, Any]]], list[Any]],
         batch_size: int,
         stage: str = 'network',
-        parallel: int = 1,
+        fields: tuple[str, str] = ('crops', 'poses'),
+        pool: WorkerPool | None = None,
         on_memory: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._run = run
@@ -121,7 +131,8 @@ class BatchRunner:
         self._shrinking = Lock()
         self._collector = BatchCollector(batch_size)
         self._stage = stage
-        self._parallel = parallel
+        self._inputs, self._outputs = fields
+        self._pool = pool or WorkerPool(0)
 
     @property
     def batch_size(self) -> int:
@@ -135,9 +146,9 @@ class BatchRunner:
 
         At a FLUSH the batches run that are not full, and it is yielded after their images.
         """
-        threads = self._parallel if self._parallel > 1 else 0
-        with WorkerPool(threads) as pool:
-            for step in pool.map(self._run_step, self._steps(images), ahead=threads):
+        steps = self._pool.map(self._run_step, self._steps(images), self._pool.num_workers)
+        with closing(steps):
+            for step in steps:
                 if step is FLUSH:
                     yield FLUSH
                     continue
@@ -164,20 +175,21 @@ class BatchRunner:
         yield from _in_steps([*self._collector.flush()], waiting)
 
     def _collect(self, image: ImageInFlight) -> list[list[Instance]]:
-        """Hand out the inputs of one image; returns the batches that they fill."""
-        image.outputs = [None] * len(image.inputs)
-        inputs, image.inputs = image.inputs, []
+        """Distribute the inputs of one image to buckets; returns the batches that are full now."""
+        inputs = getattr(image, self._inputs)
+        setattr(image, self._inputs, [])
+        setattr(image, self._outputs, [None] * len(inputs))
         instances = (Instance(image, slot, packed) for slot, packed in enumerate(inputs))
         return [batch for instance in instances if (batch := self._collector.add(instance))]
 
     def _run_step(self, step: Step) -> Step:
         if step.batch:
             self._run_batch(step.batch)
-            step.batch.clear()  # whoever else holds the list holds no image by it
+            step.batch.clear()  # a reference to the list must not keep its images
         return step
 
     def _run_batch(self, batch: list[Instance]) -> None:
-        """Run one batch; where it fails it is halved, so that a bad instance fails alone."""
+        """Run one batch; if it fails it is halved, so that only a bad instance fails."""
         outputs = self._try_batch(batch) if len(batch) <= self._largest else None
         if outputs is None:
             middle = len(batch) // 2
@@ -185,12 +197,12 @@ class BatchRunner:
                 self._run_batch(half)
             return
         for instance, output in zip(batch, outputs, strict=True):
-            places = instance.image.outputs
-            if places:  # none any more where another batch of the image has failed
-                places[instance.slot] = output
+            of_image = getattr(instance.image, self._outputs)
+            if of_image:  # empty where another batch of the image has failed
+                of_image[instance.slot] = output
 
     def _try_batch(self, batch: list[Instance]) -> list[Any] | None:
-        """The outputs of a batch; None where it must be halved or its only instance failed."""
+        """The outputs of a batch; None if it must be halved or its only instance failed."""
         try:
             return self._run([instance.packed for instance in batch])
         except FATAL:
@@ -212,7 +224,7 @@ class BatchRunner:
 
 
 def _in_steps(batches: list[list[Instance]], ready: deque[ImageInFlight]) -> Iterator[Step]:
-    """One step a batch; the images are ready after the last one."""
+    """One step per batch; the images are complete after the last one."""
     for batch in batches[:-1]:
         yield Step(batch, deque())
     if batches or ready:
@@ -222,5 +234,5 @@ def _in_steps(batches: list[list[Instance]], ready: deque[ImageInFlight]) -> Ite
 def _input_shape(inputs: Any) -> Hashable:
     if isinstance(inputs, list | tuple):  # a pyramid of scales
         return tuple(tuple(level.shape) for level in inputs)
-    # Pixels and floats are normalised at different places: in one batch they would become floats.
+    # Pixels and floats are normalised in different places: in one batch pixels would become floats.
     return tuple(inputs.shape), getattr(inputs, 'dtype', None)

@@ -2,12 +2,9 @@
 
 import copy
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
-from itertools import chain
 from math import inf
 from numbers import Real
 from typing import Any, TypeVar
@@ -15,49 +12,39 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
 from rich.progress import track
 from torch import nn
 
-from .batching import BatchRunner
 from .config import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
 from .cores import bind_to_cores, parse_cores
 from .engines.base import EngineOptions
-from .engines.batch_size import default_batch_size
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
-from .engines.warmup import SAMPLES, Warmup, batch_size
 from .errors import InputError
-from .images.read import DecodedFrames, detector_loader, image_loader, plain_loader
 from .models.checkpoint import check_weights
 from .models.checks import (
     check_device,
-    check_first_step,
     check_flip_test,
-    check_loader,
     check_pipeline,
     check_pose_config,
-    type_name,
 )
 from .models.names import build_model, load_config
-from .pipeline import Pipeline
+from .predictor import Predictor
 from .progress import StageClock
 from .results import ImageResult
 from .sources.base import Frame, Source
 from .sources.boxes import boxes_of_images, detached
 from .sources.inputs import open_source
 from .speedups import onestage
-from .speedups.crops import CropCache
 from .speedups.rect import pad_to_stride
 from .speedups.simcc import decode_batches
 from .stages.detect import PersonDetector, build_detector, check_detector, choose_detector
 from .stages.finite import reject_nan
-from .stages.pose import PoseStage
-from .stages.read import ReadStage
-from .workers import FLUSH, FlushType, read_ahead
+from .stages.pose import PoseModel
+from .workers import FLUSH
 from .writers.drawing import DrawOptions, check_skeleton_style, draw_result
 from .writers.mmpose import MMPoseWriter
 
@@ -146,27 +133,27 @@ class BatchPose2DInferencer(Pose2DInferencer):
         check_device(device)
         self.device = device
         self.detector: PersonDetector | None = None
-        self._crops = CropCache()
         self._precision_is_free = options.precision == 'auto'
-        self._lock = threading.RLock()
+        self._drawing = threading.Lock()
         if options.cpu_affinity is not None:
             bind_to_cores(parse_cores(options.cpu_affinity))
-        # Stock's constructor builds the detector, which needs the settled precision.
+        # Upstream's constructor builds the detector, which needs the resolved precision.
         self.options = options.resolved(device)
         torch.set_num_threads(self.options.num_threads)
         self._check_parts(model, settings)
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
+        pose = self._pose_model()
         if self.options.batch_size is None:
-            self.options = replace(self.options, batch_size=self._default_batch_size())
+            size = pose.default_batch_size(split=splits_cores(self.options.of_engine))
+            self.options = replace(self.options, batch_size=size)
         if self.detector is not None and self.options.det_batch_size is None:
             self.options = replace(self.options, det_batch_size=self.detector.default_batch_size())
         engine = self._engine_options(self.options.of_engine)
-        self.runner = EngineRunner(self.model, replace(engine, file=self.options.engine_file))
+        runner = EngineRunner(self.model, replace(engine, file=self.options.engine_file))
         reject_nan(self.model)
-        self.warmup = Warmup(self.options.calib_images or SAMPLES)
-        self._decoded = DecodedFrames()
+        self._predictor = Predictor(pose, runner, self.detector, self.options)
 
     # ---------------------------------------------------------------- building
 
@@ -205,51 +192,24 @@ class BatchPose2DInferencer(Pose2DInferencer):
         choice = choose_detector(self.cfg, det_model, det_weights, det_cat_ids)
         engine = self._engine_options(self.options.of_detector)
         self.detector = build_detector(choice, device, engine)
-        if self.detector is not None:
-            self._det_loader = detector_loader(self.detector.pipeline)
         # Upstream's attribute, which its preprocess reads.
         self.det_cat_ids = () if self.detector is None else self.detector.cat_ids
 
     def _engine_options(self, options: EngineOptions) -> EngineOptions:
         return replace(options, precision_is_free=self._precision_is_free)
 
-    def _init_pipeline(self, cfg: Config | ConfigDict) -> Compose:
-        """Build the config's test pipeline and set its image loader apart."""
-        pipeline = super()._init_pipeline(cfg)
-        self._loader = image_loader(pipeline)
-        self._plain_loader = plain_loader(pipeline)
-        self._det_loader = None
-        self._loader_works = False
-        return pipeline
-
-    def check_loader(self) -> None:
-        """See that files can be read as the config says; arrays and videos need no loader.
-
-        Raises:
-            ValueError: Its file backend or decoder is unknown or not installed.
-        """
-        if not self._loader_works:
-            check_first_step(self.pipeline.transforms[0])
-            check_loader(self._loader or self._plain_loader)
-            self._loader_works = True
+    def _pose_model(self) -> PoseModel:
+        return PoseModel(
+            model=self.model,
+            pipeline=self.pipeline,
+            collate=self.collate_fn,
+            top_down=self.cfg.data_mode == 'topdown',
+        )
 
     def _pad_to_stride(self) -> None:
         pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
         if not any([pad_to_stride(pipeline) for pipeline in pipelines]):
             raise ValueError('rect: neither the model nor its detector pads to a square')
-
-    def _default_batch_size(self) -> int:
-        crops = self.cfg.data_mode == 'topdown'
-        info = {'img_path': '', **self.model.dataset_meta}
-        info['img'] = np.zeros((480, 640, 3), np.uint8)
-        if crops:
-            info.update(bbox=np.float32([[0, 0, 640, 480]]), bbox_score=np.ones(1, np.float32))
-        try:
-            inputs = self.pipeline(info)['inputs']
-        except Exception:  # a pipeline of somebody's own may want a real file
-            inputs = None
-        split = splits_cores(self.options.of_engine)
-        return default_batch_size(self.device, inputs, crops=crops, split=split)
 
     # ------------------------------------------------------------ stock's call
 
@@ -326,7 +286,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         return_datasamples: bool,
     ) -> Iterator[dict]:
         # Closed at the end, since whoever holds an exception holds this frame and all in it.
-        with closing(self.stream(source, call)) as stream, writer:
+        with closing(self.stream(source, call, alone=source.length == 1)) as stream, writer:
             for result in self._tracked(stream, source.length):
                 if result.error is not None:
                     yield {'visualization': [], 'predictions': [], **result.failure}
@@ -350,7 +310,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Returns:
             uint8 array (H, W, 3), RGB.
         """
-        with self._lock:
+        with self._drawing:
             return draw_result(self.visualizer, self.model.dataset_meta, result, drawing)
 
     def _tracked(self, results: Iterator[ImageResult], total: int | None) -> Iterable[ImageResult]:
@@ -371,6 +331,22 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     # --------------------------------------------------------------- the stream
 
+    @property
+    def predictor(self) -> Predictor:
+        """What runs frames through the stages, with the pipeline and detector that are set now."""
+        if self._predictor.pose.pipeline is not self.pipeline:
+            self._predictor.pose = self._pose_model()
+        self._predictor.detector = self.detector
+        return self._predictor
+
+    def check_loader(self) -> None:
+        """Check that files can be read as the config says; arrays and videos need no loader.
+
+        Raises:
+            ValueError: Its file backend or decoder is unknown or not installed.
+        """
+        self.predictor.pose.check_loader()
+
     def call_options(
         self,
         batch_size: int | str | None = None,
@@ -385,62 +361,36 @@ class BatchPose2DInferencer(Pose2DInferencer):
             ValueError: An option out of range.
             TypeError: An unknown option.
         """
-        if type_name(self.cfg.model.type) == 'BottomupPoseEstimator':
-            # One-stage heads filter inside predict, by these settings.
-            test_cfg = dict(self.model.head.test_cfg)
-            if 'score_thr' in test_cfg:
-                test_cfg['score_thr'] = bbox_thr
-            if 'nms_thr' in test_cfg:
-                test_cfg['nms_thr'] = nms_thr
-        else:
-            test_cfg = dict(self.model.test_cfg)
-        test_cfg['output_heatmaps'] = draw_heatmap
-        if self.options.flip_test is not None:
-            test_cfg['flip_test'] = self.options.flip_test
         batch_size = BatchOptions(batch_size=batch_size).batch_size or self.options.batch_size
+        flip_test = self.options.flip_test
+        test_cfg = self.predictor.pose.test_settings(bbox_thr, nms_thr, draw_heatmap, flip_test)
         return CallOptions(
             batch_size=batch_size,
             bbox_thr=bbox_thr,
             nms_thr=nms_thr,
-            test_cfg=ConfigDict(test_cfg),
+            test_cfg=test_cfg,
             **options,
         )
 
     def stream(
-        self, source: Source, call: CallOptions, clock: StageClock | None = None
+        self,
+        source: Source,
+        call: CallOptions,
+        clock: StageClock | None = None,
+        alone: bool = False,
     ) -> Iterator[ImageResult]:
-        """The whole way of an image: read, detect, prepare, batch, network, result.
-
-        At most a fixed number of images is under way at any time, whatever the
-        length of the source, and nothing is kept of a result that was yielded.
+        """Yield the result of every frame, in order, in bounded memory.
 
         Args:
             source: Frames, read once.
-            call: As :meth:`call_options` builds them.
+            call: Options of the call, from :meth:`call_options`.
             clock: Collects the seconds of each stage.
-
-        Yields:
-            One result per frame, in order.
+            alone: Whether each image is to have all cores, as those of a live source do.
 
         Raises:
             InputError: A bad input, with ``on_error='raise'``.
         """
-        frames = iter(source.frames)
-        with ExitStack() as stack:
-            stack.callback(self._decoded.clear)
-            if source.sequential or source.max_wait is not None:
-                frames = stack.enter_context(closing(read_ahead(frames, 2, source.max_wait)))
-            with self._lock:
-                self._prefer_latency(call, source.live)
-                if wanted := self.wants_samples(call):
-                    # All of a known length are there; others may not come for a while.
-                    first = _take(frames, wanted, until_flush=source.length is None)
-                    self.warm_up([item for item in first if item is not FLUSH], call, source.live)
-                    frames = chain(_handed_out(first), frames)
-                self.warmup.prepare(self.runners, self._batch_sizes(call))
-            pipeline = self.pipeline_of(call, source.live)
-            results = pipeline.run(frames, clock or StageClock())
-            stack.enter_context(closing(results))
+        with closing(self.predictor.stream(source, call, clock, alone)) as results:
             yield from map(self._raise_error, results)
 
     def _raise_error(self, result: ImageResult) -> ImageResult:
@@ -450,143 +400,31 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def wants_samples(self, call: CallOptions) -> int:
         """Images that :meth:`warm_up` should see before the first result; 0 for none."""
-        return self.warmup.wanted(self.runners, self._batch_sizes(call))
+        return self.predictor.wants_samples(call)
 
-    def _prefer_latency(self, call: CallOptions, live: bool) -> None:
-        """Have engines that nothing has run on yet take one batch at a time, where that is all."""
-        if live or call.batch_size == 1:
-            self.runner.lifecycle.prefer_latency()
-        if live and self.detector is not None:
-            self.detector.runner.lifecycle.prefer_latency()
-
-    def warm_up(self, frames: Sequence[Frame], call: CallOptions, live: bool = False) -> None:
-        """Build, verify and select the engines, and measure batch sizes, with some images.
-
-        A stream does so by itself, with its first images; others may stand for a
-        run better.
-
-        Args:
-            frames: Some images.
-            call: The options of the run.
-            live: Whether they come one by one, and each result is wanted at once.
-
-        Raises:
-            EngineError: An engine cannot run the network, or its outputs deviate
-                too much from PyTorch's.
-        """
-        steps = {
-            'pose': self._pose_stage(call).run,
-            'detector': partial(self._detect, call=call),
-        }
-        sizes = self._batch_sizes(call)
-
-        def infer(part: Sequence[Frame]) -> None:
-            for _ in self.pipeline_of(call, warming_up=True).run(part, StageClock()):
-                pass
-
-        with self._lock:
-            self._prefer_latency(call, live)
-            flip_test = bool(call.test_cfg.get('flip_test'))
-            self.warmup.run(frames, self.runners, sizes, infer, steps, flip_test=flip_test)
-
-    def _batch_sizes(self, call: CallOptions) -> dict[str, int | str]:
-        return {'pose': call.batch_size, 'detector': self.options.det_batch_size}
-
-    def pipeline_of(
-        self, call: CallOptions, live: bool = False, warming_up: bool = False
-    ) -> Pipeline:
-        """The stages from frames to results, with the engines and attributes as they are now.
-
-        Args:
-            call: The options.
-            live: Whether each result is wanted at once.
-            warming_up: Whether batches run one by one, and decoded images are kept.
-        """
-        alone = live or warming_up
-        sizes = {
-            name: batch_size(self.runners[name], size)
-            for name, size in self._batch_sizes(call).items()
-            if name in self.runners
-        }
-
-        def batches(name: str, run: Callable, stage: str) -> BatchRunner:
-            runner = self.runners[name]
-            parallel = 1 if alone else runner.parallel
-            return BatchRunner(
-                run, sizes[name], stage, parallel=parallel, on_memory=runner.note_memory
-            )
-
-        detections = None
-        if self.detector is not None:
-            detections = batches('detector', partial(self._detect, call=call), 'detection')
-        pose = self._pose_stage(call)
-        return Pipeline(
-            read=ReadStage(
-                loader=self._plain_loader,
-                detector=self.detector,
-                det_loader=self._det_loader,
-                decoded=self._decoded,
-                keep=warming_up,
-                check_loader=self.check_loader,
-            ),
-            detections=detections,
-            pose=pose,
-            poses=batches('pose', pose.run, 'network'),
-            num_workers=self.options.num_workers,
-        )
-
-    def _pose_stage(self, call: CallOptions) -> PoseStage:
-        return PoseStage(
-            model=self.model,
-            pipeline=self.pipeline,
-            collate=self.collate_fn,
-            loader=self._loader,
-            runner=self.runner,
-            crops=self._crops,
-            top_down=self.cfg.data_mode == 'topdown',
-            no_person=self.options.no_person,
-            num_keypoints=self.num_keypoints,
-            call=call,
-            note=self.warmup.note,
-        )
-
-    def _detect(self, inputs: list[dict[str, Any]], call: CallOptions) -> list[np.ndarray]:
-        self.warmup.note('detector', inputs)
-        return self.detector.detect(inputs, call.bbox_thr, call.nms_thr, call.keep_labels)
+    def warm_up(self, frames: Sequence[Frame], call: CallOptions) -> None:
+        """Select engines and batch sizes with some images; see :meth:`Predictor.warm_up`."""
+        self.predictor.warm_up(frames, call)
 
     @property
     def runners(self) -> dict[str, EngineRunner]:
         """What runs each network: ``pose``, and ``detector`` if there is one."""
-        runners = {'pose': self.runner}
-        if self.detector is not None:
-            runners['detector'] = self.detector.runner
-        return runners
+        return self.predictor.runners
+
+    @property
+    def runner(self) -> EngineRunner:
+        """What runs the pose network."""
+        return self.runners['pose']
 
     @property
     def num_keypoints(self) -> int:
-        """Keypoints of every instance that comes out."""
-        indices = self.model.test_cfg.get('output_keypoint_indices')
-        return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
+        """Keypoints of every predicted instance."""
+        return self.predictor.pose.num_keypoints
 
     @property
     def sigmas(self) -> np.ndarray:
-        """COCO's constant of each keypoint that comes out, (K,); (0,) if its dataset has none."""
-        sigmas = np.asarray(self.model.dataset_meta.get('sigmas', ()))
-        indices = self.model.test_cfg.get('output_keypoint_indices')
-        return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
-
-
-def _take(
-    items: Iterator[Frame | FlushType], count: int, until_flush: bool
-) -> deque[Frame | FlushType]:
-    """The first items, up to so many frames, or to FLUSH if it ends them."""
-    taken: deque[Frame | FlushType] = deque()
-    for item in items:
-        taken.append(item)
-        count -= item is not FLUSH
-        if count == 0 or (item is FLUSH and until_flush):
-            break
-    return taken
+        """COCO's constant of each predicted keypoint, (K,); (0,) if its dataset has none."""
+        return self.predictor.pose.sigmas
 
 
 def _checked_wait(max_wait: float | None) -> float | None:
@@ -594,12 +432,6 @@ def _checked_wait(max_wait: float | None) -> float | None:
     if max_wait is not None and not (is_number and 0 <= max_wait < inf):
         raise ValueError(f'max_wait: expected seconds from 0, or None, found {max_wait!r}')
     return max_wait
-
-
-def _handed_out(items: deque[Item]) -> Iterator[Item]:
-    """The items; nothing is kept of one that was handed out."""
-    while items:
-        yield items.popleft()
 
 
 def _pair(frames: Iterable[Frame], bboxes: Iterable) -> Iterator[Frame]:

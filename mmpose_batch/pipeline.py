@@ -1,4 +1,4 @@
-"""The way of an image: read, detect, crop, pose, finish; bounded, and in order."""
+"""The path of an image: read, detect, crop, pose, finish; bounded, and in input order."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -22,31 +22,38 @@ class Pipeline:
         detections: Batches of the detector; None without one.
         pose: Crops, poses, and selection of instances.
         poses: Batches of the pose network.
-        num_workers: Threads that read and crop.
+        workers: Threads that read and crop.
     """
 
     read: Callable[[Frame], ImageInFlight]
     detections: BatchRunner | None
     pose: PoseStage
     poses: BatchRunner
-    num_workers: int
+    workers: WorkerPool
 
     def run(self, frames: Iterable[Frame | FlushType], clock: StageClock) -> Iterator[ImageResult]:
         """Yield the result of every frame, in order.
 
-        At most a fixed number of images is under way at any time, whatever the
-        number of frames, and nothing is kept of a result that was yielded.
+        The number of images between reading and their results is bounded, whatever the
+        number of frames, and a result that was yielded is not kept.
         """
-        ahead = 2 * self.num_workers
+        ahead = 2 * self.workers.num_workers
         batch = 0 if self.detections is None else self.detections.batch_size
-        with WorkerPool(self.num_workers) as pool, ExitStack() as stack:
-            if self.num_workers:
+        with ExitStack() as stack:
+            if self.workers.num_workers:
                 stack.enter_context(single_opencv_thread())
-            images = clock.waiting('waiting', pool.map(self.read, frames, ahead + batch))
+
+            def stage(
+                name: str, items: Iterator[ImageInFlight | FlushType]
+            ) -> Iterator[ImageInFlight | FlushType]:
+                stack.callback(items.close)  # the last stage first
+                return clock.waiting(name, items)
+
+            images = stage('waiting', self.workers.map(self.read, frames, ahead + batch))
             if self.detections is not None:
-                images = clock.waiting('detection', self.detections.stream(images))
-            images = clock.waiting('waiting', pool.map(self.pose.crop, images, ahead))
-            images = clock.waiting('network', self.poses.stream(images))
+                images = stage('detection', self.detections.stream(images))
+            images = stage('waiting', self.workers.map(self.pose.crop, images, ahead))
+            images = stage('network', self.poses.stream(images))
             # Not a loop, whose variable would keep what was yielded until the next one comes.
             yield from map(self.pose.finish, filter(_is_image, images))
 

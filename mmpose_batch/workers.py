@@ -1,11 +1,12 @@
-"""Threads that work ahead of who asks: bounded, in order."""
+"""Threads that work ahead of their consumer: bounded, in order."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
 from queue import Empty, Full, Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
@@ -28,21 +29,21 @@ FlushType = Literal[Flush.FLUSH]
 class WorkerPool:
     """Threads that run a function over a stream, a bounded number of items ahead.
 
-    OpenCV, NumPy and torch release the interpreter lock while they work, so
-    threads overlap with the network and hand arrays over without a copy.
+    OpenCV, NumPy and torch release the GIL while they work, so threads overlap with the
+    network and pass arrays on without a copy. The threads start with the first item and stay
+    for later streams: starting them costs little, but each makes its own OpenMP team.
+    Several streams may share a pool.
 
     Args:
-        num_workers: Number of threads. 0 runs everything in the caller's thread,
+        num_workers: Number of threads. 0 runs everything in the calling thread,
             when an item is asked for.
     """
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
-        self._executor = (
-            ThreadPoolExecutor(num_workers, thread_name_prefix='mmpose_batch')
-            if num_workers
-            else None
-        )
+        self._executor: ThreadPoolExecutor | None = None
+        self._process = 0
+        self._lock = Lock()
 
     def map(
         self, function: Callable[[Item], Out], items: Iterable[Item | FlushType], ahead: int
@@ -50,22 +51,43 @@ class WorkerPool:
         """Yield ``function(item)`` in the order of ``items``; FLUSH passes as it is.
 
         At most ``ahead`` results are finished or under way before they are
-        asked for. What ``function`` raises is raised here, at its item's place.
+        asked for. What ``function`` raises is raised here, at its item's place. When the
+        generator ends or is closed, nothing of it runs any more.
         """
-        if self._executor is None:
+        if not self.num_workers:
             for item in items:
                 yield FLUSH if item is FLUSH else function(item)
             return
+        executor = self._started()
         running: deque[Future[Out]] = deque()
-        for item in items:
-            if item is not FLUSH:
-                running.append(self._executor.submit(function, item))
-            while running and (item is FLUSH or len(running) > ahead):
+        try:
+            for item in items:
+                if item is not FLUSH:
+                    running.append(executor.submit(function, item))
+                while running and (item is FLUSH or len(running) > ahead):
+                    yield running.popleft().result()
+                if item is FLUSH:
+                    yield FLUSH
+            while running:
                 yield running.popleft().result()
-            if item is FLUSH:
-                yield FLUSH
-        while running:
-            yield running.popleft().result()
+        finally:
+            wait([future for future in running if not future.cancel()])
+
+    def _started(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None or self._process != os.getpid():  # a fork has no threads
+                self._executor = ThreadPoolExecutor(
+                    self.num_workers, thread_name_prefix='mmpose_batch'
+                )
+                self._process = os.getpid()
+            return self._executor
+
+    def close(self) -> None:
+        """End the threads; they start again when they are needed."""
+        with self._lock:
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown()
 
     def __enter__(self) -> 'WorkerPool':
         return self
@@ -76,8 +98,7 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        self.close()
 
 
 def read_ahead(

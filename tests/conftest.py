@@ -14,7 +14,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from support.factories import Models, build_models, our_threads, write_photos
+from support.factories import Models, build_models, busy_threads, our_threads, write_photos
 from support.tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
 import mmpose_batch
@@ -109,6 +109,13 @@ def no_thread_is_left() -> Iterator[None]:
     """Whatever a test does to it, the package ends its threads."""
     yield
     assert our_threads() == []
+
+
+@pytest.fixture
+def no_thread_is_busy() -> Iterator[None]:
+    """Whatever a test does, no thread is busy; an inferencer's pools wait for the next call."""
+    yield
+    assert busy_threads() == []
 
 
 @pytest.fixture(scope='session')

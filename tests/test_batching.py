@@ -15,7 +15,7 @@ from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, In
 from mmpose_batch.errors import one_line
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources.base import Frame
-from mmpose_batch.workers import FLUSH, FlushType
+from mmpose_batch.workers import FLUSH, FlushType, WorkerPool
 
 SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
 
@@ -30,7 +30,7 @@ def image(index: int, *shapes: tuple[int, ...], error: str | None = None) -> Ima
         Packed(inputs=torch.empty(shape), place=(index, slot)) for slot, shape in enumerate(shapes)
     ]
     result = ImageResult(Frame(index, f'{index}.jpg', f'{index}.jpg'), error=error)
-    return ImageInFlight(result, inputs=inputs)
+    return ImageInFlight(result, crops=inputs)
 
 
 class Network:
@@ -55,13 +55,13 @@ class Network:
 
 
 def outcome(images: Iterator[ImageInFlight]) -> list[tuple[int, list[Any], str | None]]:
-    return [(i.result.frame.index, i.outputs, i.result.error) for i in images]
+    return [(i.result.frame.index, i.poses, i.result.error) for i in images]
 
 
 def naive(images: Sequence[ImageInFlight]) -> list[tuple[int, list[Any], str | None]]:
     """One input at a time, one image after the other."""
     return [
-        (i.result.frame.index, [('output of', item['place']) for item in i.inputs], i.result.error)
+        (i.result.frame.index, [('output of', item['place']) for item in i.crops], i.result.error)
         for i in images
     ]
 
@@ -177,7 +177,7 @@ def test_what_is_left_comes_in_the_order_in_which_it_was_begun():
     collector = BatchCollector(4)
     for index, shape in enumerate((SHAPES[1], SHAPES[0], SHAPES[2], SHAPES[0])):
         item = image(index, shape)
-        collector.add(Instance(item, 0, item.inputs[0]))
+        collector.add(Instance(item, 0, item.crops[0]))
     left = [[instance.packed['place'][0] for instance in batch] for batch in collector.flush()]
     assert left == [[0], [1, 3], [2]]
 
@@ -249,9 +249,9 @@ def test_images_that_failed_before_pass_through_in_their_place():
     assert network.batches == [[(1, 0)]]
 
 
-@pytest.mark.parametrize('parallel', [1, 2])
+@pytest.mark.parametrize('threads', [0, 2])
 @pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory')])
-def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, parallel):
+def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, threads):
     sizes, said = [], []
 
     def network(packed: list[dict[str, Any]]) -> list[Any]:
@@ -261,11 +261,12 @@ def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, parallel):
         return [part['place'] for part in packed]
 
     images = [image(i, SHAPES[0]) for i in range(48)]
-    runner = BatchRunner(network, 16, parallel=parallel, on_memory=said.append)
-    result = outcome(runner.stream(iter(images)))
+    with WorkerPool(threads) as pool:
+        runner = BatchRunner(network, 16, pool=pool, on_memory=said.append)
+        result = outcome(runner.stream(iter(images)))
     assert result == [(i, [(i, 0)], None) for i in range(48)]
     assert said == [8, 4, 2]
-    assert set(sizes[6 * parallel :]) == {2}
+    assert set(sizes[6 * max(threads, 1) :]) == {2}
 
 
 def test_one_instance_that_memory_does_not_hold_is_a_failure_of_its_image():
@@ -287,7 +288,7 @@ limit = pages * resource.getpagesize() + (700 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 network = lambda packed: torch.empty(len(packed), 50 << 20)[:, 0].tolist()
 images = [
-    ImageInFlight(ImageResult(Frame(i, 'a', 'a')), inputs=[{'inputs': torch.empty(1)}])
+    ImageInFlight(ImageResult(Frame(i, 'a', 'a')), crops=[{'inputs': torch.empty(1)}])
     for i in range(16)
 ]
 done = list(BatchRunner(network, 8, on_memory=print).stream(iter(images)))
@@ -332,7 +333,7 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
 
     def made(index: int) -> ImageInFlight:
         item = image(index, SHAPES[0], SHAPES[1])
-        inputs.extend(weakref.ref(packed) for packed in item.inputs)
+        inputs.extend(weakref.ref(packed) for packed in item.crops)
         return item
 
     def network(packed: list[dict[str, Any]]) -> list[Output]:
@@ -346,7 +347,7 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
     most, done = 0, 0
     for item in BatchRunner(network, batch_size).stream(map(made, range(30))):
         most = max(most, alive(inputs))
-        own = {id(output) for output in item.outputs}
+        own = {id(output) for output in item.poses}
         done += len(own)
         del item
         assert own.isdisjoint(id(output()) for output in outputs)

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.registry import INFERENCERS
-from support.factories import our_threads
+from support.factories import busy_threads, our_threads
 from support.tiny import OurDetector, TinyModel, picture, resize_input, save
 from torch import nn
 
@@ -34,7 +34,7 @@ from mmpose_batch.sources.numbering import number
 from mmpose_batch.workers import FLUSH, FlushType
 from mmpose_batch.writers.mmpose import MMPoseWriter
 
-pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_left')
+pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 # In these, the tiny one-stage model finds from none to five persons.
 SIZES = ((60, 90), (70, 83), (80, 76), (90, 69), (100, 62), (110, 55), (120, 48))
@@ -792,25 +792,25 @@ def leave(results: Iterator[dict], how: str) -> None:
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('how', ['break', 'close', 'forget', 'never begin', 'error', 'Ctrl-C'])
-def test_whoever_leaves_early_leaves_no_thread(ours, kind, how):
+def test_no_thread_is_busy_after_a_call_that_is_left_early(ours, kind, how):
     results = ours[kind](itertools.cycle(PICTURES))
     leave(results, how)
     del results
-    assert our_threads() == []
+    assert busy_threads() == []
 
 
-def test_an_interruption_in_the_network_ends_the_threads(ours, monkeypatch):
+def test_an_interruption_in_the_network_ends_all_work(ours, monkeypatch):
     def interrupted(data: dict) -> Any:
         raise KeyboardInterrupt
 
     wrap_test_step(ours['one_stage'], monkeypatch, interrupted)
     with pytest.raises(KeyboardInterrupt) as raised:
         list(ours['one_stage'](itertools.cycle(PICTURES)))
-    assert our_threads() == []
+    assert busy_threads() == []
     assert raised.value is not None  # held until here, and with it its frames
 
 
-def test_a_full_disk_ends_the_threads_while_its_error_is_held(ours, tmp_path, monkeypatch):
+def test_a_full_disk_ends_all_work_while_its_error_is_held(ours, tmp_path, monkeypatch):
     def full(*args: Any) -> None:
         raise OSError(28, 'No space left on device')
 
@@ -818,11 +818,11 @@ def test_a_full_disk_ends_the_threads_while_its_error_is_held(ours, tmp_path, mo
     monkeypatch.setattr(MMPoseWriter, 'write', full)
     with pytest.raises(OSError, match='No space') as raised:
         list(ours['one_stage'](path, pred_out_dir=str(tmp_path / 'out')))
-    assert our_threads() == []
+    assert busy_threads() == []
     assert raised.value is not None
 
 
-def test_a_bad_frame_ends_the_threads_while_its_error_is_held(one_stage, tmp_path, monkeypatch):
+def test_a_bad_frame_ends_all_work_while_its_error_is_held(one_stage, tmp_path, monkeypatch):
     inferencer = one_stage.ours(on_error='raise')
 
     def fail(data: dict) -> Any:
@@ -832,7 +832,7 @@ def test_a_bad_frame_ends_the_threads_while_its_error_is_held(one_stage, tmp_pat
     wrap_test_step(inferencer, monkeypatch, fail)
     with pytest.raises(InputError, match='cannot run') as raised:
         list(inferencer(path))
-    assert our_threads() == []
+    assert busy_threads() == []
     assert raised.value is not None
 
 
@@ -1087,8 +1087,7 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
     next(results)
     assert Camera.count <= 5
     results.close()
-    assert inferencer.runner.options.latency
-    assert inferencer.runner.parallel == 1
+    assert inferencer.runner.selection.parallel == 1
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -1132,12 +1131,12 @@ def test_a_wait_that_is_no_time_is_an_error_at_the_call(ours, max_wait):
         ours['one_stage']([PICTURES[0]], max_wait=max_wait)
 
 
-def test_one_at_a_time_is_built_for_latency(one_stage):
-    """Two batches at a time would give each one half of the cores."""
-    for batch_size, parallel in ((1, 1), (4, 2)):
-        inferencer = one_stage.ours(engine='openvino', batch_size=8)
-        list(inferencer([picture(60, 90)], batch_size=batch_size))
-        assert inferencer.runner.parallel == parallel
+@pytest.mark.parametrize(('images', 'batch_size', 'parallel'), [(1, 8, 1), (2, 1, 1), (2, 8, 2)])
+def test_an_engine_is_built_for_what_comes_first(one_stage, images, batch_size, parallel):
+    """Two concurrent batches would give each one half of the cores."""
+    inferencer = one_stage.ours(engine='openvino', batch_size=8)
+    list(inferencer([picture(60, 90)] * images, batch_size=batch_size))
+    assert inferencer.runner.selection.parallel == parallel
 
 
 def test_boxes_of_a_generator_with_one_buffer_stay_with_their_images(ours):

@@ -209,20 +209,37 @@ class NetworkSwap:
                 record(inputs)
             return self.reference(inputs)
 
-        self._thread.engine = compute
+        with self.computed_by(compute):
+            self._thread.by_reference = True
+            try:
+                yield
+            finally:
+                del self._thread.by_reference
+
+    @contextmanager
+    def computed_by(self, engine: Engine) -> Iterator[None]:
+        """In this block, and this thread, another engine computes."""
+        before = getattr(self._thread, 'engine', None)
+        self._thread.engine = engine
         try:
             yield
         finally:
-            del self._thread.engine
+            self._thread.engine = before
+
+    @property
+    def _engine_here(self) -> Engine:
+        """What computes in this thread."""
+        return getattr(self._thread, 'engine', None) or self.engine
 
     @property
     def uses_reference(self) -> bool:
         """Whether the reference computes in this thread."""
-        return hasattr(self._thread, 'engine') or self.engine is self.reference
+        by_reference = getattr(self._thread, 'by_reference', False)
+        return by_reference or self._engine_here is self.reference
 
     def compute_as_is(self, pending: Pending) -> Sequence[Tensor]:
         """The engine's own outputs for one batch, where they are not what the head decodes."""
-        return self.engine(pending.inputs)
+        return self._engine_here(pending.inputs)
 
     def _extract_feat(self, inputs: Tensor) -> Pending:
         pending = Pending(inputs)
@@ -239,9 +256,8 @@ class NetworkSwap:
         return pending.outputs
 
     def _compute(self, batches: list[Pending]) -> None:
-        engine = getattr(self._thread, 'engine', self.engine)
         inputs = torch.cat([batch.inputs for batch in batches])
-        outputs = engine(inputs)
+        outputs = self._engine_here(inputs)
         if not self.network.known:  # PyTorch, where it computed, has made it so
             self.reference(inputs[:1])
         outputs = self.network.restore(outputs)

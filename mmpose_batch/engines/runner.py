@@ -1,6 +1,7 @@
 """Runs a model's test steps with an engine that replaces its network."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +19,11 @@ from .builder import EngineBuilder
 from .cache import Measurements, network_key, open_cache
 from .lifecycle import EngineLifecycle
 from .network import is_replaceable
-from .registry import AUTO, parallel_batches
+from .registry import AUTO, get, parallel_batches
 from .selection import Phase, Selection
 from .selector import EngineSelector
 from .torch_eager import prepare_model
+from .variant import EngineVariant, build_variant
 from .verification import Run
 
 logger = logging.getLogger('mmpose_batch')
@@ -47,6 +49,10 @@ class EngineRunner:
         self, model: nn.Module, options: EngineOptions, clock: Clock = time.perf_counter
     ) -> None:
         self._model = model
+        self._for_latency_only = options.latency
+        self._variant: EngineVariant | None = None
+        self._variant_is_built = False
+        self._lock = threading.Lock()
         self._largest_batch: int | None = None
         self._builder: EngineBuilder | None = None
         replaceable = is_replaceable(model)
@@ -79,9 +85,18 @@ class EngineRunner:
 
     @property
     def parallel(self) -> int:
-        """Test steps that may be asked for concurrently."""
+        """Test steps that may be asked for concurrently, of batches that do not come alone."""
+        if self.selection is None:
+            return parallel_batches(self.options)
+        return get(self.selection.engine).parallel if self._has_variant else self.selection.parallel
+
+    @property
+    def _has_variant(self) -> bool:
+        """Whether the selected engine can be built for throughput and for latency."""
+        if self._builder is None or self._for_latency_only:
+            return False
         selection = self.selection
-        return parallel_batches(self.options) if selection is None else selection.parallel
+        return max(selection.parallel, get(selection.engine).parallel * self.options.latency) > 1
 
     @property
     def report(self) -> dict[str, Any]:
@@ -101,11 +116,14 @@ class EngineRunner:
         """Size of the files that the engine was built to and is loaded from."""
         return 0 if self._builder is None else self._builder.cache.bytes_used
 
-    def test_step(self, run: Run) -> Sequence[BaseDataElement]:
+    def test_step(self, run: Run, alone: bool = False) -> Sequence[BaseDataElement]:
         """Run one batch.
 
         Args:
             run: The model's ``test_step`` on the batch.
+            alone: Whether the batch comes alone, so that it is to have all cores. An engine
+                that is built for several batches is built for single ones too when the first
+                of them comes, and the reverse.
 
         Raises:
             EngineError: The engine cannot run the network, or its outputs deviate too
@@ -115,8 +133,23 @@ class EngineRunner:
             outputs = self.lifecycle.run_first(run)
             if outputs is not None:
                 return outputs
+        if self._has_variant and alone != self.options.latency:
+            return self._run_variant(run)
+        return self._run_selected(run)
+
+    def _run_selected(self, run: Run) -> Sequence[BaseDataElement]:
         with self.lifecycle.turns:
             return run()
+
+    def _run_variant(self, run: Run) -> Sequence[BaseDataElement]:
+        with self._lock:
+            if not self._variant_is_built:
+                outputs = self._run_selected(run)
+                args = self._builder, self.selection.engine, self.options, run, outputs
+                self._variant = build_variant(*args)
+                self._variant_is_built = True
+                return outputs
+        return self._run_selected(run) if self._variant is None else self._variant.test_step(run)
 
     def by_reference(self) -> AbstractContextManager[None]:
         """In this block, and this thread, PyTorch computes whatever the engine is."""

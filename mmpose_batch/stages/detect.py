@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from mmcv.ops import get_compiling_cuda_version
+from mmcv.transforms import LoadImageFromFile
 from mmdet.apis import DetInferencer
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import BaseDataElement, InstanceData
@@ -18,13 +20,14 @@ from ..engines.batch_size import default_batch_size
 from ..engines.registry import splits_cores
 from ..engines.runner import EngineRunner
 from ..engines.torch_eager import map_tensors
+from ..images.read import detector_loader
 from ..models.checkpoint import check_weights
 from ..models.checks import check_detector_config, dataset_kind, naming
 from ..models.names import build_model, load_config
 from .finite import check_finite, reject_nan
 from .isolation import with_own_head
 
-# What stock takes instead of a detector.
+# What upstream takes instead of a detector.
 WHOLE_IMAGE = ('whole_image', 'whole-image')
 
 
@@ -150,7 +153,7 @@ class PersonDetector:
 
     Args:
         inferencer: Holds the detector's model and its test pipeline.
-        cat_ids: Labels to keep, as in the detector's classes.
+        cat_ids: Detector category ids to keep.
         engine: What computes its network.
     """
 
@@ -171,6 +174,11 @@ class PersonDetector:
             decode_on_cpu(self.model.bbox_head)
         reject_nan(self.model)
 
+    @cached_property
+    def loader(self) -> LoadImageFromFile | None:
+        """What the detector's pipeline loads files by; None if it has no loader."""
+        return detector_loader(self.pipeline)
+
     def __call__(self, *inputs: Any, **settings: Any) -> dict:
         """Detect as upstream's ``DetInferencer`` does, for code that uses it by itself."""
         return self._inferencer(*inputs, **settings)
@@ -190,7 +198,7 @@ class PersonDetector:
         return {label: classes[label] for label in self.cat_ids if 0 <= label < len(classes)}
 
     def default_batch_size(self) -> int:
-        """Images in one pass that are fastest as a rule."""
+        """Images per forward pass that are typically fastest."""
         blank = self.prepare(np.zeros((480, 640, 3), np.uint8))
         device = next(self.model.parameters()).device
         return default_batch_size(device, blank['inputs'], split=splits_cores(self.runner.options))
@@ -202,14 +210,16 @@ class PersonDetector:
         bbox_thr: float,
         nms_thr: float,
         keep_labels: bool = False,
+        alone: bool = False,
     ) -> list[np.ndarray]:
-        """Detect persons in images of one input shape, as stock does for one image.
+        """Detect persons in images of one input shape, as upstream does for one image.
 
         Args:
             prepared: What :meth:`prepare` returned, inputs of equal shape.
             bbox_thr: Boxes must score above this.
             nms_thr: IoU above which the lower scored of two boxes goes.
             keep_labels: Whether boxes come with their labels.
+            alone: Whether batches run one at a time, and each result is wanted at once.
 
         Returns:
             For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
@@ -224,7 +234,7 @@ class PersonDetector:
             samples = with_own_head(self.model).test_step(batch)
             return [self._select(sample, bbox_thr) for sample in samples]
 
-        found = [sample.pred_instances for sample in self.runner.test_step(run)]
+        found = [sample.pred_instances for sample in self.runner.test_step(run, alone)]
         boxes = [np.concatenate((f.bboxes, f.scores[:, None]), axis=1) for f in found]
         kept = [nms(each, nms_thr) for each in boxes]
         if keep_labels:

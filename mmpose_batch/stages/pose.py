@@ -3,10 +3,12 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmpose.datasets.transforms import LoadImage
 from mmpose.structures import PoseDataSample
@@ -14,9 +16,11 @@ from torch import nn
 
 from ..batching import ImageInFlight
 from ..config import CallOptions
+from ..engines.batch_size import default_batch_size
 from ..engines.runner import EngineRunner
 from ..errors import ImageError, one_line
-from ..images.read import load_image
+from ..images.read import image_loader, load_image, plain_loader
+from ..models.checks import check_first_step, check_loader
 from ..results import ImageResult, select_instances
 from ..speedups.crops import CropCache
 from ..speedups.samples import add_labels, empty_sample, merge_samples
@@ -26,55 +30,135 @@ from .isolation import with_own_head
 Inputs = list[dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoseStage:
-    """A pose model under the options of one call.
+@dataclass(kw_only=True)
+class PoseModel:
+    """A pose model, and how an image becomes its inputs.
 
     Attributes:
         model: In eval mode.
-        pipeline: Its test pipeline, without what :attr:`loader` does.
+        pipeline: Test pipeline of its config.
         collate: Makes a batch of packed inputs.
-        loader: Of the pipeline; None where it has code of its own and reads files itself.
-        runner: Runs the network.
-        crops: Standard crops of the pipeline.
         top_down: Whether the model takes crops of persons.
-        no_person: What is done without detections, see :class:`BatchOptions`.
-        num_keypoints: Keypoints of every instance.
-        call: The options.
-        note: Is told the inputs of every batch.
     """
 
     model: nn.Module
     pipeline: Compose
     collate: Callable[[Inputs], dict[str, Any]]
-    loader: LoadImage | None
+    top_down: bool
+
+    @cached_property
+    def loader(self) -> LoadImage | None:
+        """Loader of the pipeline; None if it has code of its own and reads files itself."""
+        return image_loader(self.pipeline)
+
+    @cached_property
+    def plain_loader(self) -> LoadImage:
+        """A default loader that reads from where the pipeline does."""
+        return plain_loader(self.pipeline)
+
+    @cached_property
+    def _loader_is_checked(self) -> bool:
+        check_first_step(self.pipeline.transforms[0])
+        check_loader(self.loader or self.plain_loader)
+        return True
+
+    def check_loader(self) -> None:
+        """Check that files can be read as the config says; arrays and videos need no loader.
+
+        Raises:
+            ValueError: Its file backend or decoder is unknown or not installed.
+        """
+        _ = self._loader_is_checked
+
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints of every predicted instance."""
+        indices = self.model.test_cfg.get('output_keypoint_indices')
+        return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """COCO's constant of each predicted keypoint, (K,); (0,) if its dataset has none."""
+        sigmas = np.asarray(self.model.dataset_meta.get('sigmas', ()))
+        indices = self.model.test_cfg.get('output_keypoint_indices')
+        return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
+
+    def test_settings(
+        self, bbox_thr: float, nms_thr: float, output_heatmaps: bool, flip_test: bool | None
+    ) -> ConfigDict:
+        """The model's ``test_cfg`` under the options of one call; None keeps the config's."""
+        if type(self.model).__name__ == 'BottomupPoseEstimator':
+            # One-stage heads filter inside predict, by these settings.
+            test_cfg = dict(self.model.head.test_cfg)
+            own = {'score_thr': bbox_thr, 'nms_thr': nms_thr}
+            test_cfg.update({key: value for key, value in own.items() if key in test_cfg})
+        else:
+            test_cfg = dict(self.model.test_cfg)
+        test_cfg['output_heatmaps'] = output_heatmaps
+        if flip_test is not None:
+            test_cfg['flip_test'] = flip_test
+        return ConfigDict(test_cfg)
+
+    def default_batch_size(self, split: bool) -> int:
+        """Inputs per forward pass that are typically fastest on the model's device.
+
+        Args:
+            split: Whether the engine gives cores of its own to each of several batches.
+        """
+        info = {'img_path': '', **self.model.dataset_meta}
+        info['img'] = np.zeros((480, 640, 3), np.uint8)
+        if self.top_down:
+            info.update(bbox=np.float32([[0, 0, 640, 480]]), bbox_score=np.ones(1, np.float32))
+        try:
+            inputs = self.pipeline(info)['inputs']
+        except Exception:  # a third-party pipeline may need a real file
+            inputs = None
+        device = next(self.model.parameters()).device
+        return default_batch_size(device, inputs, crops=self.top_down, split=split)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoseStage:
+    """A pose model under the options of one call.
+
+    Attributes:
+        pose: The model.
+        runner: Runs its network.
+        crops: Standard crops of its pipeline.
+        no_person: What is done without detections, see :class:`BatchOptions`.
+        call: The options.
+        alone: Whether batches run one at a time, and each result is wanted at once.
+        note: Called with the inputs of every batch.
+    """
+
+    pose: PoseModel
     runner: EngineRunner
     crops: CropCache
-    top_down: bool
     no_person: str
-    num_keypoints: int
     call: CallOptions
+    alone: bool
     note: Callable[[str, Inputs], None]
 
     def crop(self, image: ImageInFlight) -> ImageInFlight:
         """Run the config's own pipeline on every instance of one image (worker thread)."""
         if image.result.error is not None:
             return image
-        if image.outputs:
-            found = image.outputs[0]
-            image.bboxes = found[:, :5]
+        if image.detections:
+            found = image.detections[0]
+            image.persons = found[:, :5]
             image.labels = found[:, 5] if found.shape[1] > 5 else None
+        pose = self.pose
         try:
             frame = image.result.frame
-            info = {'img_path': frame.path, **self.model.dataset_meta}
+            info = {'img_path': frame.path, **pose.model.dataset_meta}
             # A loader with code of its own reads files itself, as upstream has it do.
-            if self.loader is not None or not isinstance(frame.source, str):
-                info['img'] = load_image(frame, self.loader, image.pixels)
-            if self.top_down:
-                image.inputs = self.crop_persons(info, self._persons(image))
+            if pose.loader is not None or not isinstance(frame.source, str):
+                info['img'] = load_image(frame, pose.loader, image.pixels)
+            if pose.top_down:
+                image.crops = self.crop_persons(info, self._persons(image))
             else:
-                image.inputs = [self.pipeline(info)]
-            if any(packed is None for packed in image.inputs):
+                image.crops = [pose.pipeline(info)]
+            if any(packed is None for packed in image.crops):
                 raise ImageError('expected an input of the network, found None from the pipeline')
         except Exception as error:
             image.fail(one_line(error))
@@ -86,30 +170,31 @@ class PoseStage:
 
     def crop_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> Inputs:
         """Crop persons (N, 5) of one image as the pipeline does."""
-        crops = self.crops.of(self.pipeline, self.model.dataset_meta, info.get('img'))
+        pose = self.pose
+        crops = self.crops.of(pose.pipeline, pose.model.dataset_meta, info.get('img'))
         if crops is not None:
             return crops(info, bboxes)
         return [
-            self.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
+            pose.pipeline({**info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]})
             for bbox in bboxes
         ]
 
     def _persons(self, image: ImageInFlight) -> np.ndarray:
-        """Boxes (N, 5) of one image: given, detected, or the whole image."""
-        found_none = image.bboxes is not None and len(image.bboxes) == 0
-        if image.bboxes is None or (found_none and self.no_person == 'whole_image'):
+        """Boxes (N, 5) of one image: given, detected, or the complete image."""
+        found_none = image.persons is not None and len(image.persons) == 0
+        if image.persons is None or (found_none and self.no_person == 'whole_image'):
             width, height = image.result.size
             return np.array([[0, 0, width, height, 1]], dtype=np.float32)
-        return image.bboxes
+        return image.persons
 
     @torch.no_grad()
     def run(self, packed: Inputs) -> Sequence[PoseDataSample]:
-        """Put one batch through the network, under this call's settings and no other's."""
+        """Run one batch through the network, under the settings of this call only."""
         self.note('pose', packed)
-        model = copy.copy(self.model)  # all but the settings is shared
+        model = copy.copy(self.pose.model)  # all but the settings is shared
         model.test_cfg = self.call.test_cfg
-        batch = self.collate(packed)
-        return self.runner.test_step(lambda: with_own_head(model).test_step(batch))
+        batch = self.pose.collate(packed)
+        return self.runner.test_step(lambda: with_own_head(model).test_step(batch), self.alone)
 
     def finish(self, image: ImageInFlight) -> ImageResult:
         """Turn the outputs for one image into its result."""
@@ -117,19 +202,19 @@ class PoseStage:
         if result.error is None:
             try:
                 result.data_samples = self._select(image)
-            except Exception as error:  # mmpose's NMS fails on a pose without extent, say
+            except Exception as error:  # MMPose's NMS fails on a pose without extent, for example
                 image.fail(f'selection of instances: {one_line(error)}')
         return result
 
     def _select(self, image: ImageInFlight) -> list[PoseDataSample]:
         """Merge the persons of one image and drop instances by upstream's rules."""
         path, size = image.result.frame.path, image.result.size
-        samples = image.outputs or [empty_sample(path, size, self.num_keypoints)]
+        samples = image.poses or [empty_sample(path, size, self.pose.num_keypoints)]
         for sample in samples:
             check_finite(dict(sample.pred_instances.items()))
         if image.labels is not None:
             add_labels(samples, image.labels)
-        if self.top_down and self.call.merge_results:
+        if self.pose.top_down and self.call.merge_results:
             samples = [merge_samples(samples)]
         select_thr, pose_based_nms = self.call.select_thr, self.call.pose_based_nms
         return [select_instances(sample, select_thr, pose_based_nms) for sample in samples]

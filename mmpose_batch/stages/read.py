@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mmcv.transforms import LoadImageFromFile
 from mmpose.datasets.transforms import LoadImage
 
 from ..batching import ImageInFlight
@@ -21,16 +20,14 @@ class ReadStage:
 
     Attributes:
         loader: A default one that reads from where the config's does.
-        detector: If there is one.
-        det_loader: What the detector's pipeline loads files by, if it does.
+        detector: The person detector, if there is one.
         decoded: Images that a warm-up has decoded.
         keep: Whether to keep decoded images there.
-        check_loader: Sees that files can be read at all, with the first one.
+        check_loader: Checks that files can be read at all; called for each file.
     """
 
     loader: LoadImage
     detector: PersonDetector | None
-    det_loader: LoadImageFromFile | None
     decoded: DecodedFrames
     keep: bool
     check_loader: Callable[[], None]
@@ -39,7 +36,7 @@ class ReadStage:
         """Read and decode one image and prepare it for the detector (worker thread)."""
         image = ImageInFlight(ImageResult(frame))
         if isinstance(frame.source, str):
-            self.check_loader()  # no fault of one image
+            self.check_loader()  # an error of the config, not of one image
         try:
             pixels = self.decoded.take(frame)
             image.pixels = read_image(frame, self.loader) if pixels is None else pixels
@@ -48,11 +45,11 @@ class ReadStage:
             height, width = image.pixels.shape[:2]
             image.result.size = (width, height)
             if frame.bboxes is not None:
-                image.bboxes = checked_bboxes(frame.bboxes, width, height)
+                image.persons = checked_bboxes(frame.bboxes, width, height)
                 image.labels = frame.labels
             elif self.detector is not None:
-                seen = load_image(frame, self.det_loader, image.pixels)
-                image.inputs = [self.detector.prepare(seen)]
-        except Exception as error:  # whatever a file does to a library is that file's failure
+                loaded = load_image(frame, self.detector.loader, image.pixels)
+                image.detector_inputs = [self.detector.prepare(loaded)]
+        except Exception as error:  # any error of a library is the failure of that file only
             image.fail(one_line(error))
         return image

@@ -158,7 +158,7 @@ def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch)
 def test_auto_measures_this_machine(tiny, cache, monkeypatch):
     machine = Machine(lambda size: 1.0 if size < 4 else 10.0)
     ours = tiny.ours(batch_size='auto')
-    ours.warmup = Warmup(clock=machine.clock)
+    ours.predictor.warmup = Warmup(clock=machine.clock)
     kind = type(ours.model)
     run = kind.test_step
 

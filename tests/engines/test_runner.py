@@ -741,6 +741,74 @@ def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, model
     assert other.parallel == 2
 
 
+class Variants:
+    """Builds engines for latency and for throughput, and remembers which computed each batch."""
+
+    def __init__(self, **of_latency: float) -> None:
+        self.built: list[str] = []
+        self.computed: list[str] = []
+        self._of_latency = of_latency
+
+    def __call__(self, source: NetworkSource, options: EngineOptions) -> Engine:
+        kind = 'latency' if options.latency else 'throughput'
+        self.built.append(kind)
+        settings = self._of_latency if options.latency else {}
+        fake = Fake(source, parallel=registry.parallel_batches(options), **settings)
+        computed = self.computed
+
+        class Watched(Engine):
+            parallel = fake.parallel
+
+            def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+                computed.append(kind)
+                return fake(inputs)
+
+        return Watched()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('first', ['throughput', 'latency'])
+def test_a_batch_that_comes_alone_has_an_engine_of_its_own(install, model, first):
+    other = {'throughput': 'latency', 'latency': 'throughput'}[first]
+    install(openvino=(variants := Variants()))
+    owner = runner_of(model, engine='openvino')
+    if first == 'latency':
+        owner.lifecycle.prefer_latency()
+    owner.test_step(run_of(model), alone=first == 'latency')
+    assert variants.built == ['throughput', *(['latency'] if first == 'latency' else [])]
+    for kind in (first, other, other, first, other):
+        variants.computed.clear()
+        owner.test_step(run_of(model), alone=kind == 'latency')
+        assert variants.computed[-1] == kind
+    assert variants.built[-2:] == [first, other]  # once each
+    assert owner.parallel == 2
+
+
+@torch.no_grad()
+def test_an_engine_for_latency_that_deviates_is_not_used(install, model, caplog):
+    install(openvino=(variants := Variants(roll=30)))
+    owner = runner_of(model, engine='openvino')
+    expected = owner.test_step(run_of(model))
+    for _ in range(2):
+        outputs = owner.test_step(run_of(model), alone=True)
+        for one, other in zip(outputs, expected, strict=True):
+            one, other = (each.pred_instances.keypoints for each in (one, other))
+            np.testing.assert_array_equal(one, other)
+        assert variants.computed[-1] == 'throughput' or len(caplog.records) == 1
+    assert variants.computed[-1] == 'throughput'
+    assert variants.built == ['throughput', 'latency']
+    assert 'outputs deviate' in caplog.text and 'not compiled for latency' in caplog.text
+
+
+@torch.no_grad()
+def test_one_that_is_asked_for_latency_has_no_other(install, model):
+    install(openvino=(variants := Variants()))
+    owner = runner_of(model, engine='openvino', latency=True)
+    for alone in (True, False):
+        owner.test_step(run_of(model), alone)
+    assert (variants.built, owner.parallel) == (['latency'], 1)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     'error', [None, MemoryError(), RuntimeError('no compiler'), EngineError('it has its reason')]

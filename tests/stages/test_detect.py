@@ -153,7 +153,7 @@ def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
 def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(ours, stocks_detections, monkeypatch):
     checked = []
 
-    def test_step(run):
+    def test_step(run, alone):
         checked.extend(run())
         return checked
 

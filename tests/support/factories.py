@@ -1,5 +1,6 @@
 """Files of models and photos, and the tool as a function and as a process of its own."""
 
+import concurrent.futures.thread
 import importlib.util
 import io
 import json
@@ -122,6 +123,18 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 def our_threads() -> list[str]:
     """Names of the package's threads that live."""
     return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+
+
+def busy_threads() -> list[str]:
+    """Names of the package's threads, without those of a pool that wait for work."""
+    frames = sys._current_frames()
+    idle = {
+        number
+        for number, frame in frames.items()
+        if frame.f_code.co_filename == concurrent.futures.thread.__file__
+    }
+    ours = [t for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+    return [thread.name for thread in ours if thread.ident not in idle]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

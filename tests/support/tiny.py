@@ -61,6 +61,7 @@ class OurDetector:
     """Stands in for ``PersonDetector``; remembers the sizes of its batches."""
 
     cat_ids = (0,)
+    loader = None
     runner = SimpleNamespace(
         **{'parallel': 1, 'selection': None, 'report': {}, 'note_memory': print},
         **{'warm_up': id, 'cool_down': dict},
@@ -82,6 +83,7 @@ class OurDetector:
         bbox_thr: float,
         nms_thr: float,
         keep_labels: bool = False,
+        alone: bool = False,
     ) -> list[np.ndarray]:
         self.batches.append(len(prepared))
         boxes = [packed['data_samples'] for packed in prepared]

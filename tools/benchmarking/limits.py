@@ -223,10 +223,13 @@ class _TestSteps:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        runner, preprocessor = self._inferencer.runner, self._inferencer.model.data_preprocessor
+        runner, preprocessor = (
+            self._inferencer.runner,
+            self._inferencer.model.data_preprocessor,
+        )
         test_step, forward = runner.test_step, preprocessor.forward
         # Inside its turn: the wait for that is no work.
-        runner.test_step = lambda run: test_step(lambda: self._timed('step', run))
+        runner.test_step = lambda run, alone: test_step(lambda: self._timed('step', run), alone)
         preprocessor.forward = lambda *args: self._timed('stacking', lambda: forward(*args))
         try:
             yield

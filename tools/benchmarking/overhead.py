@@ -103,7 +103,7 @@ class Ways:
 
     def __init__(self, inferencer: BatchPose2DInferencer, persons: int) -> None:
         self._inferencer, model = inferencer, inferencer.model
-        self._pose = inferencer.pipeline_of(inferencer.call_options()).pose
+        self._pose = inferencer.predictor.pipeline_of(inferencer.call_options()).pose
         image = np.ascontiguousarray(draw_scene(0, 0).image)  # as files are read
         self._info = {'img': image, 'img_path': '0.jpg', **model.dataset_meta}
         height, width = image.shape[:2]
@@ -168,7 +168,7 @@ class Ways:
     def result_here(self) -> bytes:
         """A line of ``predictions.jsonl``."""
         result = ImageResult(Frame(0, '0.jpg', '0.jpg'), self._size)
-        image = ImageInFlight(result, outputs=list(self._decoded))
+        image = ImageInFlight(result, poses=list(self._decoded))
         return orjson.dumps(to_record(self._pose.finish(image)))
 
     def result_stock(self) -> bytes:

@@ -1,0 +1,93 @@
+"""The selected engine, built the other way: for latency instead of throughput, or the reverse.
+
+An engine that runs several batches concurrently gives each of them a share of the cores. A batch
+that comes alone is fastest on all cores, which takes a network compiled for that.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mmengine.structures import BaseDataElement
+
+from ..errors import EngineError
+from .base import EngineOptions
+from .builder import EngineBuilder
+from .verification import Run, Samples, verify
+
+logger = logging.getLogger('mmpose_batch')
+
+
+class EngineVariant:
+    """A second build of a selected engine.
+
+    Args:
+        builder: Builds it; its network swap has the selected engine.
+        name: Name of the selected engine.
+        options: What that was built for.
+
+    Attributes:
+        engine: The second build.
+
+    Raises:
+        EngineError: It cannot be built.
+    """
+
+    def __init__(self, builder: EngineBuilder, name: str, options: EngineOptions) -> None:
+        self._name = name
+        self._options = replace(options, latency=not options.latency)
+        self._swap = builder.swap
+        self.engine = builder.build(self._name, self._options)
+        self._turns = threading.Semaphore(self.engine.parallel)
+
+    def test_step(self, run: Run) -> Sequence[BaseDataElement]:
+        """Run one batch with this engine; other threads may use the selected one."""
+        with self._turns, self._swap.computed_by(self.engine):
+            return run()
+
+    def check(self, run: Run, outputs: Sequence[BaseDataElement]) -> None:
+        """Check that the outputs match those of the selected engine, which passed verification.
+
+        Args:
+            run: The model's ``test_step`` on a batch.
+            outputs: Outputs of the selected engine for it.
+
+        Raises:
+            OutputsDeviate: They deviate beyond the tolerance of the precision.
+            EngineError: The engine cannot run the batch.
+        """
+        samples = Samples()
+        samples.add(lambda: self.test_step(run), outputs)
+        verify(self._name, self.engine, samples, self._options)
+
+
+def build_variant(
+    builder: EngineBuilder,
+    name: str,
+    options: EngineOptions,
+    run: Run,
+    outputs: Sequence[BaseDataElement],
+) -> EngineVariant | None:
+    """Build and check the second build of a selected engine with its first batch.
+
+    Args:
+        builder: See :class:`EngineVariant`, as for the next two.
+        name: Name of the selected engine.
+        options: What that was built for.
+        run: The model's ``test_step`` on a batch.
+        outputs: Outputs of the selected engine for it.
+
+    Returns:
+        None, after a warning, if it cannot be built or its outputs deviate: then the selected
+        engine runs all batches.
+    """
+    try:
+        variant = EngineVariant(builder, name, options)
+        if options.self_check:
+            variant.check(run, outputs)
+    except (EngineError, ValueError) as error:
+        aim = 'throughput' if options.latency else 'latency'
+        logger.warning('%s; not compiled for %s', error, aim)
+        return None
+    return variant

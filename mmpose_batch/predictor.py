@@ -1,0 +1,233 @@
+"""Runs frames through the stages, with engines that the first frames select."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from itertools import chain
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .batching import BatchRunner
+from .config import BatchOptions, CallOptions
+from .engines.runner import EngineRunner
+from .engines.warmup import SAMPLES, Warmup, batch_size
+from .images.read import DecodedFrames
+from .pipeline import Pipeline
+from .progress import StageClock
+from .results import ImageResult
+from .sources.base import Frame, Source
+from .speedups.crops import CropCache
+from .stages.detect import PersonDetector
+from .stages.pose import PoseModel, PoseStage
+from .stages.read import ReadStage
+from .workers import FLUSH, FlushType, WorkerPool, read_ahead
+
+Item = TypeVar('Item')
+
+
+class Predictor:
+    """A pose model and its detector, with the engines that run them.
+
+    Args:
+        pose: The pose model.
+        runner: Runs its network.
+        detector: Finds the persons of a top-down model; None where the complete image is one.
+        options: Options of the inferencer, resolved for its device.
+
+    Attributes:
+        pose: The pose model. One with another pipeline may be set between calls.
+        detector: The detector. Another one may be set between calls.
+        warmup: How far the warm-up is.
+    """
+
+    def __init__(
+        self,
+        pose: PoseModel,
+        runner: EngineRunner,
+        detector: PersonDetector | None,
+        options: BatchOptions,
+    ) -> None:
+        self.pose = pose
+        self.detector = detector
+        self.warmup = Warmup(options.calib_images or SAMPLES)
+        self._runner = runner
+        self._options = options
+        self._crops = CropCache()
+        self._decoded = DecodedFrames()
+        self._pools: dict[tuple[str, int], WorkerPool] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def runners(self) -> dict[str, EngineRunner]:
+        """What runs each network: ``pose``, and ``detector`` if there is one."""
+        own = {'pose': self._runner}
+        return own if self.detector is None else {**own, 'detector': self.detector.runner}
+
+    def stream(
+        self,
+        source: Source,
+        call: CallOptions,
+        clock: StageClock | None = None,
+        alone: bool = False,
+    ) -> Iterator[ImageResult]:
+        """Yield the result of every frame, in order; see :meth:`Pipeline.run`.
+
+        Args:
+            source: Frames, read once.
+            call: Options of the call.
+            clock: Collects the seconds of each stage.
+            alone: Whether each image is to have all cores, as those of a live source do.
+        """
+        frames, alone = iter(source.frames), alone or source.live
+        with ExitStack() as stack:
+            stack.callback(self._decoded.clear)
+            if source.sequential or source.max_wait is not None:
+                frames = stack.enter_context(closing(read_ahead(frames, 2, source.max_wait)))
+            with self._lock:
+                self._prefer_latency(call, alone)
+                if wanted := self.wants_samples(call):
+                    # All of a known length are there; others may not come for a while.
+                    first = _take(frames, wanted, until_flush=source.length is None)
+                    self.warm_up([item for item in first if item is not FLUSH], call, alone)
+                    frames = chain(_yield_all(first), frames)
+                self.warmup.prepare(self.runners, self._batch_sizes(call))
+            threads = 0 if source.length == 1 else self._options.num_workers
+            pipeline = self.pipeline_of(call, alone, threads)
+            results = pipeline.run(frames, clock or StageClock())
+            yield from stack.enter_context(closing(results))
+
+    def wants_samples(self, call: CallOptions) -> int:
+        """Images that :meth:`warm_up` should see before the first result; 0 for none."""
+        return self.warmup.wanted(self.runners, self._batch_sizes(call))
+
+    def _prefer_latency(self, call: CallOptions, alone: bool) -> None:
+        """Build engines that have not run yet for batches that come one at a time."""
+        if alone or call.batch_size == 1:
+            self._runner.lifecycle.prefer_latency()
+        if alone and self.detector is not None:
+            self.detector.runner.lifecycle.prefer_latency()
+
+    def warm_up(self, frames: Sequence[Frame], call: CallOptions, alone: bool = False) -> None:
+        """Build, verify and select the engines, and measure batch sizes, with some images.
+
+        A stream does so by itself with its first images; other images may represent a run
+        better.
+
+        Args:
+            frames: Some images.
+            call: The options of the run.
+            alone: Whether images come one by one, and each result is wanted at once.
+
+        Raises:
+            EngineError: An engine cannot run the network, or its outputs deviate
+                too much from PyTorch's.
+        """
+        steps: dict[str, Callable] = {'pose': self._pose_stage(call, alone).run}
+        if self.detector is not None:
+            steps['detector'] = partial(self._detect, call=call, alone=alone)
+
+        threads = self._options.num_workers if len(frames) > 1 else 0
+
+        def infer(part: Sequence[Frame]) -> None:
+            pipeline = self.pipeline_of(call, alone, threads, warming_up=True)
+            deque(pipeline.run(part, StageClock()), maxlen=0)
+
+        with self._lock:
+            self._prefer_latency(call, alone)
+            sizes, flip_test = self._batch_sizes(call), bool(call.test_cfg.get('flip_test'))
+            self.warmup.run(frames, self.runners, sizes, infer, steps, flip_test=flip_test)
+
+    def _batch_sizes(self, call: CallOptions) -> dict[str, int | str]:
+        return {'pose': call.batch_size, 'detector': self._options.det_batch_size}
+
+    def pipeline_of(
+        self, call: CallOptions, alone: bool = False, num_workers: int = 0, warming_up: bool = False
+    ) -> Pipeline:
+        """The stages from frames to results, with the engines as they are now.
+
+        Args:
+            call: The options.
+            alone: Whether images come one by one, and each result is wanted at once.
+            num_workers: Threads that read and crop.
+            warming_up: Whether batches run one by one, and decoded images are kept.
+        """
+        detections = None
+        if self.detector is not None:
+            detections = self._batches(
+                'detector',
+                partial(self._detect, call=call, alone=alone),
+                call,
+                one_by_one=alone or warming_up,
+                stage='detection',
+                fields=('detector_inputs', 'detections'),
+            )
+        pose = self._pose_stage(call, alone)
+        return Pipeline(
+            read=ReadStage(
+                loader=self.pose.plain_loader,
+                detector=self.detector,
+                decoded=self._decoded,
+                keep=warming_up,
+                check_loader=self.pose.check_loader,
+            ),
+            detections=detections,
+            pose=pose,
+            poses=self._batches('pose', pose.run, call, one_by_one=pose.alone or warming_up),
+            workers=self._pool('read', num_workers),
+        )
+
+    def _batches(
+        self, name: str, run: Callable, call: CallOptions, one_by_one: bool, **settings: Any
+    ) -> BatchRunner:
+        runner = self.runners[name]
+        threads = 0 if one_by_one or runner.parallel == 1 else runner.parallel
+        return BatchRunner(
+            run,
+            batch_size(runner, self._batch_sizes(call)[name]),
+            pool=self._pool(name, threads),
+            on_memory=runner.note_memory,
+            **settings,
+        )
+
+    def _pool(self, name: str, num_threads: int) -> WorkerPool:
+        """Threads for one purpose, which later calls find again."""
+        return self._pools.setdefault((name, num_threads), WorkerPool(num_threads))
+
+    def _pose_stage(self, call: CallOptions, alone: bool) -> PoseStage:
+        return PoseStage(
+            pose=self.pose,
+            runner=self._runner,
+            crops=self._crops,
+            no_person=self._options.no_person,
+            call=call,
+            alone=alone or call.batch_size == 1,
+            note=self.warmup.note,
+        )
+
+    def _detect(
+        self, inputs: list[dict[str, Any]], call: CallOptions, alone: bool
+    ) -> list[np.ndarray]:
+        self.warmup.note('detector', inputs)
+        return self.detector.detect(inputs, call.bbox_thr, call.nms_thr, call.keep_labels, alone)
+
+
+def _take(
+    items: Iterator[Frame | FlushType], count: int, until_flush: bool
+) -> deque[Frame | FlushType]:
+    """The first items, up to so many frames, or to FLUSH if it ends them."""
+    taken: deque[Frame | FlushType] = deque()
+    for item in items:
+        taken.append(item)
+        count -= item is not FLUSH
+        if count == 0 or (item is FLUSH and until_flush):
+            break
+    return taken
+
+
+def _yield_all(items: deque[Item]) -> Iterator[Item]:
+    """Yield the items; one that was yielded is not kept."""
+    while items:
+        yield items.popleft()
