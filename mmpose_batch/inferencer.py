@@ -13,7 +13,6 @@ from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.device import get_device
@@ -23,8 +22,14 @@ from rich.progress import track
 from torch import nn
 
 from .batching import BatchRunner
-from .config import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
-from .cores import bind_to_cores, parse_cores
+from .config import (
+    BATCH_SETTINGS,
+    BatchOptions,
+    CallOptions,
+    check_keywords,
+    merge_settings,
+    with_keywords,
+)
 from .engines.base import EngineOptions
 from .engines.batch_size import default_batch_size
 from .engines.registry import splits_cores
@@ -101,6 +106,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         CheckpointError: Weights that are missing, refused, or of another model.
     """
 
+    @with_keywords(BatchOptions)
     def __init__(
         self,
         model: str | dict | Config | ConfigDict,
@@ -111,26 +117,20 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_weights: str | None = None,
         det_cat_ids: int | Sequence[int] | None = None,
         show_progress: bool = False,
-        *,
-        batch_size: int | str | None = None,
-        det_batch_size: int | str | None = None,
-        precision: str | None = None,
-        calib_images: int | None = None,
-        engine: str | None = None,
-        engine_device: str | None = None,
-        engine_file: str | None = None,
-        engine_cache: bool | None = None,
-        self_check: bool | None = None,
-        flip_test: bool | None = None,
-        rect: bool | None = None,
-        num_workers: int | None = None,
-        num_threads: int | None = None,
-        cpu_affinity: str | None = None,
-        on_error: str | None = None,
-        no_person: str | None = None,
+        **options: Any,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key in SETTINGS}
-        # Stock's defaults: nobody can tell whether they were given.
+        check_keywords(type(self), options)
+        given = {
+            'weights': weights,
+            'device': device,
+            'scope': scope,
+            'det_model': det_model,
+            'det_weights': det_weights,
+            'det_cat_ids': det_cat_ids,
+            'show_progress': show_progress,
+            **options,
+        }
+        # Upstream's defaults: whether they were given cannot be seen.
         for key, default in (('scope', 'mmpose'), ('show_progress', False)):
             if given[key] == default:
                 del given[key]
@@ -149,11 +149,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self._crops = CropCache()
         self._precision_is_free = options.precision == 'auto'
         self._lock = threading.RLock()
-        if options.cpu_affinity is not None:
-            bind_to_cores(parse_cores(options.cpu_affinity))
+        options.apply_to_process()
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device)
-        torch.set_num_threads(self.options.num_threads)
         self._check_parts(model, settings)
         super().__init__(model, device=device, **settings)
         if self.options.rect:

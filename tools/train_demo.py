@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from console import fail, number
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
 from mmengine.model import is_model_wrapper
@@ -26,6 +25,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmpose_batch.cli.console import fail
+from mmpose_batch.cli.options import number
 from mmpose_batch.cores import available_cores, single_opencv_thread
 from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.scenes import SceneOptions, write_scenes

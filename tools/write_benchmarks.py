@@ -17,7 +17,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from console import fail, quieten_libraries
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the package is not installed
+
+from mmpose_batch.cli.console import fail, quieten_libraries
 
 TOOL = 'write_benchmarks'
 

@@ -11,47 +11,26 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..config import ModelOptions, declared
+from .options import take
+
 if TYPE_CHECKING:
-    from mmpose_batch import BatchPose2DInferencer
+    from ..factory import Plan
+    from ..inferencer import BatchPose2DInferencer
 
 
-# The package's own, which a wrong option need not wait for: importing mmpose takes seconds.
-ENGINES = ('torch', 'torch-compile', 'onnxruntime', 'openvino', 'auto')
-PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', 'auto')
 # How a log of these tools begins, which tells it from a third-party file.
 _LOG_HEAD = 'error log of mmpose_batch, '
 _LOGS = ('error.log', *(f'error-{number}.log' for number in range(2, 10)))
-_MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids', 'device')
-
-
-def add_model_options(model: argparse._ActionsContainer) -> None:
-    """Add the options that name what is run, and where."""
-    model.add_argument(
-        '--pose2d',
-        default='demo',
-        metavar='MODEL',
-        help='config file or name (default: %(default)s, which only works on synthetic scenes)',
-    )
-    model.add_argument(
-        '--pose2d-weights',
-        metavar='FILE',
-        help='path or URL of the checkpoint (default: the one that belongs to the name or config; '
-        'none: random weights)',
-    )
-    model.add_argument('--det-model', metavar='MODEL', help='person detector of a top-down model')
-    model.add_argument('--det-weights', metavar='FILE', help='checkpoint of the detector')
-    model.add_argument(
-        '--det-cat-ids', type=int, nargs='+', metavar='ID', help='detector category ids to keep'
-    )
-    model.add_argument('--device', help='cpu, cuda:0, ... (default: the best available)')
 
 
 def note_demo_models(args: argparse.Namespace) -> None:
-    """Say what the demo models are for, if one of them is to see images that somebody brought."""
-    from mmpose_batch.models.names import is_demo_model
+    """Print what the demo models are for, if one of them is used."""
+    from ..models.names import is_demo_model
 
     if any(model and is_demo_model(model) for model in (args.pose2d, args.det_model)):
         print(
@@ -62,8 +41,8 @@ def note_demo_models(args: argparse.Namespace) -> None:
 
 
 def named_models(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of :func:`add_model_options` name."""
-    return {name: getattr(args, name) for name in _MODELS}
+    """The values of the options of :func:`.options.add_model_options`."""
+    return take(args, list(declared(ModelOptions)))
 
 
 def list_images(inputs: Sequence[str]) -> list[str]:
@@ -72,7 +51,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
     Raises:
         ValueError: There are none, or an input is nothing usable.
     """
-    from mmpose_batch.sources.files import list_inputs
+    from ..sources.files import list_inputs
 
     paths = list_inputs(inputs)
     if not paths:
@@ -82,7 +61,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
 
 def note_noise(quiet: bool = False) -> str | None:
     """Say what will disturb measurements on this machine, if anything; returns it."""
-    from mmpose_batch.benchmarking.machine import noise
+    from ..benchmarking.machine import noise
 
     warning = noise()
     if warning and not quiet:
@@ -154,7 +133,7 @@ def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
     Raises:
         OSError: They cannot be written.
     """
-    from mmpose_batch.sources.folders import printable
+    from ..sources.folders import printable
 
     print('\n'.join(map(printable, lines)), file=stream or sys.stdout, flush=True)
 
@@ -167,8 +146,7 @@ def model_errors() -> Iterator[None]:
         CheckpointError, EngineError, ValueError: As they are.
         RunError: In place of anything else.
     """
-    from mmpose_batch import CheckpointError, EngineError
-    from mmpose_batch.errors import RunError
+    from ..errors import CheckpointError, EngineError, RunError
 
     try:
         yield
@@ -187,37 +165,33 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
         CheckpointError, EngineError, ValueError: As :func:`mmpose_batch.build_inferencer`.
         RunError: Anything else.
     """
-    from mmpose_batch import build_inferencer
+    from ..factory import plan_inferencer
 
     with model_errors():
-        return build_inferencer(*arguments, **settings)
+        return with_default_threads(plan_inferencer(*arguments, **settings)).build()
 
 
-def number(least: int) -> Callable[[str], int]:
-    """A type of argument: a whole number from ``least``."""
+def with_default_threads(plan: 'Plan') -> 'Plan':
+    """Have as many threads run the networks as there are cores, unless others are asked for."""
+    from ..cores import default_threads
 
-    def parse(text: str) -> int:
-        found = _whole_number(text)
-        if found is None or found < least:
-            raise argparse.ArgumentTypeError(f'expected a number from {least}, found {text}')
-        return found
-
-    return parse
+    names = 'num_threads', 'cpu_affinity'  # cores that are named decide by themselves
+    if any(plan.settings.get(name) is not None for name in names):
+        return plan
+    return replace(plan, settings={**plan.settings, 'num_threads': default_threads()})
 
 
-def size(text: str) -> int | str:
-    """A type of argument: a batch size, which is a whole number or ``auto``."""
-    found = text if text == 'auto' else _whole_number(text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f'expected a whole number or auto, found {text}')
-    return found
+def check_engines(names: Iterable[str]) -> None:
+    """See that engines are registered, once the config is read, which may register more.
 
+    Raises:
+        ValueError: One is not.
+    """
+    from ..engines.registry import AUTO, get
 
-def _whole_number(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:  # '²' too, which is a digit, and more digits than Python converts
-        return None
+    for name in names:
+        if name != AUTO:
+            get(name)
 
 
 def parse_with_out_dir(

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from mmpose_batch.benchmarking import document, plots, process
-from mmpose_batch.benchmarking.latency import Pace
 from support.contender import serve_on_threads
 from support.factories import Models, Outcome, run_tool, write_photos
+
+from mmpose_batch.benchmarking import document, plots, process
+from mmpose_batch.benchmarking.latency import Pace
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
