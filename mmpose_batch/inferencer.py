@@ -5,7 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from math import inf
@@ -120,6 +120,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         **options: Any,
     ) -> None:
         check_keywords(type(self), options)
+        before = set(vars(self))  # attributes of a subclass
         given = {
             'weights': weights,
             'device': device,
@@ -153,6 +154,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device)
         self._check_parts(model, settings)
+        self.arguments = {**asdict(options), **settings}
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
@@ -165,6 +167,18 @@ class BatchPose2DInferencer(Pose2DInferencer):
         reject_nan(self.model)
         self.warmup = Warmup(self.options.calib_images or SAMPLES)
         self._decoded = DecodedFrames()
+        self._own = frozenset(vars(self).keys() - before)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of, by :func:`copy.deepcopy` and :mod:`pickle`."""
+        from .copies import take_state  # which imports this module
+
+        return take_state(self, self._own)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from .copies import build_copy
+
+        build_copy(self, state)
 
     # ---------------------------------------------------------------- building
 
