@@ -1,4 +1,4 @@
-"""From a config and what a user adds to it, to an inferencer that has what it needs."""
+"""Builds inferencers: from a config and a user's settings, or from a spec in another process."""
 
 import copy
 import os.path as osp
@@ -179,9 +179,9 @@ class Plan:
         return InferencerSpec(self.kind, _plain(self.cfg), _absolute(self.weights), settings)
 
     def check(self) -> None:
-        """See that all parts can be built, as far as that is known without building the networks.
+        """Check that all parts can be built, as far as possible without building the networks.
 
-        Weights that are to be downloaded are not.
+        Weights that are not downloaded yet are not checked.
 
         Raises:
             ValueError: A config, an option or the device cannot be used.
@@ -225,11 +225,11 @@ def plan_inferencer(
     cfg_options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Plan:
-    """Find out what :func:`build_inferencer` would build, with the same arguments.
+    """Plan what :func:`build_inferencer` builds from the same arguments.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that is of no use
-            to the model.
+        ValueError: An unknown model, no weights, or an option that has no effect on the
+            model.
     """
     if isinstance(model, str):
         cfg, own_weights = load_config(model)
@@ -258,7 +258,7 @@ def plan_inferencer(
     else:
         if merged.get('det_model') in WHOLE_IMAGE:
             del merged['det_model']  # no detector, which is what other models have
-        _refuse(_OF_TOP_DOWN, merged, 'of use to top-down models only')
+        _reject(_OF_TOP_DOWN, merged, 'of use to top-down models only')
     return Plan(cfg, weights, detector, merged, kind)
 
 
@@ -270,7 +270,7 @@ def build_inferencer(
 ) -> BatchPose2DInferencer:
     """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
 
-    Unlike the class it insists on weights, and on options that are of use.
+    Unlike the class it rejects a model without weights, and options that have no effect.
 
     Args:
         model: Config, or path or name of one, see
@@ -278,27 +278,28 @@ def build_inferencer(
         weights: Path or URL; None takes the config's or the name's;
             ``'none'`` leaves the network random.
         cfg_options: Changes to the config, by dotted keys.
-        **settings: Arguments of :class:`BatchPose2DInferencer`, which go before
-            the config's where they are not None.
+        **settings: Arguments of :class:`BatchPose2DInferencer`; those that are not None
+            replace the config's.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that is of no use
-            to the model. And whatever :class:`BatchPose2DInferencer` raises.
+        ValueError: An unknown model, no weights, or an option that has no effect on the
+            model.
         CheckpointError: Weights that cannot be loaded.
+        Exception: As :class:`BatchPose2DInferencer` raises.
     """
     return plan_inferencer(model, weights, cfg_options, **settings).build()
 
 
 def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
-    """Refuse options of a detector that is not used, and one with random weights.
+    """Reject options of a detector that is not used, and a detector with random weights.
 
     Raises:
-        ValueError: One of these.
+        ValueError: There are some.
     """
     det_model = merged.get('det_model')
     if det_model in WHOLE_IMAGE:
         # Those of the config belong to the detector that the config names.
-        _refuse(_OF_DETECTORS, given, 'of use with a detector only')
+        _reject(_OF_DETECTORS, given, 'of use with a detector only')
         return
     if det_model is None or merged.get('det_weights'):
         return
@@ -306,23 +307,23 @@ def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
         raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
 
 
-def _refuse(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
+def _reject(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
     useless = [name for name in names if settings.get(name) is not None]
     if useless:
         raise ValueError(f'{", ".join(useless)}: {reason}')
 
 
 def is_to_be_downloaded(weights: str | None) -> bool:
-    """Whether weights are named by a URL, and not in the checkpoint cache."""
+    """Whether weights are named by a URL and are not in the checkpoint cache."""
     scheme = urlparse(weights or '').scheme
     return scheme in ('http', 'https') and not osp.isfile(cached_path(weights))
 
 
 def _check_engine(options: BatchOptions) -> None:
-    """See that an engine is installed, and that its external file is one.
+    """Check that an engine is installed, and that its external file is an ONNX file.
 
     Raises:
-        EngineError, ValueError: It is not.
+        EngineError, ValueError: One is not.
     """
     if options.engine != AUTO:
         require(get(options.engine), options.precision)
@@ -333,7 +334,7 @@ def _check_engine(options: BatchOptions) -> None:
 
 
 def _check_types(cfg: Config) -> None:
-    """See that a pose model and its parts are registered.
+    """Check that a pose model and its parts are registered.
 
     Raises:
         ValueError: One is not.

@@ -28,8 +28,8 @@ from .config import (
     CallOptions,
     check_keywords,
     merge_settings,
-    with_keywords,
 )
+from .declare import with_keywords
 from .engines.base import EngineOptions
 from .engines.batch_size import default_batch_size
 from .engines.registry import splits_cores
@@ -154,7 +154,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         # Stock's constructor builds the detector, which needs the settled precision.
         self.options = options.resolved(device)
         self._check_parts(model, settings)
-        self.arguments = {**asdict(options), **settings}
+        self.arguments = {**asdict(options), **settings}  # as given, for `InferencerSpec`
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()

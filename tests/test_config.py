@@ -10,7 +10,8 @@ from mmpose.apis.inferencers import Pose2DInferencer
 
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.cli.infer import build_parser
-from mmpose_batch.config import BATCH_SETTINGS, BatchOptions, CallOptions, declared
+from mmpose_batch.config import BATCH_SETTINGS, BatchOptions, CallOptions
+from mmpose_batch.declare import declared
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the package is not installed
 
-from mmpose_batch.cli.console import fail, quieten_libraries
+from mmpose_batch.cli.console import fail
+from mmpose_batch.cli.streams import quieten_libraries
 
 TOOL = 'write_benchmarks'
 

@@ -27,10 +27,10 @@ from .console import (
     named_models,
     note_demo_models,
     parse_with_out_dir,
-    quieten_libraries,
     run_to_end,
 )
-from .options import add_model_options, add_option
+from .options import add_model_options, add_options
+from .streams import quieten_libraries
 
 if TYPE_CHECKING:
     from ..engines.verification import Instances
@@ -58,38 +58,30 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--ann-file', metavar='FILE', help='COCO keypoint annotations, to compute AP'
     )
-    add_option(
+    add_options(
         parser,
         BatchOptions,
-        'engine',
-        nargs='+',
-        metavar='E',
-        default=['openvino', 'onnxruntime'],
-        help='engines (default: openvino onnxruntime)',
-    )
-    add_option(
-        parser,
-        BatchOptions,
-        'precision',
-        nargs='+',
-        metavar='P',
-        choices=None,
-        default=['fp32'],
-        help='precisions (default: fp32)',
-    )
-    add_option(
-        parser,
-        BatchOptions,
-        'calib_images',
-        strict=False,
-        help='input images that calibrate int8 (default: 64)',
-    )
-    add_option(
-        parser,
-        BatchOptions,
-        'rect',
-        action='store_true',
-        help='also with inputs padded to the next multiple of the stride',
+        engine={
+            'nargs': '+',
+            'metavar': 'E',
+            'default': ['openvino', 'onnxruntime'],
+            'help': 'engines (default: openvino onnxruntime)',
+        },
+        precision={
+            'nargs': '+',
+            'metavar': 'P',
+            'choices': None,  # another one has its reason in its row
+            'default': ['fp32'],
+            'help': 'precisions (default: fp32)',
+        },
+        calib_images={
+            'strict': False,
+            'help': 'input images that calibrate int8 (default: 64)',
+        },
+        rect={
+            'action': 'store_true',
+            'help': 'also with inputs padded to the next multiple of the stride',
+        },
     )
     parser.add_argument('--no-flip-test', action='store_true', help='also without the flip test')
     return parse_with_out_dir(parser, arguments)

@@ -1,21 +1,19 @@
-"""What the tools share: how they fail, build a model, and keep the libraries quiet."""
+"""What the commands share: errors in one line, building a model, silencing the libraries."""
 
 import argparse
-import errno
-import logging
 import os
 import signal
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..config import ModelOptions, declared
+from ..config import ModelOptions
+from ..declare import declared
 from .options import take
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from ..inferencer import BatchPose2DInferencer
 
 
-# How a log of these tools begins, which tells it from a third-party file.
+# First words of a log of these commands, by which it is recognised.
 _LOG_HEAD = 'error log of mmpose_batch, '
 _LOGS = ('error.log', *(f'error-{number}.log' for number in range(2, 10)))
 
@@ -46,10 +44,10 @@ def named_models(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def list_images(inputs: Sequence[str]) -> list[str]:
-    """The images that a tool is given.
+    """The images that the inputs of a command name.
 
     Raises:
-        ValueError: There are none, or an input is nothing usable.
+        ValueError: There are none, or an input is not usable.
     """
     from ..sources.files import list_inputs
 
@@ -60,7 +58,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
 
 
 def note_noise(quiet: bool = False) -> str | None:
-    """Say what will disturb measurements on this machine, if anything; returns it."""
+    """Print and return a warning if something on this machine disturbs measurements."""
     from ..benchmarking.machine import noise
 
     warning = noise()
@@ -70,7 +68,7 @@ def note_noise(quiet: bool = False) -> str | None:
 
 
 def fail(tool: str, status: int, error: object) -> int:
-    """Print one line that says what went wrong; returns the exit status."""
+    """Print an error in one line; returns the exit status."""
     print(f'{tool}: {" ".join(str(error).split())}', file=sys.stderr)
     return status
 
@@ -81,7 +79,7 @@ def log_traceback(error: BaseException, folder: str | None = None) -> str | None
     Args:
         error: The exception.
         folder: Where to write ``error.log``, such as the folder of the results. A log of
-            these tools is appended to; where another file has the name, the log is
+            these commands is appended to; where another file has the name, the log is
             ``error-2.log``, and so on. If the folder is not there or not writable, the
             file is a temporary one, which stays.
 
@@ -121,7 +119,7 @@ def remove_logs(folder: str) -> None:
 
 
 def describe_unexpected(error: BaseException, folder: str | None = None) -> str:
-    """One line for an exception that nothing foresaw; its traceback goes to a file."""
+    """One line for an unexpected exception; its traceback is written to a file."""
     path = log_traceback(error, folder)
     text = (str(error).splitlines() or [''])[0]
     return f'{type(error).__name__}: {text}' + (f' (traceback in {path})' if path else '')
@@ -140,7 +138,7 @@ def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
 
 @contextmanager
 def model_errors() -> Iterator[None]:
-    """Make whatever is wrong with a config or a device one line.
+    """Turn any error of a config or a device into one line.
 
     Raises:
         CheckpointError, EngineError, ValueError: As they are.
@@ -159,7 +157,7 @@ def model_errors() -> Iterator[None]:
 
 
 def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer':
-    """Build the inferencer; whatever is wrong with a config or a device becomes one line.
+    """Build an inferencer, with the default threads of command lines.
 
     Raises:
         CheckpointError, EngineError, ValueError: As :func:`mmpose_batch.build_inferencer`.
@@ -199,9 +197,9 @@ def parse_with_out_dir(
     arguments: Sequence[str] | None,
     check: Callable[[argparse.ArgumentParser, argparse.Namespace], None] = lambda *_: None,
 ) -> argparse.Namespace:
-    """Parse and check the arguments of a tool that writes a ``benchmark.json``, and keep them.
+    """Parse and check the arguments of a command that writes a ``benchmark.json``.
 
-    The folder is made, or refused, before the work and not after it.
+    The folder is created, or rejected, before the work.
     """
     parser.add_argument('--out-dir', metavar='DIR', help='folder for benchmark.json and plots')
     args = parser.parse_args(arguments)
@@ -216,94 +214,22 @@ def parse_with_out_dir(
 
 
 def run_to_end(tool: str, run: Callable[[], int], folder: str | None = None) -> int:
-    """Run a tool, so that signals end what it started, and every error is one line.
+    """Run a command: signals end what it started, and every error is one line.
 
     Args:
-        tool: Its name, with which the line begins.
+        tool: The command's name, with which the line begins.
         run: Does the work; returns the exit status.
-        folder: For the traceback of an unexpected exception, see :func:`log_traceback`.
+        folder: Folder for the traceback of an unexpected exception, see :func:`log_traceback`.
 
     Returns:
-        Its exit status.
+        The exit status.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return run()
     except KeyboardInterrupt:
         return fail(tool, 130, 'interrupted')
-    except OSError as error:  # a full disk, say
+    except OSError as error:  # e.g. a full disk
         return fail(tool, 1, error)
     except Exception as error:
         return fail(tool, 1, f'unexpected {describe_unexpected(error, folder)}')
-
-
-# How the system says that nothing reads, or that the terminal is gone.
-_CLOSED = (errno.EPIPE, errno.EBADF, errno.EIO)
-
-
-class _Output:
-    """Standard output or error that may be closed: by ``| head -1``, a service or ``pythonw``.
-
-    A run is complete whether or not its lines are read. What its encoding lacks is spelt out.
-    """
-
-    may_be_closed = True
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        with suppress(AttributeError, OSError, ValueError):  # a stream in memory, a closed one
-            stream.reconfigure(errors='backslashreplace')
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write to the stream, or to nowhere once it is closed or has failed.
-
-        Raises:
-            OSError: Anything else, a full disk say; once, since every line of the rest would fail.
-        """
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError) as error:
-            self._silence(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush the stream, if it is open; raises as :meth:`write`."""
-        try:
-            self._stream.flush()
-        except (OSError, ValueError) as error:
-            self._silence(error)
-
-    def _silence(self, error: OSError | ValueError) -> None:
-        closed = self._stream.closed or getattr(error, 'errno', None) in _CLOSED
-        # What is left in its buffer goes there at the end, where nothing can report its failure.
-        with suppress(AttributeError, OSError, ValueError):
-            descriptor, nowhere = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
-        self._stream = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
-        if not closed:
-            raise error
-
-
-def ignore_closed_output() -> None:
-    """Let a run go on when standard output or error is closed, or was never there."""
-    for name in ('stdout', 'stderr'):
-        stream = getattr(sys, name)
-        if stream is None:
-            stream = open(os.devnull, 'w')  # noqa: SIM115 - until the process ends
-        if not getattr(stream, 'may_be_closed', False):
-            setattr(sys, name, _Output(stream))
-
-
-def quieten_libraries() -> None:
-    """Keep what the libraries say about themselves off the screen, which may be closed."""
-    ignore_closed_output()
-    warnings.filterwarnings('ignore')
-    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # and processes that are started
-    os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a record of ours
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_current_instance().setLevel(logging.ERROR)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_sheet(paths: Sequence[Path], columns: int, tile: int) -> Image.Image:
-    """Images in reading order, each whole and in the middle of its tile."""
+    """Images in reading order, each complete and centred in its tile."""
     columns = min(columns, len(paths))
     rows = math.ceil(len(paths) / columns)
     sheet = Image.new('RGB', (columns * tile, rows * tile), 'white')

@@ -1,4 +1,4 @@
-"""What is installed, what it can do here, and what is wrong with it."""
+"""The command ``doctor``: what is installed and usable here, and what is wrong."""
 
 import platform
 import sys
@@ -10,7 +10,7 @@ from ..engines.base import EngineSpec
 from ..errors import EngineError
 
 PACKAGES = ('torch', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'opencv-python-headless')
-# Extra: modules that it installs, and what is not possible without.
+# Extra: modules that it installs, and what they are for.
 EXTRAS = {
     'coco': (('xtcocotools.coco',), 'AP'),
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
@@ -19,7 +19,7 @@ EXTRAS = {
 
 
 def main() -> int:
-    """Print a report; returns 0, or 1 if something that is needed does not work."""
+    """Print a report; returns 0, or 1 if a required part does not work."""
     problems = []
     for line, is_problem in (*_packages(), *_devices(), *_engines(), *_extras()):
         print(line)
@@ -77,7 +77,7 @@ def _unusable(spec: EngineSpec) -> str | None:
         require(spec, spec.precisions[0])
     except EngineError as error:
         return str(error)
-    return None if spec.is_available() else 'what it needs besides packages is not there'
+    return None if spec.is_available() else 'something that it needs besides packages is missing'
 
 
 def _extras() -> Iterator[tuple[str, bool]]:
@@ -92,6 +92,6 @@ def _fails(module: str) -> str | None:
     """Why a module cannot be imported, in one line; None if it can."""
     try:
         import_module(module)
-    except Exception as error:  # compiled for another NumPy, say
+    except Exception as error:  # e.g. compiled for another NumPy
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None

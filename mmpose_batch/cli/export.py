@@ -16,7 +16,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from .console import fail, quieten_libraries, run_to_end
+from .console import fail, run_to_end
+from .streams import quieten_libraries
 
 TOOL = 'export'
 # Maximum difference from PyTorch, as a fraction of the largest output.

@@ -5,8 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from .console import describe_unexpected, fail, quieten_libraries, remove_logs, show
+from .console import describe_unexpected, fail, remove_logs, show
 from .infer_parser import build_parser, parse_args
+from .streams import quieten_libraries
 
 __all__ = ['build_parser', 'main', 'parse_args']
 

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions, declared, option
+from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions
+from ..declare import declared, option
 from .options import OPEN, add_option
 
 FORMATS = ('jsonl', 'json', 'coco')

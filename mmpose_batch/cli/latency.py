@@ -37,10 +37,10 @@ from .console import (
     note_demo_models,
     note_noise,
     parse_with_out_dir,
-    quieten_libraries,
     run_to_end,
 )
-from .options import add_model_options, add_option, number
+from .options import CORES, RECT, add_model_options, add_options, number
+from .streams import quieten_libraries
 
 if TYPE_CHECKING:
     from ..benchmarking.contenders import Contender
@@ -69,19 +69,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_model_options(model)
     model.add_argument('--no-flip-test', action='store_true', help='no flip test')
     how = parser.add_argument_group('contenders')
-    add_option(how, BatchOptions, 'engine', default='torch', help='engine (default: %(default)s)')
-    add_option(
-        how, BatchOptions, 'precision', default='fp32', help='precision (default: %(default)s)'
-    )
-    add_option(
+    add_options(
         how,
         BatchOptions,
-        'rect',
-        action='store_true',
-        help='pad inputs to the next multiple of the stride instead of to a square',
+        engine={'default': 'torch', 'help': 'engine (default: %(default)s)'},
+        precision={'default': 'fp32', 'help': 'precision (default: %(default)s)'},
+        rect=RECT,
+        num_threads={},
+        cpu_affinity=CORES,
     )
-    add_option(how, BatchOptions, 'num_threads')
-    add_option(how, BatchOptions, 'cpu_affinity', help='cores of all contenders, e.g. 2 or 0-1')
     how.add_argument(
         '--against',
         nargs='*',
@@ -234,7 +230,7 @@ def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
 
 
 def describe(process: 'ContenderProcess', pace: 'Pace | None') -> dict[str, Any]:
-    """How a contender started and what it ran with, and how it kept the rate, if there is one."""
+    """Start times and report of a contender, and how it met the rate, if there is one."""
     found = {'start': process.start, 'report': process.ask('report')}
     if pace is not None:
         names = ('rate', 'missed', 'oldest', 'waited')
@@ -245,7 +241,7 @@ def describe(process: 'ContenderProcess', pace: 'Pace | None') -> dict[str, Any]
 def write(
     args: argparse.Namespace, table: 'Table', found: dict[str, dict[str, list]], **more: Any
 ) -> None:
-    """Write every sample and what else is known, and the plots."""
+    """Write every sample, the settings, and the plots."""
     from ..benchmarking.document import add_plots, write_result
     from ..benchmarking.latency import summarise
     from ..benchmarking.plots import plot_latencies

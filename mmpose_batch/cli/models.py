@@ -1,4 +1,4 @@
-"""Names and aliases of models that ``--pose2d`` takes."""
+"""The command ``models``: names and aliases of models that ``--pose2d`` takes."""
 
 
 def main() -> int:

@@ -1,14 +1,21 @@
 """Command line entries of declared options."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
-from ..config import BatchOptions, CallOptions, ModelOptions, Option
+from ..config import BatchOptions, CallOptions, ModelOptions
+from ..declare import Option
 from ..engines.names import AUTO
 
+# Entries of benchmarks, whose options hold for all rows.
+RECT = {
+    'action': 'store_true',
+    'help': 'pad inputs to the next multiple of the stride instead of to a square',
+}
+CORES = {'help': 'cores of all contenders, e.g. 2 or 0-1'}
 # A config may give these options too: None where the command line leaves them out.
 OPEN = (BatchOptions, CallOptions)
 
@@ -32,6 +39,14 @@ def add_option(
     group.add_argument(
         f'--{name.replace("_", "-")}', **{**_declared_entry(owner, name, strict), **changes}
     )
+
+
+def add_options(
+    group: argparse._ActionsContainer, owner: type, **entries: Mapping[str, Any]
+) -> None:
+    """Add the entries of several options, with what replaces their declarations."""
+    for name, changes in entries.items():
+        add_option(group, owner, name, **changes)
 
 
 def add_model_options(group: argparse._ActionsContainer) -> None:

@@ -18,10 +18,10 @@ from .console import (
     build_inferencer,
     fail,
     parse_with_out_dir,
-    quieten_libraries,
     run_to_end,
 )
 from .options import number
+from .streams import quieten_libraries
 
 if TYPE_CHECKING:
     from ..benchmarking.document import Table

@@ -32,10 +32,10 @@ from .console import (
     note_demo_models,
     note_noise,
     parse_with_out_dir,
-    quieten_libraries,
     run_to_end,
 )
-from .options import add_model_options, add_option, number
+from .options import add_model_options, add_options, number
+from .streams import quieten_libraries
 
 if TYPE_CHECKING:
     from ..benchmarking.contenders import Contender
@@ -68,21 +68,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add_model_options(model)
     model.add_argument('--no-flip-test', action='store_true', help='no flip test')
     rows = parser.add_argument_group('rows: every combination of')
-    add_option(
+    several = {'nargs': '+'}
+    add_options(
         rows,
         BatchOptions,
-        'engine',
-        nargs='+',
-        default=['openvino'],
-        help='engines (default: openvino)',
-    )
-    add_option(
-        rows,
-        BatchOptions,
-        'precision',
-        nargs='+',
-        default=['fp32'],
-        help='precisions (default: fp32)',
+        engine={**several, 'default': ['openvino'], 'help': 'engines (default: openvino)'},
+        precision={**several, 'default': ['fp32'], 'help': 'precisions (default: fp32)'},
     )
     parser.add_argument(
         '--rounds', type=number(1), default=3, metavar='N', help='rounds (default: %(default)s)'

@@ -1,4 +1,4 @@
-"""What the tools share is what the package says; and who reads their lines does not matter."""
+"""What the commands share: their lines, which may be unread, and errors in one line."""
 
 import argparse
 import io
@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 from support.factories import Models, ToolProcess, load_tool, write_photos
 
-from mmpose_batch.cli import console
+from mmpose_batch.cli import console, streams
 from mmpose_batch.cli.options import number, size
 from mmpose_batch.engines.names import AUTO, OWN_ENGINES
 from mmpose_batch.engines.registry import choices
@@ -61,24 +61,24 @@ def test_a_run_is_complete_though_nothing_reads_its_output(models: Models, tmp_p
 def test_only_a_closed_stream_is_ignored(tmp_path):
     """A full disk is not: what a tool prints may be all that it makes."""
     with open(tmp_path / 'out', 'w') as stream:
-        output = console._Output(stream)
+        output = streams._Output(stream)
         output.write('one')
     output.write('two')
     output.flush()
     assert (tmp_path / 'out').read_text() == 'one'
     full = SimpleNamespace(closed=False, write=unittest.mock.Mock(side_effect=OSError(ENOSPC, '')))
-    output = console._Output(full)
+    output = streams._Output(full)
     with pytest.raises(OSError) as raised:
         output.write('line')
     assert raised.value.errno == ENOSPC
-    output.write('the next line')  # of which nothing is said again
+    output.write('the next line')  # no second error
     output.flush()
 
 
 def test_what_an_encoding_lacks_is_spelt_out(monkeypatch):
     shown = io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')
     monkeypatch.setattr(sys, 'stdout', shown)
-    console.ignore_closed_output()
+    streams.ignore_closed_output()
     print('caf\xe9 \udce9', flush=True)
     console.show(['caf\xe9 \udce9', 'two\nlines'])
     lines = shown.buffer.getvalue().decode('ascii').splitlines()

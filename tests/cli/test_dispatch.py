@@ -1,10 +1,13 @@
 """The command `mmpose-batch`: which commands it has, and how it ends."""
 
+import re
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
+import mmpose_batch
 from mmpose_batch import cli
 from mmpose_batch.cli import dispatch
 
@@ -50,6 +53,17 @@ def test_wrong_arguments_end_with_status_2(arguments, message, capsys):
 def test_an_exit_status_is_that_of_the_tool(tmp_path, capsys):
     assert cli.main(['infer', str(tmp_path), '--out-dir', str(tmp_path / 'out')]) == 1
     assert 'no images in' in capsys.readouterr().err
+
+
+def test_only_commands_import_commands():
+    package = Path(mmpose_batch.__file__).parent
+    imports = re.compile(r'import cli\b|\bcli(\.\w+)? import')
+    importing = [
+        str(path.relative_to(package))
+        for path in package.rglob('*.py')
+        if path.parent.name != 'cli' and imports.search(path.read_text())
+    ]
+    assert importing == []
 
 
 def test_models_are_listed(capsys):

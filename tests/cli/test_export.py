@@ -1,4 +1,4 @@
-"""The export tool: files that answer as PyTorch does, and errors that say why there is none."""
+"""The command `export`: files with the outputs of PyTorch, and errors."""
 
 import sys
 from pathlib import Path
@@ -81,7 +81,7 @@ def test_a_file_whose_outputs_deviate_is_removed(models: Models, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_onnx_the_tool_says_how_to_get_it(models: Models, tmp_path, monkeypatch):
+def test_without_onnx_the_error_names_the_extra(models: Models, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
     weights = models.file('rtmpose.pth')
     outcome = export(models.file('rtmpose.py'), '--weights', weights, '--out', tmp_path / 'a.onnx')

@@ -68,7 +68,7 @@ def test_arguments_that_cannot_be_read_end_with_status_2(tmp_path, arguments, me
 
 @dataclass(frozen=True)
 class Wrong:
-    """Arguments after those of a good run, which they replace, and how the tool answers."""
+    """Arguments after those of a good run, which they replace, and how the command ends."""
 
     arguments: list[str]
     message: str
@@ -110,7 +110,7 @@ WRONG = {
         ['--det-model', 'rtmdet-m', '--det-batch-size', '2'],
         'det_model, det_batch_size: of use to top-down models only',
     ),
-    'nobody in a one-stage model': Wrong(
+    'no person in a one-stage model': Wrong(
         ['--no-person', 'whole_image'], 'no_person: of use to top-down models only'
     ),
     'a detector of no use': Wrong(
@@ -140,7 +140,7 @@ WRONG = {
         ['--cfg-options', 'model.test_cfg.nms_thr.x=1'],
         'cfg_options: cannot be merged into the config',
     ),
-    'a decoder that nobody knows': Wrong(
+    'an unknown decoder': Wrong(
         ['--cfg-options', 'test_dataloader.dataset.pipeline.0.imdecode_backend=nope'],
         "the loader cannot decode images with imdecode_backend 'nope'",
     ),
@@ -225,7 +225,7 @@ def test_wrong_arguments_are_one_line_and_nothing_is_written(
     assert not (tmp_path / 'out').exists()
 
 
-def test_what_a_folder_holds_beside_images_is_reported(models, tmp_path):
+def test_skipped_files_are_reported(models, tmp_path):
     write_photos(tmp_path / 'in', 1)
     for name in ('a.nef', 'b.nef', 'notes.txt', '._0.jpg'):
         (tmp_path / 'in' / name).touch()

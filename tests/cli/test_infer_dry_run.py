@@ -65,8 +65,8 @@ def test_a_dry_run_knows_the_run_in_the_folder_and_weights_that_are_not_there(
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Arguments of a run that is refused before its model is built, and the end of the line."""
+class Rejected:
+    """Arguments of a run that is rejected before its model is built, and the end of the line."""
 
     arguments: list[str]
     message: str
@@ -74,42 +74,42 @@ class Refused:
 
 
 PIPELINE = 'test_dataloader.dataset.pipeline'
-REFUSED = {
-    'a threshold': Refused(['--bbox-thr', 'nan'], 'bbox_thr: expected a number, found nan'),
-    'a device': Refused(['--device', 'abacus'], 'device: abacus cannot be used'),
-    'a device that is not there': Refused(['--device', 'cuda:99'], 'device: cuda:99 cannot be'),
-    'an engine file': Refused(
+REJECTED = {
+    'a threshold': Rejected(['--bbox-thr', 'nan'], 'bbox_thr: expected a number, found nan'),
+    'a device': Rejected(['--device', 'abacus'], 'device: abacus cannot be used'),
+    'a device that is not there': Rejected(['--device', 'cuda:99'], 'device: cuda:99 cannot be'),
+    'an engine file': Rejected(
         ['--engine', 'onnxruntime', '--engine-file', '{in}/no.onnx'], 'engine_file: {in}/no.onnx: '
     ),
-    'a label': Refused(['--det-cat-ids', '99'], 'det_cat_ids: expected labels', 'top_down'),
-    'a pose config for a detector': Refused(
+    'a label': Rejected(['--det-cat-ids', '99'], 'det_cat_ids: expected labels', 'top_down'),
+    'a pose config for a detector': Rejected(
         ['--det-model', '{rtmpose}'], 'det_model: expected the config of an MMDetection', 'top_down'
     ),
-    'a type of model': Refused(
+    'a type of model': Rejected(
         ['--cfg-options', 'model.head.type=NoHead'], 'no NoHead in the mmpose::model registry'
     ),
-    'a type of transform': Refused(
+    'a type of transform': Rejected(
         ['--cfg-options', f'{PIPELINE}.1.type=NoStep'],
         'no NoStep in the mmpose::transform',
     ),
-    'a pipeline that loads nothing': Refused(
+    'a pipeline that loads nothing': Rejected(
         ['--pose2d', '{in}/no_loader.py'], 'expected LoadImage as the first step'
     ),
-    'a pipeline that packs nothing': Refused(
+    'a pipeline that packs nothing': Rejected(
         ['--pose2d', '{in}/no_packing.py'], 'expected a last step in'
     ),
-    'flip test': Refused(['--flip-test'], 'flip_test: this model never tests mirrored images'),
-    'rect': Refused(['--rect'], 'rect: neither the model nor its detector pads', 'whole_image'),
-    'a folder that cannot be made': Refused(
+    'flip test': Rejected(['--flip-test'], 'flip_test: this model never tests mirrored images'),
+    'rect': Rejected(['--rect'], 'rect: neither the model nor its detector pads', 'whole_image'),
+    'a folder that cannot be made': Rejected(
         ['--out-dir', '/proc/nowhere'], 'cannot write below /proc/nowhere: '
     ),
 }
 
 
 @pytest.mark.parametrize('dry', [True, False], ids=['dry', 'real'])
-@pytest.mark.parametrize('refused', REFUSED.values(), ids=REFUSED)
-def test_a_run_is_refused_before_anything_is_built_and_so_is_its_dry_run(
-    photos, models, tmp_path, monkeypatch, refused, dry
+@pytest.mark.parametrize('rejected', REJECTED.values(), ids=REJECTED)
+def test_a_run_and_its_dry_run_are_rejected_before_anything_is_built(
+    photos, models, tmp_path, monkeypatch, rejected, dry
 ):
     def build(*_: Any, **__: Any) -> None:
         raise AssertionError('something is built')
@@ -121,11 +121,11 @@ def test_a_run_is_refused_before_anything_is_built_and_so_is_its_dry_run(
         text += f'test_dataloader["dataset"]["pipeline"] = {steps}\n'
         (tmp_path / f'{name}.py').write_text(text)
     places = {'{in}': str(tmp_path), '{rtmpose}': models.file('rtmpose.py')}
-    given, message = refused.arguments, refused.message
+    given, message = rejected.arguments, rejected.message
     for place, path in places.items():
         given = [argument.replace(place, path) for argument in given]
         message = message.replace(place, path)
-    arguments = [photos, '--out-dir', tmp_path / 'out', *getattr(models, refused.kind)]
+    arguments = [photos, '--out-dir', tmp_path / 'out', *getattr(models, rejected.kind)]
     outcome = run_tool(*arguments, *given, *(['--dry-run'] * dry))
     assert outcome.status in (1, 2)
     assert outcome.out == ''
@@ -148,7 +148,7 @@ NOT_RESUMED = {
 
 
 @pytest.mark.parametrize(('more', 'message'), NOT_RESUMED.values(), ids=NOT_RESUMED)
-def test_a_dry_run_tells_that_a_run_cannot_be_resumed(
+def test_a_dry_run_reports_that_a_run_cannot_be_resumed(
     photos, models, done, tmp_path, more, message
 ):
     shutil.copytree(done, tmp_path / 'out')
@@ -170,7 +170,7 @@ def done(
     return out_dir
 
 
-def test_a_dry_run_says_what_it_does_not_compare(photos, models, done, tmp_path):
+def test_a_dry_run_reports_what_it_does_not_compare(photos, models, done, tmp_path):
     shutil.copytree(done, tmp_path / 'out')
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage, '--resume', '--dry-run']
     outcome = run_tool(*arguments)
@@ -191,9 +191,7 @@ SAME = {
 
 
 @pytest.mark.parametrize(('kind', 'more'), SAME.values(), ids=SAME)
-def test_a_run_with_the_same_arguments_can_be_resumed_and_so_says_its_dry_run(
-    photos, models, tmp_path, kind, more
-):
+def test_a_dry_run_reports_that_a_run_can_be_resumed(photos, models, tmp_path, kind, more):
     arguments = [photos, '--out-dir', tmp_path / 'out', *getattr(models, kind), *more]
     assert run_tool(*arguments, '--limit', '1').status == 0
     outcome = run_tool(*arguments, '--limit', '1', '--resume', '--dry-run')
@@ -211,7 +209,7 @@ def test_a_dry_run_reads_the_weights_that_are_there(photos, models, tmp_path, co
         assert 'text.pth is no readable PyTorch checkpoint' in outcome.err
 
 
-def test_a_dry_run_tells_how_annotations_judge_as_the_run_does(photos, models, tmp_path):
+def test_a_dry_run_reports_the_evaluation_as_the_run_does(photos, models, tmp_path):
     images = [{'id': number, 'file_name': name} for number, name in enumerate(NAMES[:3])]
     crowd = {**person(0, 0), 'iscrowd': 1}
     ann_file = annotated(tmp_path, images=images, annotations=[crowd])

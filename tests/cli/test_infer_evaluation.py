@@ -50,7 +50,7 @@ def test_annotations_of_the_keypoints_that_come_out(photos, models, tmp_path):
     assert 'AP' in outcome.out
 
 
-def test_ap_and_ar_are_printed_and_kept(photos, models, tmp_path):
+def test_ap_and_ar_are_printed_and_stored(photos, models, tmp_path):
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
     outcome = run_tool(*arguments, '--ann-file', annotated(tmp_path))
     assert outcome.status == 0
@@ -157,7 +157,7 @@ def test_images_that_the_annotations_do_not_have_are_reported(photos, models, tm
     assert (quiet.out, quiet.err) == ('', '')
 
 
-def test_where_nothing_can_be_judged_the_reason_is_reported(photos, models, tmp_path):
+def test_without_ap_the_reason_is_reported(photos, models, tmp_path):
     ann_file = annotated(tmp_path, annotations=[{**person(0, 0), 'iscrowd': 1}])
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image]
     outcome = run_tool(*arguments, '--ann-file', ann_file)

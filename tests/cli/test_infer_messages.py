@@ -47,7 +47,7 @@ def process(*arguments: object, python: Sequence[str] = ()) -> subprocess.Comple
 def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_path):
     write_photos(tmp_path / 'in', 2)
     (tmp_path / 'in' / 'zero.jpg').touch()
-    # What has most to say: a detector, drawings, a failure.
+    # The run that prints most: a detector, drawings, a failure.
     ended = process(
         *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
         *('--save-vis', '--quiet'),
@@ -55,7 +55,7 @@ def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_pat
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, '', '')
 
 
-ANSWERS = {
+FAST = {
     'help': (['--help'], 0, 'Exit status: 0 all images succeeded, 1 could not run, 2 wrong'),
     'a wrong option': (
         ['x', '--out-dir', 'y', '--colour', 'red'],
@@ -65,18 +65,18 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize(('arguments', 'status', 'text'), ANSWERS.values(), ids=ANSWERS)
-def test_help_and_wrong_options_answer_before_anything_is_imported(arguments, status, text):
+@pytest.mark.parametrize(('arguments', 'status', 'text'), FAST.values(), ids=FAST)
+def test_help_and_wrong_options_import_nothing_slow(arguments, status, text):
     shown = process(*arguments, python=['-X', 'importtime'])
     lines = shown.stderr.splitlines()
     imports = [line.split('|')[-1].strip() for line in lines if line.startswith('import time:')]
     assert 'argparse' in imports
     slow = {'cv2', 'mmcv', 'mmdet', 'mmengine', 'mmpose', 'numpy', 'torch', 'torchvision'}
     assert not slow & {name.split('.')[0] for name in imports}
-    said = '\n'.join(line for line in lines if not line.startswith('import time:'))
+    shown_errors = '\n'.join(line for line in lines if not line.startswith('import time:'))
     assert shown.returncode == status
-    assert text in (said if status else shown.stdout)
-    assert status or said == ''
+    assert text in (shown_errors if status else shown.stdout)
+    assert status or shown_errors == ''
 
 
 def test_a_full_disk_for_what_is_printed_is_one_line(photos, models, tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_a_full_disk_for_what_is_printed_is_one_line(photos, models, tmp_path, m
     assert not (tmp_path / 'out' / 'error.log').exists()
 
 
-def test_an_error_that_nothing_foresaw_is_a_line_and_a_log(photos, models, tmp_path, monkeypatch):
+def test_an_unexpected_error_is_a_line_and_a_log(photos, models, tmp_path, monkeypatch):
     def broken(*_: Any) -> None:
         raise LookupError('what\nis this')
 
@@ -112,7 +112,7 @@ def test_an_error_that_nothing_foresaw_is_a_line_and_a_log(photos, models, tmp_p
     assert not log.exists()  # it is of no use any more
 
 
-def test_a_log_of_somebody_else_stays_as_it_is(photos, models, tmp_path, monkeypatch):
+def test_a_third_party_log_is_not_touched(photos, models, tmp_path, monkeypatch):
     def broken(*_: Any) -> None:
         raise LookupError('what')
 

@@ -59,7 +59,7 @@ def test_all_files_are_there(run):
     assert (out_dir / 'failures.jsonl').read_bytes() == b''
 
 
-def test_a_record_tells_all_of_an_image_in_input_order(run, photos):
+def test_records_are_complete_and_in_input_order(run, photos):
     _, out_dir = run
     records = read_lines(out_dir / 'predictions.jsonl')
     assert [record['image'] for record in records] == NAMES
@@ -77,31 +77,31 @@ def test_a_record_tells_all_of_an_image_in_input_order(run, photos):
             assert y1 < y2
 
 
-def test_json_is_what_stock_writes(run, kind, photos, models, tmp_path):
+def test_json_is_what_upstream_writes(run, kind, photos, models, tmp_path):
     _, out_dir = run
-    stock = stock_inferencer(kind, models)
-    filters = default_filters(stock.cfg)
+    upstream = upstream_inferencer(kind, models)
+    filters = default_filters(upstream.cfg)
     if kind == 'top_down':
         filters['bbox_thr'] = 0.0
     for name in NAMES:
-        list(stock(str(photos / name), pred_out_dir=str(tmp_path), **filters))
+        list(upstream(str(photos / name), pred_out_dir=str(tmp_path), **filters))
         theirs = json.loads((tmp_path / f'{Path(name).stem}.json').read_text())
         ours = json.loads((out_dir / 'predictions' / f'{name}.json').read_text())
         assert_close(ours, theirs)
 
 
-def stock_inferencer(kind: str, models: Models) -> Pose2DInferencer:
+def upstream_inferencer(kind: str, models: Models) -> Pose2DInferencer:
     """The untouched class with the same configs and weights."""
     name = 'rtmo' if kind == 'one_stage' else 'rtmpose'
     detector = models.file('rtmdet.py') if kind == 'top_down' else 'whole_image'
-    stock = Pose2DInferencer(
+    upstream = Pose2DInferencer(
         models.file(f'{name}.py'), device='cpu', det_model=detector, det_cat_ids=[0]
     )
-    stock.model.load_state_dict(load_checkpoint(models.file(f'{name}.pth'))['state_dict'])
+    upstream.model.load_state_dict(load_checkpoint(models.file(f'{name}.pth'))['state_dict'])
     if kind == 'top_down':
         state = load_checkpoint(models.file('rtmdet.pth'))['state_dict']
-        stock.detector.model.load_state_dict(state)
-    return stock
+        upstream.detector.model.load_state_dict(state)
+    return upstream
 
 
 def assert_close(ours: Any, theirs: Any) -> None:
@@ -119,12 +119,12 @@ def assert_close(ours: Any, theirs: Any) -> None:
         assert ours == pytest.approx(theirs, abs=0.01)
 
 
-def test_records_and_json_and_coco_say_the_same(run):
+def test_records_json_and_coco_have_equal_values(run):
     _, out_dir = run
     coco = iter(json.loads((out_dir / 'predictions.coco.json').read_text()))
     for number, record in enumerate(read_lines(out_dir / 'predictions.jsonl')):
-        stock = json.loads((out_dir / 'predictions' / f'{record["image"]}.json').read_text())
-        for instance, person in zip(record['instances'], stock, strict=True):
+        upstream = json.loads((out_dir / 'predictions' / f'{record["image"]}.json').read_text())
+        for instance, person in zip(record['instances'], upstream, strict=True):
             for key in ('keypoints', 'keypoint_scores', 'bbox_score'):
                 np.testing.assert_allclose(instance[key], person[key], atol=0.001)
             np.testing.assert_allclose(instance['bbox'], person['bbox'][0], atol=0.001)
@@ -149,7 +149,7 @@ def test_drawings_are_the_photos_with_something_drawn(run, photos):
         assert 0 < changed.mean() < 0.7
 
 
-def test_run_json_tells_what_ran_and_where_the_time_went(run, kind):
+def test_run_json_has_what_ran_and_the_seconds_of_each_stage(run, kind):
     _, out_dir = run
     info = json.loads((out_dir / 'run.json').read_text())
     records = read_lines(out_dir / 'predictions.jsonl')

@@ -1,13 +1,12 @@
-"""The latency tool: what it prints, writes and refuses."""
+"""The command `latency`: what it prints, writes and rejects."""
 
 import json
 
 import pytest
-from support.contender import serve_on_threads
-from support.factories import Models, Outcome, run_tool, write_photos
-
 from mmpose_batch.benchmarking import document, plots, process
 from mmpose_batch.benchmarking.latency import Pace
+from support.contender import serve_on_threads
+from support.factories import Models, Outcome, run_tool, write_photos
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -65,7 +64,7 @@ def test_a_turn_begins_with_images_that_do_not_count(models: Models, tmp_path, a
     assert ' 500 ' in outcome.out.splitlines()[1]  # the first, in milliseconds
 
 
-def test_how_a_rate_is_kept_is_written(models: Models, two_photos, tmp_path, asked, monkeypatch):
+def test_how_a_rate_is_met_is_written(models: Models, two_photos, tmp_path, asked, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, 'plot_latencies', lambda *arguments: drawn.append(arguments) or [])
     more = ('--count', '2', '--rate', '2', '--out-dir', tmp_path)
@@ -92,7 +91,7 @@ def test_a_full_disk_is_one_line(models, two_photos, tmp_path, asked, monkeypatc
 
 
 @pytest.mark.slow
-def test_files_and_decoded_images_are_measured_beside_stock(
+def test_files_and_decoded_images_are_compared_with_upstream(
     models: Models, two_photos, tmp_path, monkeypatch
 ):
     serve_on_threads(monkeypatch, real=lambda contender: contender.system == 'stock')

@@ -10,7 +10,8 @@ import pytest
 from mmpose_batch.cli import latency, start, throughput
 from mmpose_batch.cli.infer import build_parser, parse_args
 from mmpose_batch.cli.options import add_option
-from mmpose_batch.config import BatchOptions, CallOptions, DrawOptions, declared, option
+from mmpose_batch.config import BatchOptions, CallOptions, DrawOptions
+from mmpose_batch.declare import declared, option
 from mmpose_batch.engines import registry
 from mmpose_batch.engines.base import EngineSpec
 

@@ -183,7 +183,7 @@ def test_a_contender_has_a_process_of_its_own(models: Models, two_photos, tmp_pa
     assert (stock['limits'], ours['limits']['network_only'] > 0) == ({}, True)
 
 
-def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_path, started):
+def test_every_setting_is_compared_with_upstream(models: Models, two_photos, tmp_path, started):
     arguments = models.top_down[: models.top_down.index('--bbox-thr')]
     outcome = benchmark(
         *(two_photos, *arguments, '--images', '3', '--rounds', '2', '--max-rounds', '2'),
@@ -193,7 +193,7 @@ def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_pa
     rows = [line for line in outcome.out.splitlines() if ' MiB' in line]
     names = ['stock', 'torch fp32, batch 2', 'openvino fp32, batch 2']
     assert [row.split('  ')[0] for row in rows] == names
-    assert 'this median has not settled' in outcome.out  # two rounds cannot tell
+    assert 'this median has not settled' in outcome.out  # two rounds are too few
     content = read(tmp_path / 'out')
     persons = {row['name']: row['samples'][-1]['persons'] for row in content['rows']}
     assert list(persons) == names == started
@@ -267,7 +267,7 @@ def test_wrong_arguments_are_one_line(models, two_photos, started, more, message
     assert started == []
 
 
-def test_an_empty_folder_is_refused(models, tmp_path, started):
+def test_an_empty_folder_is_rejected(models, tmp_path, started):
     outcome = benchmark(tmp_path, *models.one_stage)
     assert outcome.status == 2
     assert f'no images in {tmp_path}' in outcome.err
