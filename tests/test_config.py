@@ -174,6 +174,11 @@ def test_threads_that_are_not_given_are_left_alone(three_threads, monkeypatch):
     assert (torch.get_num_threads(), options.resolved('cpu').num_threads) == (3, 3)
 
 
+def test_an_inferencer_leaves_threads_alone(three_threads, one_stage, monkeypatch):
+    monkeypatch.setattr('mmpose_batch.cores.available_cores', lambda: 2)
+    assert one_stage.ours().options.num_threads == torch.get_num_threads() == 3
+
+
 def test_threads_that_are_given_are_set(three_threads):
     options = BatchOptions(num_threads=2)
     options.apply_to_process()

@@ -1,6 +1,7 @@
 """What the commands share: their lines, which may be unread, and errors in one line."""
 
 import argparse
+import copy
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from mmpose_batch.cli.options import number, size
 from mmpose_batch.engines.names import AUTO, OWN_ENGINES
 from mmpose_batch.engines.registry import choices
 from mmpose_batch.errors import RunError
+from mmpose_batch.factory import plan_inferencer
 
 # The server that forks processes is that of test_run.
 pytestmark = pytest.mark.xdist_group('test_run')
@@ -92,6 +94,24 @@ def test_a_number_that_is_none_is_named(text):
         with pytest.raises(argparse.ArgumentTypeError, match=f'^expected {expected}, found'):
             kind(text)
     assert [size('auto'), size('-3'), number(-3)('-3')] == ['auto', -3, -3]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        ({}, {'num_threads': 2}),
+        ({'num_threads': 3}, {'num_threads': 3}),
+        ({'cpu_affinity': '0'}, {'cpu_affinity': '0'}),  # the cores decide
+    ],
+)
+def test_command_lines_give_as_many_threads_as_cores(monkeypatch, one_stage, settings, expected):
+    monkeypatch.setattr('mmpose_batch.cores.default_threads', lambda: 2)
+    plan = plan_inferencer(one_stage.cfg, one_stage.weights, device='cpu', **settings)
+    assert console.with_default_threads(plan).settings == {'device': 'cpu', **expected}
+    cfg = copy.deepcopy(one_stage.cfg)  # a config decides too
+    cfg.inferencer = {'device': 'cpu', **settings}
+    plan = plan_inferencer(cfg, one_stage.weights)
+    assert console.with_default_threads(plan).settings == {'device': 'cpu', **expected}
 
 
 # ------------------------------------------------------------------- unexpected exceptions
