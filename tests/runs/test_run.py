@@ -338,7 +338,7 @@ def test_what_a_killed_run_leaves_half_written_goes(tool, kind, unbroken):
 
 
 INTERRUPTS = [
-    pytest.param(signal.SIGINT, 130, 'interrupted; what is written is whole', id='Ctrl-C'),
+    pytest.param(signal.SIGINT, 130, 'interrupted; what is written is complete', id='Ctrl-C'),
     pytest.param(signal.SIGTERM, 143, '', id='kill', marks=slow),
 ]
 
