@@ -21,7 +21,6 @@ def read_version() -> str:
 # configs/ is installed as mmpose_batch/configs: at the top of site-packages it would hide the
 # configs of other OpenMMLab packages from mmengine, which looks for `site-packages/configs` first.
 CONFIGS, BENCHMARKING = 'mmpose_batch.configs', 'mmpose_batch.benchmarking'
-TOOLS = 'mmpose_batch.tools'  # scripts, which the command mmpose-batch runs
 packages = find_packages(str(ROOT), include=['mmpose_batch', 'mmpose_batch.*'])
 config_packages = [
     f'{CONFIGS}.{name}'
@@ -44,8 +43,8 @@ setup(
         'Programming Language :: Python :: 3.11',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    packages=[*packages, BENCHMARKING, TOOLS, CONFIGS, *config_packages],
-    package_dir={BENCHMARKING: 'tools/benchmarking', TOOLS: 'tools', CONFIGS: 'configs'},
+    packages=[*packages, BENCHMARKING, CONFIGS, *config_packages],
+    package_dir={BENCHMARKING: 'tools/benchmarking', CONFIGS: 'configs'},
     package_data={f'{CONFIGS}.demo': ['*.pth']},
     entry_points={'console_scripts': ['mmpose-batch = mmpose_batch.cli:main']},
     python_requires='>=3.11',  # what is tested

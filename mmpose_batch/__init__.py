@@ -16,7 +16,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .errors import CheckpointError, EngineError, InputError, SourceError
-    from .factory import build_inferencer
+    from .factory import InferencerSpec, build_inferencer
     from .inferencer import BatchPose2DInferencer
     from .results import ImageResult
 
@@ -25,6 +25,7 @@ __all__ = [
     'CheckpointError',
     'EngineError',
     'ImageResult',
+    'InferencerSpec',
     'InputError',
     'SourceError',
     '__version__',
@@ -36,6 +37,7 @@ _MODULES = {
     'CheckpointError': 'errors',
     'EngineError': 'errors',
     'ImageResult': 'results',
+    'InferencerSpec': 'factory',
     'InputError': 'errors',
     'SourceError': 'errors',
     'build_inferencer': 'factory',

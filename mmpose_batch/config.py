@@ -1,100 +1,243 @@
-"""What a user can choose, checked when it is built."""
+"""What a user can choose: each option is declared once, with its default, check and help.
 
+The declarations give the keywords of the inferencer, the entries of the command lines, the
+reference of options, and what ``run.json`` stores. Nothing heavy is imported, since ``--help``
+reads them too.
+"""
+
+import os.path as osp
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import isnan
 from numbers import Integral, Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from .declare import declared, option
+from .engines.names import AUTO, OWN_ENGINES, PRECISIONS
 
-from .cores import available_cores, default_threads, parse_cores
-from .engines.base import EngineOptions
-from .engines.registry import AUTO, PRECISIONS, choices, resolve_precision, specs
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from .engines.base import EngineOptions
 
 CALIB_IMAGES = 64
-# What may be measured.
-_MEASURED = ('batch_size', 'det_batch_size')
-_LEAST = {
-    **{'batch_size': 1, 'det_batch_size': 1, 'calib_images': 1},
-    **{'num_workers': 0, 'num_threads': 1},
-}
+
+
+def check_keywords(owner: type, given: dict[str, Any]) -> None:
+    """See that the keywords for a constructor are fields of :class:`BatchOptions`.
+
+    Raises:
+        TypeError: One is not.
+    """
+    for name in given:
+        if name not in BATCH_SETTINGS:
+            raise TypeError(
+                f'{owner.__name__}.__init__() got an unexpected keyword argument {name!r}'
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelOptions:
+    """The models of a command line.
+
+    Attributes:
+        pose2d: Config file, name or alias of the pose model.
+        pose2d_weights: Path or URL of its checkpoint, or ``'none'``.
+        det_model: Config file or name of the person detector, or ``'whole_image'``.
+        det_weights: Path or URL of its checkpoint, or ``'none'``.
+        det_cat_ids: Detector category ids to keep.
+        device: PyTorch's device.
+    """
+
+    pose2d: str = option(
+        'demo',
+        'config file, or name or alias of a pose model (default: %(default)s, which only '
+        'works on synthetic scenes; for photos use rtmo-s, human, ...)',
+        metavar='MODEL',
+    )
+    pose2d_weights: str | None = option(
+        None,
+        'path or URL of the checkpoint (default: the one that belongs to the model name or '
+        'config; none: random weights)',
+        metavar='FILE',
+    )
+    det_model: str | None = option(
+        None,
+        'person detector of a top-down model: config file or name of an MMDetection model, '
+        "or whole_image to use each image as one person (default: the config's detector, else "
+        "MMPose's default for the dataset)",
+        metavar='MODEL',
+    )
+    det_weights: str | None = option(
+        None,
+        'path or URL of the detector checkpoint (default: the one that belongs to the model '
+        'name or config; none: random weights)',
+        metavar='FILE',
+    )
+    det_cat_ids: Sequence[int] | None = option(
+        None,
+        "detector category ids to keep (default: the default detector's ids, else 0)",
+        metavar='ID',
+    )
+    device: str | None = option(None, 'cpu, cuda:0, ... (default: the best available)')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchOptions:
-    """How an inferencer batches. None means: chosen for the model, the device and the engine.
+    """How an inferencer batches. None selects a value for the model, the device and the engine.
 
     Attributes:
-        batch_size: Instances in one pass of the pose network: persons for a
-            top-down model, images for any other; 1 has an engine finish each one as
-            soon as it can; ``'auto'`` takes what is fastest
-            on this machine, found by a short measurement before the first result.
-        det_batch_size: Images in one pass of the person detector, or ``'auto'``.
-        precision: Of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
+        batch_size: Instances per forward pass of the pose network: persons for a top-down
+            model, images for any other; 1 has an engine finish each one as soon as it can;
+            ``'auto'`` takes the size that is fastest on this machine, found by a short
+            measurement before the first result.
+        det_batch_size: Images per forward pass of the person detector, or ``'auto'``.
+        precision: Precision of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
             ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
-            hardware computes natively, ``int8`` left out.
-        calib_images: Images of the input that show ``int8`` the range of every
-            value.
-        engine: What computes both networks: ``torch``, ``torch-compile``,
-            ``onnxruntime``, ``openvino``, or ``auto``, the fastest of those that
-            are installed and match PyTorch's outputs; or another that is registered.
-        engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``), or ONNX
-            Runtime's execution providers with commas between; None takes the CPU.
-        engine_file: ONNX file of the pose network, exported elsewhere, for
-            ``onnxruntime`` and ``openvino``; None has it exported.
-        engine_cache: Keep what an engine builds on disk, for the next start.
-        self_check: Reject an engine whose outputs for the first images deviate too
-            much from PyTorch's in fp32.
-        flip_test: Whether a model that tests each person mirrored too does so;
-            None as its config says. Without, its network has half the work.
-        rect: Pad the inputs of one-stage models and detectors to the next stride
-            instead of to a square.
-        num_workers: Threads that read and prepare images; 0 for none.
-        num_threads: Threads that compute a network on a CPU; PyTorch's number is
-            set to it, for the whole process.
-        cpu_affinity: Cores that the whole process is bound to, such as ``2``,
-            ``0-3`` or ``0,2-3``; what is chosen by itself fits these.
-        on_error: ``record`` gives a bad input a failure record in its place,
+            hardware computes natively, but never ``int8``.
+        calib_images: Input images that calibrate the value ranges of ``int8``.
+        engine: Library that runs both networks: ``torch``, ``torch-compile``,
+            ``onnxruntime``, ``openvino``, another that is registered, or ``auto``, the
+            fastest installed one whose outputs match PyTorch's.
+        engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``), or ONNX Runtime's
+            execution providers separated by commas; None takes the CPU.
+        engine_file: External ONNX file of the pose network, for ``onnxruntime`` and
+            ``openvino``; None has the network exported.
+        engine_cache: Whether what an engine builds is cached on disk, for later starts.
+        self_check: Whether an engine is rejected if its outputs for the first images
+            deviate from PyTorch's in fp32 beyond tolerance.
+        flip_test: Whether a model with a flip test runs each person mirrored too; None as
+            its config says. Without the flip test its network has half the work.
+        rect: Whether the inputs of one-stage models and detectors are padded to the next
+            multiple of the stride instead of to a square.
+        num_workers: Threads that read and preprocess images; 0 for none.
+        num_threads: Threads that run the networks on a CPU. PyTorch's number, which is the
+            whole process's, is set to it; None takes PyTorch's number and leaves it alone.
+        cpu_affinity: Cores that the whole process is bound to, such as ``2``, ``0-3`` or
+            ``0,2-3``; numbers of threads that are not given fit these.
+        on_error: ``record`` gives an unusable input a failure record in its place,
             ``raise`` ends the run with an :class:`InputError`.
-        no_person: What a top-down model does where nobody is found: ``empty``
-            gives an empty result, ``whole_image`` takes the whole image for a
-            person, as stock does.
+        no_person: What a top-down model does without detections: ``empty`` gives an empty
+            result, ``whole_image`` takes the complete image for one person, as upstream does.
+
+    Raises:
+        ValueError: A value out of range, or options that exclude each other.
     """
 
-    batch_size: int | str | None = None
-    det_batch_size: int | str | None = None
-    precision: str = 'fp32'
-    calib_images: int | None = None
-    engine: str = 'torch'
-    engine_device: str | None = None
-    engine_file: str | None = None
-    engine_cache: bool = True
-    self_check: bool = True
-    flip_test: bool | None = None
-    rect: bool = False
-    num_workers: int | None = None
-    num_threads: int | None = None
-    cpu_affinity: str | None = None
-    on_error: str = 'record'
-    no_person: str = 'empty'
+    batch_size: int | str | None = option(
+        None,
+        'persons (top-down) or images per forward pass; auto measures which size is fastest '
+        'on this machine (default: by device, engine and input size)',
+        metavar='N',
+        minimum=1,
+        auto=True,
+    )
+    det_batch_size: int | str | None = option(
+        None,
+        'images per forward pass of the detector, or auto (default: by device, engine and '
+        'input size)',
+        metavar='N',
+        minimum=1,
+        auto=True,
+    )
+    precision: str = option(
+        'fp32',
+        'precision of the networks (default: fp32); auto selects the fastest one that the '
+        'hardware computes natively, but never int8',
+        choices=PRECISIONS,
+    )
+    calib_images: int | None = option(
+        None,
+        f'input images that calibrate the value ranges of int8 (default: {CALIB_IMAGES})',
+        metavar='N',
+        minimum=1,
+    )
+    engine: str = option(
+        'torch',
+        f'library that runs the networks: {", ".join((*OWN_ENGINES, AUTO))}, or one that the '
+        'config registers (default: torch); auto selects the fastest installed one whose outputs '
+        'match those of torch',
+        metavar='NAME',
+    )
+    engine_device: str | None = option(
+        None,
+        "OpenVINO's device (CPU, GPU, NPU), or ONNX Runtime's execution providers separated "
+        'by commas, the preferred one first',
+        metavar='NAME',
+    )
+    engine_file: str | None = option(
+        None,
+        'external ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py; '
+        'must belong to the config of --pose2d (default: export the network of --pose2d)',
+        metavar='FILE',
+    )
+    engine_cache: bool = option(True, 'cache what an engine builds, for later runs (default: yes)')
+    self_check: bool = option(
+        True,
+        'reject an engine whose outputs on the first images deviate from those of torch '
+        'beyond the tolerance of its precision (default: yes)',
+    )
+    flip_test: bool | None = option(
+        None,
+        'flip test: also run each person mirrored, which doubles the work (default: as the '
+        'config says)',
+    )
+    rect: bool = option(
+        False,
+        'pad the inputs of one-stage models and detectors to the next multiple of the stride '
+        'instead of to a square: less work, slightly different outputs (default: no)',
+    )
+    num_workers: int | None = option(
+        None,
+        'threads that read and preprocess images (default: number of cores, at most 8)',
+        metavar='N',
+        minimum=0,
+    )
+    num_threads: int | None = option(
+        None,
+        'threads that run the networks on a CPU (default: number of cores)',
+        metavar='N',
+        minimum=1,
+    )
+    cpu_affinity: str | None = option(
+        None, 'use only these cores, e.g. 2, 0-3 or 0,2-3', metavar='CORES'
+    )
+    on_error: str = option(
+        'record',
+        'what to do with an unusable input: write a failure record (default) or end the run',
+        choices=('record', 'raise'),
+    )
+    no_person: str = option(
+        'empty',
+        'what a top-down model does if there are no detections: give an empty result '
+        '(default) or use the complete image as one person',
+        choices=('empty', 'whole_image'),
+    )
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
+        for name, each in declared(BatchOptions).items():
             value = getattr(self, name)
-            if value is None or (value == 'auto' and name in _MEASURED):
-                continue
-            # NumPy has integers of its own, and True is one of Python's.
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f'{name}: expected a whole number from {least}, found {value!r}')
-            object.__setattr__(self, name, int(value))
-        _check_choice('on_error', self.on_error, ('record', 'raise'))
-        _check_choice('no_person', self.no_person, ('empty', 'whole_image'))
-        _check_choice('precision', self.precision, PRECISIONS)
-        _check_choice('engine', self.engine, choices())
+            if each.choices:
+                _check_choice(name, value, each.choices)
+            if each.minimum is not None and value is not None and not (each.auto and value == AUTO):
+                object.__setattr__(self, name, _whole_number(name, value, each.minimum))
+        for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
+            value = getattr(self, name)
+            if type(value) is not bool and (name, value) != ('flip_test', None):
+                raise ValueError(f'{name}: expected True or False, found {value!r}')
         if self.cpu_affinity is not None:
+            from .cores import parse_cores
+
             parse_cores(self.cpu_affinity)
         if self.calib_images is not None and self.precision != 'int8':
             raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        from .engines.registry import choices, specs
+
+        _check_choice('engine', self.engine, choices())
         with_file = [spec.name for spec in specs().values() if spec.takes_file]
         if self.engine_file is not None and self.engine not in (*with_file, AUTO):
             raise ValueError(
@@ -107,31 +250,54 @@ class BatchOptions:
             raise ValueError(
                 f'engine_device: for {" and ".join(with_device)}, not for engine {self.engine}'
             )
-        for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
-            value = getattr(self, name)
-            if type(value) is not bool and (name, value) != ('flip_test', None):
-                raise ValueError(f'{name}: expected True or False, found {value!r}')
 
-    def resolved(self, device: str | torch.device) -> 'BatchOptions':
-        """Fill in None and settle ``auto`` for one device.
+    def resolved(self, device: 'str | torch.device') -> 'BatchOptions':
+        """Replace None and ``'auto'`` by the values for one device.
 
-        Batch sizes are left: how many inputs are best depends on their size
+        Batch sizes stay as they are: how many inputs are best depends on their size
         (:func:`mmpose_batch.engines.batch_size.default_batch_size`).
 
         Raises:
             ValueError: The device cannot do the precision.
         """
+        from .cores import available_cores
+        from .engines.registry import resolve_precision
+
         return replace(
             self,
             precision=resolve_precision(self.precision, device, self.engine, self.engine_device),
             calib_images=self.calib_images or (CALIB_IMAGES if self.precision == 'int8' else None),
             num_workers=min(available_cores(), 8) if self.num_workers is None else self.num_workers,
-            num_threads=self.num_threads or default_threads(),
+            num_threads=self.num_threads or self._threads_now(),
         )
 
+    def _threads_now(self) -> int:
+        """PyTorch's number of threads, but not more than there are cores to be bound to."""
+        import torch
+
+        from .cores import default_threads
+
+        return torch.get_num_threads() if self.cpu_affinity is None else default_threads()
+
+    def apply_to_process(self) -> None:
+        """Bind the process to the cores that were given, and set PyTorch's number of threads.
+
+        Without a number of threads or cores nothing changes.
+        """
+        import torch
+
+        from .cores import bind_to_cores, default_threads, parse_cores
+
+        if self.cpu_affinity is not None:
+            bind_to_cores(parse_cores(self.cpu_affinity))
+        if self.num_threads is not None or self.cpu_affinity is not None:
+            torch.set_num_threads(self.num_threads or default_threads())
+
     @property
-    def of_engine(self) -> EngineOptions:
-        """What concerns the engine of a network, once it is resolved."""
+    def of_engine(self) -> 'EngineOptions':
+        """Options for the engine of the pose network, once they are resolved."""
+        from .engines.base import EngineOptions
+
         return EngineOptions(
             engine=self.engine,
             precision=self.precision,
@@ -142,47 +308,135 @@ class BatchOptions:
         )
 
     @property
-    def of_detector(self) -> EngineOptions:
-        """The same of a detector, which has batches of its own."""
+    def of_detector(self) -> 'EngineOptions':
+        """Options for the engine of the detector, whose batches have a size of their own."""
         return replace(self.of_engine, latency=(self.det_batch_size or self.batch_size) == 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallOptions:
-    """What one call of the inferencer asks for, with stock's names and defaults.
+    """Options of one call of the inferencer, with upstream's names and defaults.
 
     Attributes:
         batch_size: As in :class:`BatchOptions`, for this call.
-        bbox_thr: Least score of a detected person (top-down) or of an instance
+        bbox_thr: Minimum score of a detected person (top-down) or of an instance
             (one-stage).
         nms_thr: IoU for the suppression of detected boxes or instances.
         select_thr: Instances must score above this to be kept; -1 keeps all.
         merge_results: One data sample per image instead of one per person.
         pose_based_nms: Suppress instances whose keypoints nearly coincide.
         test_cfg: The model's test settings during this call.
-        keep_images: Hand the decoded image on with its result, for drawing.
-        keep_labels: Hand the detector's label on with each instance.
+        keep_images: Keep the decoded image in its result, for drawing.
+        keep_labels: Keep the detector's label of each instance in the result.
+
+    Raises:
+        ValueError: A threshold that is no number.
     """
 
     batch_size: int | str
-    bbox_thr: float = 0.3
-    nms_thr: float = 0.3
+    bbox_thr: float = option(
+        0.3,
+        "minimum score of a person (default: the config's, else 0.1 for RTMO, 0.01 for "
+        'YOLOX-Pose, 0.3 for other models)',
+    )
+    nms_thr: float = option(
+        0.3,
+        "IoU above which two persons are duplicates (default: the config's, else 0.65 for "
+        'RTMO and YOLOX-Pose, 0.3 for other models)',
+    )
     select_thr: float = -1
     merge_results: bool = True
-    pose_based_nms: bool = False
+    pose_based_nms: bool = option(
+        False,
+        'also drop persons whose keypoints nearly coincide with those of a higher-scoring '
+        'person, and all but the 30 best (default: yes for RTMO and YOLOX-Pose, no for others)',
+    )
     test_cfg: dict[str, Any] = field(default_factory=dict)
     keep_images: bool = False
     keep_labels: bool = False
 
     def __post_init__(self) -> None:
         for name in ('bbox_thr', 'nms_thr', 'select_thr'):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or isnan(value):
-                raise ValueError(f'{name}: expected a number, found {value!r}')
+            _check_number(name, getattr(self, name))
+
+
+# OpenCV's limit.
+_MAX_PIXELS = 32767
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DrawOptions:
+    """How results are drawn and where drawings go, with upstream's names and defaults.
+
+    Attributes:
+        return_vis: Return drawings with the results.
+        show: Open a window.
+        wait_time: Seconds that the window waits for a key; 0 without limit.
+        draw_bbox: Also draw person boxes.
+        radius: Keypoint radius in pixels, 0 to 32767.
+        thickness: Line width in pixels, a whole number from 1 to 32767.
+        kpt_thr: Keypoints must score above this to be drawn.
+        vis_out_dir: Folder for drawings; empty for none.
+        skeleton_style: ``mmpose`` or ``openpose``.
+        draw_heatmap: Draw the heatmaps over the image.
+        black_background: Draw on black instead of the image.
+        video: Whether the images are frames of a video or camera.
+
+    Raises:
+        ValueError: A value out of range.
+    """
+
+    return_vis: bool = False
+    show: bool = False
+    wait_time: float = 0
+    draw_bbox: bool = option(False, 'also draw person boxes')
+    radius: int = option(3, 'keypoint radius in pixels (default: %(default)s)')
+    thickness: int = option(1, 'line width in pixels (default: %(default)s)')
+    kpt_thr: float = option(0.3, 'draw keypoints whose score is above this (default: %(default)s)')
+    vis_out_dir: str = ''
+    skeleton_style: str = option(
+        'mmpose',
+        'style of the skeletons (default: %(default)s)',
+        choices=('mmpose', 'openpose'),
+    )
+    draw_heatmap: bool = False
+    black_background: bool = False
+    video: bool = False
+
+    def __post_init__(self) -> None:
+        if self.skeleton_style not in ('mmpose', 'openpose'):
+            raise ValueError(
+                f'skeleton_style: expected mmpose or openpose, found {self.skeleton_style!r}'
+            )
+        if self.vis_out_dir and not self.video and osp.splitext(self.vis_out_dir)[1]:
+            raise ValueError(f'vis_out_dir: expected a folder, found {self.vis_out_dir!r}')
+        for name in ('kpt_thr', 'wait_time'):
+            _check_number(name, getattr(self, name))
+        if not (_is_number(self.radius) and 0 <= self.radius <= _MAX_PIXELS):
+            raise ValueError(
+                f'radius: expected a number from 0 to {_MAX_PIXELS}, found {self.radius!r}'
+            )
+        whole = _is_number(self.thickness) and isinstance(self.thickness, Integral)
+        if not (whole and 1 <= self.thickness <= _MAX_PIXELS):
+            raise ValueError(
+                f'thickness: expected a whole number from 1 to {_MAX_PIXELS}, '
+                f'found {self.thickness!r}'
+            )
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is drawn at all."""
+        return bool(self.return_vis or self.show or self.vis_out_dir)
+
+    def returned(self, drawn: 'np.ndarray | None') -> 'list[np.ndarray] | None':
+        """What upstream has under ``visualization`` for one image."""
+        if drawn is None:
+            return None
+        return [drawn] if self.return_vis else []
 
 
 BATCH_SETTINGS = tuple(field.name for field in fields(BatchOptions))
-# What a config's inferencer=dict(...) may say beside its type.
+# Names that a config's inferencer=dict(...) may have besides its type.
 SETTINGS = (
     *('weights', 'device', 'scope', 'det_model', 'det_weights', 'det_cat_ids', 'show_progress'),
     *BATCH_SETTINGS,
@@ -190,11 +444,11 @@ SETTINGS = (
 
 
 def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Complete the arguments that were given by a config's ``inferencer=dict(...)``.
+    """Complete given arguments by those of a config's ``inferencer=dict(...)``.
 
     Args:
-        own: The config's.
-        given: Arguments; None counts as left out.
+        own: The config's arguments.
+        given: The arguments that were given, which take precedence; None counts as left out.
 
     Raises:
         ValueError: The config names something that is no setting.
@@ -206,7 +460,7 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
             f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
         )
     given = {key: value for key, value in given.items() if value is not None}
-    # What only goes with another choice of the config goes with it.
+    # Arguments of the config that depend on a choice of it are dropped with that choice.
     for choice, dependent in (
         ('precision', ('calib_images',)),
         ('engine', ('engine_device', 'engine_file')),
@@ -214,6 +468,22 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
         if given.get(choice, own.get(choice)) != own.get(choice):
             own = {key: value for key, value in own.items() if key not in dependent}
     return {**own, **given}
+
+
+def _whole_number(name: str, value: Any, minimum: int) -> int:
+    # NumPy has integers of its own, and True is one of Python's.
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f'{name}: expected a whole number from {minimum}, found {value!r}')
+    return int(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not _is_number(value):
+        raise ValueError(f'{name}: expected a number, found {value!r}')
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

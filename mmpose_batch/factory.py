@@ -1,22 +1,24 @@
-"""From a config and what a user adds to it, to an inferencer that has what it needs."""
+"""Builds inferencers: from a config and a user's settings, or from a spec in another process."""
 
 import copy
 import os.path as osp
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlparse
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.utils import import_modules_from_strings
 from mmpose.registry import INFERENCERS
 
 from .config import BatchOptions, merge_settings
 from .engines.external_onnx import ExternalFile
 from .engines.optional import require
 from .engines.registry import AUTO, get
+from .engines.warmup import outcome, restore
 from .images.read import image_loader, plain_loader
 from .inferencer import BatchPose2DInferencer
 from .models.checkpoint import cached_path, check_weights
@@ -39,6 +41,101 @@ from .stages.detect import WHOLE_IMAGE, DetectorChoice, choose_detector
 
 _OF_DETECTORS = ('det_weights', 'det_cat_ids', 'det_batch_size')
 _OF_TOP_DOWN = ('det_model', *_OF_DETECTORS, 'no_person')
+_FILES = ('det_weights', 'engine_file')
+
+
+@dataclass(frozen=True, slots=True)
+class InferencerSpec:
+    """All that another process needs to build the same inferencer; plain, and small to send.
+
+    It is what a :class:`Plan` becomes, without what a plan is checked by, and what can be taken
+    of an inferencer that is built: ``InferencerSpec.of(inferencer).build()`` gives another one
+    with the same outputs, for the weights of its checkpoint. (Weights that were changed in
+    memory, or are random without being ``'none'``, are copied by :mod:`pickle` and
+    :func:`copy.deepcopy` only.) Checkpoints and files of engines are named, not contained.
+
+    Attributes:
+        kind: The class, whose constructor takes the arguments of
+            :class:`BatchPose2DInferencer`.
+        config: The config of the pose model, as plain dicts, lists and values.
+        weights: Path or URL of its checkpoint; ``'none'`` and None for random weights.
+        settings: The other arguments; those that are not there have their defaults. Of an
+            inferencer that is built, the device, batch sizes and number of threads are those
+            that it has.
+        selected: The engines and batch sizes that its warm-up selected, which are selected
+            again; see :func:`mmpose_batch.engines.warmup.outcome`.
+    """
+
+    kind: type[BatchPose2DInferencer]
+    config: dict[str, Any]
+    weights: str | None
+    settings: dict[str, Any]
+    selected: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, inferencer: BatchPose2DInferencer) -> 'InferencerSpec':
+        """The spec of an inferencer that is built."""
+        config = _plain(inferencer.cfg)
+        config['visualizer'].pop('name', None)  # MMEngine names each one after the time
+        own = {**inferencer.arguments, 'device': str(inferencer.device)}
+        weights = own.pop('weights', None)
+        for name in ('batch_size', 'det_batch_size', 'num_threads'):
+            own[name] = getattr(inferencer.options, name)
+        return cls(
+            type(inferencer),
+            config,
+            _absolute(weights),
+            _plain_settings(own),
+            outcome(inferencer.runners),
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the class, which may change them."""
+        own = copy.deepcopy(self.settings)
+        if isinstance(own.get('det_model'), dict):
+            own['det_model'] = Config(own['det_model'])
+        return {'model': Config(copy.deepcopy(self.config)), 'weights': self.weights, **own}
+
+    def import_modules(self) -> None:
+        """Import what the config asks for, which register models, transforms or engines.
+
+        Raises:
+            ImportError: One cannot be imported.
+        """
+        if custom := self.config.get('custom_imports'):
+            import_modules_from_strings(**custom)
+
+    def build(self) -> BatchPose2DInferencer:
+        """Build the inferencer.
+
+        Raises:
+            ValueError: An option that is beyond this machine.
+            CheckpointError: Weights that cannot be loaded.
+        """
+        self.import_modules()
+        inferencer = INFERENCERS.build({**self.arguments(), 'type': self.kind})
+        if self.selected:
+            restore(inferencer.runners, self.selected)
+        return inferencer
+
+
+def _plain(config: Config | ConfigDict | dict) -> dict[str, Any]:
+    """A config without its ``inferencer``, as a dict of its own."""
+    plain = config.to_dict() if hasattr(config, 'to_dict') else config
+    return {key: copy.deepcopy(value) for key, value in plain.items() if key != 'inferencer'}
+
+
+def _plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that are given, with paths that hold in any folder."""
+    own = {name: value for name, value in settings.items() if value is not None}
+    if isinstance(own.get('det_model'), dict | Config):
+        own['det_model'] = _plain(own['det_model'])
+    return own | {name: _absolute(own[name]) for name in _FILES if name in own}
+
+
+def _absolute(path: Any) -> Any:
+    is_file = isinstance(path, str) and osp.isfile(path)
+    return osp.abspath(path) if is_file else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +172,16 @@ class Plan:
         own = {name: value for name, value in self.settings.items() if name in names}
         return BatchOptions(**own).resolved(self.device)
 
-    def check(self) -> None:
-        """See that all parts can be built, as far as that is known without building the networks.
+    @property
+    def spec(self) -> InferencerSpec:
+        """The same, in a plain form for other processes."""
+        settings = _plain_settings(self.settings)
+        return InferencerSpec(self.kind, _plain(self.cfg), _absolute(self.weights), settings)
 
-        Weights that are to be downloaded are not.
+    def check(self) -> None:
+        """Check that all parts can be built, as far as possible without building the networks.
+
+        Weights that are not downloaded yet are not checked.
 
         Raises:
             ValueError: A config, an option or the device cannot be used.
@@ -122,11 +225,11 @@ def plan_inferencer(
     cfg_options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Plan:
-    """Find out what :func:`build_inferencer` would build, with the same arguments.
+    """Plan what :func:`build_inferencer` builds from the same arguments.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that is of no use
-            to the model.
+        ValueError: An unknown model, no weights, or an option that has no effect on the
+            model.
     """
     if isinstance(model, str):
         cfg, own_weights = load_config(model)
@@ -155,7 +258,7 @@ def plan_inferencer(
     else:
         if merged.get('det_model') in WHOLE_IMAGE:
             del merged['det_model']  # no detector, which is what other models have
-        _refuse(_OF_TOP_DOWN, merged, 'of use to top-down models only')
+        _reject(_OF_TOP_DOWN, merged, 'of use to top-down models only')
     return Plan(cfg, weights, detector, merged, kind)
 
 
@@ -167,7 +270,7 @@ def build_inferencer(
 ) -> BatchPose2DInferencer:
     """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
 
-    Unlike the class it insists on weights, and on options that are of use.
+    Unlike the class it rejects a model without weights, and options that have no effect.
 
     Args:
         model: Config, or path or name of one, see
@@ -175,27 +278,28 @@ def build_inferencer(
         weights: Path or URL; None takes the config's or the name's;
             ``'none'`` leaves the network random.
         cfg_options: Changes to the config, by dotted keys.
-        **settings: Arguments of :class:`BatchPose2DInferencer`, which go before
-            the config's where they are not None.
+        **settings: Arguments of :class:`BatchPose2DInferencer`; those that are not None
+            replace the config's.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that is of no use
-            to the model. And whatever :class:`BatchPose2DInferencer` raises.
+        ValueError: An unknown model, no weights, or an option that has no effect on the
+            model.
         CheckpointError: Weights that cannot be loaded.
+        Exception: As :class:`BatchPose2DInferencer` raises.
     """
     return plan_inferencer(model, weights, cfg_options, **settings).build()
 
 
 def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
-    """Refuse options of a detector that is not used, and one with random weights.
+    """Reject options of a detector that is not used, and a detector with random weights.
 
     Raises:
-        ValueError: One of these.
+        ValueError: There are some.
     """
     det_model = merged.get('det_model')
     if det_model in WHOLE_IMAGE:
         # Those of the config belong to the detector that the config names.
-        _refuse(_OF_DETECTORS, given, 'of use with a detector only')
+        _reject(_OF_DETECTORS, given, 'of use with a detector only')
         return
     if det_model is None or merged.get('det_weights'):
         return
@@ -203,23 +307,23 @@ def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
         raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
 
 
-def _refuse(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
+def _reject(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
     useless = [name for name in names if settings.get(name) is not None]
     if useless:
         raise ValueError(f'{", ".join(useless)}: {reason}')
 
 
 def is_to_be_downloaded(weights: str | None) -> bool:
-    """Whether weights are named by a URL, and not in the checkpoint cache."""
+    """Whether weights are named by a URL and are not in the checkpoint cache."""
     scheme = urlparse(weights or '').scheme
     return scheme in ('http', 'https') and not osp.isfile(cached_path(weights))
 
 
 def _check_engine(options: BatchOptions) -> None:
-    """See that an engine is installed, and that its external file is one.
+    """Check that an engine is installed, and that its external file is an ONNX file.
 
     Raises:
-        EngineError, ValueError: It is not.
+        EngineError, ValueError: One is not.
     """
     if options.engine != AUTO:
         require(get(options.engine), options.precision)
@@ -230,7 +334,7 @@ def _check_engine(options: BatchOptions) -> None:
 
 
 def _check_types(cfg: Config) -> None:
-    """See that a pose model and its parts are registered.
+    """Check that a pose model and its parts are registered.
 
     Raises:
         ValueError: One is not.

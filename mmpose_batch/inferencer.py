@@ -4,13 +4,12 @@ import copy
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf
 from numbers import Real
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmpose.apis.inferencers import Pose2DInferencer
@@ -18,8 +17,15 @@ from mmpose.registry import INFERENCERS
 from rich.progress import track
 from torch import nn
 
-from .config import BATCH_SETTINGS, SETTINGS, BatchOptions, CallOptions, merge_settings
-from .cores import bind_to_cores, parse_cores
+from .config import (
+    BATCH_SETTINGS,
+    BatchOptions,
+    CallOptions,
+    DrawOptions,
+    check_keywords,
+    merge_settings,
+)
+from .declare import with_keywords
 from .engines.base import EngineOptions
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
@@ -45,7 +51,7 @@ from .stages.detect import PersonDetector, build_detector, check_detector, choos
 from .stages.finite import reject_nan
 from .stages.pose import PoseModel
 from .workers import FLUSH
-from .writers.drawing import DrawOptions, check_skeleton_style, draw_result
+from .writers.drawing import check_skeleton_style, draw_result
 from .writers.mmpose import MMPoseWriter
 
 Item = TypeVar('Item')
@@ -88,6 +94,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         CheckpointError: Weights that are missing, refused, or of another model.
     """
 
+    @with_keywords(BatchOptions)
     def __init__(
         self,
         model: str | dict | Config | ConfigDict,
@@ -98,26 +105,21 @@ class BatchPose2DInferencer(Pose2DInferencer):
         det_weights: str | None = None,
         det_cat_ids: int | Sequence[int] | None = None,
         show_progress: bool = False,
-        *,
-        batch_size: int | str | None = None,
-        det_batch_size: int | str | None = None,
-        precision: str | None = None,
-        calib_images: int | None = None,
-        engine: str | None = None,
-        engine_device: str | None = None,
-        engine_file: str | None = None,
-        engine_cache: bool | None = None,
-        self_check: bool | None = None,
-        flip_test: bool | None = None,
-        rect: bool | None = None,
-        num_workers: int | None = None,
-        num_threads: int | None = None,
-        cpu_affinity: str | None = None,
-        on_error: str | None = None,
-        no_person: str | None = None,
+        **options: Any,
     ) -> None:
-        given = {key: value for key, value in locals().items() if key in SETTINGS}
-        # Stock's defaults: nobody can tell whether they were given.
+        check_keywords(type(self), options)
+        before = set(vars(self))  # attributes of a subclass
+        given = {
+            'weights': weights,
+            'device': device,
+            'scope': scope,
+            'det_model': det_model,
+            'det_weights': det_weights,
+            'det_cat_ids': det_cat_ids,
+            'show_progress': show_progress,
+            **options,
+        }
+        # Upstream's defaults: whether they were given cannot be seen.
         for key, default in (('scope', 'mmpose'), ('show_progress', False)):
             if given[key] == default:
                 del given[key]
@@ -135,12 +137,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.detector: PersonDetector | None = None
         self._precision_is_free = options.precision == 'auto'
         self._drawing = threading.Lock()
-        if options.cpu_affinity is not None:
-            bind_to_cores(parse_cores(options.cpu_affinity))
+        options.apply_to_process()
         # Upstream's constructor builds the detector, which needs the resolved precision.
         self.options = options.resolved(device)
-        torch.set_num_threads(self.options.num_threads)
         self._check_parts(model, settings)
+        self.arguments = {**asdict(options), **settings}  # as given, for `InferencerSpec`
         super().__init__(model, device=device, **settings)
         if self.options.rect:
             self._pad_to_stride()
@@ -154,6 +155,18 @@ class BatchPose2DInferencer(Pose2DInferencer):
         runner = EngineRunner(self.model, replace(engine, file=self.options.engine_file))
         reject_nan(self.model)
         self._predictor = Predictor(pose, runner, self.detector, self.options)
+        self._own = frozenset(vars(self).keys() - before)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of, by :func:`copy.deepcopy` and :mod:`pickle`."""
+        from .copies import take_state  # which imports this module
+
+        return take_state(self, self._own)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from .copies import build_copy
+
+        build_copy(self, state)
 
     # ---------------------------------------------------------------- building
 

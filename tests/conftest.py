@@ -5,7 +5,6 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 # Two workers share the cores: a network on one thread each is faster than threads that take turns.
 # Before PyTorch is imported, and for the processes that tests start.
@@ -17,8 +16,8 @@ from mmengine.registry import DefaultScope
 from support.factories import Models, build_models, busy_threads, our_threads, write_photos
 from support.tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
-import mmpose_batch
 from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.factory import Plan
 
 HERE = Path(__file__).parent
 # More memory than before by this, in bytes, is looked through for what nothing uses any more.
@@ -144,19 +143,19 @@ def built_inferencers() -> dict[str, BatchPose2DInferencer]:
 
 @pytest.fixture(scope='module')
 def shared_inferencers(built_inferencers: dict[str, BatchPose2DInferencer]) -> Iterator[None]:
-    """Tools build one inferencer for the same arguments: no run leaves a trace in it."""
-    build = mmpose_batch.build_inferencer
+    """Commands build one inferencer for the same plan: no run leaves a trace in it."""
+    build = Plan.build
 
-    def build_once(*arguments: Any, **settings: Any) -> BatchPose2DInferencer:
-        if settings.get('engine') not in (None, 'torch'):  # whose first run is another
-            return build(*arguments, **settings)
-        key = repr((arguments, sorted(settings.items())))
+    def build_once(plan: Plan) -> BatchPose2DInferencer:
+        if plan.settings.get('engine') not in (None, 'torch'):  # whose first run is another
+            return build(plan)
+        key = repr((plan.cfg.to_dict(), plan.weights, plan.kind, sorted(plan.settings.items())))
         if key not in built_inferencers:
-            built_inferencers[key] = build(*arguments, **settings)
+            built_inferencers[key] = build(plan)
         return built_inferencers[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmpose_batch, 'build_inferencer', build_once)
+        patch.setattr(Plan, 'build', build_once)
         yield
 
 

@@ -99,7 +99,7 @@ def test_opencv_has_one_thread_while_anybody_wants_that():
 
 def test_an_inferencer_takes_its_threads_and_cores(monkeypatch, one_stage):
     bound = []
-    monkeypatch.setattr('mmpose_batch.inferencer.bind_to_cores', bound.append)
+    monkeypatch.setattr('mmpose_batch.cores.bind_to_cores', bound.append)
     before = torch.get_num_threads()
     core = min(os.sched_getaffinity(0))
     try:

@@ -58,7 +58,7 @@ def assert_same_weights(one: BatchPose2DInferencer, other: BatchPose2DInferencer
     assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
-def test_a_config_says_how_the_inferencer_is_built(config, one_stage):
+def test_a_config_decides_how_the_inferencer_is_built(config, one_stage):
     path = config(batch_size=7, num_workers=0, on_error='raise', weights=one_stage.weights)
     inferencer = build_inferencer(path, device='cpu')
     assert 'imported_by_a_config' in sys.modules
@@ -75,7 +75,7 @@ def test_the_class_reads_the_config_too(config, one_stage):
     assert_same_weights(inferencer, one_stage.ours())
 
 
-def test_what_is_left_at_stocks_default_is_the_configs(config, one_stage):
+def test_what_is_left_at_upstreams_default_is_the_configs(config, one_stage):
     path = config(show_progress=True, weights=one_stage.weights)
     assert BatchPose2DInferencer(path, device='cpu').show_progress
     with pytest.raises(ValueError, match=r'model: .* in the mmdet::model registry'):
@@ -213,7 +213,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location('compat', {compat!r})
 compat = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(compat)
-compat.provide_torchvision()  # without it stock itself cannot be imported
+compat.provide_torchvision()  # without it upstream cannot be imported
 
 import mmcv, mmdet.apis, mmdet.models, mmengine, mmpose.apis, mmpose.models
 import torch

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from console import fail, number
 from mmengine.config import Config, DictAction
 from mmengine.dist import barrier, is_main_process
 from mmengine.model import is_model_wrapper
@@ -26,6 +25,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from mmpose_batch.cli.console import fail
+from mmpose_batch.cli.options import number
 from mmpose_batch.cores import available_cores, single_opencv_thread
 from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.scenes import SceneOptions, write_scenes
@@ -107,7 +108,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what would fail after hours."""
+    """Reject what would fail after hours."""
     folder = osp.dirname(osp.abspath(args.out))
     if osp.isdir(args.out) or not os.access(folder, os.W_OK):
         parser.error(f'--out: cannot write {args.out}')
@@ -141,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_channels_last(plain(runner.model))
     if args.bfloat16:
         use_bfloat16(plain(runner.model))
-    with allowed_types():  # for --resume: torch refuses what MMEngine writes into checkpoints
+    with allowed_types():  # for --resume: torch rejects what MMEngine writes into checkpoints
         runner.train()
     if is_main_process():
         save_weights(runner, args.out)
@@ -149,15 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@DATASETS.register_module(force=True)  # whoever loads this file again means this one
+@DATASETS.register_module(force=True)  # this file may be loaded again
 class PreparedSamples(Dataset):
-    """What a dataset hands out, prepared several times over and kept in files.
+    """Samples of a dataset, preprocessed several times and stored in files.
 
     Args:
         dataset: Config of the dataset, with its random pipeline.
         folder: Where the files go, one an epoch; what is there of the same config,
             annotations and first image is used.
-        epochs: How many times every sample is prepared. Which of them comes is chance.
+        epochs: How many times every sample is preprocessed; one of them is drawn at random.
         num_workers: Processes that prepare.
     """
 
@@ -269,7 +270,7 @@ def _scene_options(cfg: Config) -> SceneOptions:
 
 
 def _are_there(scenes: Scenes) -> bool:
-    """Whether a folder holds its scenes, judged by the first as it is drawn now."""
+    """Whether a folder holds its scenes: compares the first one with a new drawing of it."""
     with (
         tempfile.TemporaryDirectory(prefix='mmpose_batch-') as name,
         single_opencv_thread(),  # which drawing leaves behind

@@ -17,7 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from console import fail, quieten_libraries
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the package is not installed
+
+from mmpose_batch.cli.console import fail
+from mmpose_batch.cli.streams import quieten_libraries
 
 TOOL = 'write_benchmarks'
 

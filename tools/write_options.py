@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import batch_infer
-from console import fail
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # where the package is not installed
+
+from mmpose_batch.cli.console import fail
+from mmpose_batch.cli.infer import build_parser
 
 TOOL = 'write_options'
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'reference' / 'options.md'
@@ -32,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.parse_args(arguments)
     try:
-        PAGE.write_text(render(batch_infer.build_parser()), encoding='utf-8')
+        PAGE.write_text(render(build_parser()), encoding='utf-8')
     except OSError as error:
         return fail(TOOL, 1, error)
     return 0

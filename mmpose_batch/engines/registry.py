@@ -12,9 +12,7 @@ import torch
 
 from ..hardware import native_precision
 from .base import EngineOptions, EngineSpec
-
-AUTO = 'auto'
-PRECISIONS = ('fp32', 'fp16', 'bf16', 'int8', AUTO)
+from .names import AUTO, PRECISIONS
 
 # Name to what was registered so far; :func:`specs` has all.
 ENGINES: dict[str, EngineSpec] = {}

@@ -53,13 +53,16 @@ def find_checkpoint(weights: str, option: str = 'weights') -> str:
     return path
 
 
-def check_weights(weights: str | None, option: str = 'weights') -> None:
-    """See that weights are there, before anything is built; None and ``'none'`` are random.
+def check_weights(weights: Any, option: str = 'weights') -> None:
+    """See that weights are there, before anything is built.
+
+    Weights that are no path or URL are: None and ``'none'``, which are random, and those of
+    another model.
 
     Raises:
         CheckpointError: As :func:`find_checkpoint`.
     """
-    if weights is not None and weights != 'none':
+    if isinstance(weights, str) and weights != 'none':
         find_checkpoint(weights, option)
 
 

@@ -26,6 +26,7 @@ from .checks import (
     naming,
     type_name,
 )
+from .state import ModelState
 
 # Short names of this package's configs.
 ALIASES = {'demo': 'demo-rtmo'}
@@ -128,7 +129,7 @@ def default_filters(cfg: Config) -> dict[str, Any]:
 
 def build_model(
     cfg: Config | ConfigDict,
-    weights: str | None,
+    weights: str | ModelState | None,
     device: str,
     finish: Callable,
     option: str = 'weights',
@@ -137,8 +138,8 @@ def build_model(
 
     Args:
         cfg: The whole config.
-        weights: Path or URL of a checkpoint; None leaves the model random, and
-            ``'none'`` makes it the same at every start.
+        weights: Path or URL of a checkpoint, or the state of another model; None leaves the
+            model random, and ``'none'`` makes it the same at every start.
         device: Where the model goes.
         finish: The inferencer's ``_load_weights_to_model``, which also attaches
             ``dataset_meta``.
@@ -157,7 +158,9 @@ def build_model(
         torch.manual_seed(0)  # random, but the same at every start
         weights = None
     checkpoint, meta, notes = None, {}, []
-    if weights is not None:
+    if isinstance(weights, ModelState):
+        meta = {'dataset_meta': weights.dataset_meta}
+    elif weights is not None:
         checkpoint = load_checkpoint(weights, option)
         meta, notes = _read_meta(checkpoint, f'{option}: {weights}')
     if 'data_mode' in cfg:  # of a pose model
@@ -181,7 +184,10 @@ def build_model(
         load_weights(model, checkpoint, weights, option)
         # The weights are in place; upstream takes the meta and copies them onto themselves.
         checkpoint = {'meta': meta, 'state_dict': model.state_dict()}
-    finish(model, checkpoint, cfg)
+    if isinstance(weights, ModelState):
+        weights.load_into(model)
+    else:
+        finish(model, checkpoint, cfg)
     return model.to(device).eval()
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from ..config import DrawOptions
 from ..writers import registry
 from ..writers.base import WriterSpec
-from ..writers.drawing import DrawOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,11 +2,10 @@
 
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from math import isnan
-from numbers import Integral, Real
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..config import DrawOptions
 from .atomic import open_atomically
 from .base import Record, Writer, WriterContext, WriterSpec
 from .registry import register
@@ -21,79 +20,6 @@ if TYPE_CHECKING:
 FOLDER = 'vis'
 # What OpenCV writes as well as reads; a drawing of any other kind becomes a PNG.
 _SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
-# OpenCV's limit.
-_MAX_PIXELS = 32767
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DrawOptions:
-    """What to draw and what becomes of it, with upstream's names and defaults.
-
-    Attributes:
-        return_vis: Return drawings with the results.
-        show: Open a window.
-        wait_time: Seconds that the window waits for a key; 0 to wait without a limit.
-        draw_bbox: Draw boxes too.
-        radius: Keypoint radius in pixels, 0 to 32767.
-        thickness: Line width of links in pixels, a whole number from 1 to 32767.
-        kpt_thr: Draw keypoints whose score is above this.
-        vis_out_dir: Folder for drawings; empty for none.
-        skeleton_style: ``mmpose`` or ``openpose``.
-        draw_heatmap: Draw the heatmaps over the image.
-        black_background: Draw on black instead of the image.
-        video: The images are frames of a video or camera.
-    """
-
-    return_vis: bool = False
-    show: bool = False
-    wait_time: float = 0
-    draw_bbox: bool = False
-    radius: int = 3
-    thickness: int = 1
-    kpt_thr: float = 0.3
-    vis_out_dir: str = ''
-    skeleton_style: str = 'mmpose'
-    draw_heatmap: bool = False
-    black_background: bool = False
-    video: bool = False
-
-    def __post_init__(self) -> None:
-        if self.skeleton_style not in ('mmpose', 'openpose'):
-            raise ValueError(
-                f'skeleton_style: expected mmpose or openpose, found {self.skeleton_style!r}'
-            )
-        if self.vis_out_dir and not self.video and osp.splitext(self.vis_out_dir)[1]:
-            raise ValueError(f'vis_out_dir: expected a folder, found {self.vis_out_dir!r}')
-        for name in ('kpt_thr', 'wait_time'):
-            if not _is_number(getattr(self, name)):
-                raise ValueError(f'{name}: expected a number, found {getattr(self, name)!r}')
-        if not (_is_number(self.radius) and 0 <= self.radius <= _MAX_PIXELS):
-            raise ValueError(
-                f'radius: expected a number from 0 to {_MAX_PIXELS}, found {self.radius!r}'
-            )
-        whole = _is_number(self.thickness) and isinstance(self.thickness, Integral)
-        if not (whole and 1 <= self.thickness <= _MAX_PIXELS):
-            raise ValueError(
-                f'thickness: expected a whole number from 1 to {_MAX_PIXELS}, '
-                f'found {self.thickness!r}'
-            )
-
-    @property
-    def wanted(self) -> bool:
-        """Whether anything is drawn at all."""
-        return bool(self.return_vis or self.show or self.vis_out_dir)
-
-    def returned(self, drawn: 'np.ndarray | None') -> 'list[np.ndarray] | None':
-        """What upstream puts under ``visualization`` for one image."""
-        if drawn is None:
-            return None
-        return [drawn] if self.return_vis else []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
-
-
 # Datasets that MMPose draws in OpenPose's style.
 _OPENPOSE = ('coco', 'coco_wholebody')
 

@@ -193,12 +193,12 @@ def run_tool(*arguments: object, tool: str = 'batch_infer') -> Outcome:
 
 
 def load_tool(name: str) -> ModuleType:
-    """A script of tools/ as a module, with its folder on the path as Python has it for a script."""
+    """The module of the command that a script of tools/ runs, or else the script as a module."""
     spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     with unittest.mock.patch('sys.path', [str(TOOLS), *sys.path]):
         spec.loader.exec_module(module)
-    return module
+    return sys.modules.get(module.main.__module__, module)
 
 
 def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:

@@ -196,6 +196,7 @@ def test_two_processes_share_a_batch(tmp_path, trainer):
     assert 'GPU number: 2' in logs(tmp_path)  # MMEngine's word for processes
 
 
+@pytest.mark.usefixtures('mmpose_scope')
 def test_a_resumed_training_keeps_its_second_phase():
     cfg, _ = load_config('demo-rtmo')
     (hook,) = (hook for hook in cfg.custom_hooks if hook.type == 'RTMOModeSwitchHook')

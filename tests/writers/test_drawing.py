@@ -9,10 +9,11 @@ from mmengine.structures import InstanceData
 from mmpose.visualization import PoseLocalVisualizer
 from support.tiny import picture
 
+from mmpose_batch.config import DrawOptions
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.speedups.samples import empty_sample
-from mmpose_batch.writers.drawing import DrawOptions, check_skeleton_style, draw_result
+from mmpose_batch.writers.drawing import check_skeleton_style, draw_result
 
 DRAWING = np.zeros((2, 2, 3), np.uint8)
 

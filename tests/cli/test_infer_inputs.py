@@ -1,11 +1,13 @@
-"""Which files the tool takes: output folders among the inputs, links, what is skipped."""
+"""Which files `infer` reads: folders, patterns, lists, output folders among them, links."""
 
 import json
 import os
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
+from support.command import NAMES
 from support.factories import Models, files_below, read_lines, run_tool, write_photos
 from support.tiny import picture, save
 
@@ -170,3 +172,75 @@ def test_a_drawing_that_a_killed_run_left_without_its_record_is_its_own(
     assert drawn == len(read_lines(tmp_path / 'predictions.jsonl')) + 1
     assert run_tool(*arguments, *([] if end == 'first' else [f'--{end}'])).status == 0
     assert images(tmp_path) == [*PHOTOS, '000000000002.jpg']
+
+
+def names_of(models: Models, folder: Path, *inputs: object) -> list[str]:
+    """Names of the images of a run, as its records have them."""
+    outcome = run_tool(*inputs, '--out-dir', folder / 'out', *models.whole_image)
+    assert outcome.status == 0
+    return [record['image'] for record in read_lines(folder / 'out' / 'predictions.jsonl')]
+
+
+INPUTS = {
+    'a file': (['b/same.png'], ['same.png']),
+    'files': (['b/same.png', 'a/same.jpg'], ['b/same.png', 'a/same.jpg']),
+    'a glob': (['*2.jpg', '*/same.*'], [NAMES[2], 'a/same.jpg', 'b/same.png']),
+    'a folder and a file of it': (['a', 'a/same.jpg'], ['same.jpg']),
+    'folders': (['b', 'a'], ['b/same.png', 'a/same.jpg']),
+    'not the folders below': (['.', '--no-recursive'], NAMES[:3]),
+}
+
+
+@pytest.mark.parametrize(('inputs', 'expected'), INPUTS.values(), ids=INPUTS)
+def test_inputs(photos, models, tmp_path, monkeypatch, inputs, expected):
+    monkeypatch.chdir(photos)
+    assert names_of(models, tmp_path, *inputs) == expected
+
+
+def test_a_list_of_inputs(photos, models, tmp_path):
+    (tmp_path / 'list.txt').write_text(f'{photos}/b/same.png\n# no image\n\n{photos}/{NAMES[1]}\n')
+    listed = names_of(models, tmp_path, f'@{tmp_path}/list.txt', photos / NAMES[0])
+    assert listed == ['b/same.png', NAMES[1], NAMES[0]]
+
+
+def test_a_list_of_names_that_are_no_text(models, tmp_path):
+    name = os.fsencode(tmp_path) + b'/caf\xe9.jpg'
+    data = cv2.imencode('.jpg', picture(40, 30))[1].tobytes()
+    Path(os.fsdecode(name)).write_bytes(data)
+    (tmp_path / 'list.txt').write_bytes(b'\xef\xbb\xbf' + name + b'\r\n')  # as Windows writes
+    assert names_of(models, tmp_path, f'@{tmp_path}/list.txt') == ['caf\\udce9.jpg']
+
+
+def test_the_same_file_in_two_ways_is_one_input(photos, models, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert names_of(models, tmp_path, NAMES[0], photos / NAMES[0], f'a/../{NAMES[0]}') == [NAMES[0]]
+
+
+def test_drawings_of_an_earlier_run_are_no_inputs(models, tmp_path):
+    write_photos(tmp_path, 2)
+    arguments = [tmp_path, '--out-dir', tmp_path / 'out', *models.one_stage, '--save-vis']
+    assert run_tool(*arguments).status == 0
+    outcome = run_tool(*arguments, '--resume')
+    assert outcome.status == 0
+    assert 'images    2 (2 of them by an earlier run)' in outcome.out
+
+
+def test_boxes_of_a_file_are_used(photos, models, tmp_path):
+    boxes = [
+        {'image_id': 0, 'category_id': 1, 'bbox': [10, 20, 50, 60], 'score': 0.9},
+        {'file_name': 'b/same.png', 'category_id': 1, 'bbox': [5, 5, 30, 40], 'score': 0.8},
+        {'file_name': 'b/same.png', 'category_id': 1, 'bbox': [5, 5, 30, 40], 'score': 0.2},
+    ]
+    (tmp_path / 'boxes.json').write_text(json.dumps(boxes))
+    outcome = run_tool(
+        *(photos, '--out-dir', tmp_path / 'out', *models.crops),
+        *('--bboxes', tmp_path / 'boxes.json'),
+    )
+    assert outcome.status == 0
+    records = read_lines(tmp_path / 'out' / 'predictions.jsonl')
+    found = {record['image']: record['instances'] for record in records}
+    assert {name: len(persons) for name, persons in found.items()} == dict(
+        zip(NAMES, [1, 0, 0, 0, 1], strict=True)
+    )
+    assert found[NAMES[0]][0]['bbox'] == [10, 20, 60, 80]
+    assert found['b/same.png'][0]['bbox_score'] == 0.8

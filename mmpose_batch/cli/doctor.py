@@ -1,4 +1,4 @@
-"""What is installed, what it can do here, and what is wrong with it."""
+"""The command ``doctor``: what is installed and usable here, and what is wrong."""
 
 import platform
 import sys
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from .engines.base import EngineSpec
-from .errors import EngineError
+from ..engines.base import EngineSpec
+from ..errors import EngineError
 
 PACKAGES = ('torch', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'opencv-python-headless')
-# Extra: modules that it installs, and what is not possible without.
+# Extra: modules that it installs, and what they are for.
 EXTRAS = {
     'coco': (('xtcocotools.coco',), 'AP'),
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
@@ -18,8 +18,8 @@ EXTRAS = {
 }
 
 
-def examine() -> int:
-    """Print a report; returns 0, or 1 if something that is needed does not work."""
+def main() -> int:
+    """Print a report; returns 0, or 1 if a required part does not work."""
     problems = []
     for line, is_problem in (*_packages(), *_devices(), *_engines(), *_extras()):
         print(line)
@@ -48,9 +48,9 @@ def _devices() -> Iterator[tuple[str, bool]]:
     import torch
     from mmcv.ops import get_compiling_cuda_version
 
-    from .cores import available_cores
-    from .engines.cache import default_folder, processor_name
-    from .hardware import native_precision
+    from ..cores import available_cores
+    from ..engines.cache import default_folder, processor_name
+    from ..hardware import native_precision
 
     precision = native_precision('cpu')
     yield f'{"cpu":<24}{processor_name()}, {available_cores()} cores, {precision} is native', False
@@ -62,7 +62,7 @@ def _devices() -> Iterator[tuple[str, bool]]:
 
 
 def _engines() -> Iterator[tuple[str, bool]]:
-    from .engines.registry import specs
+    from ..engines.registry import specs
 
     for name, spec in specs().items():
         reason = _unusable(spec)
@@ -71,13 +71,13 @@ def _engines() -> Iterator[tuple[str, bool]]:
 
 
 def _unusable(spec: EngineSpec) -> str | None:
-    from .engines.optional import require
+    from ..engines.optional import require
 
     try:
         require(spec, spec.precisions[0])
     except EngineError as error:
         return str(error)
-    return None if spec.is_available() else 'what it needs besides packages is not there'
+    return None if spec.is_available() else 'something that it needs besides packages is missing'
 
 
 def _extras() -> Iterator[tuple[str, bool]]:
@@ -92,23 +92,6 @@ def _fails(module: str) -> str | None:
     """Why a module cannot be imported, in one line; None if it can."""
     try:
         import_module(module)
-    except Exception as error:  # compiled for another NumPy, say
+    except Exception as error:  # e.g. compiled for another NumPy
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None
-
-
-def show_models() -> int:
-    """Print the names of this package's models, and MMPose's aliases; returns 0."""
-    from mmpose.apis.inferencers.utils import get_model_aliases
-
-    from .models.names import ALIASES, own_configs
-
-    print('Models of this package:')
-    for name, path in own_configs().items():
-        print(f'  {name:<24}{path}')
-    for alias, name in ALIASES.items():
-        print(f'  {alias:<24}{name}')
-    print("\nAliases of MMPose's models:")
-    for alias, name in sorted(get_model_aliases('mmpose').items()):
-        print(f'  {alias:<24}{name}')
-    return 0

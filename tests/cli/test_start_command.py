@@ -1,4 +1,4 @@
-"""The tool that times a start: the second one finds what the first one kept."""
+"""The command `start`: the second start finds what the first one cached."""
 
 import json
 import os
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from support.contender import serve_on_threads
-from support.factories import Models, Outcome, load_tool, run_tool
+from support.factories import Models, Outcome, run_tool
+
+from mmpose_batch.cli import start
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -23,24 +25,23 @@ def started(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_second_start_finds_what_the_first_one_kept(
+def test_the_second_start_finds_what_the_first_one_cached(
     models: Models, two_photos, tmp_path, monkeypatch
 ):
     # What one process cached is found by threads of another.
     real = chain([True], repeat(False))
     started = serve_on_threads(monkeypatch, real=lambda contender: next(real))
-    tool, kept = load_tool('benchmark_start'), []
-    start = tool.start
+    kept, measure = [], start.start
 
     def watched(*arguments: object) -> dict[str, float]:
-        seconds = start(*arguments)
+        seconds = measure(*arguments)
         cache = Path(os.environ['MMPOSE_BATCH_CACHE'])
         kept.append({path: path.stat().st_mtime_ns for path in cache.rglob('*')})
         return seconds
 
-    tool.start = watched
+    monkeypatch.setattr(start, 'start', watched)
     arguments = ('--images', 2, '--rounds', 2, '--device', 'cpu', '--out-dir', tmp_path)
-    assert tool.main(list(map(str, (two_photos, *models.one_stage, *arguments)))) == 0
+    assert start.main(list(map(str, (two_photos, *models.one_stage, *arguments)))) == 0
     assert started == ['openvino fp32'] * 4
     first, second, next_first, next_second = kept
     assert first and first == second
@@ -62,7 +63,7 @@ def test_the_table_has_medians_and_ratios_of_each_round():
         }
         for first, second in rounds
     ]
-    table = load_tool('benchmark_start').tabulate({'openvino fp32': samples})
+    table = start.tabulate({'openvino fp32': samples})
     assert table.rows == [['openvino fp32', '2.0', '10.0', '4.0', '0.60', '0.50']]
 
 
@@ -86,7 +87,7 @@ def test_what_cannot_start_has_its_reason(models: Models, two_photos, tmp_path, 
         ([], 'required: INPUT'),
         (['nowhere'], 'nowhere'),
         (['{photos}', '--rounds', '0'], 'from 1'),
-        (['{photos}', '--engine', 'fast'], 'invalid choice'),
+        (['{photos}', '--engine', 'fast'], 'engine: expected one of torch'),
         (['nowhere', '--pose2d', 'other.py'], 'no such config file: other.py'),
     ],
 )

@@ -1,6 +1,7 @@
-"""What the tools share is what the package says; and who reads their lines does not matter."""
+"""What the commands share: their lines, which may be unread, and errors in one line."""
 
 import argparse
+import copy
 import io
 import json
 import os
@@ -14,26 +15,27 @@ from types import SimpleNamespace
 import pytest
 from support.factories import Models, ToolProcess, load_tool, write_photos
 
-import mmpose_batch
-from mmpose_batch.engines.registry import PRECISIONS, choices
+from mmpose_batch.cli import console, streams
+from mmpose_batch.cli.options import number, size
+from mmpose_batch.engines.names import AUTO, OWN_ENGINES
+from mmpose_batch.engines.registry import choices
 from mmpose_batch.errors import RunError
+from mmpose_batch.factory import plan_inferencer
 
 # The server that forks processes is that of test_run.
 pytestmark = pytest.mark.xdist_group('test_run')
 
 
-def test_the_tools_offer_what_the_package_has():
-    console = load_tool('console')
-    assert choices() == console.ENGINES
-    assert console.PRECISIONS == PRECISIONS
+def test_texts_name_the_engines_of_the_package():
+    assert choices() == (*OWN_ENGINES, AUTO)
 
 
 def main_without_reader(arguments: list[str], log: str, checkpoint_every: int) -> None:
     """The tool with output and error in pipes that were closed at the other end."""
-    for number in (1, 2):
+    for descriptor in (1, 2):
         reader, writer = os.pipe()
         os.close(reader)
-        os.dup2(writer, number)
+        os.dup2(writer, descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, 'w'), os.fdopen(2, 'w')
     open(log, 'w').close()
     sys.exit(load_tool('batch_infer').main(arguments))
@@ -60,27 +62,25 @@ def test_a_run_is_complete_though_nothing_reads_its_output(models: Models, tmp_p
 
 def test_only_a_closed_stream_is_ignored(tmp_path):
     """A full disk is not: what a tool prints may be all that it makes."""
-    console = load_tool('console')
     with open(tmp_path / 'out', 'w') as stream:
-        output = console._Output(stream)
+        output = streams._Output(stream)
         output.write('one')
     output.write('two')
     output.flush()
     assert (tmp_path / 'out').read_text() == 'one'
     full = SimpleNamespace(closed=False, write=unittest.mock.Mock(side_effect=OSError(ENOSPC, '')))
-    output = console._Output(full)
+    output = streams._Output(full)
     with pytest.raises(OSError) as raised:
         output.write('line')
     assert raised.value.errno == ENOSPC
-    output.write('the next line')  # of which nothing is said again
+    output.write('the next line')  # no second error
     output.flush()
 
 
 def test_what_an_encoding_lacks_is_spelt_out(monkeypatch):
-    console = load_tool('console')
     shown = io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')
     monkeypatch.setattr(sys, 'stdout', shown)
-    console.ignore_closed_output()
+    streams.ignore_closed_output()
     print('caf\xe9 \udce9', flush=True)
     console.show(['caf\xe9 \udce9', 'two\nlines'])
     lines = shown.buffer.getvalue().decode('ascii').splitlines()
@@ -89,12 +89,29 @@ def test_what_an_encoding_lacks_is_spelt_out(monkeypatch):
 
 @pytest.mark.parametrize('text', ['x', '\xb2', '', '1.5', '9' * 5000])
 def test_a_number_that_is_none_is_named(text):
-    console = load_tool('console')
-    kinds = {'a number from 1': console.number(1), 'a whole number or auto': console.size}
+    kinds = {'a number from 1': number(1), 'a whole number or auto': size}
     for expected, kind in kinds.items():
         with pytest.raises(argparse.ArgumentTypeError, match=f'^expected {expected}, found'):
             kind(text)
-    assert [console.size('auto'), console.size('-3'), console.number(-3)('-3')] == ['auto', -3, -3]
+    assert [size('auto'), size('-3'), number(-3)('-3')] == ['auto', -3, -3]
+
+
+@pytest.mark.parametrize(
+    ('settings', 'expected'),
+    [
+        ({}, {'num_threads': 2}),
+        ({'num_threads': 3}, {'num_threads': 3}),
+        ({'cpu_affinity': '0'}, {'cpu_affinity': '0'}),  # the cores decide
+    ],
+)
+def test_command_lines_give_as_many_threads_as_cores(monkeypatch, one_stage, settings, expected):
+    monkeypatch.setattr('mmpose_batch.cores.default_threads', lambda: 2)
+    plan = plan_inferencer(one_stage.cfg, one_stage.weights, device='cpu', **settings)
+    assert console.with_default_threads(plan).settings == {'device': 'cpu', **expected}
+    cfg = copy.deepcopy(one_stage.cfg)  # a config decides too
+    cfg.inferencer = {'device': 'cpu', **settings}
+    plan = plan_inferencer(cfg, one_stage.weights)
+    assert console.with_default_threads(plan).settings == {'device': 'cpu', **expected}
 
 
 # ------------------------------------------------------------------- unexpected exceptions
@@ -119,7 +136,7 @@ def test_an_unexpected_exception_is_one_line_that_names_its_traceback(
 ):
     (tmp_path / 'there').mkdir()
     folder = results and str(tmp_path / results)
-    assert load_tool('console').run_to_end('tool', break_down, folder) == 1
+    assert console.run_to_end('tool', break_down, folder) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('tool: unexpected KeyError: ')
     log = Path(line.split('(traceback in ')[1].rstrip(')'))
@@ -129,7 +146,6 @@ def test_an_unexpected_exception_is_one_line_that_names_its_traceback(
 
 @pytest.mark.parametrize('of', ['file', 'folder', 'link'])
 def test_what_is_called_as_a_log_is_not_touched(tmp_path, capsys, of):
-    console = load_tool('console')
     log = tmp_path / 'error.log'
     if of == 'file':
         log.write_text('mine')
@@ -148,13 +164,13 @@ def test_what_is_called_as_a_log_is_not_touched(tmp_path, capsys, of):
 
 def test_an_exception_is_a_line_though_no_file_can_be_written(monkeypatch, capsys):
     monkeypatch.setattr(tempfile, 'NamedTemporaryFile', unittest.mock.Mock(side_effect=OSError))
-    assert load_tool('console').run_to_end('tool', break_down) == 1
+    assert console.run_to_end('tool', break_down) == 1
     assert capsys.readouterr().err == "tool: unexpected KeyError: 'first\\nsecond'\n"
 
 
 def test_a_model_that_cannot_be_built_leaves_its_traceback(temporary, monkeypatch):
-    monkeypatch.setattr(mmpose_batch, 'build_inferencer', break_down)
+    monkeypatch.setattr('mmpose_batch.factory.plan_inferencer', break_down)
     with pytest.raises(RunError, match='cannot be built as asked for: KeyError: ') as raised:
-        load_tool('console').build_inferencer()
+        console.build_inferencer()
     (log,) = temporary.iterdir()
     assert str(log) in str(raised.value)

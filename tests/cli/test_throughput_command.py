@@ -1,4 +1,4 @@
-"""The throughput tool: what it prints and what it refuses; no test asks how fast anything is."""
+"""The command `throughput`: what it prints and rejects; no test asks how fast anything is."""
 
 import json
 import re
@@ -7,10 +7,11 @@ import shlex
 import pytest
 from mmpose_batch.benchmarking import machine, plots, throughput
 from support.contender import serve_on_threads
-from support.factories import Models, Outcome, load_tool, run_tool, write_photos
+from support.factories import Models, Outcome, run_tool, write_photos
 
 import mmpose_batch.scenes
 from mmpose_batch import hardware
+from mmpose_batch.cli import throughput as command
 from mmpose_batch.engines import optional
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -137,9 +138,8 @@ ALL = ['torch fp32', 'openvino fp32', 'onnxruntime fp32']
 def test_recommend_tries_what_engines_do(arguments, native, expected, monkeypatch):
     monkeypatch.setattr(hardware, 'cpu_has_bf16', lambda: native)
     monkeypatch.setattr(optional, 'is_installed', lambda name: True)
-    tool = load_tool('benchmark_throughput')
     words = ['photos/', '--device', 'cpu', '--batch-size', '2', '--against', *arguments.split()]
-    rows = tool.build_contenders(tool.parse_args(words))
+    rows = command.build_contenders(command.parse_args(words))
     assert sorted(row.name.removesuffix(', batch 2') for row in rows) == sorted(expected)
 
 
@@ -154,11 +154,11 @@ def test_recommend_tries_what_engines_do(arguments, native, expected, monkeypatc
     ],
 )
 def test_one_number_of_rounds_is_enough(arguments, expected):
-    args = load_tool('benchmark_throughput').parse_args(['photos/', *arguments.split()])
+    args = command.parse_args(['photos/', *arguments.split()])
     assert (args.rounds, args.max_rounds) == expected
 
 
-def test_a_precision_that_nothing_does_is_refused(models, two_photos):
+def test_a_precision_that_no_engine_does_is_rejected(models, two_photos):
     outcome = benchmark(two_photos, *models.one_stage, '--recommend', '--precision', 'fp16')
     assert outcome.status == 2
     assert 'precision: fp16 is not for a CPU' in outcome.err.splitlines()[-1]
@@ -183,7 +183,7 @@ def test_a_contender_has_a_process_of_its_own(models: Models, two_photos, tmp_pa
     assert (stock['limits'], ours['limits']['network_only'] > 0) == ({}, True)
 
 
-def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_path, started):
+def test_every_setting_is_compared_with_upstream(models: Models, two_photos, tmp_path, started):
     arguments = models.top_down[: models.top_down.index('--bbox-thr')]
     outcome = benchmark(
         *(two_photos, *arguments, '--images', '3', '--rounds', '2', '--max-rounds', '2'),
@@ -193,7 +193,7 @@ def test_every_setting_is_compared_with_stock(models: Models, two_photos, tmp_pa
     rows = [line for line in outcome.out.splitlines() if ' MiB' in line]
     names = ['stock', 'torch fp32, batch 2', 'openvino fp32, batch 2']
     assert [row.split('  ')[0] for row in rows] == names
-    assert 'this median has not settled' in outcome.out  # two rounds cannot tell
+    assert 'this median has not settled' in outcome.out  # two rounds are too few
     content = read(tmp_path / 'out')
     persons = {row['name']: row['samples'][-1]['persons'] for row in content['rows']}
     assert list(persons) == names == started
@@ -245,8 +245,8 @@ def test_a_bad_image_is_named(models, tmp_path, started):
         (['--num-threads', '0'], '--num-threads: expected a number from 1, found 0'),
         (['--num-workers', '-1'], '--num-workers: expected a number from 0, found -1'),
         (['--images', '0'], '--images: expected a number from 1, found 0'),
-        (['--precision', 'int3'], '--precision: expected some of fp32'),
-        (['--engine', 'abacus'], '--engine: expected some of torch'),
+        (['--precision', 'int3'], "--precision: invalid choice: 'int3'"),
+        (['--engine', 'abacus'], 'engine: expected one of torch'),
         (['--interval', '0'], '--interval, --time-limit: expected positive numbers'),
         (['--rounds', '9', '--max-rounds', '8'], '--max-rounds: expected a number from --rounds'),
         (['--ann-file', 'none.json'], 'none.json'),
@@ -267,7 +267,7 @@ def test_wrong_arguments_are_one_line(models, two_photos, started, more, message
     assert started == []
 
 
-def test_an_empty_folder_is_refused(models, tmp_path, started):
+def test_an_empty_folder_is_rejected(models, tmp_path, started):
     outcome = benchmark(tmp_path, *models.one_stage)
     assert outcome.status == 2
     assert f'no images in {tmp_path}' in outcome.err

@@ -54,15 +54,15 @@ def test_both_ways_come_to_the_same(models: Models, persons):
     )
     with torch.no_grad():
         ways = Ways(inferencer, persons)
-        for ours, stocks in zip(ways.prepare_here(), ways.prepare_stock(), strict=True):
-            assert torch.equal(ours['inputs'], stocks['inputs'])
-        ours, stocks = (
+        for ours, theirs in zip(ways.prepare_here(), ways.prepare_stock(), strict=True):
+            assert torch.equal(ours['inputs'], theirs['inputs'])
+        ours, theirs = (
             torch.cat([batch['inputs'] for batch in batches])
             for batches in (ways.normalise_here(), ways.normalise_stock())
         )
-        assert torch.equal(ours, stocks)
-        for ours, stocks in zip(ways.decode_here(), ways.decode_stock(), strict=True):
-            one, other = ours.pred_instances, stocks.pred_instances
+        assert torch.equal(ours, theirs)
+        for ours, theirs in zip(ways.decode_here(), ways.decode_stock(), strict=True):
+            one, other = ours.pred_instances, theirs.pred_instances
             np.testing.assert_array_equal(one.keypoints, other.keypoints)
             np.testing.assert_array_equal(one.keypoint_scores, other.keypoint_scores)
         assert len(json.loads(ways.result_here())['instances']) == persons

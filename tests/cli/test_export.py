@@ -1,4 +1,4 @@
-"""The export tool: files that answer as PyTorch does, and errors that say why there is none."""
+"""The command `export`: files with the outputs of PyTorch, and errors."""
 
 import sys
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_detector_by_itself_is_told_of_its_option(models: Models, tmp_path):
 
 
 @pytest.mark.parametrize('bad', [1, 3], ids=['one', 'the batch of three'])
-def test_a_file_that_answers_otherwise_is_not_left(models: Models, tmp_path, monkeypatch, bad):
+def test_a_file_whose_outputs_deviate_is_removed(models: Models, tmp_path, monkeypatch, bad):
     monkeypatch.setattr(
         'mmpose_batch.engines.onnx_export.check_onnx',
         lambda *arguments: np.nan if arguments[-1] == bad else 0.0,
@@ -77,11 +77,11 @@ def test_a_file_that_answers_otherwise_is_not_left(models: Models, tmp_path, mon
         *('--out', tmp_path / 'a.onnx'),
     )
     assert outcome.status == 1
-    assert 'answers otherwise' in outcome.err
+    assert 'outputs of the file deviate' in outcome.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_onnx_the_tool_says_how_to_get_it(models: Models, tmp_path, monkeypatch):
+def test_without_onnx_the_error_names_the_extra(models: Models, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnx', None)
     weights = models.file('rtmpose.pth')
     outcome = export(models.file('rtmpose.py'), '--weights', weights, '--out', tmp_path / 'a.onnx')

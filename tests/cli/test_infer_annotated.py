@@ -85,7 +85,7 @@ def test_boxes_of_no_input_are_reported(photos, models, tmp_path, more):
     ) in (outcome.err + outcome.out).splitlines()
 
 
-def test_an_image_in_a_folder_is_judged_beside_one_of_its_name(photos, models, tmp_path, ann_file):
+def test_images_of_one_name_in_two_folders_are_both_evaluated(photos, models, tmp_path, ann_file):
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
     outcome = run_tool(*arguments, '--ann-file', ann_file)
     assert outcome.status == 0

@@ -38,7 +38,7 @@ def test_images_come_in_reading_order(folder, tmp_path):
     with Image.open(out) as sheet:
         assert sheet.size == (100, 100)
         centers = [sheet.getpixel(place) for place in ((25, 25), (75, 25), (25, 75), (75, 75))]
-        assert sheet.getpixel((25, 2)) == (255, 255, 255)  # beside a wide image
+        assert sheet.getpixel((25, 2)) == (255, 255, 255)  # next to a wide image
     assert centers == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
 
 

@@ -1,4 +1,4 @@
-"""The latency tool: what it prints, writes and refuses."""
+"""The command `latency`: what it prints, writes and rejects."""
 
 import json
 
@@ -64,7 +64,7 @@ def test_a_turn_begins_with_images_that_do_not_count(models: Models, tmp_path, a
     assert ' 500 ' in outcome.out.splitlines()[1]  # the first, in milliseconds
 
 
-def test_how_a_rate_is_kept_is_written(models: Models, two_photos, tmp_path, asked, monkeypatch):
+def test_how_a_rate_is_met_is_written(models: Models, two_photos, tmp_path, asked, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, 'plot_latencies', lambda *arguments: drawn.append(arguments) or [])
     more = ('--count', '2', '--rate', '2', '--out-dir', tmp_path)
@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_line(models, two_photos, tmp_path, asked, monkeypatc
 
 
 @pytest.mark.slow
-def test_files_and_decoded_images_are_measured_beside_stock(
+def test_files_and_decoded_images_are_compared_with_upstream(
     models: Models, two_photos, tmp_path, monkeypatch
 ):
     serve_on_threads(monkeypatch, real=lambda contender: contender.system == 'stock')

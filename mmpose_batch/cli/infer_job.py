@@ -1,0 +1,224 @@
+"""What a command line of ``infer`` asks for, checked before the model is built."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.config import Config, DictAction
+
+from ..config import BATCH_SETTINGS, CallOptions, DrawOptions
+from ..errors import RunError
+from ..evaluation.annotations import ImageIds
+from ..evaluation.box_files import assign_bboxes, read_bboxes
+from ..evaluation.categories import Categories
+from ..evaluation.judge import Annotations
+from ..evaluation.metric import ScoringOptions
+from ..factory import Plan, plan_inferencer
+from ..inferencer import BatchPose2DInferencer
+from ..models.names import default_filters
+from ..outputs import check_folder, check_places, check_targets
+from ..runs.dry_run import Keypoints
+from ..runs.options import RunOptions
+from ..runs.resume import check_out_dir
+from ..runs.run import Run
+from ..runs.summary import counted
+from ..sources.files import list_inputs
+from ..sources.folders import Skipped
+from ..sources.numbering import number
+from ..stages.detect import PersonDetector
+from ..writers.drawing import check_skeleton_style
+from .console import model_errors, note_demo_models, show, with_default_threads
+from .infer_parser import DRAWING
+from .options import take
+
+INFERENCER = ('device', 'det_weights', 'det_cat_ids', *BATCH_SETTINGS)
+RUN = ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'max_errors', 'quiet')
+
+
+class Job(NamedTuple):
+    """What the arguments ask for, as far as it is known before the model is built.
+
+    Attributes:
+        paths: The images.
+        plan: What the inferencer is built from.
+        call: Options of the call, without the model's test settings.
+        options: Options of the run.
+        annotations: Annotations that the run is evaluated against, if any.
+        image_ids: COCO image ids.
+        bboxes: Precomputed person boxes of each image, (N, 5); None if there are none, or if
+            they have several categories, which the model has to be known for.
+        notes: Lines to show about these.
+    """
+
+    paths: list[str]
+    plan: Plan
+    call: CallOptions
+    options: RunOptions
+    annotations: Annotations | None
+    image_ids: ImageIds
+    bboxes: list[np.ndarray] | None
+    notes: list[str]
+
+
+def prepare(args: argparse.Namespace) -> Job:
+    """Check all that can be checked without a model, cheap checks first.
+
+    Raises:
+        ValueError: Arguments that are wrong or do not fit each other.
+        CheckpointError, EngineError, OutputError, RunError: The run is not possible.
+    """
+    options = RunOptions(
+        drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.format), **take(args, RUN)
+    )
+    paths, notes = find_inputs(args)
+    check_out_dir(options)
+    check_outputs(options, paths)
+    if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
+        raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
+    with model_errors():
+        plan = plan_inferencer(
+            args.pose2d,
+            args.pose2d_weights,
+            parse_cfg_options(args.cfg_options),
+            det_model='whole_image' if args.bboxes else args.det_model,
+            **take(args, INFERENCER),
+        )
+        plan.check()
+        plan = with_default_threads(plan)
+    if args.bboxes and plan.cfg.data_mode != 'topdown':
+        raise ValueError('--bboxes: only top-down models take boxes')
+    filters = chosen_filters(args, plan.cfg)
+    batch_size = plan.options.batch_size or 1
+    call = CallOptions(batch_size=batch_size, **filters, select_thr=filters['bbox_thr'])
+    if any(spec.scored for spec in options.writers):
+        ScoringOptions.from_config(plan.cfg)
+    annotations = Annotations(args.ann_file, plan.cfg, paths) if args.ann_file else None
+    image_ids = annotations.image_ids if annotations else ImageIds()
+    bboxes = None
+    if args.bboxes and not (annotations and annotations.several):
+        bboxes, note = read_boxes(args, plan.cfg, paths, image_ids)
+        notes.append(note)
+    return Job(paths, plan, call, options, annotations, image_ids, bboxes, notes)
+
+
+def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The images that the arguments name, and lines about what is left out.
+
+    Raises:
+        RunError: There are none.
+    """
+    skipped = Skipped()
+    # What an option names (annotations, a config) is used, wherever it lies.
+    named = [value for value in vars(args).values() if isinstance(value, str)]
+    paths = list_inputs(args.inputs, args.recursive, skipped, args.follow_links, named)
+    if not paths:
+        found = f' ({skipped})' if skipped else ''
+        raise RunError(f'no images in {", ".join(args.inputs)}{found}')
+    notes = [str(skipped)] if skipped else []
+    if args.limit is not None and args.limit < len(paths):
+        notes.append(f'limit: the first {args.limit} of {len(paths)} images')
+    return paths[: args.limit], notes
+
+
+def check_outputs(options: RunOptions, paths: Sequence[str]) -> None:
+    """Check that the run replaces only files that a run of this package wrote.
+
+    Raises:
+        OutputError: It would replace other files.
+    """
+    names = [frame.name for frame in number(paths)]
+    check_places(options.out_dir, names, options.writers)
+    if not options.resume:  # the files of a resumed run were checked when it began
+        check_targets(options.out_dir, names, options.writers)
+    check_folder(options.out_dir)
+
+
+def judged(
+    args: argparse.Namespace,
+    job: Job,
+    model: BatchPose2DInferencer | Keypoints,
+    detector: PersonDetector | None = None,
+) -> tuple[Categories | None, list[np.ndarray] | None, list[str]]:
+    """How a model is evaluated: categories, boxes of several categories, and lines to show.
+
+    Raises:
+        AnnotationError: They cannot.
+    """
+    truth = job.annotations.select(model)
+    if job.plan.detector and not detector and len(truth.categories) > 1:  # not built yet
+        note = (
+            f'categories: {len(truth.categories)}; which of them are found depends on the detector'
+        )
+        return None, job.bboxes, [*job.annotations.notes(truth, None), note]
+    categories = Categories.of(truth.categories, detector, bool(args.bboxes))
+    notes, bboxes = list(job.annotations.notes(truth, categories)), job.bboxes
+    if args.bboxes and bboxes is None:
+        names = tuple(truth.categories) if categories else None
+        bboxes, note = read_boxes(args, job.plan.cfg, job.paths, job.image_ids, names)
+        notes.append(note)
+    return categories, bboxes, notes
+
+
+def build(args: argparse.Namespace, job: Job) -> Run:
+    """Build the inferencer, check what needs it, and build the run."""
+    with model_errors():
+        inferencer = job.plan.build()
+    inferencer.check_loader()
+    notes = [*job.notes, *inferencer.model.load_notes]
+    categories, bboxes = None, job.bboxes
+    if job.annotations:
+        categories, bboxes, more = judged(args, job, inferencer, inferencer.detector)
+        notes += more
+    if args.save_vis:
+        check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)
+    filters = chosen_filters(args, inferencer.cfg)
+    call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
+    if not args.quiet:
+        show([describe(len(job.paths), args.pose2d, inferencer), *notes], sys.stderr)
+        note_demo_models(args)
+    return Run(inferencer, job.paths, call, job.options, bboxes, job.image_ids, categories)
+
+
+def read_boxes(
+    args: argparse.Namespace,
+    cfg: Config,
+    paths: Sequence[str],
+    image_ids: ImageIds,
+    categories: tuple[int, ...] | None = None,
+) -> tuple[list[np.ndarray], str]:
+    """Read the person boxes of each path, and a line that reports which entries were used.
+
+    Each array is (N, 5): x1, y1, x2, y2 in pixels and a score; with several ``categories`` it
+    is (N, 6), with a label.
+
+    Raises:
+        ValueError: The file does not fit.
+    """
+    found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'], categories)
+    return assign_bboxes(paths, found, image_ids)
+
+
+def chosen_filters(args: argparse.Namespace, cfg: Config) -> dict:
+    """Thresholds of the command line, completed by those for the kind of model."""
+    filters = default_filters(cfg)
+    return {**filters, **{k: v for k, v in take(args, filters).items() if v is not None}}
+
+
+def describe(count: int, model: str, inferencer: BatchPose2DInferencer) -> str:
+    """A line about what runs, where, and on how many threads."""
+    options = inferencer.options
+    return (
+        f'{counted(count, "image")}, {model} on {inferencer.device}; threads: '
+        f'{options.num_threads} for the networks, {options.num_workers} to read and prepare'
+    )
+
+
+def parse_cfg_options(pairs: Sequence[str] | None) -> dict:
+    """Read ``KEY=VALUE`` pairs as MMEngine's tools do."""
+    for pair in pairs or ():
+        if '=' not in pair:
+            raise ValueError(f'--cfg-options: expected KEY=VALUE, found {pair!r}')
+    split = (pair.split('=', maxsplit=1) for pair in pairs or ())
+    return {key: DictAction._parse_iterable(value) for key, value in split}

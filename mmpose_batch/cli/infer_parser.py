@@ -1,0 +1,154 @@
+r"""Estimate 2D poses for folders of images, in batches.
+
+  tools/batch_infer.py scenes/ --out-dir poses
+  tools/batch_infer.py photos/ --out-dir poses --pose2d rtmo-s
+  tools/batch_infer.py photos/ --out-dir poses --pose2d human --save-vis --format json coco
+  tools/batch_infer.py @list.txt --out-dir poses --pose2d my_config.py --pose2d-weights my.pth \
+      --det-model my_det_config.py --det-weights det.pth --resume
+
+Files written to --out-dir: predictions.jsonl (one line per image, in input order), failures.jsonl
+and run.json; predictions/ and predictions.coco.json if --format asks for them; vis/ with
+--save-vis.
+
+Exit status: 0 all images succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
+4 more images failed than --max-errors.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions
+from ..declare import declared, option
+from ..writers.registry import names as writer_names
+from .options import OPEN, add_option
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InputOptions:
+    """Options of the command line for the inputs and the config."""
+
+    cfg_options: Sequence[str] | None = option(
+        None,
+        'changes to the pose config, e.g. model.test_cfg.flip_test=False',
+        metavar='KEY=VALUE',
+    )
+    bboxes: str | None = option(
+        None,
+        'COCO detection results with precomputed person boxes, used instead of a detector; '
+        'entries name their image by file_name, or by image_id (an id of --ann-file, or the number '
+        'or stem of a file name); persons have category_id 1, unless --ann-file evaluates several '
+        'categories',
+        metavar='FILE',
+    )
+    limit: int | None = option(
+        None, 'use only the first N images, for a trial run', metavar='N', minimum=1
+    )
+    dry_run: bool = option(
+        False,
+        'check the arguments and print what would be read, written and run, without building '
+        'or downloading anything',
+    )
+    recursive: bool = option(True, 'also read subfolders (default: yes)')
+    follow_links: bool = option(
+        False, 'also read folders that are symbolic links, each one once (default: no)'
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputOptions:
+    """Options of the command line for :class:`mmpose_batch.runs.options.RunOptions`."""
+
+    out_dir: str = option(
+        None,
+        'folder for all results; may be inside an input folder, because later runs skip the '
+        'drawings of earlier runs',
+        metavar='DIR',
+    )
+    format: Sequence[str] = option(
+        ('jsonl',),
+        'formats of the predictions; jsonl is always written (default: jsonl)',
+        choices=writer_names(),
+    )
+    save_vis: bool = option(False, 'write drawings to vis/')
+    ann_file: str | None = option(
+        None,
+        'COCO keypoint annotations; prints AP and AR at the end, computed by the CocoMetric '
+        'or CocoWholeBodyMetric of the config',
+        metavar='FILE',
+    )
+    quiet: bool = option(False, 'print only errors')
+    resume: bool = option(False, 'resume the run in --out-dir')
+    overwrite: bool = option(False, 'replace the run in --out-dir')
+    max_errors: int | None = option(
+        None,
+        'end the run as soon as more than N images have failed (default: no limit)',
+        metavar='N',
+        minimum=0,
+    )
+
+
+OWNERS = (ModelOptions, BatchOptions, CallOptions, DrawOptions, InputOptions, OutputOptions)
+DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
+# Titles of groups in --help, and their options in order; those in a tuple exclude each other.
+GROUPS = {
+    'model': (*declared(ModelOptions), 'cfg_options'),
+    'thresholds': ('bbox_thr', 'nms_thr', 'pose_based_nms', 'bboxes', 'no_person'),
+    'speed': tuple(n for n in declared(BatchOptions) if n not in ('on_error', 'no_person')),
+    'output': ('format', 'save_vis', *DRAWING, 'ann_file', 'quiet'),
+    'run': (
+        *(('resume', 'overwrite'), 'on_error', 'max_errors', 'limit'),
+        *('dry_run', 'recursive', 'follow_links'),
+    ),
+}
+
+
+class ShowAliases(argparse.Action):
+    """Prints the names of models and ends the process, as ``--help`` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """See :class:`argparse.Action`."""
+        from .models import main
+
+        parser.exit(main())
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser, from which docs/reference/options.md is generated too."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        metavar='INPUT',
+        help='folder, image file, quoted glob pattern, or @FILE with one path per line',
+    )
+    add_option(parser, OutputOptions, 'out_dir', required=True)
+    owner_of = {name: owner for owner in OWNERS for name in declared(owner)}
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            alternatives = name if isinstance(name, tuple) else (name,)
+            place = group if name in owner_of else group.add_mutually_exclusive_group()
+            for each in alternatives:
+                owner = owner_of[each]
+                add_option(place, owner, each, strict=owner not in OPEN)
+        if title == 'model':
+            group.add_argument(
+                '--show-alias',
+                action=ShowAliases,
+                nargs=0,
+                help='print the names and aliases of models, and exit',
+            )
+    return parser
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.follow_links and not args.recursive:
+        parser.error('--follow-links: leads to folders below, which --no-recursive leaves out')
+    return args

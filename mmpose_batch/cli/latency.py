@@ -1,0 +1,256 @@
+r"""Measure the latency of single images, as in live use.
+
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --cpu-affinity 0
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --against stock --count 500
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --rate 20 --out-dir live
+
+Each contender runs in its own process. They take turns of a hundred images; the first few images of
+a turn are not counted. Two kinds of input are measured: files, which includes reading and decoding,
+and the same images decoded beforehand. The first hundred images of INPUT are used, repeatedly. With
+--rate, decoded frames arrive at that rate, for one contender after the other; a deadline is missed
+if a result arrives after the next frame.
+
+The column `first` is the time from a loaded model to the result of the first image of a process. It
+includes building the engine and checking it on some of the images.
+
+Files written to --out-dir: benchmark.json with every sample, and two plots, a histogram and the
+latencies over time.
+
+Exit status: 0 done, 1 could not run, 2 wrong arguments.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import BatchOptions
+from .console import (
+    check_engines,
+    fail,
+    list_images,
+    named_models,
+    note_demo_models,
+    note_noise,
+    parse_with_out_dir,
+    run_to_end,
+)
+from .options import CORES, RECT, add_model_options, add_options, number
+from .streams import quieten_libraries
+
+if TYPE_CHECKING:
+    from ..benchmarking.contenders import Contender
+    from ..benchmarking.document import Table
+    from ..benchmarking.latency import Pace
+    from ..benchmarking.process import ContenderProcess
+
+TOOL = 'benchmark_latency'
+# Images of a turn: long enough for the processor's clock to become steady, short enough that a
+# machine whose speed drifts slows all contenders alike.
+TURN = 100
+# Images before a turn that do not count: another process filled the caches.
+UNCOUNTED = 3
+# Maximum of different images: all are cached decoded.
+MAX_IMAGES = 100
+KINDS = {'files': False, 'decoded': True}
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line; wrong arguments end the process with status 2."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
+    model = parser.add_argument_group('model')
+    add_model_options(model)
+    model.add_argument('--no-flip-test', action='store_true', help='no flip test')
+    how = parser.add_argument_group('contenders')
+    add_options(
+        how,
+        BatchOptions,
+        engine={'default': 'torch', 'help': 'engine (default: %(default)s)'},
+        precision={'default': 'fp32', 'help': 'precision (default: %(default)s)'},
+        rect=RECT,
+        num_threads={},
+        cpu_affinity=CORES,
+    )
+    how.add_argument(
+        '--against',
+        nargs='*',
+        choices=('stock',),
+        default=[],
+        help='stock: also measure upstream MMPose',
+    )
+    much = parser.add_argument_group('extent')
+    much.add_argument(
+        '--warm-up',
+        type=number(0),
+        default=100,
+        metavar='N',
+        help='images before the measurement (default: %(default)s)',
+    )
+    much.add_argument(
+        '--count',
+        type=number(1),
+        default=2000,
+        metavar='N',
+        help='images to measure (default: %(default)s)',
+    )
+    much.add_argument(
+        '--rate',
+        type=float,
+        metavar='HZ',
+        help='frames per second that arrive (default: each image follows the previous result)',
+    )
+    return parse_with_out_dir(parser, arguments, check)
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Reject what is out of range, before anything is started."""
+    if args.rate is not None and not args.rate > 0:
+        parser.error(f'--rate: expected a positive number, found {args.rate}')
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool; returns its exit status."""
+    return run_to_end(TOOL, lambda: run(parse_args(arguments)))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit status."""
+    quieten_libraries()
+    # Importing mmpose takes seconds: --help and wrong options do without.
+    from ..benchmarking.process import ContenderError, ContenderProcess
+    from ..benchmarking.report import print_table
+    from ..benchmarking.work import Image
+
+    note_demo_models(args)
+    warning = note_noise()
+    try:
+        contenders = build_contenders(args)
+        different = dict.fromkeys(list_images(args.inputs))
+        images = [Image(path) for path in islice(different, MAX_IMAGES)]
+        with ExitStack() as stack:
+            running = {
+                contender.name: stack.enter_context(ContenderProcess(contender, images))
+                for contender in contenders
+            }
+            for process in running.values():
+                process.ask('latencies', range(args.warm_up), True)
+            paces: dict[str, Pace] = {}
+            if args.rate:
+                paces = {n: p.ask('pace', args.rate, args.count, True) for n, p in running.items()}
+                table = tabulate_paces(paces)
+                found = {name: {'decoded': pace.ages} for name, pace in paces.items()}
+            else:
+                found = measure(running, args.count)
+                table = tabulate(found, running)
+            ran = {name: describe(p, paces.get(name)) for name, p in running.items()}
+    except ContenderError as error:
+        return fail(TOOL, 1, error)
+    except ValueError as error:
+        return fail(TOOL, 2, error)
+    print_table(table)
+    if args.out_dir:
+        settings = {name: getattr(args, name) for name in ('warm_up', 'count', 'rate')}
+        settings['images'] = len(images)
+        write(args, table, found, settings=settings, warning=warning, contenders=ran)
+    return 0
+
+
+def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
+    """The contenders: this package with one image at a time, and what it is compared with.
+
+    Raises:
+        ValueError: The model, an engine or the cores do not exist.
+    """
+    from ..benchmarking.contenders import OURS, Contender, Models, read_config
+    from ..cores import parse_cores
+
+    if args.cpu_affinity is not None:
+        parse_cores(args.cpu_affinity)
+    models = Models(**named_models(args), flip_test=False if args.no_flip_test else None)
+    read_config(args.pose2d)
+    check_engines([args.engine])
+    settings = {'engine': args.engine, 'precision': args.precision, 'rect': args.rect}
+    settings |= {'num_workers': 0, 'batch_size': 1}
+    common = {
+        'models': models,
+        'num_threads': args.num_threads,
+        'cpu_affinity': args.cpu_affinity,
+    }
+    return [
+        *(Contender(system=system, **common) for system in args.against),
+        Contender(system=OURS, settings=settings, **common),
+    ]
+
+
+def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dict[str, list]]:
+    """Seconds of every image of every contender, by turns, for files and decoded images."""
+    found: dict[str, dict[str, list]] = {name: defaultdict(list) for name in running}
+    for first in range(0, count, TURN):
+        turn = range(first, min(first + TURN, count))
+        for name, process in running.items():
+            for kind, decoded in KINDS.items():
+                process.ask('latencies', range(first - UNCOUNTED, first), decoded)
+                found[name][kind] += process.ask('latencies', turn, decoded)
+        print(f'{turn.stop} of {count} images', file=sys.stderr)
+    return found
+
+
+def tabulate(found: dict[str, dict[str, list]], running: 'dict[str, ContenderProcess]') -> 'Table':
+    """One line for each contender and kind of input."""
+    from ..benchmarking.document import Table
+    from ..benchmarking.latency import milliseconds, summarise
+
+    rows = []
+    for name, kinds in found.items():
+        for kind, seconds in kinds.items():
+            cells = milliseconds(summarise(seconds))
+            first = f'{running[name].start["first_run"] * 1e3:.0f}' if kind == 'files' else ''
+            rows.append([f'{name}, {kind}', first, *cells.values()])
+    return Table(['ms an image', 'first', *cells], rows)
+
+
+def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
+    """One line for each contender."""
+    from ..benchmarking.document import Table
+    from ..benchmarking.latency import milliseconds, summarise
+
+    rows = []
+    for name, pace in paces.items():
+        cells = milliseconds(summarise(pace.ages))
+        missed = f'{pace.missed} of {len(pace.ages)}'
+        rows.append([name, missed, f'{pace.oldest * 1e3:.0f}', str(pace.waited), *cells.values()])
+    return Table(['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells], rows)
+
+
+def describe(process: 'ContenderProcess', pace: 'Pace | None') -> dict[str, Any]:
+    """Start times and report of a contender, and how it met the rate, if there is one."""
+    found = {'start': process.start, 'report': process.ask('report')}
+    if pace is not None:
+        names = ('rate', 'missed', 'oldest', 'waited')
+        found['pace'] = {name: getattr(pace, name) for name in names}
+    return found
+
+
+def write(
+    args: argparse.Namespace, table: 'Table', found: dict[str, dict[str, list]], **more: Any
+) -> None:
+    """Write every sample, the settings, and the plots."""
+    from ..benchmarking.document import add_plots, write_result
+    from ..benchmarking.latency import summarise
+    from ..benchmarking.plots import plot_latencies
+
+    named = {f'{name}, {kind}': s for name, kinds in found.items() for kind, s in kinds.items()}
+    summaries = {name: summarise(seconds) for name, seconds in named.items()}
+    folder = Path(args.out_dir)
+    write_result(folder, TOOL, args.command, [table], summaries=summaries, seconds=named, **more)
+    quantity = "age of a frame's result, ms" if args.rate else 'ms an image'
+    plots = plot_latencies(named, folder, quantity)
+    add_plots(folder, plots)
+    print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')

@@ -1,0 +1,18 @@
+"""The command ``models``: names and aliases of models that ``--pose2d`` takes."""
+
+
+def main() -> int:
+    """Print the names of this package's models, and MMPose's aliases; returns 0."""
+    from mmpose.apis.inferencers.utils import get_model_aliases
+
+    from ..models.names import ALIASES, own_configs
+
+    print('Models of this package:')
+    for name, path in own_configs().items():
+        print(f'  {name:<24}{path}')
+    for alias, name in ALIASES.items():
+        print(f'  {alias:<24}{name}')
+    print("\nAliases of MMPose's models:")
+    for alias, name in sorted(get_model_aliases('mmpose').items()):
+        print(f'  {alias:<24}{name}')
+    return 0

@@ -1,0 +1,125 @@
+"""Command line entries of declared options."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from ..config import BatchOptions, CallOptions, ModelOptions
+from ..declare import Option
+from ..engines.names import AUTO
+
+# Entries of benchmarks, whose options hold for all rows.
+RECT = {
+    'action': 'store_true',
+    'help': 'pad inputs to the next multiple of the stride instead of to a square',
+}
+CORES = {'help': 'cores of all contenders, e.g. 2 or 0-1'}
+# A config may give these options too: None where the command line leaves them out.
+OPEN = (BatchOptions, CallOptions)
+
+
+def add_option(
+    group: argparse._ActionsContainer,
+    owner: type,
+    name: str,
+    strict: bool = True,
+    **changes: Any,
+) -> None:
+    """Add the entry of a declared option to a parser or a group of one.
+
+    Args:
+        group: What it is added to.
+        owner: The class that declares it.
+        name: The name of its field.
+        strict: Whether the parser checks the range of a number; else the class does.
+        changes: Keywords of ``add_argument`` that replace the declared ones.
+    """
+    group.add_argument(
+        f'--{name.replace("_", "-")}', **{**_declared_entry(owner, name, strict), **changes}
+    )
+
+
+def add_options(
+    group: argparse._ActionsContainer, owner: type, **entries: Mapping[str, Any]
+) -> None:
+    """Add the entries of several options, with what replaces their declarations."""
+    for name, changes in entries.items():
+        add_option(group, owner, name, **changes)
+
+
+def add_model_options(group: argparse._ActionsContainer) -> None:
+    """Add the options that name the models, and the device."""
+    for each in fields(ModelOptions):
+        add_option(group, ModelOptions, each.name)
+
+
+def _declared_entry(owner: type, name: str, strict: bool) -> dict[str, Any]:
+    """Keywords of ``add_argument`` for an option."""
+    (found,) = (each for each in fields(owner) if each.name == name)
+    declared: Option = found.metadata['option']
+    kind, several = _kind(found.type)
+    default = None if owner in OPEN else found.default
+    entry: dict[str, Any] = {'help': declared.help, 'default': default}
+    if kind is bool:
+        entry['action'] = 'store_true' if default is False else argparse.BooleanOptionalAction
+        return entry
+    if several:
+        entry |= {'nargs': '+', 'default': default and list(default)}
+    if declared.choices:
+        entry['choices'] = declared.choices
+    elif kind is not str:
+        entry['type'] = _parser(kind, declared, strict)
+    return entry | ({'metavar': declared.metavar} if declared.metavar else {})
+
+
+def _kind(annotation: Any) -> tuple[type, bool]:
+    """The type of one value, and whether an option takes several: the first of a union counts."""
+    kind = annotation
+    if get_origin(kind) is UnionType:
+        kind = next(each for each in get_args(kind) if each is not NoneType)
+    return (get_args(kind)[0], True) if get_origin(kind) is Sequence else (kind, False)
+
+
+def _parser(kind: type, declared: Option, strict: bool) -> Callable[[str], Any]:
+    if declared.auto:
+        return size_from(declared.minimum) if strict else size
+    return number(declared.minimum) if strict and declared.minimum is not None else kind
+
+
+def number(minimum: int) -> Callable[[str], int]:
+    """A type of argument: a whole number from ``minimum``."""
+
+    def parse(text: str) -> int:
+        found = _whole_number(text)
+        if found is None or found < minimum:
+            raise argparse.ArgumentTypeError(f'expected a number from {minimum}, found {text}')
+        return found
+
+    return parse
+
+
+def size(text: str) -> int | str:
+    """A type of argument: a batch size, which is a whole number or ``auto``."""
+    found = text if text == AUTO else _whole_number(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f'expected a whole number or auto, found {text}')
+    return found
+
+
+def size_from(minimum: int) -> Callable[[str], int | str]:
+    """A type of argument: a batch size from ``minimum``, or ``auto``."""
+    return lambda text: text if text == AUTO else number(minimum)(text)
+
+
+def _whole_number(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:  # '²' too, which is a digit, and more digits than Python converts
+        return None
+
+
+def take(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """The named arguments as keywords."""
+    return {name: getattr(args, name) for name in names}

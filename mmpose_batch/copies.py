@@ -1,0 +1,63 @@
+"""Copies of inferencers, by ``copy.deepcopy`` and ``pickle``: their spec and what is in memory."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from .engines.warmup import restore
+from .factory import InferencerSpec
+from .inferencer import BatchPose2DInferencer
+from .models.state import ModelState
+
+# Settings of MMPose's visualizer that no call sets.
+_VISUALIZER = (
+    *('bbox_color', 'kpt_color', 'link_color', 'text_color', 'skeleton', 'line_width', 'radius'),
+    *('alpha', 'show_keypoint_weight'),
+)
+
+
+def take_state(inferencer: BatchPose2DInferencer, own: Iterable[str]) -> dict[str, Any]:
+    """What a copy of an inferencer is made of.
+
+    Args:
+        inferencer: The original.
+        own: Names of its attributes that the class sets, and not a subclass.
+    """
+    detector = inferencer.detector
+    own = {'_own', *own}
+    return {
+        'spec': InferencerSpec.of(inferencer),
+        'model': ModelState.of(inferencer.model),
+        'detector': None if detector is None else ModelState.of(detector.model),
+        'show_progress': inferencer.show_progress,
+        'visualizer': _settings(inferencer.visualizer),
+        'attributes': {name: value for name, value in vars(inferencer).items() if name not in own},
+    }
+
+
+def build_copy(inferencer: BatchPose2DInferencer, state: dict[str, Any]) -> None:
+    """Make a new object a copy of the inferencer that a state was taken of.
+
+    Its engines are built, and the one that ``auto`` selected is selected again. No constructor
+    of a subclass is called: the copy has the attributes of the original.
+
+    Raises:
+        ValueError, EngineError: This machine lacks the device or the engine.
+    """
+    spec = state['spec']
+    spec.import_modules()
+    vars(inferencer).update(state['attributes'])
+    arguments = {**spec.arguments(), 'weights': state['model']}
+    if state['detector'] is not None:
+        arguments['det_weights'] = state['detector']
+    with torch.random.fork_rng(devices=[]):  # layers are random before they have their weights
+        BatchPose2DInferencer.__init__(inferencer, **arguments)
+    inferencer.arguments.update(weights=spec.weights, det_weights=spec.settings.get('det_weights'))
+    inferencer.show_progress = state['show_progress']
+    vars(inferencer.visualizer).update(state['visualizer'])
+    restore(inferencer.runners, spec.selected)
+
+
+def _settings(visualizer: Any) -> dict[str, Any]:
+    return {name: getattr(visualizer, name) for name in _VISUALIZER if hasattr(visualizer, name)}
