@@ -194,7 +194,8 @@ class Predictor:
 
     def _pool(self, name: str, num_threads: int) -> WorkerPool:
         """Threads for one purpose, which later calls find again."""
-        return self._pools.setdefault((name, num_threads), WorkerPool(num_threads))
+        pool = WorkerPool(num_threads, f'mmpose_batch_pool_{name}')
+        return self._pools.setdefault((name, num_threads), pool)
 
     def _pose_stage(self, call: CallOptions, alone: bool) -> PoseStage:
         return PoseStage(

@@ -37,10 +37,12 @@ class WorkerPool:
     Args:
         num_workers: Number of threads. 0 runs everything in the calling thread,
             when an item is asked for.
+        name: Prefix of the threads' names.
     """
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, name: str = 'mmpose_batch') -> None:
         self.num_workers = num_workers
+        self._name = name
         self._executor: ThreadPoolExecutor | None = None
         self._process = 0
         self._lock = Lock()
@@ -76,9 +78,7 @@ class WorkerPool:
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._executor is None or self._process != os.getpid():  # a fork has no threads
-                self._executor = ThreadPoolExecutor(
-                    self.num_workers, thread_name_prefix='mmpose_batch'
-                )
+                self._executor = ThreadPoolExecutor(self.num_workers, thread_name_prefix=self._name)
                 self._process = os.getpid()
             return self._executor
 

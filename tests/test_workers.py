@@ -4,6 +4,9 @@ Whether things happen at the same time is decided by events and barriers, never 
 clock: `PATIENCE` only ends a test that would hang.
 """
 
+import gc
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -310,3 +313,61 @@ def test_a_source_that_waits_for_ever_does_not_keep_its_reader_from_being_closed
     never.set()
     while our_threads():
         time.sleep(0.001)
+
+
+# ------------------------------------------------------------------- pools that stay
+
+
+def test_threads_stay_for_the_next_stream_until_the_pool_is_closed():
+    with WorkerPool(1) as pool:
+        threads = [
+            list(pool.map(lambda _: threading.current_thread(), range(3), ahead=2))
+            for _ in range(2)
+        ]
+        assert len({*threads[0], *threads[1]}) == 1
+    assert list(pool.map(lambda item: item, range(3), ahead=2)) == [0, 1, 2]  # they start again
+    pool.close()
+
+
+def test_the_threads_end_with_their_pool():
+    pool = WorkerPool(2)
+    assert list(pool.map(lambda item: item, range(3), ahead=2)) == [0, 1, 2]
+    threads = [t for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+    del pool
+    gc.collect()
+    for thread in threads:
+        thread.join(timeout=PATIENCE)
+        assert not thread.is_alive()
+
+
+def test_a_stream_that_is_left_waits_for_what_runs_and_begins_nothing_more():
+    started, release, finished = threading.Event(), threading.Event(), []
+
+    def slow(item: int) -> int:
+        if item == 1:
+            started.set()
+            assert release.wait(PATIENCE)
+        finished.append(item)
+        return item
+
+    with WorkerPool(1) as pool:
+        stream = pool.map(slow, iter(range(9)), ahead=4)
+        assert next(stream) == 0
+        assert started.wait(PATIENCE)
+        threading.Timer(0.05, release.set).start()
+        stream.close()
+        assert finished == [0, 1]
+        assert list(pool.map(slow, [7], ahead=1)) == [7]
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
+def test_a_forked_process_has_threads_of_its_own():
+    with WorkerPool(1) as pool:
+        assert list(pool.map(lambda item: item, [1], ahead=1)) == [1]
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)  # ends a child that waits for the threads of its parent
+            results = list(pool.map(lambda item: item, [2], ahead=1))
+            os._exit(0 if results == [2] else 1)
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

@@ -179,7 +179,7 @@ def test_a_dry_run_reports_what_it_does_not_compare(photos, models, done, tmp_pa
     (tmp_path / 'out' / 'run.json').unlink()
     outcome = run_tool(*arguments)
     assert (outcome.status, outcome.out) == (1, '')
-    assert 'cannot resume: run.json, which tells what the earlier run was, is' in outcome.err
+    assert 'cannot resume: run.json, which identifies the earlier run, is' in outcome.err
 
 
 SAME = {

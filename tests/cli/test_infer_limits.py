@@ -32,7 +32,7 @@ def test_a_run_that_fails_too_often_ends_early_and_can_be_resumed(failing, model
     line = outcome.err.splitlines()[-1]
     assert line.startswith(
         'batch_infer: ended after 4 of 6 images, since 3 failed and --max-errors is 2; see '
-        'failures.jsonl, and go on with --resume and a larger --max-errors, or none'
+        'failures.jsonl, and resume with --resume and a larger --max-errors, or none'
     )
     assert '; the last: 000000000003.jpg: expected an image' in line
     assert len(read_lines(out_dir / 'predictions.jsonl')) == 4

@@ -98,7 +98,7 @@ def test_an_unexpected_error_is_a_line_and_a_log(photos, models, tmp_path, monke
     def broken(*_: Any) -> None:
         raise LookupError('what\nis this')
 
-    monkeypatch.setattr('mmpose_batch.runs.run.write_coco', broken)
+    monkeypatch.setattr('mmpose_batch.writers.coco.write_coco', broken)
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--format', 'coco']
     outcome = run_tool(*arguments)
     log = tmp_path / 'error.log'
@@ -116,7 +116,7 @@ def test_a_third_party_log_is_not_touched(photos, models, tmp_path, monkeypatch)
     def broken(*_: Any) -> None:
         raise LookupError('what')
 
-    monkeypatch.setattr('mmpose_batch.runs.run.write_coco', broken)
+    monkeypatch.setattr('mmpose_batch.writers.coco.write_coco', broken)
     (tmp_path / 'error.log').write_text('mine')
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--format', 'coco']
     for more in ([], ['--resume']):  # the second is appended

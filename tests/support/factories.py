@@ -121,8 +121,9 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 
 def our_threads() -> list[str]:
-    """Names of the package's threads that live."""
-    return [t.name for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+    """Names of the package's threads that live, without those of the pools of inferencers."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [n for n in names if n.startswith('mmpose_batch') and 'mmpose_batch_pool' not in n]
 
 
 def busy_threads() -> list[str]:
