@@ -99,8 +99,8 @@ class Plan:
             check_detector_config(self.detector.config, self.detector.cat_ids)
             pipelines.append(_build_pipeline(self.detector.config, 'mmdet'))
             weights.append((self.detector.weights, 'det_weights'))
-        if options.rect and not any([pad_to_stride(pipeline) for pipeline in pipelines]):
-            raise ValueError('rect: neither the model nor its detector pads to a square')
+        if options.rect:
+            pad_to_stride(pipelines)
         for file, option in weights:
             if not is_to_be_downloaded(file):
                 check_weights(file, option)

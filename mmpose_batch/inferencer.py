@@ -30,6 +30,7 @@ from .engines.batch_size import default_batch_size
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
 from .engines.warmup import SAMPLES, Warmup, batch_size
+from .engines.wrapping import reject_nan
 from .errors import InputError
 from .images.read import DecodedFrames, detector_loader, image_loader, plain_loader
 from .models.checkpoint import check_weights
@@ -49,12 +50,11 @@ from .results import ImageResult
 from .sources.base import Frame, Source
 from .sources.boxes import boxes_of_images, detached
 from .sources.inputs import open_source
-from .speedups import onestage
+from .speedups.base import apply_changes
 from .speedups.crops import CropCache
 from .speedups.rect import pad_to_stride
-from .speedups.simcc import decode_batches
+from .speedups.registry import POSE_HEAD
 from .stages.detect import PersonDetector, build_detector, check_detector, choose_detector
-from .stages.finite import reject_nan
 from .stages.pose import PoseStage
 from .stages.read import ReadStage
 from .workers import FLUSH, FlushType, read_ahead
@@ -190,9 +190,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if cfg.get('visualizer') is None:
             cfg.visualizer = {'type': 'mmpose.PoseLocalVisualizer', 'name': 'visualizer'}
         model = build_model(cfg, weights, device, self._load_weights_to_model)
-        decode_batches(model.head)
-        if onestage.applies(model.head):
-            onestage.apply(model.head)
+        apply_changes(model.head, POSE_HEAD)
         return model
 
     def _init_detector(
@@ -235,8 +233,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def _pad_to_stride(self) -> None:
         pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
-        if not any([pad_to_stride(pipeline) for pipeline in pipelines]):
-            raise ValueError('rect: neither the model nor its detector pads to a square')
+        pad_to_stride(pipelines)
 
     def _default_batch_size(self) -> int:
         crops = self.cfg.data_mode == 'topdown'

@@ -15,6 +15,8 @@ from mmpose.datasets.transforms import LoadImage
 from ..errors import ImageError
 from ..sources import heif
 from ..sources.base import Frame
+from ..speedups.base import apply_changes
+from ..speedups.registry import PIPELINE
 from .native_messages import decoding
 from .orientation import is_turned_beyond_opencv
 
@@ -66,10 +68,7 @@ def image_loader(pipeline: Compose) -> LoadImage | None:
     Returns:
         None for a loader with code of its own, or a pipeline that begins with something else.
     """
-    first = pipeline.transforms[0]
-    if type(first) is LoadImageFromFile:
-        pipeline.transforms[0] = LoadImage()
-        vars(pipeline.transforms[0]).update(vars(first))
+    apply_changes(pipeline, PIPELINE)
     first = pipeline.transforms[0]
     return first if type(first) is LoadImage else None
 
