@@ -293,8 +293,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         pre, forward, draw, post = self._dispatch_kwargs(**kwargs)
         if post.get('return_datasample') is not None:  # stock's old spelling
             return_datasamples = post['return_datasample']
-        source = open_source(inputs)
-        source.max_wait = _checked_wait(max_wait)
+        source = replace(open_source(inputs), max_wait=_checked_wait(max_wait))
         if source.live:
             draw = {**draw, 'show': True}
         drawing = DrawOptions(video=source.video_name is not None, **draw)
@@ -310,7 +309,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         )
         bboxes = pre.get('bboxes')
         if bboxes is not None and not (isinstance(bboxes, list) and not bboxes):  # stock's default
-            source.frames = self._with_bboxes(source, bboxes)
+            source = replace(source, frames=self._with_bboxes(source, bboxes))
         writer = StockWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         return self._run(source, call, drawing, writer, return_datasamples)
 
@@ -364,7 +363,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if self.cfg.data_mode != 'topdown':
             raise ValueError('bboxes: only top-down models take them')
         bboxes = boxes_of_images(bboxes, source.length)
-        return _pair(source.frames, bboxes)
+        return _pair(source, bboxes)
 
     # --------------------------------------------------------------- the stream
 
@@ -422,7 +421,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         Raises:
             InputError: A bad input, with ``on_error='raise'``.
         """
-        frames = iter(source.frames)
+        frames = iter(source)
         with ExitStack() as stack:
             stack.callback(self._decoded.clear)
             if source.sequential or source.max_wait is not None:

@@ -1,13 +1,24 @@
-"""Image files that folders, globs and list files name."""
+"""Image files: folders, globs, list files, single files and URLs."""
 
 import codecs
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from urllib.parse import urlparse
 
 from ..errors import SourceError
 from ..outputs import EarlierRuns
+from .base import Source, in_chunks
 from .folders import Places, Skipped, list_images, match
+from .numbering import number
+from .registry import SourceSpec, register
+
+
+def open_files(text: str) -> Source:
+    """Open a folder, glob, list file, image file or URL of one; see :func:`list_inputs`."""
+    remote = urlparse(text).scheme in ('http', 'https', 's3', 'petrel')
+    paths = [text] if remote else list_inputs([text])
+    return Source(in_chunks(number(paths)), len(paths))
 
 
 def list_inputs(
@@ -108,3 +119,13 @@ def _listed(line: str) -> str | None:
         if osp.lexists(name):
             return name
     return None if not stripped or stripped.startswith('#') else literal
+
+
+register(
+    SourceSpec(
+        name='files',
+        help='a folder, a glob, an image file or URL, or `@list.txt`',
+        recognises=lambda inputs: isinstance(inputs, str),
+        open=open_files,
+    )
+)

@@ -68,7 +68,7 @@ class PoseStage:
             frame = image.result.frame
             info = {'img_path': frame.path, **self.model.dataset_meta}
             # A loader with code of its own reads files itself, as upstream has it do.
-            if self.loader is not None or not isinstance(frame.source, str):
+            if self.loader is not None or not isinstance(frame.data, str):
                 info['img'] = load_image(frame, self.loader, image.pixels)
             if self.top_down:
                 image.inputs = self.crop_persons(info, self._persons(image))
