@@ -20,19 +20,10 @@ from .engines.registry import AUTO, get
 from .images.read import image_loader, plain_loader
 from .inferencer import BatchPose2DInferencer
 from .models.checkpoint import cached_path, check_weights
-from .models.checks import (
-    PIPELINE,
-    check_detector_config,
-    check_device,
-    check_first_step,
-    check_flip_test,
-    check_loader,
-    check_pipeline,
-    check_pose_config,
-    find_field,
-    naming,
-    type_name,
-)
+from .models.checks.configs import check_device, check_flip_test, check_pose_config
+from .models.checks.detectors import check_detector_config
+from .models.checks.fields import PIPELINE, find_field, naming, type_name
+from .models.checks.pipelines import check_first_step, check_loader, check_pipeline
 from .models.names import load_config
 from .speedups.rect import pad_to_stride
 from .stages.detect import WHOLE_IMAGE, DetectorChoice, choose_detector

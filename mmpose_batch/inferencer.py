@@ -34,15 +34,9 @@ from .engines.wrapping import reject_nan
 from .errors import InputError
 from .images.read import DecodedFrames, detector_loader, image_loader, plain_loader
 from .models.checkpoint import check_weights
-from .models.checks import (
-    check_device,
-    check_first_step,
-    check_flip_test,
-    check_loader,
-    check_pipeline,
-    check_pose_config,
-    type_name,
-)
+from .models.checks.configs import check_device, check_flip_test, check_pose_config
+from .models.checks.fields import type_name
+from .models.checks.pipelines import check_first_step, check_loader, check_pipeline
 from .models.names import build_model, load_config
 from .pipeline import Pipeline
 from .progress import StageClock

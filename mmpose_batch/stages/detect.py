@@ -19,7 +19,9 @@ from ..engines.registry import splits_cores
 from ..engines.runner import EngineRunner
 from ..engines.wrapping import decode_on_cpu, reject_nan
 from ..models.checkpoint import check_weights
-from ..models.checks import check_detector_config, dataset_kind, naming
+from ..models.checks.detectors import check_detector_config
+from ..models.checks.fields import naming
+from ..models.checks.keypoints import dataset_kind
 from ..models.names import build_model, load_config
 from .finite import check_finite
 from .isolation import with_own_head

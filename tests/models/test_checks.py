@@ -1,4 +1,4 @@
-"""What is wrong with a config is one line that names the field, before anything is built."""
+"""An error of a config is one line that names the field, before anything is built."""
 
 import builtins
 import copy
@@ -20,17 +20,11 @@ from support.tiny import TinyModel, detector_config, picture, save, top_down_con
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError
-from mmpose_batch.models.checks import (
-    check_detector_config,
-    check_keypoints,
-    check_loader,
-    check_packs,
-    check_pose_config,
-    check_pose_model,
-    dataset_kind,
-    naming,
-    reason,
-)
+from mmpose_batch.models.checks.configs import check_pose_config
+from mmpose_batch.models.checks.detectors import check_detector_config
+from mmpose_batch.models.checks.fields import naming, reason
+from mmpose_batch.models.checks.keypoints import check_keypoints, check_pose_model, dataset_kind
+from mmpose_batch.models.checks.pipelines import check_loader, check_packs
 from mmpose_batch.models.names import build_model, load_config
 
 PIPELINE = 'test_dataloader.dataset.pipeline'
@@ -53,7 +47,7 @@ def change(cfg: Config, path: str, value: Any) -> Config:
 
 
 def metainfo(**changes: Any) -> dict[str, Any]:
-    """A description of two keypoints of one's own, as configs have it."""
+    """A description of two custom keypoints, in the form of a config."""
     whole = {
         'dataset_name': 'mine',
         'keypoint_info': {0: {'name': 'a', 'swap': 'b'}, 1: {'name': 'b', 'swap': 'a'}},
