@@ -14,7 +14,7 @@ def open_items(inputs: np.ndarray | Iterable) -> Source:
     """Open one array, or an iterable of paths and arrays.
 
     A sequence comes in chunks. An iterator sends no FLUSH, since how many items it will give is
-    not known: ``max_wait`` finishes those that came.
+    not known; ``max_wait`` finishes waiting images.
     """
     if isinstance(inputs, np.ndarray):
         inputs = [inputs]

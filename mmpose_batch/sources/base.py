@@ -66,8 +66,8 @@ class Source:
         video_name: File name of the drawn video; None for separate images.
         fps: Frames per second of a video; 0 if unknown.
         live: Whether frames come in real time, and each result is wanted at once.
-        max_wait: Seconds without a frame after which those that came are finished, as by FLUSH;
-            None waits for more.
+        max_wait: Seconds without a frame after which waiting frames are finished, as by FLUSH;
+            None waits for full batches.
     """
 
     frames: Iterable[Frame | FlushType]

@@ -1,4 +1,4 @@
-"""Frames of a camera, as they come."""
+"""Frames of a camera in real time."""
 
 import os.path as osp
 import re

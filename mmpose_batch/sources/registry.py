@@ -19,7 +19,7 @@ class SourceSpec:
 
     Attributes:
         name: Unique name.
-        help: What an input of this kind looks like, as the documentation says it.
+        help: Description of such an input, as in the documentation.
         recognises: Whether an input is of this kind; called with whatever the user passes, a
             path as a string. It opens and reads nothing.
         open: Opens an input of this kind. Raises :class:`mmpose_batch.SourceError` if it

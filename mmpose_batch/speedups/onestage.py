@@ -1,7 +1,7 @@
-"""One-stage heads (RTMO, YOLOX-Pose) that decode a whole batch at once.
+"""One-stage heads (RTMO, YOLOX-Pose) that decode a complete batch at once.
 
 Upstream decodes image by image, and lays out the outputs of all anchors to do so. Here the anchors
-whose score is high enough are gathered from the whole batch, and only these are decoded. The one
+whose score is high enough are gathered from the complete batch, and only these are decoded. The one
 layer whose rounding depends on the number of persons is computed image by image as upstream does,
 so that results are equal to the last bit on a CPU.
 """
@@ -209,8 +209,8 @@ def _select(
 
 
 def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
-    """Indices (M,) of the boxes (N, 4), best first, that upstream's ``nms_torch`` keeps."""
-    left, kept = torch.arange(len(bboxes)), [torch.arange(0)]
+    """Indices (M,) of the boxes (N, 4), best first, that remain after upstream's ``nms_torch``."""
+    left, selected = torch.arange(len(bboxes)), [torch.arange(0)]
     while len(left):
         block = left[:BOXES_AT_ONCE]
         # Upstream asks for the overlaps of one box at a time.
@@ -221,9 +221,9 @@ def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
             if free[row]:
                 rows.append(row)
                 free &= ~duplicates
-        kept.append(block[rows])
+        selected.append(block[rows])
         left = left[len(block) :][torch.from_numpy(free[len(block) :])]
-    return torch.cat(kept)
+    return torch.cat(selected)
 
 
 def _classify(
