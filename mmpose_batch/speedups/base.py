@@ -19,7 +19,7 @@ class InPlaceChange:
     Attributes:
         name: Unique name.
         applies: Whether an object is of the exact kind that the change is known to be right for,
-            and has not been changed yet. It never raises, whatever the object is.
+            and has not been changed yet. It raises for no model, head or pipeline.
         apply: Changes an object that it applies to.
     """
 
