@@ -22,19 +22,10 @@ from .engines.warmup import outcome, restore
 from .images.read import image_loader, plain_loader
 from .inferencer import BatchPose2DInferencer
 from .models.checkpoint import cached_path, check_weights
-from .models.checks import (
-    PIPELINE,
-    check_detector_config,
-    check_device,
-    check_first_step,
-    check_flip_test,
-    check_loader,
-    check_pipeline,
-    check_pose_config,
-    find_field,
-    naming,
-    type_name,
-)
+from .models.checks.configs import check_device, check_flip_test, check_pose_config
+from .models.checks.detectors import check_detector_config
+from .models.checks.fields import PIPELINE, find_field, naming, type_name
+from .models.checks.pipelines import check_first_step, check_loader, check_pipeline
 from .models.names import load_config
 from .speedups.rect import pad_to_stride
 from .stages.detect import WHOLE_IMAGE, DetectorChoice, choose_detector
@@ -202,8 +193,8 @@ class Plan:
             check_detector_config(self.detector.config, self.detector.cat_ids)
             pipelines.append(_build_pipeline(self.detector.config, 'mmdet'))
             weights.append((self.detector.weights, 'det_weights'))
-        if options.rect and not any([pad_to_stride(pipeline) for pipeline in pipelines]):
-            raise ValueError('rect: neither the model nor its detector pads to a square')
+        if options.rect:
+            pad_to_stride(pipelines)
         for file, option in weights:
             if not is_to_be_downloaded(file):
                 check_weights(file, option)

@@ -29,14 +29,11 @@ from .declare import with_keywords
 from .engines.base import EngineOptions
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
+from .engines.wrapping import reject_nan
 from .errors import InputError
 from .models.checkpoint import check_weights
-from .models.checks import (
-    check_device,
-    check_flip_test,
-    check_pipeline,
-    check_pose_config,
-)
+from .models.checks.configs import check_device, check_flip_test, check_pose_config
+from .models.checks.pipelines import check_pipeline
 from .models.names import build_model, load_config
 from .predictor import Predictor
 from .progress import StageClock
@@ -44,11 +41,10 @@ from .results import ImageResult
 from .sources.base import Frame, Source
 from .sources.boxes import boxes_of_images, detached
 from .sources.inputs import open_source
-from .speedups import onestage
+from .speedups.base import apply_changes
 from .speedups.rect import pad_to_stride
-from .speedups.simcc import decode_batches
+from .speedups.registry import POSE_HEAD
 from .stages.detect import PersonDetector, build_detector, check_detector, choose_detector
-from .stages.finite import reject_nan
 from .stages.pose import PoseModel
 from .workers import FLUSH
 from .writers.drawing import check_skeleton_style, draw_result
@@ -190,9 +186,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if cfg.get('visualizer') is None:
             cfg.visualizer = {'type': 'mmpose.PoseLocalVisualizer', 'name': 'visualizer'}
         model = build_model(cfg, weights, device, self._load_weights_to_model)
-        decode_batches(model.head)
-        if onestage.applies(model.head):
-            onestage.apply(model.head)
+        apply_changes(model.head, POSE_HEAD)
         return model
 
     def _init_detector(
@@ -221,8 +215,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
     def _pad_to_stride(self) -> None:
         pipelines = [self.pipeline, *([self.detector.pipeline] if self.detector else [])]
-        if not any([pad_to_stride(pipeline) for pipeline in pipelines]):
-            raise ValueError('rect: neither the model nor its detector pads to a square')
+        pad_to_stride(pipelines)
 
     # ------------------------------------------------------------ stock's call
 
@@ -269,8 +262,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         pre, forward, draw, post = self._dispatch_kwargs(**kwargs)
         if post.get('return_datasample') is not None:  # stock's old spelling
             return_datasamples = post['return_datasample']
-        source = open_source(inputs)
-        source.max_wait = _checked_wait(max_wait)
+        source = replace(open_source(inputs), max_wait=_checked_wait(max_wait))
         if source.live:
             draw = {**draw, 'show': True}
         drawing = DrawOptions(video=source.video_name is not None, **draw)
@@ -286,7 +278,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         )
         bboxes = pre.get('bboxes')
         if bboxes is not None and not (isinstance(bboxes, list) and not bboxes):  # stock's default
-            source.frames = self._with_bboxes(source, bboxes)
+            source = replace(source, frames=self._with_bboxes(source, bboxes))
         writer = MMPoseWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         return self._run(source, call, drawing, writer, return_datasamples)
 
@@ -340,7 +332,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         if self.cfg.data_mode != 'topdown':
             raise ValueError('bboxes: only top-down models take them')
         bboxes = boxes_of_images(bboxes, source.length)
-        return _pair(source.frames, bboxes)
+        return _pair(source, bboxes)
 
     # --------------------------------------------------------------- the stream
 

@@ -81,7 +81,7 @@ class Predictor:
             clock: Collects the seconds of each stage.
             alone: Whether each image is to have all cores, as those of a live source do.
         """
-        frames, alone = iter(source.frames), alone or source.live
+        frames, alone = iter(source), alone or source.live
         with ExitStack() as stack:
             stack.callback(self._decoded.clear)
             if source.sequential or source.max_wait is not None:

@@ -1166,7 +1166,7 @@ def test_what_the_warm_up_has_decoded_is_not_decoded_again(
     read = []
 
     def counted(frame: Frame, loader: Any) -> np.ndarray:
-        read.append(frame.source)
+        read.append(frame.data)
         return read_image(frame, loader)
 
     monkeypatch.setattr('mmpose_batch.stages.read.read_image', counted)

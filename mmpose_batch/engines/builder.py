@@ -149,7 +149,7 @@ class EngineBuilder:
     def _fit_head(self, head: nn.Module, external: ExternalFile) -> None:
         """Have the head take what the file gives, or check that it does."""
         if external.decoded:
-            head.predict = predict_decoded(self.swap, head, external)
+            self.swap.replace_predict(predict_decoded(self.swap, head, external))
         elif external.size is not None:
             external.check_outputs(self.swap.network, external.size)
 

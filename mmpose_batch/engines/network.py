@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from mmdet.models import DetDataPreprocessor, SingleStageDetector
-from mmengine.model import BaseDataPreprocessor
 from mmpose.models import BottomupPoseEstimator, PoseDataPreprocessor, TopdownPoseEstimator
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
-from ..speedups.samples import copy_sample
+from ..speedups.base import InPlaceChange, register
+from ..speedups.normalize import PixelPreprocessor, is_known_preprocessor
 from .base import Engine
 
-# Heads that reach their outputs by other ways than head.forward(extract_feat(inputs)).
-_OWN_WAYS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
-# What calls them in that way, and nothing else of the network.
+# Heads that do not compute their outputs by head.forward(extract_feat(inputs)).
+_OTHER_HEADS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
+# Methods that call the network in that way only.
 _PREDICTS = (
     TopdownPoseEstimator.predict,
     BottomupPoseEstimator.predict,
@@ -46,7 +46,7 @@ class Network(nn.Module):
         """Compute float32 inputs (N, 3, H, W), normalised."""
         leaves, structure = tree_flatten(self._head_forward(self._extract_feat(inputs)))
         self._others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
-        self._structure = structure  # last: with it the form is known, to other threads too
+        self._structure = structure  # last, since other threads take it as the sign of a known form
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
     @property
@@ -55,18 +55,18 @@ class Network(nn.Module):
         return self._structure is not None
 
     def restore(self, outputs: Sequence[Tensor]) -> Any:
-        """Put flat outputs into the form that the head decodes."""
+        """Nest flat outputs as the head decodes them."""
         flat = iter(outputs)
         leaves = [next(flat) if other is None else other[0] for other in self._others]
         return tree_unflatten(leaves, self._structure)
 
 
 class Normalization:
-    """What a data preprocessor does to pixels, for engines that do it themselves.
+    """The operations of a data preprocessor on pixels, for engines that do them themselves.
 
     Attributes:
-        reverse_channels: Whether blue and red change places, first of all.
-        mean, std: Of each channel, in 0 to 255; None where nothing is normalised.
+        reverse_channels: Whether blue and red are swapped, before normalisation.
+        mean, std: Mean and deviation of each channel, in 0 to 255; None without normalisation.
         divisor: Height and width must be multiples of this, or the preprocessor
             pads *after* normalising, which pixels cannot express.
     """
@@ -89,61 +89,8 @@ class Normalization:
         return (inputs - mean) / std
 
 
-class PixelPreprocessor(BaseDataPreprocessor):
-    """Stacks a batch of pixels and leaves their normalisation to the engine."""
-
-    def __init__(self, upstream: nn.Module, divisor: int) -> None:
-        super().__init__(upstream._non_blocking)
-        self.upstream = upstream
-        self.divisor = divisor
-        self.to(upstream.device)
-
-    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Stack inputs of one shape; where they need padding, do as upstream does."""
-        inputs = data['inputs']
-        height, width = inputs[0].shape[-2:]
-        if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
-            return self.upstream(data, training)
-        pixels = torch.stack(self.cast_data(inputs))
-        if self.device.type == 'cpu':
-            samples = [copy_sample(sample) for sample in data['data_samples']]
-        else:
-            samples = self.cast_data(data['data_samples'])
-        for sample in samples:
-            sample.set_metainfo(
-                {'batch_input_shape': (height, width), 'pad_shape': (height, width)}
-            )
-        return {'inputs': pixels, 'data_samples': samples}
-
-
-class StackedPreprocessor(PixelPreprocessor):
-    """Stacks a batch before it normalises it; the values match upstream to the bit.
-
-    Upstream normalises input by input, in tensors too small to be fast, and copies
-    them to stack them.
-    """
-
-    def __init__(self, upstream: nn.Module) -> None:
-        super().__init__(upstream, upstream.pad_size_divisor)
-
-    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Stack and normalise inputs of one shape; where they need padding, do as upstream does."""
-        data = super().forward(data, training)
-        if data['inputs'].dtype == torch.uint8:
-            data['inputs'] = self._normalize(data['inputs'])
-        return data
-
-    def _normalize(self, pixels: Tensor) -> Tensor:
-        if self.upstream._channel_conversion:
-            pixels = pixels.flip(1)
-        if not self.upstream._enable_normalize:
-            return pixels.float()
-        mean, std = self.upstream.mean, self.upstream.std
-        return pixels.to(torch.promote_types(torch.float32, mean.dtype)).sub_(mean).div_(std)
-
-
 class Pending:
-    """A batch of inputs whose outputs have not been asked for yet."""
+    """A batch of inputs whose outputs have not been computed yet."""
 
     __slots__ = ('__weakref__', 'inputs', 'outputs')
 
@@ -153,7 +100,7 @@ class Pending:
 
 
 class ReferenceEngine(Engine):
-    """Eager PyTorch in fp32, which every other engine is compared with."""
+    """Eager PyTorch in fp32, with which every other engine is compared."""
 
     def __init__(self, network: Network, normalization: Normalization) -> None:
         self._network, self._normalization = network, normalization
@@ -170,18 +117,18 @@ class ReferenceEngine(Engine):
 class NetworkSwap:
     """Replaces the network of one model by an engine, in place.
 
-    ``extract_feat`` hands its inputs through, and the first ``head.forward`` asks
-    the engine for all that is pending: both halves of a flip test as one batch.
-    Decoding stays the head's own. Only this instance changes, no class does.
+    ``extract_feat`` returns its inputs, and the first ``head.forward`` has the engine
+    compute all that are pending: both halves of a flip test as one batch.
+    The head decodes as before. Only this instance changes, no class does.
 
     Args:
-        model: In eval mode, see :func:`is_replaceable`.
+        model: A model in eval mode that :func:`is_replaceable` accepts.
 
     Attributes:
-        network: What is replaced.
-        normalization: What the model's data preprocessor did to pixels.
-        reference: Computes the network as PyTorch does.
-        engine: Computes the network now; the reference until another is set.
+        network: The network that is replaced.
+        normalization: The operations of the model's data preprocessor on pixels.
+        reference: The engine that computes the network by PyTorch.
+        engine: The active engine; the reference until another is set.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -194,14 +141,19 @@ class NetworkSwap:
             model.data_preprocessor, self.normalization.divisor
         )
         model.extract_feat = self._extract_feat
-        head_of(model).forward = self._forward
+        self._head = head_of(model)
+        self._head.forward = self._forward
+
+    def replace_predict(self, predict: Callable) -> None:
+        """Have an engine that decodes replace ``head.predict``, too."""
+        self._head.predict = predict
 
     @contextmanager
     def by_reference(self, record: Callable[[Tensor], None] | None = None) -> Iterator[None]:
-        """In this block, and this thread, the reference computes instead of the engine.
+        """In this block, and in this thread, the reference replaces the engine.
 
         Args:
-            record: Is called with the inputs of every batch.
+            record: Called with the inputs of every batch.
         """
 
         def compute(inputs: Tensor) -> tuple[Tensor, ...]:
@@ -233,17 +185,17 @@ class NetworkSwap:
 
     @property
     def uses_reference(self) -> bool:
-        """Whether the reference computes in this thread."""
+        """Whether the reference is active in this thread."""
         by_reference = getattr(self._thread, 'by_reference', False)
         return by_reference or self._engine_here is self.reference
 
     def compute_as_is(self, pending: Pending) -> Sequence[Tensor]:
-        """The engine's own outputs for one batch, where they are not what the head decodes."""
+        """The outputs of an engine that decodes, for one batch."""
         return self._engine_here(pending.inputs)
 
     def _extract_feat(self, inputs: Tensor) -> Pending:
         pending = Pending(inputs)
-        # A batch whose decoding failed is forgotten with the last reference to it.
+        # A weak reference drops a batch whose decoding failed.
         waiting = [ref for ref in getattr(self._thread, 'waiting', []) if ref() is not None]
         self._thread.waiting = [*waiting, weakref.ref(pending)]
         return pending
@@ -258,7 +210,7 @@ class NetworkSwap:
     def _compute(self, batches: list[Pending]) -> None:
         inputs = torch.cat([batch.inputs for batch in batches])
         outputs = self._engine_here(inputs)
-        if not self.network.known:  # PyTorch, where it computed, has made it so
+        if not self.network.known:  # it is, if PyTorch has computed a batch
             self.reference(inputs[:1])
         outputs = self.network.restore(outputs)
         start = 0
@@ -271,23 +223,24 @@ class NetworkSwap:
 
 
 def head_of(model: nn.Module) -> nn.Module | None:
-    """The head of a pose estimator or single-stage detector; None where there is no such."""
+    """The head of a pose estimator or single-stage detector; None for other models."""
     return getattr(model, 'head', getattr(model, 'bbox_head', None))
 
 
 def is_replaceable(model: nn.Module) -> bool:
     """Whether an engine can replace a model's network."""
-    return predicts_by_head(model) and is_known_preprocessor(model.data_preprocessor)
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    return predicts_by_head(model) and is_known_preprocessor(preprocessor)
 
 
 def predicts_by_head(model: nn.Module) -> bool:
-    """Whether a model's head gets its outputs by ``head.forward(extract_feat(inputs))``."""
+    """Whether a model's outputs are those of ``head.forward(extract_feat(inputs))``."""
     return (
         getattr(type(model), 'predict', None) in _PREDICTS
-        and type(head_of(model)).__name__ not in _OWN_WAYS
+        and type(head_of(model)).__name__ not in _OTHER_HEADS
     )
 
 
-def is_known_preprocessor(preprocessor: nn.Module | None) -> bool:
-    """Whether a data preprocessor does no more than :class:`Normalization` describes."""
-    return type(preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)
+NETWORK_SWAP = register(
+    InPlaceChange(name='network swap', applies=is_replaceable, apply=NetworkSwap),
+)

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.config import Config
 
 from ..errors import AnnotationError
-from ..models.checks import type_name
+from ..models.checks.fields import type_name
 
 METRICS = ('CocoMetric', 'CocoWholeBodyMetric')
 #: The parts of COCO-WholeBody: the field of an annotation, and its number of keypoints.

@@ -15,6 +15,8 @@ from mmpose.datasets.transforms import LoadImage
 from ..errors import ImageError
 from ..sources import heif
 from ..sources.base import Frame
+from ..speedups.base import apply_changes
+from ..speedups.registry import PIPELINE
 from .native_messages import decoding
 from .orientation import is_turned_beyond_opencv
 
@@ -36,7 +38,7 @@ class DecodedFrames:
 
     def put(self, frame: Frame, pixels: np.ndarray) -> None:
         """Keep a copy of the pixels (H, W, 3) of a file: a pipeline may change them in place."""
-        if not isinstance(frame.source, str):
+        if not isinstance(frame.data, str):
             return  # there is nothing to decode
         with self._lock:
             if frame not in self._pixels and pixels.nbytes <= self._free:
@@ -66,10 +68,7 @@ def image_loader(pipeline: Compose) -> LoadImage | None:
     Returns:
         None for a loader with code of its own, or a pipeline that begins with something else.
     """
-    first = pipeline.transforms[0]
-    if type(first) is LoadImageFromFile:
-        pipeline.transforms[0] = LoadImage()
-        vars(pipeline.transforms[0]).update(vars(first))
+    apply_changes(pipeline, PIPELINE)
     first = pipeline.transforms[0]
     return first if type(first) is LoadImage else None
 
@@ -97,7 +96,7 @@ def load_image(frame: Frame, loader: LoadImageFromFile | None, pixels: np.ndarra
         loader: Of a pose model or a detector; None for a default one.
         pixels: What :func:`read_image` returned for a default loader.
     """
-    if loader is None or not isinstance(frame.source, str):
+    if loader is None or not isinstance(frame.data, str):
         return pixels
     if (loader.color_type, loader.imdecode_backend) != ('color', 'cv2'):
         pixels = read_image(frame, loader)
@@ -118,11 +117,11 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
     Raises:
         ImageError: Not readable, not an image, truncated, or an array of another kind.
     """
-    if not isinstance(frame.source, str):
-        return _checked_array(frame.source)
-    data = _read_file(frame.source, loader)
+    if not isinstance(frame.data, str):
+        return _checked_array(frame.data)
+    data = _read_file(frame.data, loader)
     try:
-        with decoding(frame.source):
+        with decoding(frame.data):
             image = _decode(data, loader)
     except Exception as error:  # each decoding backend has errors of its own
         limit = re.search(r'CV_(IO_MAX_IMAGE_\w+)', str(error))

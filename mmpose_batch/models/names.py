@@ -17,15 +17,9 @@ from torch import nn
 
 from ..errors import CheckpointError
 from .checkpoint import load_checkpoint, load_weights
-from .checks import (
-    check_config,
-    check_dataset_meta,
-    check_keypoints,
-    check_pose_model,
-    find_field,
-    naming,
-    type_name,
-)
+from .checks.configs import check_config
+from .checks.fields import find_field, naming, type_name
+from .checks.keypoints import check_dataset_meta, check_keypoints, check_pose_model
 from .state import ModelState
 
 # Short names of this package's configs.

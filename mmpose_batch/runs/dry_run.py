@@ -13,7 +13,8 @@ from ..engines.registry import AUTO
 from ..evaluation.categories import Categories
 from ..factory import Plan, is_to_be_downloaded
 from ..models.checkpoint import cached_path, load_checkpoint
-from ..models.checks import check_dataset_meta, find_field, type_name
+from ..models.checks.fields import find_field, type_name
+from ..models.checks.keypoints import check_dataset_meta
 from ..outputs import INFO_FILE
 from ..sources.base import Frame
 from ..stages.detect import DetectorChoice

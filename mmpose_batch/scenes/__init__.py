@@ -1,4 +1,4 @@
-"""Drawn scenes with people in them and their annotations, for training, tests and benchmarks."""
+"""Synthetic scenes of people with annotations, for training, tests and benchmarks."""
 
 from .dataset import write_scenes
 from .scene import Person, Scene, SceneOptions, draw_scene

@@ -1,9 +1,9 @@
-"""What is around people: backgrounds, things in front of them, and the light of a camera."""
+"""Backgrounds, things in front of people, and the imaging of a camera."""
 
 import cv2
 import numpy as np
 
-from .figure import Canvas
+from .canvas import Canvas
 
 # Walls, sky, grass, earth, wood and stone; RGB.
 _GROUNDS = (
@@ -79,17 +79,17 @@ def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def draw_object(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Draw a thing over whatever is there."""
+    """Draw a thing over the canvas."""
     hidden = _draw_shape(rng, canvas.colors) > 127
     canvas.owners[hidden] = -1
     canvas.parts[hidden] = -1
 
 
 def develop(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
-    """What a camera makes of a scene: exposure, colour cast, blur and noise.
+    """Image a scene as a camera: exposure, colour cast, blur and noise.
 
     Args:
-        rng: Draws the settings and the noise.
+        rng: Generator of the settings and the noise.
         colors: float32 (H, W, 3), RGB.
 
     Returns:

@@ -35,13 +35,13 @@ SKELETON = (
 
 @dataclass(frozen=True)
 class Limb:
-    """Least and greatest angle of each movement of one arm or leg, in degrees.
+    """Minimum and maximum angle of each movement of one arm or leg, in degrees.
 
     Attributes:
-        flexion: Of the shoulder or hip, forward.
-        abduction: Of the shoulder or hip, away from the body.
-        twist: About the bone.
-        bend: Of the elbow or knee.
+        flexion: Angle of the shoulder or hip, forward.
+        abduction: Angle of the shoulder or hip, away from the body.
+        twist: Angle about the bone.
+        bend: Angle of the elbow or knee.
     """
 
     flexion: tuple[float, float]
@@ -56,9 +56,9 @@ class Posture:
 
     Attributes:
         weight: How often it is drawn.
-        arms, legs: One range for both sides, drawn apart.
-        lean: Of the trunk, forward.
-        tilt: Of the whole body to a side.
+        arms, legs: One range for both sides, sampled separately.
+        lean: Angle of the trunk, forward.
+        tilt: Angle of the complete body, to a side.
     """
 
     weight: float
@@ -106,10 +106,10 @@ def sample_body(rng: np.random.Generator) -> Body:
     """Draw a posture, its angles, and where the body turns."""
     weights = np.array([posture.weight for posture in POSTURES])
     posture = POSTURES[rng.choice(len(POSTURES), p=weights / weights.sum())]
-    # Most people in photos are seen from the front. Here nearly all are, which spares small
-    # networks from learning to tell a back by its clothes.
+    # Nearly everyone is seen from the front, more than in photos, so that small networks need
+    # not learn to recognise a back by its clothes.
     yaw = rng.normal(0, 20) if rng.random() < 0.97 else rng.uniform(-180, 180)
-    seen_from = rng.uniform(-5, 25)  # the camera looks down by that much
+    seen_from = rng.uniform(-5, 25)  # degrees by which the camera looks down
     hips = turn(x=seen_from) @ turn(z=rng.uniform(*posture.tilt)) @ turn(y=yaw)
     lean = rng.uniform(*posture.lean)
     chest = hips @ turn(x=lean) @ turn(z=rng.uniform(-10, 10)) @ turn(y=rng.uniform(-12, 12))

@@ -19,7 +19,7 @@ from .body import KEYPOINTS, SKELETON
 from .scene import Scene, SceneOptions, draw_scene
 
 JPEG_QUALITY = 90
-# Drawn before processes that help have started.
+# So many scenes are drawn before worker processes would have started.
 _FEW = 100
 
 
@@ -37,12 +37,12 @@ def write_scenes(
     OpenCV alone, not on the number of processes.
 
     Args:
-        folder: Made if it is missing.
+        folder: Output folder, created if it is missing.
         count: Number of scenes.
-        seed: Of the series.
-        options: What the scenes may hold.
+        seed: Seed of the series.
+        options: Contents of the scenes.
         num_workers: Processes that draw; None takes one per core.
-        quiet: Without a progress bar.
+        quiet: Whether to show no progress bar.
 
     Returns:
         The annotation file, ``<folder>/annotations.json``, in COCO's format.
@@ -62,9 +62,9 @@ def write_scenes(
 
 
 def _clean_processes() -> BaseContext:
-    """Processes that are no copies of this one, whose OpenCV or torch may have threads running.
+    """A way to start processes other than fork, as OpenCV or torch may have threads running.
 
-    A copy has none of the threads and waits for them for ever.
+    A forked process has none of these threads and deadlocks.
     """
     if 'forkserver' not in get_all_start_methods():  # Windows
         return get_context('spawn')

@@ -1,4 +1,4 @@
-"""What a figure wears: colours, patterns and cuts."""
+"""The clothes of a figure: colours, patterns and cuts."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Material:
         return np.where(second[..., None], self.second, self.color)
 
 
-# Everybody does sports: pads at elbows and knees, sweatbands at wrists, socks, and a belt. They
+# All wear sports gear: pads at elbows and knees, sweatbands at wrists, socks, and a belt. They
 # show where the joints are.
 _DARK, _BRIGHT = np.float32([35, 33, 38]), np.float32([243, 241, 236])
 KNEE_PAD = Material(_DARK, 'band', _BRIGHT)
@@ -46,7 +46,7 @@ BELT = Material(_DARK)
 
 @dataclass(frozen=True)
 class Outfit:
-    """What a figure wears and how it is built; lengths in heights of the body."""
+    """Clothes and build of a figure; lengths are in heights of the body."""
 
     skin: Material
     hair: Material
@@ -90,5 +90,5 @@ def _cloth(rng: np.random.Generator, plain: float) -> Material:
 
 
 def _shade(color: np.ndarray) -> np.ndarray:
-    """A darker or a lighter one that stands out from a colour."""
+    """A darker or lighter shade that stands out from a colour."""
     return color * np.float32(0.5) if color.mean() > 110 else 140 + color * np.float32(0.45)

@@ -1,4 +1,4 @@
-"""One image with people in it, and what COCO would write down about them."""
+"""One synthetic image of people, with annotations as in COCO."""
 
 from dataclasses import dataclass
 
@@ -6,25 +6,26 @@ import numpy as np
 
 from .backdrop import develop, draw_background, draw_object
 from .body import sample_body
-from .figure import Canvas, Figure
+from .canvas import Canvas
+from .figure import Figure
 from .outfit import sample_outfit
 
 SIZES = (
     (320, 240), (240, 320), (384, 288), (288, 384), (320, 320),
     (426, 240), (480, 320), (320, 480), (512, 384), (640, 480),
 )  # fmt: skip
-# Nobody would be seen behind more.
-MOST_PERSONS = 200
+# Behind more persons, none would be visible.
+MAX_PERSONS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class SceneOptions:
-    """What scenes may hold.
+    """The contents of scenes.
 
     Attributes:
-        persons: Least and greatest number of people.
-        heights: Least and greatest height of a standing body, in heights of the image.
-        occluders: Greatest number of things in front of people.
+        persons: Minimum and maximum number of people.
+        heights: Minimum and maximum height of a standing body, in heights of the image.
+        occluders: Maximum number of things in front of people.
     """
 
     persons: tuple[int, int] = (1, 3)
@@ -32,13 +33,13 @@ class SceneOptions:
     occluders: int = 1
 
     def __post_init__(self) -> None:
-        least, most = self.persons
-        if not 0 <= least <= most <= MOST_PERSONS:
+        low, high = self.persons
+        if not 0 <= low <= high <= MAX_PERSONS:
             raise ValueError(
-                f'persons: expected 0 <= least <= most <= {MOST_PERSONS}, found {self.persons}'
+                f'persons: expected 0 <= minimum <= maximum <= {MAX_PERSONS}, found {self.persons}'
             )
         if not 0 < self.heights[0] <= self.heights[1]:
-            raise ValueError(f'heights: expected 0 < least <= most, found {self.heights}')
+            raise ValueError(f'heights: expected 0 < minimum <= maximum, found {self.heights}')
         if self.occluders < 0:
             raise ValueError(f'occluders: expected a number from 0, found {self.occluders}')
 
@@ -50,8 +51,8 @@ class Person:
     Attributes:
         keypoints: float (17, 3): x and y in pixels and COCO's visibility; zeros
             where it is 0.
-        bbox: float (4,): x, y, width, height of what is seen, in pixels.
-        area: Pixels that are seen.
+        bbox: float (4,): x, y, width, height of the visible part, in pixels.
+        area: Number of visible pixels.
     """
 
     keypoints: np.ndarray
@@ -71,9 +72,9 @@ def draw_scene(seed: int, index: int, options: SceneOptions | None = None) -> Sc
     """Draw one scene; the same seed and index give the same scene.
 
     Args:
-        seed: Of the whole series.
-        index: Of the scene within it.
-        options: What it may hold.
+        seed: Seed of the series.
+        index: Index of the scene in the series.
+        options: Contents of the scene.
     """
     options = options or SceneOptions()
     rng = np.random.default_rng((seed, index))
@@ -93,7 +94,7 @@ def draw_scene(seed: int, index: int, options: SceneOptions | None = None) -> Sc
 def _sample_figures(
     rng: np.random.Generator, width: int, height: int, options: SceneOptions
 ) -> list[Figure]:
-    """People from far to near: who is farther away is smaller and stands higher in the image."""
+    """People from far to near: those farther away are smaller and stand higher in the image."""
     light = rng.normal(0, 1, 3) * (1, 0.6, 0.5) + (0, -0.7, -1.0)
     light /= np.linalg.norm(light)
     ambient = rng.uniform(0.35, 0.75)
@@ -113,22 +114,22 @@ def _sample_figures(
     return figures
 
 
-# Someone of whom less is seen is not annotated: a hand at the border is no person to find.
-_LEAST_PIXELS = 60
-# Of someone with fewer keypoints in sight no keypoint is labelled: the rest would be guesses.
-_LEAST_SEEN = 4
+# A person with fewer visible pixels is not annotated: a hand at the border is not detectable.
+_MIN_PIXELS = 60
+# With fewer visible keypoints none is labelled: the others would be guesses.
+_MIN_SEEN = 4
 
 
 def _describe(figure: Figure, canvas: Canvas, owner: int) -> Person | None:
     seen = canvas.owners == owner
     area = int(np.count_nonzero(seen))
-    if area < _LEAST_PIXELS:
+    if area < _MIN_PIXELS:
         return None
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     left, top = columns[0], rows[0]
     bbox = np.array([left, top, columns[-1] + 1 - left, rows[-1] + 1 - top], float)
     flags = figure.visible_keypoints(canvas, owner)
-    if np.count_nonzero(flags == 2) < _LEAST_SEEN:
+    if np.count_nonzero(flags == 2) < _MIN_SEEN:
         flags[:] = 0
     keypoints = np.column_stack((figure.keypoints()[0], flags))
     keypoints[flags == 0] = 0

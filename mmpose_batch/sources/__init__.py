@@ -1,1 +1,1 @@
-"""What the user names becomes numbered frames."""
+"""Sources: inputs of the inferencer become streams of numbered frames."""

@@ -1,4 +1,4 @@
-"""What all sources have in common: numbered frames, and a stream of them."""
+"""The contract of sources: a stream of numbered frames, in chunks."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,52 +7,67 @@ import numpy as np
 
 from ..workers import FLUSH, FlushType
 
-# Images of a chunk: the unit of resuming and of files on disk. No batch crosses the end of one,
-# so a run that starts at a chunk repeats the batches, and with them every bit, of one that did not.
+# Frames of a chunk, which is the unit of resuming and of files on disk: images of an input, or
+# frames of one video. No batch crosses the end of a chunk, so a run that starts at one repeats
+# the batches, and with them every bit, of a run that was not interrupted.
 CHUNK = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image on its way in.
+    """One image of an input.
 
     Attributes:
         index: Position in the input, from 0.
-        source: Path or URL of an image file, or a uint8 array (H, W, 3) in BGR.
-        name: Relative path that outputs get; differs for different files. Bytes
-            of a file name that are no text are spelt out, as JSON has no other way.
-        bboxes: Persons given by the user, (N, 4) or (N, 5): x1, y1, x2, y2 in
+        data: Path or URL of an image file, or a uint8 array (H, W, 3) in BGR that nothing else
+            writes to. An array of another kind, or a file that is no image, becomes the failure
+            of this frame.
+        name: Relative path of the frame's outputs, unique in its input. Bytes of a file name
+            that are no text are escaped, as JSON cannot express them.
+        bboxes: Precomputed person boxes, (N, 4) or (N, 5): x1, y1, x2, y2 in
             pixels and a score; None leaves them to the detector.
-        labels: Of each of these the label of its category, (N,); None where there are none.
+        labels: Category label of each of these boxes, (N,); None without labels.
+        source_id: Video or camera that the frame is of; empty for separate images.
+        time: Seconds since the start of the video or since the camera was opened; None for
+            images, and for a video of unknown frame rate.
     """
 
     index: int
-    source: str | np.ndarray
+    data: str | np.ndarray
     name: str
     bboxes: np.ndarray | None = None
     labels: np.ndarray | None = None
+    source_id: str = ''
+    time: float | None = None
 
     @property
     def path(self) -> str:
-        """The file's path, or MMPose's made-up one (``000000.jpg``) for an array."""
-        return self.source if isinstance(self.source, str) else self.name
+        """Path of the file, or MMPose's name for an array (``000000.jpg``)."""
+        return self.data if isinstance(self.data, str) else self.name
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """A stream of frames and what is known about it.
+    """A read-only stream of frames that is iterated once.
+
+    A FLUSH item means that the frames before it are to be finished now. Inputs of known extent
+    send it at the end of each chunk, by :func:`in_chunks`, and nowhere else, so that outputs
+    do not depend on the speed of a disk. A live source sends it when it has nothing more at the
+    moment.
+
+    A frame that cannot be used is not left out: its ``data`` is handed on, and fails on its own.
+    An exception in the iteration ends the run.
 
     Attributes:
-        frames: Anything to iterate once. FLUSH among the frames means that those before it
-            are to be finished now: files send it at the end of a chunk and only there, a live
-            source when it has nothing more at the moment.
-        length: Number of frames where it is known, for a progress bar.
-        sequential: Frames must be read one after the other (video, camera).
-        video_name: File name that outputs of a video get, else None.
-        fps: Frames per second of a video.
-        live: Frames come as time passes, and each result is wanted at once.
-        max_wait: Seconds that the frames may not come before those that came are finished;
-            None has them wait for others.
+        frames: The frames and FLUSH items; nothing is read before they are asked for.
+        length: Number of frames if it is known, for the progress bar.
+        sequential: Whether decoding happens in the iteration (video, camera), which then runs
+            two frames ahead on a thread of its own.
+        video_name: File name of the drawn video; None for separate images.
+        fps: Frames per second of a video; 0 if unknown.
+        live: Whether frames come in real time, and each result is wanted at once.
+        max_wait: Seconds without a frame after which waiting frames are finished, as by FLUSH;
+            None waits for full batches.
     """
 
     frames: Iterable[Frame | FlushType]
@@ -63,10 +78,21 @@ class Source:
     live: bool = False
     max_wait: float | None = None
 
+    def __iter__(self) -> Iterator[Frame | FlushType]:
+        return iter(self.frames)
+
 
 def in_chunks(frames: Iterable[Frame], size: int = CHUNK) -> Iterator[Frame | FlushType]:
-    """Frames with FLUSH at the end of every chunk, by their index: a resumed run starts at one."""
-    for frame in frames:
+    """Frames with FLUSH at the end of every chunk, also of the last one, which may be shorter.
+
+    Args:
+        frames: Images, or frames of one video, from the start of a chunk on.
+        size: Frames in a chunk.
+    """
+    count = 0
+    for count, frame in enumerate(frames, 1):
         yield frame
-        if (frame.index + 1) % size == 0:
+        if count % size == 0:
             yield FLUSH
+    if count % size:
+        yield FLUSH

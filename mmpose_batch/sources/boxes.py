@@ -1,4 +1,4 @@
-"""Person boxes that a user gives: what they are for, and whether they can be used."""
+"""Precomputed person boxes: one array for each image, and checks of their values."""
 
 import reprlib
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ from ..errors import ImageError
 
 
 def boxes_of_images(bboxes: Any, length: int | None) -> Iterable:
-    """Boxes of each image, one item an image; for a single image its boxes alone will do.
+    """Person boxes with one item per image; for a single image its boxes alone are accepted.
 
     Args:
-        bboxes: Arrays, tensors or lists, each of them as :func:`as_boxes` takes it.
+        bboxes: Arrays, tensors or lists, each of them an input of :func:`as_boxes`.
         length: Number of images, None if it is not known.
 
     Raises:
@@ -37,7 +37,7 @@ def boxes_of_images(bboxes: Any, length: int | None) -> Iterable:
 
 
 def detached(boxes: Any) -> Any:
-    """The same with arrays in place of tensors, which may be on a GPU or have a gradient."""
+    """Boxes with tensors, which may be on a GPU or need a gradient, replaced by arrays."""
     if isinstance(boxes, torch.Tensor):
         return boxes.detach().cpu().float().numpy()
     if isinstance(boxes, list | tuple):
@@ -69,10 +69,10 @@ def as_boxes(bboxes: Any) -> np.ndarray:
 
 
 def checked_bboxes(bboxes: Any, width: int, height: int) -> np.ndarray:
-    """Check the boxes of one image and give those without a score the score 1.
+    """Check the boxes of one image, and add a score of 1 to boxes without one.
 
     Args:
-        bboxes: As :func:`as_boxes` takes them: x1, y1, x2, y2 in pixels, and a score.
+        bboxes: Input of :func:`as_boxes`: x1, y1, x2, y2 in pixels, and a score.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
 

@@ -1,13 +1,24 @@
-"""Image files that folders, globs and list files name."""
+"""Image files: folders, globs, list files, single files and URLs."""
 
 import codecs
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from urllib.parse import urlparse
 
 from ..errors import SourceError
 from ..outputs import EarlierRuns
+from .base import Source, in_chunks
 from .folders import Places, Skipped, list_images, match
+from .numbering import number
+from .registry import SourceSpec, register
+
+
+def open_files(text: str) -> Source:
+    """Open a folder, glob, list file, image file or URL of one; see :func:`list_inputs`."""
+    remote = urlparse(text).scheme in ('http', 'https', 's3', 'petrel')
+    paths = [text] if remote else list_inputs([text])
+    return Source(in_chunks(number(paths)), len(paths))
 
 
 def list_inputs(
@@ -20,31 +31,31 @@ def list_inputs(
     """List the image files that folders, files, globs and list files name.
 
     Folders and globs leave out sidecars and the drawings of earlier runs, see
-    :func:`mmpose_batch.sources.folders.list_images`; a file that is named itself, or in a list, is
-    taken whatever it is, and so is what lies in a folder of drawings that is named.
+    :func:`mmpose_batch.sources.folders.list_images`. A file that is named itself or in a list is
+    always used, and so are the files of a folder of drawings that is named.
 
     In a list file each line is the path of a file or folder, relative to the working
-    directory; a missing one stays and becomes an input that fails. Nothing in a line
-    has a special meaning, ``*`` and ``@`` included, with these exceptions:
+    directory; a missing file becomes an input that fails. Lines are taken literally,
+    ``*`` and ``@`` included, with these exceptions:
 
     - Only the line end is removed, LF or CR LF; blanks may belong to a name. Blanks
       around a path are removed where only the path without them exists.
     - Empty lines, and lines that begin with ``#``, are ignored unless a file of exactly
       that name exists.
     - A list with a NUL byte (``find -print0``) is split at these instead of at line
-      ends and taken literally, which leaves no name that cannot be listed.
+      ends, so that every name can be listed.
 
     The encoding is UTF-8, or UTF-16 with a byte order mark (PowerShell's ``>``); bytes of
-    a name that are no UTF-8 are passed on.
+    a name that are no UTF-8 are preserved.
 
     Args:
         inputs: Folders, image files, globs (of which only image files count),
-            and ``@FILE`` for a list file. A file that is named twice, or by way of two
+            and ``@FILE`` for a list file. A file that is named twice, or by two
             linked folders, is listed once.
         recursive: Also walk the folders below a folder.
-        skipped: Counts what folders and globs hold beside images and list files.
+        skipped: Counts the files in folders and of globs that are not listed.
         follow_links: Also walk the folders that links in a folder lead to.
-        named: Files that are used for something else (annotations, configs): not skipped.
+        named: Files with another use (annotations, configs), which do not count as skipped.
 
     Raises:
         SourceError: A path or glob that matches nothing, a folder that cannot be listed.
@@ -73,7 +84,7 @@ def list_inputs(
 
 
 def _expand(paths: Iterable[str], **walk: Any) -> Iterator[str]:
-    """Put the images below a folder in its place; ``walk`` as :func:`list_images` has it."""
+    """Replace folders by the images below them; ``walk`` are options of :func:`list_images`."""
     for path in paths:
         if osp.isdir(path):
             yield from list_images(path, **walk)
@@ -98,13 +109,23 @@ def _read_list(path: str) -> list[str]:
 
 
 def _listed(line: str) -> str | None:
-    """Path that a line of a list file names, None for an empty line or a comment.
+    """The path in a line of a list file; None for an empty line or a comment.
 
     Args:
-        line: Without LF. The CR of a CR LF is still there, or belongs to a name.
+        line: The line without LF; a CR at its end is part of CR LF or of a name.
     """
     literal, stripped = line.removesuffix('\r'), line.strip()
     for name in (literal, line, stripped):
         if osp.lexists(name):
             return name
     return None if not stripped or stripped.startswith('#') else literal
+
+
+register(
+    SourceSpec(
+        name='files',
+        help='a folder, a glob, an image file or URL, or `@list.txt`',
+        recognises=lambda inputs: isinstance(inputs, str),
+        open=open_files,
+    )
+)

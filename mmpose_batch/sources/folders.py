@@ -1,4 +1,4 @@
-"""Which files of folders and globs are images, and what else they hold."""
+"""The images in folders and of globs, and the files that are skipped there."""
 
 import glob
 import os
@@ -21,16 +21,16 @@ IMAGE_SUFFIXES = frozenset(
     )
 )
 
-# Folders that systems put beside images, for thumbnails and metadata of them: unpacked
+# Folders that systems create next to images, for thumbnails and metadata of them: unpacked
 # archives of macOS, network storage (Synology, netatalk, QNAP), Jupyter.
 SIDECAR_FOLDERS = frozenset(
     ('__MACOSX', '@eaDir', '.AppleDouble', '.@__thumb', '.ipynb_checkpoints')
 )
 
-# Names that a summary spells out; a folder of `log.0001`, `log.0002`, ... has no end of them.
+# Suffixes that a summary lists: a folder of `log.0001`, `log.0002`, ... has many.
 MAX_SUFFIXES = 5
 
-# Why a file is skipped, other than its suffix (`.txt`), and how that is counted.
+# Reasons to skip a file other than its suffix (`.txt`), and their phrases in the summary.
 HIDDEN, LINKED, BROKEN, DRAWN = 'hidden', 'linked folder', 'broken link', 'drawing'
 _PHRASES = {
     HIDDEN: ('{} hidden', '{} hidden'),
@@ -39,21 +39,21 @@ _PHRASES = {
     DRAWN: ('{} drawing of earlier runs', '{} drawings of earlier runs'),
 }
 
-# What path components are split at, and `**` as a component of a glob.
+# Separators of path components, and `**` as a component of a glob.
 _SEPARATOR = f'[{re.escape(os.sep + (os.altsep or ""))}]'
 _ANY_DEPTH = re.compile(rf'(?:^|(?<={_SEPARATOR}))\*\*(?:$|{_SEPARATOR}+)')
 
 
 class Places:
-    """Tells whether paths name the same file; looks at each folder once."""
+    """Identifies files that have several paths; resolves each folder once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, tuple[str, str]] = {}  # with a separator at the end
 
     def of(self, path: str) -> tuple[str, str]:
-        """The place of a file, the same however its folder is named, and its normal path."""
+        """The real path of a file's folder with its name, and its normalised path."""
         folder, name = osp.split(path)
-        if name in ('', os.curdir, os.pardir):  # of a file that does not exist
+        if name in ('', os.curdir, os.pardir):  # the file does not exist
             folder, name = osp.split(osp.normpath(path))
         if folder not in self._folders:
             real, normal = osp.realpath(folder), osp.normpath(folder)
@@ -70,7 +70,7 @@ class Places:
 
 @dataclass(slots=True)
 class Skipped:
-    """What folders and globs hold beside the images that were listed, each file once.
+    """Files in folders and of globs that were not listed as images, each file once.
 
     Attributes:
         reasons: For each file its suffix, in lower case, or ``'no suffix'``; or another
@@ -87,16 +87,16 @@ class Skipped:
         """Count a file that is not listed.
 
         Args:
-            path: Of the file.
-            reason: Why; None where its name tells.
-            linked: It is a symbolic link.
+            path: Path of the file.
+            reason: Why it is not listed; None derives that from its name.
+            linked: Whether it is a symbolic link.
         """
         if reason is None:
             reason = _reason(path, linked)
         self.reasons[self.places.of(path)[0]] = reason
 
     def discard(self, place: str) -> None:
-        """Do not count a file, which is used after all; ``place`` as :class:`Places` has it."""
+        """Do not count a file, which is used after all; ``place`` is from :meth:`Places.of`."""
         self.reasons.pop(place, None)
 
     def __bool__(self) -> bool:
@@ -107,7 +107,7 @@ class Skipped:
         counts = Counter(self.reasons.values())
         others = {reason: counts.pop(reason, 0) for reason in _PHRASES}
         common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SUFFIXES]
-        # A suffix may hold line ends and bytes that are no text.
+        # A suffix may contain line ends and bytes that are no text.
         parts = [f'{count} {printable(suffix)}' for suffix, count in common]
         rest = counts.total() - sum(count for _, count in common)
         if rest:
@@ -128,7 +128,7 @@ def _reason(path: str, linked: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, in characters that every terminal takes."""
+    """``text`` on one line, in characters that every terminal can print."""
     return ''.join(char if char.isprintable() else '?' for char in text)
 
 
@@ -155,26 +155,26 @@ def list_images(
 ) -> Iterator[str]:
     """Yield the image files below ``folder`` in sorted order, by suffix.
 
-    Sidecars of images are no images. Nor are the drawings of an earlier run of this package
-    whose output folder lies below ``folder`` or is ``folder``: the files in its ``vis/`` that
-    its ``run.json`` and ``predictions.jsonl`` say it wrote (:func:`mmpose_batch.outputs.written`).
+    Sidecars of images are not listed. Nor are the drawings of an earlier run of this package
+    whose output folder is ``folder`` or lies below it: the files in its ``vis/`` that
+    it wrote by its ``run.json`` and ``predictions.jsonl`` (:func:`mmpose_batch.outputs.written`).
 
-    A symbolic link to a folder is not followed, so that no file comes twice, unless
-    ``follow_links``: then what lies in linked folders follows all else, and each folder is
+    Symbolic links to folders are not followed, so that no file is listed twice, unless
+    ``follow_links``: then the files of linked folders come last, and each folder is
     walked once, however many links lead to it.
 
-    A folder below that cannot be listed is yielded itself, an input that will fail; so is one
-    whose path is too long for the system (4,096 bytes on Linux), with all that is below it, and
-    a file whose path is, and an entry of which the system does not say what it is.
+    A folder below that cannot be listed is yielded itself, as an input that will fail; so are
+    folders and files whose path is too long for the system (4,096 bytes on Linux), and
+    entries whose type the system cannot determine.
 
-    Holds the entries of one folder for each level of depth, of which there may be any number.
+    The memory is that for the entries of one folder per level of depth, which is not limited.
 
     Args:
-        folder: Is walked whatever it is called, and wherever it lies.
+        folder: The folder, whatever its name is and wherever it lies.
         recursive: Also walk the folders below.
         skipped: Counts all other files, sidecars, drawings, and links to folders.
-        follow_links: Also walk the folders that links below lead to; not without ``recursive``.
-        runs: What is known about earlier runs, to read each once.
+        follow_links: Also walk linked folders; requires ``recursive``.
+        runs: Cache of earlier runs, to read each once.
 
     Raises:
         SourceError: ``folder`` cannot be listed.
@@ -204,7 +204,7 @@ class _Walk:
         self._walked = _Walked() if follow_links else None
 
     def open(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        """Entries of a folder, sorted by name; none if it was walked and links are followed.
+        """Entries of a folder, sorted by name; none if links are followed and it has been walked.
 
         Raises:
             OSError: It cannot be listed.
@@ -223,7 +223,7 @@ class _Walk:
                 continue
             try:
                 is_folder, known = entry.is_dir(follow_symlinks=False), True
-            except OSError:  # what it is cannot be known: listing it fails
+            except OSError:  # its type is unknown: listing it will fail
                 is_folder, known = True, False
             if not is_folder:
                 if self._is_image(entry):
@@ -241,7 +241,7 @@ class _Walk:
         while self._links:
             link = self._links.popleft()
             for run, path in self._runs.around(link):
-                self._learn(link, path, self._runs.drawn(run))
+                self._find_drawings(link, path, self._runs.drawn(run))
             try:
                 entries = self.open(link)
             except OSError:
@@ -250,23 +250,23 @@ class _Walk:
             yield from self.below(entries)
 
     def _enters(self, entry: os.DirEntry[str]) -> bool:
-        """Whether to walk a folder; learns what an earlier run drew there."""
+        """Whether to walk a folder; finds the drawings of an earlier run there."""
         if not self._recursive:
             return False
         if entry.name in SIDECAR_FOLDERS:
             self._skip(entry, HIDDEN)
             return False
         if entry.name == DRAWINGS:
-            self._learn(entry.path, DRAWINGS, self._runs.drawn(osp.dirname(entry.path)))
+            self._find_drawings(entry.path, DRAWINGS, self._runs.drawn(osp.dirname(entry.path)))
         return True
 
-    def _learn(self, folder: str, path: str, drawn: Iterable[str]) -> None:
-        """Learn which files below ``folder``, ``path`` below that of a run, the run drew."""
+    def _find_drawings(self, folder: str, path: str, drawn: Iterable[str]) -> None:
+        """Find the drawings of a run below ``folder``, which is at ``path`` in the run's folder."""
         below = (name.removeprefix(f'{path}/') for name in drawn if name.startswith(f'{path}/'))
         self._drawings.update(osp.join(folder, *name.split('/')) for name in below)
 
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
-        """Whether to list a file; keeps links for later, and counts what is skipped."""
+        """Whether to list a file; queues links to folders, and counts skipped files."""
         if self._walked is not None and entry.is_symlink() and osp.isdir(entry.path):
             if entry.name in SIDECAR_FOLDERS:
                 self._skip(entry, HIDDEN)
@@ -287,7 +287,7 @@ class _Walk:
 
 
 class _Walked:
-    """Folders that were walked, by whatever path."""
+    """Folders that have been walked, by any path."""
 
     def __init__(self) -> None:
         self._known: set[tuple[int, int]] = set()
@@ -296,7 +296,7 @@ class _Walked:
         """Whether a folder is new.
 
         Raises:
-            OSError: It is not there.
+            OSError: It does not exist.
         """
         info = os.stat(folder or os.curdir)
         key = (info.st_dev, info.st_ino)
@@ -319,8 +319,8 @@ def match(
 ) -> list[str]:
     """List the images that a glob matches, sorted.
 
-    What walks through folders leave out, sidecars and drawings of earlier runs, is left out
-    unless the pattern names the folder that they are in.
+    Sidecars and drawings of earlier runs are skipped as in folders, unless the pattern names the
+    folder that they are in.
 
     Raises:
         SourceError: There are none.
@@ -350,13 +350,13 @@ def match(
 
 
 class _Drawings:
-    """Drawings of earlier runs among what a glob matches."""
+    """Drawings of earlier runs among the matches of a glob."""
 
     def __init__(self, pattern: str, runs: EarlierRuns) -> None:
         self._runs = runs
         self._folders: dict[str, list[tuple[str, str]]] = {}
         head = pattern[: re.search(r'[*?[]|$', pattern).start()]
-        # A pattern that starts in the drawings of a run asks for them.
+        # A pattern that starts in the drawings of a run means them.
         self._named = {run for run, _ in runs.around(osp.dirname(head))}
 
     def __contains__(self, path: str) -> bool:
@@ -371,7 +371,7 @@ class _Drawings:
 
 
 def _glob(pattern: str, root: str = '') -> Iterator[str]:
-    """Yield what ``pattern`` matches below ``root``, to any depth.
+    """Yield the matches of ``pattern`` below ``root``, to any depth.
 
     The ``**`` of ``glob`` itself is recursive and ends at a depth of about 1,000.
     """
@@ -386,7 +386,7 @@ def _glob(pattern: str, root: str = '') -> Iterator[str]:
 
 
 def _folders(start: str) -> Iterator[str]:
-    """Yield ``start`` and the folders below it as ``**`` does: linked, but no hidden ones.
+    """Yield ``start`` and the folders below it as ``**`` does: with linked, without hidden ones.
 
     Each folder comes once, by its own path where that is below ``start``.
     """
@@ -413,5 +413,5 @@ def _leads_below(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder that is not hidden, or a link to one."""
     try:
         return entry.is_dir() and not entry.name.startswith('.')
-    except OSError:  # a link to itself; what cannot be looked at cannot be listed
+    except OSError:  # a link to itself, say, which cannot be listed
         return False

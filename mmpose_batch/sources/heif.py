@@ -1,4 +1,4 @@
-"""HEIC and HEIF images, which OpenCV does not decode: by pillow-heif, where it is installed."""
+"""Decoding of HEIC and HEIF images, which OpenCV does not support, by pillow-heif."""
 
 import importlib.util
 import io
@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 _SUFFIXES = frozenset(('.heic', '.heif', '.hif'))
-# What the `ftyp` box of a HEIF file names (ISO/IEC 23008-12, 10 and B.4); AVIF may name `mif1` too.
+# Brands in the `ftyp` box of HEIF files (ISO/IEC 23008-12, 10 and B.4); AVIF may have `mif1` too.
 _BRANDS = frozenset(
     (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'hevm', b'hevs', b'mif1', b'msf1')
 )
@@ -21,7 +21,7 @@ def extra_suffixes() -> frozenset[str]:
 
 
 def brands(data: bytes) -> set[bytes]:
-    """Brands that the ``ftyp`` box of an encoded image names; none if it has no such box."""
+    """Brands in the ``ftyp`` box of an encoded image; none if it has no such box."""
     if data[4:8] != b'ftyp':
         return set()
     end = min(int.from_bytes(data[:4], 'big'), 512)  # a box of a few brands
@@ -35,13 +35,13 @@ def is_avif(data: bytes) -> bool:
 
 
 def is_heif(data: bytes) -> bool:
-    """Whether an encoded image is HEIF, whatever its name, and no AVIF."""
+    """Whether an encoded image is HEIF and not AVIF, by its content."""
     found = brands(data)
     return not _BRANDS.isdisjoint(found) and _AVIF_BRANDS.isdisjoint(found)
 
 
 def decode(data: bytes, color_type: str) -> np.ndarray:
-    """Decode the primary image as displayed: libheif turns it, whatever its EXIF says.
+    """Decode the primary image as displayed: libheif rotates it and ignores its EXIF orientation.
 
     Args:
         data: An encoded image for which :func:`is_heif` holds.

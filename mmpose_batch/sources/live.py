@@ -1,6 +1,10 @@
-"""Frames of a camera, as they come."""
+"""Frames of a camera in real time."""
 
+import os.path as osp
+import re
+import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +13,7 @@ from ..errors import SourceError
 from ..workers import FLUSH, FlushType
 from .base import Frame, Source
 from .numbering import number
+from .registry import SourceSpec, register
 
 
 def open_camera(text: str) -> Source:
@@ -19,6 +24,7 @@ def open_camera(text: str) -> Source:
     capture = cv2.VideoCapture(int(camera))
     if not capture.isOpened():
         raise SourceError(f'inputs: camera {camera} cannot be opened')
+    opened = time.monotonic()
 
     def read() -> Iterator[np.ndarray]:
         try:
@@ -30,8 +36,14 @@ def open_camera(text: str) -> Source:
         finally:
             capture.release()
 
+    frames = number(
+        read(),
+        fresh=True,
+        source_id=f'webcam:{camera}',
+        clock=lambda _: time.monotonic() - opened,
+    )
     return Source(
-        _one_by_one(number(read(), fresh=True)),
+        _one_by_one(frames),
         sequential=True,
         video_name='webcam.mp4',
         fps=capture.get(cv2.CAP_PROP_FPS),
@@ -40,7 +52,25 @@ def open_camera(text: str) -> Source:
 
 
 def _one_by_one(frames: Iterable[Frame]) -> Iterator[Frame | FlushType]:
-    """Frames after each of which there is nothing for a while."""
+    """Frames with FLUSH after each, since the next one takes a while."""
     for frame in frames:
         yield frame
         yield FLUSH
+
+
+def _recognises(inputs: Any) -> bool:
+    if not isinstance(inputs, str):
+        return False
+    camera = re.fullmatch(r'webcam(:?\d+)?', inputs) is not None
+    # A misspelt camera is an error, unless it is the name of a file.
+    return camera or (inputs.startswith('webcam') and not osp.lexists(inputs))
+
+
+register(
+    SourceSpec(
+        name='webcam',
+        help="a camera, `'webcam'` or `'webcam:1'`",
+        recognises=_recognises,
+        open=open_camera,
+    )
+)

@@ -1,8 +1,8 @@
-"""Paths and arrays become numbered frames, each with a name of its own."""
+"""Numbers paths and arrays, and gives each frame a unique name."""
 
 import os
 import os.path as osp
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,13 @@ from ..errors import SourceError
 from .base import Frame
 
 
-def number(items: Iterable, fresh: bool = False) -> Iterator[Frame]:
-    """Number image paths and arrays and name each after its path below what all share.
+def number(
+    items: Iterable,
+    fresh: bool = False,
+    source_id: str = '',
+    clock: Callable[[int], float] | None = None,
+) -> Iterator[Frame]:
+    """Number image paths and arrays and name each by its path below their common folder.
 
     Frames are read several items ahead. An array is copied before the next item is asked
     for, as its producer may write the next image to the same memory; those of a list or
@@ -20,7 +25,9 @@ def number(items: Iterable, fresh: bool = False) -> Iterator[Frame]:
 
     Args:
         items: Paths, and arrays (H, W, 3), uint8, in BGR.
-        fresh: Every array is new memory that nothing else writes to: no copies.
+        fresh: Whether every array is new memory that nothing else writes to: no copies.
+        source_id: Video or camera that the frames are of.
+        clock: Time of the frame at an index, in seconds, when it is read.
 
     Raises:
         SourceError: An item that is neither path nor array.
@@ -44,10 +51,11 @@ def number(items: Iterable, fresh: bool = False) -> Iterator[Frame]:
             raise SourceError(
                 f'inputs: expected paths or arrays, found {type(item).__name__} at {index}{advice}'
             )
-        yield Frame(index, item, name)
+        time = None if clock is None else clock(index)
+        yield Frame(index, item, name, source_id=source_id, time=time)
 
 
-# What turns other forms of an image into an array, by the package and name of their type.
+# How to turn other forms of an image into an array, by the package and name of their type.
 _ADVICE = {
     ('builtins', 'bytes'): (
         'an encoded image becomes an array by cv2.imdecode(np.frombuffer(data, np.uint8), '
@@ -69,7 +77,7 @@ _FLAT = ': for images in groups, itertools.chain.from_iterable(groups) gives one
 
 
 def advice_on(item: Any) -> str:
-    """How an input of another type becomes an array, where that is known."""
+    """How to turn an input of another type into an array; empty if that is not known."""
     for kind in type(item).__mro__:
         if text := _ADVICE.get((kind.__module__.partition('.')[0], kind.__name__)):
             return f': {text}'
@@ -77,9 +85,9 @@ def advice_on(item: Any) -> str:
 
 
 def _relative_name(path: str, root: str | None) -> str:
-    """Where outputs of ``path`` go below an output folder, never outside it."""
+    """Path of the outputs of ``path`` below an output folder, never outside it."""
     absolute = osp.abspath(path)
-    if root is None:  # a stream: what all paths share is not known yet
+    if root is None:  # a stream, whose common folder is not known yet
         root = os.getcwd() if absolute.startswith(os.getcwd() + os.sep) else os.sep
     name = osp.relpath(absolute, root)
     # Records and output files have the same names on every system.

@@ -1,4 +1,7 @@
-"""The standard top-down pipeline for all persons of an image at once, to the bit."""
+"""The standard top-down pipeline for all persons of an image at once, to the bit.
+
+Nothing changes in place: the pipeline itself still runs for what this does not apply to.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,23 +19,23 @@ from .samples import copy_sample, replace_fields
 # The test pipeline of nearly every top-down config.
 _STANDARD = (LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs)
 
-# Meta keys of which no more than the standard ones is known for a person.
+# Meta keys that differ from person to person, other than the standard ones.
 _OF_A_PERSON = {'img', 'bbox', 'bbox_score', 'bbox_center', 'bbox_scale'}
 
 # OpenCV warps four channels in half of the time of three (208 and 376 us for 192x256), with the
-# same values. The fourth costs a copy of the image (0.1 ms for 640x480, 0.9 ms for 1920x1080):
-# worth it up to so many pixels of it for each pixel of the crops.
+# same values. The fourth costs a copy of the image (0.1 ms for 640x480, 0.9 ms for 1920x1080),
+# which pays up to this many pixels of the image per pixel of the crops.
 _PIXELS_PER_CROP_PIXEL = 8
 
 
 class StandardCrops:
-    """Does what ``[LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs]`` does.
+    """Equivalent of ``[LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs]``.
 
-    The pipeline itself says, once, what goes with a person; each one differs from that
-    in a few values, which are computed for all of an image at once.
+    The pipeline itself packs one person as a template; the others differ from it in a few
+    values, which are computed for all persons of an image at once.
 
     Args:
-        pipeline: See :meth:`fits`.
+        pipeline: One that :meth:`applies` accepts.
     """
 
     def __init__(self, pipeline: Compose) -> None:
@@ -47,8 +50,8 @@ class StandardCrops:
         self._template: PoseDataSample | None = None
 
     @staticmethod
-    def fits(pipeline: Compose, img: np.ndarray) -> bool:
-        """Whether a pipeline is the standard one, nothing in it changed, and an image is BGR."""
+    def applies(pipeline: Compose, img: np.ndarray) -> bool:
+        """Whether a pipeline is the standard one, unchanged, and an image is uint8 BGR."""
         steps = pipeline.transforms
         return (
             img.dtype == np.uint8
@@ -61,7 +64,7 @@ class StandardCrops:
 
     @staticmethod
     def settings(pipeline: Compose) -> tuple:
-        """What an instance is made of: with others than these it is another pipeline."""
+        """Everything that an instance depends on; if it changes, another is needed."""
         load, boxes, affine, pack = pipeline.transforms
         ids = map(id, (load, boxes, affine, pack))
         return (
@@ -76,7 +79,7 @@ class StandardCrops:
         """Prepare all persons of one image.
 
         Args:
-            info: What the pipeline is given beside the person: ``img``, uint8
+            info: Input of the pipeline except the person: ``img``, uint8
                 (H, W, 3), ``img_path`` and, the same for every image, the dataset's
                 meta information.
             bboxes: float32 (N, 5): x1, y1, x2, y2 in pixels and a score.
@@ -107,11 +110,11 @@ class StandardCrops:
         return packed
 
     def _packed(self, info: dict[str, Any]) -> PoseDataSample:
-        """What the pipeline packs beside a crop, for some person."""
+        """The data sample that the pipeline packs, for an arbitrary person."""
         load, boxes, affine, pack = self._pipeline.transforms
         person = {'bbox': np.float32([[0, 0, 1, 1]]), 'bbox_score': np.ones(1, np.float32)}
         results = boxes(load({**info, **person}))
-        results['img'] = np.zeros((1, 1, 3), np.uint8)  # a crop of this costs next to nothing
+        results['img'] = np.zeros((1, 1, 3), np.uint8)  # cheap to crop
         return pack(affine(results))['data_samples']
 
     def _crops(self, img: np.ndarray, matrices: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
@@ -141,20 +144,20 @@ class StandardCrops:
 def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Three points of each box, float32 (N, 3, 2), rounded as ``get_warp_matrix`` rounds them.
 
-    The center, the middle of the left side, and the corner that a quarter turn of
-    the way between them leads to.
+    The center, the middle of the left side, and the corner that a quarter turn around
+    that middle leads to.
     """
     corners = np.zeros((len(centers), 3, 2), np.float32)
     corners[:, 0] = centers
     corners[:, 1] = centers
     corners[:, 1, 0] = centers[:, 0].astype(np.float64) + (widths * -0.5).astype(np.float64)
-    way = corners[:, 0] - corners[:, 1]
-    corners[:, 2] = corners[:, 1] + np.stack((-way[:, 1], way[:, 0]), axis=1)
+    inward = corners[:, 0] - corners[:, 1]
+    corners[:, 2] = corners[:, 1] + np.stack((-inward[:, 1], inward[:, 0]), axis=1)
     return corners
 
 
 class CropCache:
-    """The standard crops of a pipeline, made again when the pipeline or its settings change."""
+    """The standard crops of a pipeline, rebuilt when the pipeline or its settings change."""
 
     def __init__(self) -> None:
         self._crops: tuple[tuple, StandardCrops] | None = None
@@ -162,8 +165,8 @@ class CropCache:
     def of(
         self, pipeline: Compose, dataset_meta: dict[str, Any], img: np.ndarray | None
     ) -> StandardCrops | None:
-        """The crops that do what a pipeline does with an image; None where it is another one."""
-        if img is None or not StandardCrops.fits(pipeline, img):
+        """The equivalent of a pipeline for an image; None where :class:`StandardCrops` has none."""
+        if img is None or not StandardCrops.applies(pipeline, img):
             return None
         made_of = (*StandardCrops.settings(pipeline), id(dataset_meta))
         crops = self._crops

@@ -1,6 +1,6 @@
-"""Folding layers that compute the same as one convolution into that convolution."""
+"""Fewer and cheaper layers that compute the same: folded norms, cached codes and priors."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
-# Images of ever new sizes must not fill the memory with position codes and priors.
-KEPT_SIZES = 16
+from .base import InPlaceChange, apply_changes, register
+
+# Input sizes whose position codes and priors are cached: with ever new sizes the cache would
+# otherwise fill the memory.
+CACHED_SIZES = 16
 
 # Convolutions that use their weights as they are; others standardise them first.
 _PLAIN_CONVOLUTIONS = (
@@ -39,97 +42,152 @@ _NUMBERED_PAIRS = {
 
 
 def fuse_layers(model: nn.Module) -> None:
-    """Fold RepVGG branches, batch norms and Swish into fewer passes, in place.
+    """Apply all of :data:`FUSIONS` to a model in eval mode, in place."""
+    apply_changes(model, FUSIONS)
 
-    Position codes and priors are computed once for each size.
 
-    Exact up to rounding: in eval mode a batch norm is a fixed scale and shift
-    of each channel. Only pairs whose order is fixed by their module's type are
-    folded; mmcv's ``fuse_conv_bn`` goes by registration order instead, and
-    folds the convolutions that RTMDet's heads share once for every level.
+def _change(
+    name: str,
+    find: Callable[[nn.Module], Iterator[tuple]],
+    apply: Callable[..., object],
+) -> InPlaceChange:
+    """A change of every place of a model that ``find`` yields."""
 
-    Args:
-        model: In eval mode.
+    def applies(model: nn.Module) -> bool:
+        return isinstance(model, nn.Module) and next(find(model), None) is not None
+
+    def apply_all(model: nn.Module) -> None:
+        for place in list(find(model)):
+            apply(*place)
+
+    return register(InPlaceChange(name=name, applies=applies, apply=apply_all))
+
+
+# ------------------------------------------------------------------- RepVGG, norms and Swish
+
+
+def _rep_vgg_blocks(model: nn.Module) -> Iterator[tuple[RepVGGBlock]]:
+    for module in model.modules():
+        if isinstance(module, RepVGGBlock) and not getattr(module, 'deploy', False):
+            yield (module,)
+
+
+def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    """Parents with the names of a convolution and the batch norm that follows it.
+
+    Only pairs whose order is fixed by the type of their parent are found; mmcv's ``fuse_conv_bn``
+    goes by registration order instead, and folds the convolutions that RTMDet's heads share once
+    for every level.
     """
-    for module in list(model.modules()):
-        if isinstance(module, RepVGGBlock):
-            module.switch_to_deploy()
-        elif isinstance(module, SinePositionalEncoding):
-            _keep_position_codes(module)
-        elif isinstance(getattr(module, 'prior_generator', None), MlvlPointGenerator):
-            _keep_priors(module.prior_generator)
-    for module in list(model.modules()):
-        _replace_swish(module)
+    for module in model.modules():
+        names = []
         if isinstance(module, ConvModule):
-            _fuse_conv_module(module)
+            order = ''.join(name[0] for name in module.order)  # conv, norm, act -> 'cna'
+            if module.with_norm and 'cn' in order and not module.with_spectral_norm:
+                names = [('conv', module.norm_name)]
         elif type(module) is nn.Sequential:
-            names = list(module._modules)
-            for first, second in pairwise(names):
-                _fuse_pair(module, first, second)
+            names = pairwise(module._modules)
         elif f'{type(module).__module__}.{type(module).__name__}' in _NUMBERED_PAIRS:
-            for i in (1, 2, 3):
-                _fuse_pair(module, f'conv{i}', getattr(module, f'norm{i}_name', ''))
+            names = [(f'conv{i}', getattr(module, f'norm{i}_name', '')) for i in (1, 2, 3)]
+        for conv, norm in names:
+            if norm and _can_fold(getattr(module, conv, None), getattr(module, norm, None)):
+                yield module, conv, norm
 
 
-def _fuse_conv_module(module: ConvModule) -> None:
-    order = ''.join(name[0] for name in module.order)  # conv, norm, act -> 'cna'
-    if module.with_norm and 'cn' in order and not module.with_spectral_norm:
-        _fuse_pair(module, 'conv', module.norm_name)
-
-
-def _fuse_pair(parent: nn.Module, conv_name: str, norm_name: str) -> None:
-    conv = getattr(parent, conv_name, None)
-    norm = getattr(parent, norm_name, None) if norm_name else None
+def _can_fold(conv: nn.Module | None, norm: nn.Module | None) -> bool:
     if not isinstance(norm, _BatchNorm) or norm.training or norm.running_var is None:
-        return
+        return False
     if type(conv) not in _PLAIN_CONVOLUTIONS:
-        return
+        return False
+    # torch folds transposed convolutions in groups along the wrong axis.
+    return not isinstance(conv, nn.ConvTranspose2d) or conv.groups == 1
+
+
+def _fold(parent: nn.Module, conv_name: str, norm_name: str) -> None:
+    """In eval mode a batch norm is a fixed scale and shift of each channel."""
+    conv, norm = getattr(parent, conv_name), getattr(parent, norm_name)
     transposed = isinstance(conv, nn.ConvTranspose2d)
-    if transposed and conv.groups != 1:  # torch folds these along the wrong axis
-        return
-    # The fused convolution is a copy, so one that is shared stays as it was.
+    # The fused convolution is a copy, so one that is shared does not change.
     setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm, transpose=transposed))
     setattr(parent, norm_name, nn.Identity())
 
 
-def _replace_swish(parent: nn.Module) -> None:
-    """Compute ``x * sigmoid(x)`` in one pass; mmcv's Swish takes two and keeps both results."""
-    for name, child in parent.named_children():
-        if type(child) is Swish:
-            setattr(parent, name, nn.SiLU())
+def _swishes(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if type(child) is Swish:
+                yield parent, name
 
 
-def _keep_position_codes(module: SinePositionalEncoding) -> None:
-    """Store position codes at the first use of a size, where the module looks for them.
+def _replace_swish(parent: nn.Module, name: str) -> None:
+    """SiLU takes one pass; mmcv's Swish takes two and keeps both results."""
+    setattr(parent, name, nn.SiLU())
+
+
+# ------------------------------------------------------------------ position codes and priors
+
+
+class _CodeCache:
+    """A forward hook that stores position codes where the module looks for them.
 
     ``generate_pos_encoding`` returns an attribute ``pos_enc_{size}`` if there is
     one; upstream fills it only for a size named in the config.
     """
-    sizes: set[str] = set()
 
-    def keep(module: SinePositionalEncoding, args: tuple, kwargs: dict, codes: Tensor) -> None:
+    def __init__(self) -> None:
+        self._sizes: set[str] = set()
+
+    def __call__(
+        self, module: SinePositionalEncoding, args: tuple, kwargs: dict, codes: Tensor
+    ) -> None:
         size = kwargs.get('size', args[0] if args else None)
         name = f'pos_enc_{size}'
-        if size is not None and len(sizes) < KEPT_SIZES and not hasattr(module, name):
-            sizes.add(name)
+        if size is not None and len(self._sizes) < CACHED_SIZES and not hasattr(module, name):
+            self._sizes.add(name)
             module.register_buffer(name, codes, persistent=False)
 
-    if not module.learnable:
-        module.register_forward_hook(keep, with_kwargs=True)
+
+def _position_codes(model: nn.Module) -> Iterator[tuple[SinePositionalEncoding]]:
+    for module in model.modules():
+        if isinstance(module, SinePositionalEncoding) and not module.learnable:
+            hooks = module._forward_hooks.values()
+            if not any(isinstance(hook, _CodeCache) for hook in hooks):
+                yield (module,)
 
 
-def _keep_priors(generator: Any) -> None:
+def _cache_position_codes(module: SinePositionalEncoding) -> None:
+    module.register_forward_hook(_CodeCache(), with_kwargs=True)
+
+
+def _prior_generators(model: nn.Module) -> Iterator[tuple[MlvlPointGenerator]]:
+    for module in model.modules():
+        generator = getattr(module, 'prior_generator', None)
+        if isinstance(generator, MlvlPointGenerator) and 'grid_priors' not in vars(generator):
+            yield (generator,)
+
+
+def _cache_priors(generator: MlvlPointGenerator) -> None:
     """Compute a head's grid of priors once for each size of its feature maps."""
     compute = generator.grid_priors
-    kept: dict[Hashable, list[Tensor]] = {}
+    cached: dict[Hashable, list[Tensor]] = {}
 
     def grid_priors(featmap_sizes: Sequence[Sequence[int]], *args: Any, **kwargs: Any) -> list:
         key = (tuple(map(tuple, featmap_sizes)), args, tuple(sorted(kwargs.items())))
-        priors = kept.get(key)
+        priors = cached.get(key)
         if priors is None:
             priors = compute(featmap_sizes, *args, **kwargs)
-            if len(kept) < KEPT_SIZES:
-                kept[key] = priors
+            if len(cached) < CACHED_SIZES:
+                cached[key] = priors
         return list(priors)
 
     generator.grid_priors = grid_priors
+
+
+#: Exact up to rounding, in the order in which they are applied to a model in eval mode.
+FUSIONS = (
+    _change('fold RepVGG branches', _rep_vgg_blocks, RepVGGBlock.switch_to_deploy),
+    _change('cache position codes', _position_codes, _cache_position_codes),
+    _change('cache priors', _prior_generators, _cache_priors),
+    _change('Swish in one pass', _swishes, _replace_swish),
+    _change('fold batch norms', _pairs, _fold),
+)

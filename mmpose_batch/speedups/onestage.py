@@ -1,9 +1,9 @@
-"""One-stage heads (RTMO, YOLOX-Pose) that decode a whole batch at once.
+"""One-stage heads (RTMO, YOLOX-Pose) that decode a complete batch at once.
 
-Upstream decodes image by image and lays out the outputs of all anchors for it. Here the anchors
-whose score is high enough are gathered from the whole batch, and only these are decoded. What
-depends on the number of persons by rounding is computed as upstream does, so that results are
-equal to the last bit on a CPU.
+Upstream decodes image by image, and lays out the outputs of all anchors to do so. Here the anchors
+whose score is high enough are gathered from the complete batch, and only these are decoded. The one
+layer whose rounding depends on the number of persons is computed image by image as upstream does,
+so that results are equal to the last bit on a CPU.
 """
 
 import copy
@@ -23,8 +23,10 @@ from mmpose.structures import PoseDataSample
 from mmpose.structures.bbox import bbox_overlaps, bbox_xyxy2cs
 from torch import Tensor, nn
 
+from .base import InPlaceChange, register
+
 # Persons whose coordinates are classified at once. RTMO's 192 and 256 bins of 128 float32 values
-# take 8 MB for as many, and several such tensors live at a time.
+# take 8 MB for that many persons, and several such tensors are alive concurrently.
 PERSONS_AT_ONCE = 64
 # Boxes whose overlaps with all others are computed at once, for the same reason.
 BOXES_AT_ONCE = 64
@@ -69,11 +71,11 @@ class Anchors:
     strides: Tensor
 
     def __getitem__(self, rows: Tensor) -> 'Anchors':
-        """Those of some rows."""
+        """The anchors of some rows."""
         return Anchors(self.image[rows], self.index[rows], self.centers[rows], self.strides[rows])
 
     def gather(self, levels: Sequence[Tensor]) -> Tensor:
-        """The outputs (N, C) of these anchors, without a copy of all others'."""
+        """The outputs (N, C) of these anchors, without copying those of all anchors."""
         first, gathered = 0, None
         for level in levels:
             size = level.shape[2:].numel()
@@ -85,21 +87,18 @@ class Anchors:
         return gathered
 
 
-def applies(head: nn.Module) -> bool:
-    """Whether a head is upstream's own and unchanged, so that :func:`apply` keeps its results."""
+def _applies(head: nn.Module) -> bool:
     return 'predict' not in vars(head) and _is_plain(head)
 
 
-def apply(head: RTMOHead | YOLOXPoseHead) -> None:
-    """Let a head decode batches as a whole, in place.
-
-    Only this instance changes, no class does. Its ``predict`` assigns nothing to the head, other
-    than upstream's.
-
-    Args:
-        head: One that :func:`applies` accepts.
-    """
+def _apply(head: RTMOHead | YOLOXPoseHead) -> None:
+    # Unlike upstream's, this one assigns nothing to the head.
     head.predict = partial(_predict, head)
+
+
+WHOLE_BATCH = register(
+    InPlaceChange(name='one-stage heads decode a batch', applies=_applies, apply=_apply),
+)
 
 
 def _is_plain(head: nn.Module) -> bool:
@@ -118,11 +117,11 @@ def _predict(
     batch_data_samples: Sequence[PoseDataSample],
     test_cfg: Mapping[str, Any] | None = None,
 ) -> list[InstanceData]:
-    """What ``predict`` of the head's class returns.
+    """Predict as the ``predict`` of the head's class does.
 
     Args:
-        head: Whose network and settings are used.
-        feats: What ``head.forward`` takes.
+        head: The head whose network and settings are used.
+        feats: Input of ``head.forward``.
         batch_data_samples: One of each image, with ``input_size``.
         test_cfg: ``score_thr``, ``nms_pre`` and ``nms_thr``, with upstream's defaults.
 
@@ -146,9 +145,9 @@ def _predict(
 
     counts = good.sum(1).tolist()
     nms_pre = test_cfg.get('nms_pre', 100000)
-    kept = _select(scores.cpu(), bboxes.cpu(), counts, nms_pre, nms_thr)
-    counts = [len(rows) for rows in kept]
-    rows = torch.cat(kept).to(bboxes.device)
+    selected = _select(scores.cpu(), bboxes.cpu(), counts, nms_pre, nms_thr)
+    counts = [len(rows) for rows in selected]
+    rows = torch.cat(selected).to(bboxes.device)
     anchors, bboxes = anchors[rows], bboxes[rows]
     visibility = head._flatten_predictions(outputs.visibility).sigmoid()
     keypoints = anchors.gather(outputs.keypoints)
@@ -173,7 +172,7 @@ def _scores(head: nn.Module, outputs: Outputs) -> tuple[Tensor, Tensor]:
 
 
 def _anchors(head: nn.Module, levels: Sequence[Tensor], good: Tensor) -> Anchors:
-    """The anchors that a mask (B, A) tells, image by image."""
+    """The anchors that a mask (B, A) selects, image by image."""
     priors = head.prior_generator.grid_priors(
         [level.shape[2:] for level in levels], dtype=levels[0].dtype, device=levels[0].device
     )
@@ -193,13 +192,13 @@ def _select(
     Args:
         scores: (N,), on the CPU, image by image.
         bboxes: (N, 4), x1, y1, x2, y2.
-        counts: How many of the rows each image has.
+        counts: Number of rows of each image.
         nms_pre: Rows per image that are considered, the best.
-        nms_thr: IoU of duplicates; 1 keeps them.
+        nms_thr: IoU above which a box is a duplicate; 1 keeps all.
     """
     selected = []
     for found, first in zip(scores.split(counts), accumulate(counts, initial=0), strict=False):
-        # Upstream sorts twice, too: what it does to equal scores is done here.
+        # Upstream sorts twice, too: equal scores must end up in the same order.
         best, rows = found.sort(descending=True)
         rows = rows[:nms_pre] + first
         if nms_thr < 1:
@@ -210,8 +209,8 @@ def _select(
 
 
 def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
-    """Indices (M,) of the boxes (N, 4), best first, that upstream's ``nms_torch`` keeps."""
-    left, kept = torch.arange(len(bboxes)), [torch.arange(0)]
+    """Indices (M,) of the boxes (N, 4), best first, that remain after upstream's ``nms_torch``."""
+    left, selected = torch.arange(len(bboxes)), [torch.arange(0)]
     while len(left):
         block = left[:BOXES_AT_ONCE]
         # Upstream asks for the overlaps of one box at a time.
@@ -222,19 +221,27 @@ def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
             if free[row]:
                 rows.append(row)
                 free &= ~duplicates
-        kept.append(block[rows])
+        selected.append(block[rows])
         left = left[len(block) :][torch.from_numpy(free[len(block) :])]
-    return torch.cat(kept)
+    return torch.cat(selected)
 
 
 def _classify(
     head: RTMOHead, features: Tensor, bboxes: Tensor, centers: Tensor, counts: Sequence[int]
 ) -> Tensor:
-    """Keypoints (N, K, 2) in pixels from features (N, C) of poses, ``counts`` of them per image."""
+    """Classify keypoints (N, K, 2), in pixels, from pose features (N, C).
+
+    Args:
+        head: The head with the classifier.
+        features: Features of the poses, image by image.
+        bboxes: (N, 4), x1, y1, x2, y2.
+        centers: (N, 2), centres of the anchors in pixels.
+        counts: Number of poses of each image.
+    """
     classifier = head.dcc
     if not len(features):
         return bboxes.new_zeros((0, head.num_keypoints, 2))
-    # Of all its layers this one alone comes to other last bits for other numbers of persons.
+    # Of all its layers only this one rounds differently for different numbers of persons.
     features = torch.cat(
         [classifier.pose_to_kpts(found) for found in features.split(counts) if len(found)]
     )
@@ -253,7 +260,7 @@ def _instances(
     visibility: Tensor,
     input_size: Sequence[float],
 ) -> InstanceData:
-    """The persons of one image, their boxes cut at its edges."""
+    """The persons of one image, with boxes clipped at its edges."""
     bboxes[:, 0::2].clamp_(0, input_size[0])
     bboxes[:, 1::2].clamp_(0, input_size[1])
     scores, visibility = scores.numpy(), visibility.numpy()

@@ -1,10 +1,14 @@
 """Rectangular inputs: images padded to the next stride instead of to a square."""
 
+from collections.abc import Iterable
+
 from mmdet.datasets.transforms import Pad
 from mmengine.dataset import Compose
 from mmpose.datasets.transforms import BottomupResize
 
-# Of the coarsest feature maps of the networks that pad to a square.
+from .base import InPlaceChange, apply_changes, register
+
+# Stride of the coarsest feature maps of the networks that pad to a square.
 STRIDE = 32
 
 
@@ -21,29 +25,44 @@ class RectangularResize(BottomupResize):
         return actual, padded
 
 
-def pad_to_stride(pipeline: Compose) -> bool:
-    """Have a test pipeline pad to the next stride instead of to one size, in place.
+def pad_to_stride(pipelines: Iterable[Compose]) -> None:
+    """Have test pipelines pad to the next stride instead of to one size, in place.
 
-    The network sees less grey and answers a little differently, since it sees
-    the grey.
+    Unlike the speedups this changes outputs: the network sees less padding.
 
     Args:
-        pipeline: Of a one-stage pose model or a detector.
+        pipelines: Those of a pose model and, if there is one, its detector.
 
-    Returns:
-        Whether the pipeline has a step that pads to one size.
+    Raises:
+        ValueError: None of them pads to one size.
     """
-    changed = False
-    for index, step in enumerate(pipeline.transforms):
-        if type(step) is BottomupResize and step.resize_mode == 'fit':
-            rectangular = RectangularResize.__new__(RectangularResize)
-            rectangular.__dict__.update(step.__dict__)
-        elif type(step) is Pad and step.size is not None:
-            rectangular = Pad(
-                size_divisor=STRIDE, pad_val=step.pad_val, padding_mode=step.padding_mode
-            )
-        else:
-            continue
-        pipeline.transforms[index] = rectangular
-        changed = True
-    return changed
+    if not any([apply_changes(pipeline, (RECTANGLES,)) for pipeline in pipelines]):
+        raise ValueError('rect: neither the model nor its detector pads to a square')
+
+
+def _applies(pipeline: Compose) -> bool:
+    return any(map(_is_square, getattr(pipeline, 'transforms', ())))
+
+
+def _apply(pipeline: Compose) -> None:
+    steps = pipeline.transforms
+    steps[:] = [_rectangular(step) if _is_square(step) else step for step in steps]
+
+
+RECTANGLES = register(
+    InPlaceChange(name='pad to the next stride', applies=_applies, apply=_apply),
+)
+
+
+def _is_square(step: object) -> bool:
+    if type(step) is BottomupResize:
+        return step.resize_mode == 'fit'
+    return type(step) is Pad and step.size is not None
+
+
+def _rectangular(step: BottomupResize | Pad) -> RectangularResize | Pad:
+    if isinstance(step, Pad):
+        return Pad(size_divisor=STRIDE, pad_val=step.pad_val, padding_mode=step.padding_mode)
+    rectangular = RectangularResize.__new__(RectangularResize)
+    vars(rectangular).update(vars(step))
+    return rectangular

@@ -1,6 +1,6 @@
-"""Data samples: one of an image with nobody in it, and copies and merges that cost little.
+"""Data samples: of an image without detections, and cheap copies and merges.
 
-MMEngine looks at all fields whenever one is set.
+MMEngine checks the length of all fields whenever one is set.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ Sample = TypeVar('Sample', bound=BaseDataElement)
 
 
 def empty_sample(path: str, size: tuple[int, int], num_keypoints: int) -> PoseDataSample:
-    """The sample of an image in which nobody was found: instances of length 0."""
+    """The sample of an image without detections: instances of length 0."""
     width, height = size
     sample = PoseDataSample(
         metainfo={'img_path': path, 'img_shape': (height, width), 'ori_shape': (height, width)}
@@ -32,7 +32,7 @@ def empty_sample(path: str, size: tuple[int, int], num_keypoints: int) -> PoseDa
 
 def add_labels(samples: Sequence[PoseDataSample], labels: Sequence[float]) -> None:
     """Give the instances of samples the labels of their boxes, in place; -1 without a box."""
-    if len(labels) != len(samples):  # no detections, or the whole image stands for a person
+    if len(labels) != len(samples):  # no detections, or the complete image is the person
         labels = [-1] * len(samples)
     for sample, label in zip(samples, labels, strict=True):
         found = sample.pred_instances
@@ -55,18 +55,18 @@ def copy_sample(sample: Sample) -> Sample:
 
 
 def replace_fields(sample: BaseDataElement, **values: Any) -> None:
-    """Set fields that are there already, to values of fitting length."""
+    """Set existing fields to values of the same length."""
     for name, value in values.items():
         object.__setattr__(sample, name, value)
 
 
 def merge_samples(samples: Sequence[PoseDataSample]) -> PoseDataSample:
-    """What MMPose's ``merge_data_samples`` makes of the persons of one image."""
+    """Merge the persons of one image as MMPose's ``merge_data_samples`` does."""
     first = samples[0]
     if len(samples) == 1 or 'pred_fields' in first or 'gt_fields' in first:
         return merge_data_samples(list(samples))
     merged = PoseDataSample()
-    for name, value in first.metainfo_items():  # deeply, since some are shared by all samples
+    for name, value in first.metainfo_items():  # deep copies, since all samples share some
         merged.set_field(deepcopy(value), name, field_type='metainfo')
     for name in ('gt_instances', 'pred_instances'):
         if name in first:
@@ -75,7 +75,7 @@ def merge_samples(samples: Sequence[PoseDataSample]) -> PoseDataSample:
 
 
 def _concatenate(parts: Sequence[InstanceData]) -> InstanceData:
-    """What ``InstanceData.cat`` returns."""
+    """Concatenate as ``InstanceData.cat`` does."""
     names = {name: type(value) for name, value in parts[0].items()}
     alike = all({name: type(value) for name, value in part.items()} == names for part in parts)
     if not alike or set(names.values()) != {np.ndarray}:

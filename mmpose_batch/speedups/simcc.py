@@ -1,4 +1,4 @@
-"""Keypoints of a whole batch at once where the codec is SimCC, to the bit."""
+"""SimCC decoding of all persons of a batch at once, to the bit."""
 
 from functools import partial
 
@@ -8,16 +8,23 @@ from mmpose.models.heads.base_head import BaseHead
 from mmpose.utils.tensor_utils import to_numpy
 from torch import Tensor, nn
 
+from .base import InPlaceChange, register
 
-def decode_batches(head: nn.Module) -> None:
-    """Let a head decode batches as a whole, in place, if it is known to come to the same.
 
-    MMPose calls the codec of RTMPose and its like person by person, though it takes
-    all of them. Only this instance changes, no class does.
-    """
-    codec = getattr(head, 'decoder', None)  # heads around other heads have none
-    if _is_plain(codec) and type(head).decode is BaseHead.decode:
-        head.decode = partial(_decode, head)
+def _applies(head: nn.Module) -> bool:
+    decodes_as_base = getattr(type(head), 'decode', None) is BaseHead.decode
+    codec = getattr(head, 'decoder', None)  # heads that wrap other heads have none
+    return decodes_as_base and 'decode' not in vars(head) and _is_plain(codec)
+
+
+def _apply(head: BaseHead) -> None:
+    # MMPose calls the codec of RTMPose and its like person by person, though it takes all of them.
+    head.decode = partial(_decode, head)
+
+
+ALL_PERSONS = register(
+    InPlaceChange(name='SimCC decodes all persons', applies=_applies, apply=_apply),
+)
 
 
 def _is_plain(codec: object) -> bool:
@@ -25,10 +32,10 @@ def _is_plain(codec: object) -> bool:
 
 
 def _decode(head: BaseHead, batch_outputs: tuple[Tensor, Tensor]) -> list[InstanceData]:
-    """What ``BaseHead.decode`` returns.
+    """Decode as ``BaseHead.decode`` does.
 
     Args:
-        head: Whose codec decodes.
+        head: The head whose codec decodes.
         batch_outputs: Classification of x and of y, (N, K, bins) each.
 
     Returns:

@@ -19,12 +19,14 @@ from ..engines.base import EngineOptions
 from ..engines.batch_size import default_batch_size
 from ..engines.registry import splits_cores
 from ..engines.runner import EngineRunner
-from ..engines.torch_eager import map_tensors
+from ..engines.wrapping import decode_on_cpu, reject_nan
 from ..images.read import detector_loader
 from ..models.checkpoint import check_weights
-from ..models.checks import check_detector_config, dataset_kind, naming
+from ..models.checks.detectors import check_detector_config
+from ..models.checks.fields import naming
+from ..models.checks.keypoints import dataset_kind
 from ..models.names import build_model, load_config
-from .finite import check_finite, reject_nan
+from .finite import check_finite
 from .isolation import with_own_head
 
 # What upstream takes instead of a detector.
@@ -136,16 +138,6 @@ def build_detector(
         choice.config, choice.weights, device, choice.scope, show_progress=False
     )
     return PersonDetector(inferencer, choice.cat_ids, engine)
-
-
-def decode_on_cpu(head: nn.Module) -> None:
-    """Have a head hand out its outputs on the CPU, where all decoding follows them, in place.
-
-    For an mmcv that was compiled without CUDA operators: its NMS refuses tensors of
-    a GPU.
-    """
-    forward = head.forward
-    head.forward = lambda *args: map_tensors(torch.Tensor.cpu, forward(*args))
 
 
 class PersonDetector:

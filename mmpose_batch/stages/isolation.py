@@ -1,26 +1,29 @@
-"""State that heads keep between calls, for each batch its own."""
+"""A copy of a model for each batch, whose head assigns attributes to itself.
+
+It is no change in place: the model stays as it is.
+"""
 
 import copy
 
 from torch import nn
 
-# Of MMPose's estimators and of MMDetection's single-stage detectors.
+# Heads of MMPose's estimators and of MMDetection's single-stage detectors.
 _HEADS = ('head', 'bbox_head')
 
 
 def with_own_head(model: nn.Module) -> nn.Module:
-    """A shallow copy of a model for one batch: weights are shared, what its head assigns is not.
+    """Make a shallow copy of a model for one batch: weights are shared, head attributes are not.
 
-    ``RTMOHead`` and ``YOLOXPoseHead`` keep the priors of the last input's size, and then that
-    size, while they predict. Of two concurrent batches one could compare the size of before and
-    take the priors of the other. With a head of its own each batch computes them, as upstream
+    ``RTMOHead`` and ``YOLOXPoseHead`` store the priors of the last input's size, and then that
+    size, while they predict. One of two concurrent batches could find its own size stored and
+    the priors of the other. With a separate head each batch computes its priors, as upstream
     does for its first image.
 
     Args:
         model: A pose estimator or a detector.
 
     Returns:
-        The copy. What is assigned to it or to its head stays there.
+        The copy. Assigning to it or to its head does not change ``model``.
     """
     own = copy.copy(model)
     own._modules = dict(model._modules)

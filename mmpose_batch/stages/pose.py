@@ -20,7 +20,7 @@ from ..engines.batch_size import default_batch_size
 from ..engines.runner import EngineRunner
 from ..errors import ImageError, one_line
 from ..images.read import image_loader, load_image, plain_loader
-from ..models.checks import check_first_step, check_loader
+from ..models.checks.pipelines import check_first_step, check_loader
 from ..results import ImageResult, select_instances
 from ..speedups.crops import CropCache
 from ..speedups.samples import add_labels, empty_sample, merge_samples
@@ -152,7 +152,7 @@ class PoseStage:
             frame = image.result.frame
             info = {'img_path': frame.path, **pose.model.dataset_meta}
             # A loader with code of its own reads files itself, as upstream has it do.
-            if pose.loader is not None or not isinstance(frame.source, str):
+            if pose.loader is not None or not isinstance(frame.data, str):
                 info['img'] = load_image(frame, pose.loader, image.pixels)
             if pose.top_down:
                 image.crops = self.crop_persons(info, self._persons(image))

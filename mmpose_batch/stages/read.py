@@ -35,7 +35,7 @@ class ReadStage:
     def __call__(self, frame: Frame) -> ImageInFlight:
         """Read and decode one image and prepare it for the detector (worker thread)."""
         image = ImageInFlight(ImageResult(frame))
-        if isinstance(frame.source, str):
+        if isinstance(frame.data, str):
             self.check_loader()  # an error of the config, not of one image
         try:
             pixels = self.decoded.take(frame)

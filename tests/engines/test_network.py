@@ -1,4 +1,4 @@
-"""The network swap: what an engine is asked, and what the head gets back."""
+"""The network swap: the inputs of an engine, and the outputs that the head decodes."""
 
 import copy
 from collections.abc import Sequence
@@ -7,19 +7,12 @@ import mmdet.models
 import pytest
 import torch
 from mmdet.models import DetDataPreprocessor
-from mmengine.structures import InstanceData
 from mmpose.models import PoseDataPreprocessor
 from mmpose.structures import PoseDataSample
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmpose_batch.engines.network import (
-    NetworkSwap,
-    Normalization,
-    PixelPreprocessor,
-    StackedPreprocessor,
-    is_replaceable,
-)
+from mmpose_batch.engines.network import NetworkSwap, Normalization, is_replaceable
 
 RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_to_rgb': True}
 
@@ -28,7 +21,7 @@ class Head(nn.Module):
     """Two outputs in a nest with something that is no tensor, computed by ``forward``."""
 
     def forward(self, feats: Tensor) -> tuple:
-        return feats.mean((2, 3)), [feats.amax((2, 3)), 'kept']
+        return feats.mean((2, 3)), [feats.amax((2, 3)), 'text']
 
     def predict(self, feats: Tensor | Sequence[Tensor]) -> list:
         both = feats if isinstance(feats, list) else [feats]
@@ -84,13 +77,13 @@ def test_the_head_gets_what_it_would_compute(model):
     found = ours.head.predict(ours.extract_feat(inputs))
     expected = model.head.predict(model.extract_feat(inputs))
     torch.testing.assert_close(tree_leaves(found)[:2], tree_leaves(expected)[:2])
-    assert tree_leaves(found)[2] == 'kept'
+    assert tree_leaves(found)[2] == 'text'
     assert engine.batches == [3]
 
 
 @torch.no_grad()
-def test_what_pytorch_computes_itself_tells_the_form_of_the_outputs(model):
-    """At every start with a self-check; one more pass would be most of a second."""
+def test_the_form_of_the_outputs_is_known_once_pytorch_has_computed(model):
+    """One more forward pass at every start would take most of a second."""
     swap, calls = NetworkSwap(model), []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
     with swap.by_reference():
@@ -112,15 +105,15 @@ def test_both_halves_of_a_flip_test_are_one_batch(model):
 
 
 @torch.no_grad()
-def test_what_nobody_asked_for_is_not_computed_later(model):
+def test_a_batch_whose_decoding_failed_is_not_computed_later(model):
     ours, engine = with_engine(model)
-    ours.extract_feat(torch.randn(2, 3, 8, 8))  # its decoding failed, say
+    ours.extract_feat(torch.randn(2, 3, 8, 8))
     ours.head.predict(ours.extract_feat(torch.randn(1, 3, 8, 8)))
     assert engine.batches == [1]
 
 
 @torch.no_grad()
-def test_batches_of_different_shape_stay_apart(model):
+def test_batches_of_different_shapes_are_computed_separately(model):
     ours, engine = with_engine(model)
     feats = [ours.extract_feat(torch.randn(2, 3, size, 8)) for size in (8, 16)]
     found = ours.head.predict(feats)
@@ -146,99 +139,27 @@ def test_the_reference_is_pytorch(model):
     'settings',
     [
         pytest.param(RGB, id='BGR to RGB'),
-        pytest.param({**RGB, 'bgr_to_rgb': False}, id='channels as they come'),
+        pytest.param({**RGB, 'bgr_to_rgb': False}, id='channels not swapped'),
         pytest.param({}, id='not normalised'),
     ],
 )
 @pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
 def test_normalization_is_that_of_the_preprocessor(kind, settings):
-    stock = kind(**settings)
+    upstream = kind(**settings)
     batch = pixels(3, 3, 10, 12)
     data = {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
-    expected = stock(data, False)['inputs']
-    assert torch.equal(Normalization(stock)(batch), expected)
+    expected = upstream(data, False)['inputs']
+    assert torch.equal(Normalization(upstream)(batch), expected)
 
 
-@pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
-def test_pixels_are_stacked_and_samples_know_their_shapes(kind):
-    stock = kind(**RGB, pad_size_divisor=4)
-    batch = pixels(2, 3, 8, 12)
-
-    def data() -> dict:
-        return {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
-
-    found, expected = PixelPreprocessor(stock, 4)(data()), stock(data(), False)
-    assert torch.equal(found['inputs'], batch)
-    for ours, stocks in zip(found['data_samples'], expected['data_samples'], strict=True):
-        assert ours.metainfo == stocks.metainfo
-
-
-@pytest.mark.parametrize('preprocessor', [PixelPreprocessor, StackedPreprocessor])
-def test_a_batch_can_be_run_again(preprocessor):
-    sample = PoseDataSample(metainfo={'img_path': 'a.jpg'})
-    sample.gt_instances = InstanceData(bboxes=torch.ones(1, 4))
-    stock = PoseDataPreprocessor(**RGB)
-    arguments = (4,) if preprocessor is PixelPreprocessor else ()
-    data = {'inputs': [torch.ones(3, 8, 4, dtype=torch.uint8)], 'data_samples': [sample]}
-    (found,) = preprocessor(stock, *arguments)(data)['data_samples']
-    found.pred_instances = InstanceData(keypoints=torch.ones(1, 17, 2))
-    found.gt_instances.scores = torch.ones(1)
-    assert found.img_path == 'a.jpg'
-    assert torch.equal(found.gt_instances.bboxes, sample.gt_instances.bboxes)
-    assert sample.keys() == ['gt_instances']
-    assert sample.gt_instances.keys() == ['bboxes']
-    assert sample.metainfo_keys() == ['img_path']
-
-
-def test_what_must_be_padded_is_left_to_stock():
-    stock = PoseDataPreprocessor(**RGB, pad_size_divisor=32)
-    data = {'inputs': list(pixels(2, 3, 40, 20)), 'data_samples': [PoseDataSample()] * 2}
-    found = PixelPreprocessor(stock, 32)(data)['inputs']
-    assert found.dtype == torch.float32
-    assert torch.equal(found, stock(data, False)['inputs'])
-
-
-@pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
-@pytest.mark.parametrize(
-    'settings',
-    [
-        RGB,
-        {**RGB, 'bgr_to_rgb': False},
-        {'bgr_to_rgb': True},
-        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # whole numbers, as RTMO's configs have
-    ],
-)
-def test_a_batch_normalised_as_a_whole_is_stocks_to_the_bit(kind, settings):
-    stock, batch = kind(**settings), pixels(3, 3, 40, 20)
-
-    def data() -> dict:
-        return {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
-
-    before = batch.clone()
-    found, expected = StackedPreprocessor(stock)(data()), stock(data(), False)
-    assert torch.equal(found['inputs'], expected['inputs'])
-    assert torch.equal(batch, before)
-    for ours, stocks in zip(found['data_samples'], expected['data_samples'], strict=True):
-        assert ours.metainfo == stocks.metainfo
-
-
-@pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
-def test_what_cannot_be_stacked_is_left_to_stock(dtype):
-    stock = PoseDataPreprocessor(**RGB, pad_size_divisor=32 if dtype == torch.uint8 else 1)
-    batch = pixels(2, 3, 40, 20).to(dtype)
-    data = {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}
-    expected = stock(data, False)['inputs']
-    assert torch.equal(StackedPreprocessor(stock)(data)['inputs'], expected)
-
-
-def test_a_model_with_ways_of_its_own_is_not_replaceable(top_down):
+def test_a_head_that_calls_its_network_differently_is_not_replaceable(top_down):
     model = top_down.stock().model
     assert is_replaceable(model)
     model.head.__class__ = type('EDPoseHead', (type(model.head),), {})
     assert not is_replaceable(model)
 
 
-def test_a_model_that_predicts_in_another_way_is_not_replaceable(top_down):
+def test_a_model_that_predicts_differently_is_not_replaceable(top_down):
     model = top_down.stock().model
     model.__class__ = type('Other', (type(model),), {'predict': lambda *args: None})
     assert not is_replaceable(model)

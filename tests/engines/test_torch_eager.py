@@ -1,4 +1,4 @@
-"""A model made ready computes the network, and only the network, in the precision asked for."""
+"""A prepared model computes the network, and only the network, in the given precision."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmpose_batch.engines.torch_eager import prepare_model
 
 
 class Head(nn.Module):
-    """Hands out tensors in every kind of nest that heads use, and remembers how it was called."""
+    """Returns tensors in every kind of nest that heads use, and records how it was called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Head(nn.Module):
 
 
 class Model(nn.Module):
-    """As much of a pose estimator as the engine touches, and a decoding step after it."""
+    """The parts of a pose estimator that the engine changes, with a decoding step."""
 
     def __init__(self, head: str = 'head') -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def run(model: Model, **options: Any) -> Any:
     return model.predict(INPUTS, **options)
 
 
-def test_single_precision_stays_what_it_was():
+def test_single_precision_computes_the_same():
     model = built()
     expected = run(model)['maps'][0]
     prepare_model(model, 'fp32')
@@ -91,7 +91,7 @@ def test_images_and_weights_are_channels_last_and_outputs_are_not(precision):
     maps = run(model)['maps'][0]
     assert model.layout
     assert model.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
-    # Decoding takes views, which want stock's layout.
+    # Decoding takes views, which need upstream's layout.
     assert maps.is_contiguous()
 
 
@@ -105,7 +105,7 @@ def test_arguments_reach_the_network(precision):
     torch.testing.assert_close(lifted, plain + 3, rtol=0, atol=0.05)
 
 
-def test_inputs_that_are_no_batch_of_images_pass_through():
+def test_inputs_other_than_a_batch_of_images_are_passed_on():
     class Scales(Model):
         def extract_feat(self, inputs: list[torch.Tensor]) -> list[torch.Size]:
             return [scale.shape for scale in inputs]
@@ -132,7 +132,7 @@ def test_the_head_of_a_detector_is_found():
     assert model.bbox_head.autocast
 
 
-def test_a_model_without_these_parts_is_left_as_it_is():
+def test_a_model_without_these_parts_computes_the_same():
     model = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
     expected = model(INPUTS)
     prepare_model(model, 'bf16')

@@ -91,7 +91,7 @@ def test_images_of_one_buffer_are_read_ahead_unchanged(num_workers):
             yield buffer
 
     with WorkerPool(num_workers) as pool:
-        frames = open_source(buffered()).frames
+        frames = open_source(buffered())
         images = list(pool.map(lambda frame: read_image(frame, LoadImage()), frames, 8))
     assert [np.unique(image).tolist() for image in images] == [[value] for value in range(24)]
 

@@ -1,4 +1,4 @@
-"""What is wrong with a config is one line that names the field, before anything is built."""
+"""An error of a config is one line that names the field, before anything is built."""
 
 import builtins
 import copy
@@ -20,17 +20,11 @@ from support.tiny import TinyModel, detector_config, picture, save, top_down_con
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError
-from mmpose_batch.models.checks import (
-    check_detector_config,
-    check_keypoints,
-    check_loader,
-    check_packs,
-    check_pose_config,
-    check_pose_model,
-    dataset_kind,
-    naming,
-    reason,
-)
+from mmpose_batch.models.checks.configs import check_pose_config
+from mmpose_batch.models.checks.detectors import check_detector_config
+from mmpose_batch.models.checks.fields import naming, reason
+from mmpose_batch.models.checks.keypoints import check_keypoints, check_pose_model, dataset_kind
+from mmpose_batch.models.checks.pipelines import check_loader, check_packs
 from mmpose_batch.models.names import build_model, load_config
 
 PIPELINE = 'test_dataloader.dataset.pipeline'
@@ -53,7 +47,7 @@ def change(cfg: Config, path: str, value: Any) -> Config:
 
 
 def metainfo(**changes: Any) -> dict[str, Any]:
-    """A description of two keypoints of one's own, as configs have it."""
+    """A description of two custom keypoints, in the form of a config."""
     whole = {
         'dataset_name': 'mine',
         'keypoint_info': {0: {'name': 'a', 'swap': 'b'}, 1: {'name': 'b', 'swap': 'a'}},
@@ -161,7 +155,7 @@ def test_a_pose_model_that_cannot_be_built_or_predict_is_one_line(path, value, m
     assert_one_plain_line(raised.value)
 
 
-def test_a_model_of_ones_own_needs_a_head():
+def test_a_third_party_model_needs_a_head():
     with pytest.raises(ValueError, match=r'model.head: expected .*, found none in Linear'):
         check_pose_model(nn.Linear(1, 1))
 
@@ -193,7 +187,7 @@ def test_the_keypoints_of_a_model_are_those_described(head, test_cfg, number, fi
         check_keypoints(model, {'num_keypoints': number}, 'own.pth')
 
 
-def test_own_keypoints_and_third_parties_are_accepted():
+def test_custom_keypoints_and_third_party_heads_are_accepted():
     cfg = change(top_down_config(), METAINFO, metainfo())
     cfg.custom_field = 1
     check_pose_config(cfg)
@@ -225,13 +219,13 @@ def test_a_dataset_may_be_a_class():
         ({'color_type': 'pink'}, "color_type 'pink'"),
     ],
 )
-def test_a_loader_that_can_read_nothing_is_one_line(settings, message):
+def test_a_loader_that_cannot_read_is_one_line(settings, message):
     with pytest.raises(ValueError, match=f'{PIPELINE}: .*{message}') as raised:
         check_loader(LoadImage(**settings))
     assert_one_plain_line(raised.value)
 
 
-def test_what_only_files_need_is_asked_for_with_the_first_file(one_stage: TinyModel, tmp_path):
+def test_the_loader_is_checked_with_the_first_file(one_stage: TinyModel, tmp_path):
     """MMPose has configs for storage of its own, which take arrays everywhere."""
     cfg = copy.deepcopy(one_stage.cfg)
     change(cfg, f'{PIPELINE}.0.backend_args', {'backend': 'petrel'})
@@ -256,7 +250,7 @@ def test_a_decoder_that_is_not_installed_is_named(monkeypatch, decoder):
 @pytest.mark.parametrize(
     'settings', [{}, {'imdecode_backend': 'pillow'}, {'color_type': 'grayscale'}]
 )
-def test_what_reads_images_is_accepted(settings):
+def test_loaders_that_work_are_accepted(settings):
     check_loader(LoadImage(**settings, backend_args={'backend': 'local'}))
 
 
@@ -330,7 +324,7 @@ def test_a_wrong_detector_is_one_line_before_the_pose_model_is_built(path, value
         ({'model': detector_config()}, ValueError, 'model: expected .* of a pose model'),
     ],
 )
-def test_what_does_not_fit_is_rejected_before_anything_is_built(settings, error, message):
+def test_options_that_do_not_fit_are_rejected_before_anything_is_built(settings, error, message):
     usual = {'weights': 'none', 'det_weights': 'none', 'device': 'cpu'}
     models = {'model': top_down_config(), 'det_model': detector_config()}
     with pytest.raises(error, match=message) as raised:
@@ -361,7 +355,7 @@ def test_a_detector_that_cannot_be_built_is_one_line(top_down: TinyModel, path, 
     assert_one_plain_line(raised.value)
 
 
-def test_labels_of_a_detector_of_two_stages_are_checked():
+def test_category_ids_of_a_two_stage_detector_are_checked():
     cfg = detector_config()
     cfg.model = {'type': 'FasterRCNN', 'roi_head': {'bbox_head': {'num_classes': 3}}}
     check_detector_config(cfg, [0, np.int64(2)])
@@ -408,6 +402,6 @@ def test_the_reason_of_a_bare_assertion_is_its_line():
     assert re.fullmatch(r'AssertionError: .*\(test_checks\.py:2\)', found)
 
 
-def test_out_of_memory_stays_what_it_is():
+def test_out_of_memory_is_passed_on():
     with pytest.raises(MemoryError), naming('model'):
         raise MemoryError

@@ -1,4 +1,4 @@
-"""Drawn scenes: the same by seed, with annotations that say what is in them."""
+"""Synthetic scenes: determined by their seed, with annotations that fit the image."""
 
 import json
 import subprocess
@@ -23,7 +23,8 @@ from mmpose_batch.scenes.body import (
     sample_body,
     turn,
 )
-from mmpose_batch.scenes.figure import Canvas, Figure
+from mmpose_batch.scenes.canvas import Canvas
+from mmpose_batch.scenes.figure import Figure
 from mmpose_batch.scenes.outfit import sample_outfit
 
 LIGHT = np.array([0.0, 0.0, -1.0])
@@ -56,15 +57,15 @@ def test_bones_keep_their_length(first, second, length):
     ('joints', 'limb'),
     [(('shoulder', 'elbow', 'wrist'), 'arms'), (('hip', 'knee', 'ankle'), 'legs')],
 )
-def test_joints_bend_no_further_than_a_body_does(joints, limb):
-    most = max(getattr(posture, limb).bend[1] for posture in POSTURES)
+def test_joints_bend_within_their_limits(joints, limb):
+    limit = max(getattr(posture, limb).bend[1] for posture in POSTURES)
     bends = []
     for body in bodies():
         a, b, c = (body.joints[f'left_{joint}'] for joint in joints)
         upper, lower = (b - a) / np.linalg.norm(b - a), (c - b) / np.linalg.norm(c - b)
         bends.append(np.degrees(np.arccos(np.clip(upper @ lower, -1, 1))))
-    assert max(bends) <= most + 1e-6
-    assert max(bends) > 0.7 * most  # and they do bend
+    assert max(bends) <= limit + 1e-6
+    assert max(bends) > 0.7 * limit  # and they do bend
 
 
 def test_left_is_left_from_the_front_and_from_behind():
@@ -116,7 +117,7 @@ def test_a_face_turned_away_is_not_labelled():
     'name, expected',
     [('left_knee', 1), ('left_ankle', 0)],  # between hip and ankle; where the leg ends
 )
-def test_what_something_covers_is_labelled_if_others_tell_where_it_is(name, expected):
+def test_a_hidden_keypoint_is_labelled_between_visible_ones(name, expected):
     figure, canvas = figure_of(bodies(1)[0])
     place = KEYPOINTS.index(name)
     before = figure.visible_keypoints(canvas, 0)
@@ -130,7 +131,7 @@ def test_what_something_covers_is_labelled_if_others_tell_where_it_is(name, expe
     assert (np.delete(after, place) == np.delete(before, place)).all()
 
 
-def test_what_is_outside_is_not_labelled():
+def test_keypoints_outside_are_not_labelled():
     figure, canvas = figure_of(bodies(1)[0])
     canvas.owners[:], canvas.parts[:] = -1, -1
     assert not figure.visible_keypoints(canvas, 0).any()
@@ -154,7 +155,7 @@ def test_annotations_fit_the_image():
             assert ((seen >= (x - 1, y - 1)) & (seen <= (x + w, y + h))).all()
 
 
-def test_there_is_something_of_everything():
+def test_scenes_vary():
     flags = np.concatenate([p.keypoints[:, 2] for s in SCENES for p in s.persons])
     assert {0, 1, 2} == set(flags)
     assert (flags == 2).mean() > 0.4
@@ -164,7 +165,7 @@ def test_there_is_something_of_everything():
 # ------------------------------------------------------------------------------- by seed
 
 
-def test_a_scene_is_told_by_its_seed_and_index():
+def test_a_scene_is_determined_by_its_seed_and_index():
     first, again, other = draw_scene(5, 3), draw_scene(5, 3), draw_scene(6, 3)
     np.testing.assert_array_equal(first.image, again.image)
     for one, two in zip(first.persons, again.persons, strict=True):
@@ -172,20 +173,20 @@ def test_a_scene_is_told_by_its_seed_and_index():
     assert first.image.shape != other.image.shape or (first.image != other.image).any()
 
 
-@pytest.mark.parametrize(('persons', 'most'), [((0, 0), 0), ((1, 1), 1), ((7, 7), 7)])
-def test_as_many_people_as_asked_for(persons, most):
+@pytest.mark.parametrize(('persons', 'maximum'), [((0, 0), 0), ((1, 1), 1), ((7, 7), 7)])
+def test_the_number_of_people(persons, maximum):
     counts = [len(draw_scene(0, i, SceneOptions(persons=persons)).persons) for i in range(5)]
-    assert max(counts) <= most
-    assert sum(counts) >= most  # some are cut off or hidden
+    assert max(counts) <= maximum
+    assert sum(counts) >= maximum  # some are cut off or hidden
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'persons': (3, 2)}, 'persons: expected 0 <= least <= most'),
+        ({'persons': (3, 2)}, 'persons: expected 0 <= minimum <= maximum'),
         ({'persons': (-1, 2)}, 'persons'),
-        ({'persons': (1, 99999)}, 'most <= 200'),
-        ({'heights': (0, 1)}, 'heights: expected 0 < least'),
+        ({'persons': (1, 99999)}, 'maximum <= 200'),
+        ({'heights': (0, 1)}, 'heights: expected 0 < minimum'),
         ({'heights': (1, 0.5)}, 'heights'),
         ({'occluders': -1}, 'occluders: expected a number from 0'),
     ],
@@ -209,8 +210,7 @@ def test_the_files_do_not_depend_on_the_number_of_processes(tmp_path, monkeypatc
         assert a.read_bytes() == b.read_bytes()
 
 
-# A caller whose threads sit in the way of copies of its process; the guard is what a script needs
-# that starts processes.
+# A caller whose threads would deadlock its forks; scripts that start processes need the guard.
 BUSY_CALLER = """
 import sys
 import cv2
@@ -227,14 +227,14 @@ if __name__ == '__main__':
 """
 
 
-def test_processes_start_beside_threads_of_opencv_and_torch(tmp_path):
+def test_processes_start_while_opencv_and_torch_have_threads(tmp_path):
     script = tmp_path / 'caller.py'
     script.write_text(BUSY_CALLER)
     subprocess.run([sys.executable, script, tmp_path / 'scenes'], check=True, timeout=120)
     assert len(list((tmp_path / 'scenes').glob('*.jpg'))) == 20
 
 
-def test_the_annotations_are_cocos(tmp_path):
+def test_the_annotations_are_in_cocos_format(tmp_path):
     coco = COCO(str(write_scenes(tmp_path, 3, seed=8, num_workers=1, quiet=True)))
     assert sorted(coco.imgs) == [0, 1, 2]
     category = coco.loadCats(1)[0]
@@ -253,7 +253,7 @@ def test_the_annotations_are_cocos(tmp_path):
             assert annotation['num_keypoints'] == np.count_nonzero(keypoints[:, 2])
 
 
-def test_the_tool_writes_what_it_is_asked_for(tmp_path):
+def test_the_tool(tmp_path):
     options = ('--count', 2, '--persons', 1, 1, '--quiet', '--num-workers', 1)
     outcome = run_tool(tmp_path, *options, tool='make_scenes')
     assert outcome.status == 0

@@ -44,7 +44,7 @@ def test_boxes_of_a_single_image_may_come_without_a_list_of_images(kind, values,
         ),
     ],
 )
-def test_boxes_of_several_images_come_one_item_an_image(bboxes):
+def test_boxes_of_several_images_have_one_item_per_image(bboxes):
     found = [as_boxes(detached(boxes)) for boxes in boxes_of_images(bboxes, 3)]
     assert [len(boxes) for boxes in found] == [2, 1, 0]
     np.testing.assert_array_equal(found[0], np.float32(TWO))
@@ -83,7 +83,7 @@ def test_a_generator_is_not_read_ahead():
         ),
     ],
 )
-def test_anything_else_is_an_error_that_says_what_was_found(bboxes, length, found):
+def test_other_boxes_are_an_error_with_what_was_found(bboxes, length, found):
     with pytest.raises(ValueError) as raised:
         boxes_of_images(bboxes, length)
     expected = 'bboxes: expected one array of boxes for every image, found '

@@ -1,4 +1,4 @@
-"""What folders and globs hold: drawings of earlier runs, linked folders, and what is skipped."""
+"""Folders and globs: drawings of earlier runs, linked folders, and skipped files."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from mmpose_batch.sources import heif
 from mmpose_batch.sources.files import list_inputs
 from mmpose_batch.sources.folders import Skipped, is_image_name, list_images
 from mmpose_batch.sources.inputs import open_source
+from mmpose_batch.workers import FLUSH
 from mmpose_batch.writers.registry import specs
 
 
@@ -78,7 +79,7 @@ def test_drawings_of_earlier_runs_are_no_inputs(drawn, text):
 
 
 def test_the_python_interface_lists_the_same(drawn):
-    assert [frame.source for frame in open_source('in').frames] == PHOTOS
+    assert [frame.data for frame in open_source('in') if frame is not FLUSH] == PHOTOS
     assert list(list_images('in')) == PHOTOS
 
 
@@ -101,7 +102,7 @@ def test_drawings_are_counted(drawn):
         pytest.param('outside/vis/*.jpg', ['a.jpg'], id='glob through a link'),
     ],
 )
-def test_drawings_that_are_named_are_inputs(drawn, text, expected):
+def test_named_drawings_are_inputs(drawn, text, expected):
     found = [os.path.realpath(path) for path in list_inputs([text])]
     assert found == [str(drawn / 'in/out/vis' / name) for name in expected]
     Path('list.txt').write_text(text)
@@ -109,13 +110,13 @@ def test_drawings_that_are_named_are_inputs(drawn, text, expected):
         assert [os.path.realpath(path) for path in list_inputs(['@list.txt'])] == found
 
 
-def test_a_glob_in_a_folder_of_drawings_takes_them(drawn, monkeypatch):
+def test_a_glob_in_a_folder_of_drawings_matches_them(drawn, monkeypatch):
     monkeypatch.chdir('in/out/vis')
     assert list_inputs(['**/*.jpg']) == ['a.jpg', 'sub/a.jpg']
     assert list_inputs(['.']) == ['a.jpg', 'b.gif.png', 'sub/a.jpg']
 
 
-def test_photos_beside_drawings_are_inputs(drawn):
+def test_photos_next_to_drawings_are_inputs(drawn):
     more = ['in/out/new.jpg', 'in/out/predictions/x.jpg', 'in/out/vis/new.jpg', 'in/out/vis/b.gif']
     touch(*more)
     assert sorted(list_inputs(['in'])) == sorted([*PHOTOS, *more])
@@ -146,12 +147,12 @@ def test_drawings_without_a_record_yet_are_no_inputs(here):
     ],
 )
 @pytest.mark.parametrize('text', ['in', 'in/**'])
-def test_a_folder_of_which_nothing_says_that_a_run_wrote_it_is_read(drawn, change, text):
+def test_a_folder_without_the_records_of_a_run_is_read(drawn, change, text):
     change(drawn / 'in' / 'out')
     assert len(list_inputs([text])) == 2 * len(PHOTOS)
 
 
-def test_output_folders_are_looked_at_only_where_they_may_be(drawn, monkeypatch):
+def test_records_are_read_only_where_a_run_may_be(drawn, monkeypatch):
     opened = []
     isfile = os.path.isfile
     monkeypatch.setattr(os.path, 'isfile', lambda path: opened.append(path) or isfile(path))
@@ -163,7 +164,7 @@ def test_output_folders_are_looked_at_only_where_they_may_be(drawn, monkeypatch)
 # -------------------------------------------------------------------------- linked folders
 
 
-def test_linked_folders_are_read_where_that_is_asked_for(here):
+def test_follow_links_reads_linked_folders(here):
     touch('in/a.jpg', 'in/z/b.jpg', 'other/c.jpg', 'other/sub/d.jpg', 'third/e.jpg')
     link('in/l', '../other')
     link('other/m', '../third')
@@ -195,13 +196,13 @@ def test_a_folder_is_read_once_by_its_own_path(here, links, text):
     assert list_inputs([text], follow_links=True) == ['in/a.jpg', 'in/sub/b.jpg']
 
 
-def test_a_folder_above_that_is_linked_is_read_without_what_was(here):
+def test_a_linked_parent_folder_is_read_without_files_read_before(here):
     touch('all/in/a.jpg', 'all/b.jpg')
     link('all/in/up', '..')
     assert list_inputs(['all/in'], follow_links=True) == ['all/in/a.jpg', 'all/in/up/b.jpg']
 
 
-def test_a_glob_may_name_a_linked_folder(here):
+def test_a_glob_may_match_in_a_linked_folder(here):
     touch('in/sub/b.jpg')
     link('in/l', 'sub')
     assert list_inputs(['in/l/*']) == ['in/l/b.jpg']
@@ -265,7 +266,7 @@ def test_a_file_is_counted_once_and_not_if_it_is_used(here, inputs, expected):
     assert skipped([text.format(here) for text in inputs]) == expected
 
 
-def test_files_that_are_named_for_something_else_are_not_counted(here):
+def test_files_with_another_use_are_not_counted(here):
     touch('in/a.jpg', 'in/ann.json', 'in/config.py', 'in/other.json')
     named = ['./in/ann.json', str(here / 'in/config.py'), 'cpu']
     assert skipped(['in'], named=named) == '1 .json'

@@ -61,7 +61,7 @@ def test_an_image_is_read_as_displayed_once(tmp_path, number):
 
 
 @pytest.mark.parametrize('loader', [{'imdecode_backend': 'pillow'}, {'color_type': 'unchanged'}])
-def test_no_loader_turns_it_again(tmp_path, loader):
+def test_no_loader_rotates_it_again(tmp_path, loader):
     data = encoded(6)
     np.testing.assert_array_equal(read(tmp_path, data, **loader), read(tmp_path, data))
 
@@ -72,7 +72,7 @@ def test_grey_is_read_as_bgr_and_colour_as_grey(tmp_path):
     assert read(tmp_path, encoded(), color_type='grayscale').shape == PICTURE.shape[:2]
 
 
-def test_a_part_of_a_file_is_an_error_of_one_line(tmp_path):
+def test_a_truncated_file_is_an_error_of_one_line(tmp_path):
     data = encoded()
     for cut in (20, 100, len(data) // 2, len(data) - 1):
         with pytest.raises(ImageError, match='expected an image, found ') as raised:
@@ -107,7 +107,7 @@ def test_without_pillow_heif_the_error_names_the_extra(tmp_path, monkeypatch):
         (b'', None),
     ],
 )
-def test_what_a_file_is_stands_in_its_first_box(data, kind):
+def test_the_kind_of_a_file_is_in_its_first_box(data, kind):
     if kind is None and data[:2] == b'\xff\xd8':
         data = cv2.imencode('.jpg', PICTURE)[1].tobytes()
     assert (heif.is_heif(data), heif.is_avif(data)) == (kind == 'heif', kind == 'avif')

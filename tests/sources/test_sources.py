@@ -1,4 +1,4 @@
-"""What users name becomes frames: which, in which order, and under which names."""
+"""Inputs become frames: which, in which order, and with which names."""
 
 import contextlib
 import errno
@@ -20,12 +20,17 @@ from support.tiny import picture
 
 from mmpose_batch.errors import SourceError
 from mmpose_batch.sources import folders, live, video
-from mmpose_batch.sources.base import CHUNK, in_chunks
+from mmpose_batch.sources.base import CHUNK, Frame, in_chunks
 from mmpose_batch.sources.files import list_inputs
 from mmpose_batch.sources.folders import Skipped, is_image_name, list_images
 from mmpose_batch.sources.inputs import open_source
 from mmpose_batch.sources.numbering import number
+from mmpose_batch.sources.registry import specs
 from mmpose_batch.workers import FLUSH
+
+
+def frames_of(inputs: Any) -> list[Frame]:
+    return [item for item in open_source(inputs) if item is not FLUSH]
 
 
 @pytest.fixture
@@ -49,29 +54,29 @@ SUB = ['sub/a.PNG', 'sub/c.jpeg', 'sub/deep/d.webp']
 @pytest.mark.parametrize(
     ('inputs', 'expected'),
     [
-        pytest.param(['in'], [*ALL, *SUB], id='a folder and those in it'),
+        pytest.param(['in'], [*ALL, *SUB], id='a folder and its subfolders'),
         pytest.param(['in/'], [*ALL, *SUB], id='with a slash'),
-        pytest.param(['./in/../in'], [*ALL, *SUB], id='in a roundabout way'),
+        pytest.param(['./in/../in'], [*ALL, *SUB], id='by another path'),
         pytest.param(['in/sub', 'in/b.jpg'], [*SUB, 'b.jpg'], id='in the order given'),
         pytest.param(['in/b.jpg', 'in', 'in/sub'], ['b.jpg', *ALL[:2], ALL[3], *SUB], id='once'),
         pytest.param(['in/*.jpg'], ['b.jpg', 'space and ümlaut.jpg'], id='a glob'),
         pytest.param(['in/**/*.PNG'], ['a.PNG', 'sub/a.PNG'], id='a glob through folders'),
-        pytest.param(['in/s*'], ['space and ümlaut.jpg'], id='a glob passes over folders'),
-        pytest.param(['in/notes.txt'], ['notes.txt'], id='a file that is named is taken'),
+        pytest.param(['in/s*'], ['space and ümlaut.jpg'], id='a glob skips folders'),
+        pytest.param(['in/notes.txt'], ['notes.txt'], id='a named file is used'),
     ],
 )
 def test_inputs_are_listed(folder, inputs, expected):
     assert list_inputs(inputs) == [os.path.join('in', name) for name in expected]
 
 
-def test_a_folder_alone_without_those_in_it(folder):
+def test_a_folder_without_its_subfolders(folder):
     assert list_inputs(['in'], recursive=False) == [os.path.join('in', name) for name in ALL]
 
 
 @pytest.mark.parametrize('content', ['in/b.jpg\n\n  in/a.PNG  \n# no.jpg\nin/b.jpg\nmissing.jpg'])
-def test_a_list_names_one_path_a_line(folder, content):
+def test_a_list_has_one_path_per_line(folder, content):
     Path('list.txt').write_text(content, encoding='utf-8')
-    # A missing file stays: it becomes a failure record, not a hole.
+    # A missing file stays and becomes a failure record.
     assert list_inputs(['@list.txt']) == ['in/b.jpg', 'in/a.PNG', 'missing.jpg']
 
 
@@ -81,7 +86,7 @@ def test_a_list_may_name_folders(folder):
     assert len(list_inputs(['in'])) > 1
 
 
-def test_a_glob_passes_over_what_is_no_image(folder):
+def test_a_glob_skips_files_that_are_no_images(folder):
     Path('in/notes.txt').write_text('')
     found = list_inputs(['in/*'])
     assert found
@@ -112,7 +117,7 @@ def test_links_and_special_files_in_a_folder(folder):
     (folder / 'again').symlink_to(folder / 'sub')  # its files would come twice
     (folder / 'loop').symlink_to(folder)  # its files would never end
     (folder / 'link.jpg').symlink_to(folder / 'b.jpg')
-    # Named like images, so they are inputs and get a failure record: nothing is silently missing.
+    # Named like images, so they are inputs and get failure records.
     (folder / 'folder.jpg').symlink_to(folder / 'sub')
     (folder / 'dangling.jpg').symlink_to(folder / 'nowhere')
     os.mkfifo(folder / 'pipe.jpg')
@@ -125,7 +130,7 @@ def test_links_and_special_files_in_a_folder(folder):
 
 
 def listed(content: str | bytes) -> list[str]:
-    """What a list file of this content names."""
+    """Paths that a list file of this content names."""
     data = content if isinstance(content, bytes) else content.encode(errors='surrogateescape')
     Path('list.txt').write_bytes(data)
     return list_inputs(['@list.txt'])
@@ -226,15 +231,15 @@ def deep() -> Iterator[Path]:
     top.rmdir()
 
 
-def test_a_folder_may_be_deeper_than_python_recurses(deep):
+def test_a_folder_may_be_deeper_than_the_recursion_limit(deep):
     files = [str(deep / ('d/' * depth) / 'a.jpg') for depth in (DEEP, 600)]
     *found, too_long = list_inputs([str(deep)])
     assert sorted(found) == sorted(files)
-    # What the system cannot open is an input that fails, and stands for all below it.
+    # A path that the system cannot open is an input that fails, for all files below it.
     with pytest.raises(OSError) as raised:
         os.scandir(too_long)
     assert raised.value.errno == errno.ENAMETOOLONG
-    assert [frame.source for frame in open_source(str(deep)).frames] == [*found, too_long]
+    assert [frame.data for frame in frames_of(str(deep))] == [*found, too_long]
 
 
 def test_a_glob_reaches_any_depth(deep):
@@ -264,7 +269,7 @@ def test_globs_match_as_those_of_python(folder, pattern, expected):
 
 
 class Unknown:
-    """Stands in for an entry that the system cannot look at."""
+    """Stands in for an entry whose type the system cannot determine."""
 
     name, path = 'unknown', 'in/unknown'
 
@@ -305,7 +310,7 @@ def test_folders_are_walked_in_the_order_of_their_names(tmp_path):
     assert list(list_images(str(tmp_path))) == [str(tmp_path / name) for name in names]
 
 
-# -------------------------------------------------------------------------- what is skipped
+# ----------------------------------------------------------------------------- skipped files
 
 SIDECARS = [
     *('._a.jpg', 'sub/._b.png', '__MACOSX/in/x.jpg', 'sub/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg'),
@@ -329,14 +334,14 @@ def test_sidecars_are_no_images(sidecars, text):
 
 
 @pytest.mark.parametrize('name', SIDECARS)
-def test_a_sidecar_that_is_named_is_taken(sidecars, name):
+def test_a_named_sidecar_is_used(sidecars, name):
     path = os.path.join('in', name)
     assert list_inputs([path]) == [path]
     assert listed(path) == [path]
 
 
 @pytest.mark.parametrize('text', ['in/__MACOSX', 'in/__MACOSX/**/*.jpg', 'in/__MACOSX/*/*'])
-def test_a_folder_of_sidecars_that_is_named_is_walked(sidecars, text):
+def test_a_named_folder_of_sidecars_is_walked(sidecars, text):
     assert list_inputs([text]) == ['in/__MACOSX/in/x.jpg']
 
 
@@ -366,7 +371,7 @@ def skipped(inputs: Sequence[str], **options: Any) -> str:
         pytest.param(['a.x\ny', 'b.\udcff'], '1 .x?y, 1 .?', id='suffixes that are no text'),
     ],
 )
-def test_what_a_walk_skips_is_counted(tmp_path, names, expected):
+def test_skipped_files_of_a_walk_are_counted(tmp_path, names, expected):
     (tmp_path / 'elsewhere').mkdir()
     for name in ('a.jpg', *names):
         path = tmp_path / 'in' / name
@@ -382,7 +387,7 @@ def test_sidecars_that_a_glob_reaches_are_counted(sidecars):
     assert skipped(['in/**']) == 'skipped: 2 hidden'
 
 
-def test_what_globs_lists_and_single_folders_skip_is_counted(folder):
+def test_skipped_files_of_globs_lists_and_single_folders_are_counted(folder):
     assert skipped(['in/*']) == 'skipped: 1 .txt, 1 no suffix'
     assert skipped(['in'], recursive=False) == 'skipped: 1 .txt, 1 no suffix'
     Path('list.txt').write_text('in')
@@ -415,7 +420,7 @@ def names(items: Sequence[Any]) -> list[str]:
         pytest.param(['/a.jpg', '/usr/a.jpg'], ['a.jpg', 'usr/a.jpg'], id='from the root'),
     ],
 )
-def test_outputs_are_named_by_the_path_below_what_all_inputs_share(
+def test_outputs_are_named_by_the_path_below_the_common_folder(
     tmp_path, monkeypatch, paths, expected
 ):
     monkeypatch.chdir(tmp_path)
@@ -430,17 +435,17 @@ def test_outputs_of_a_stream_stay_below_their_folder(tmp_path, monkeypatch, path
     monkeypatch.chdir(tmp_path)
     (frame,) = number(iter([path]))
     assert not frame.name.startswith(('/', '..'))
-    assert frame.source == path
+    assert frame.data == path
 
 
-def test_arrays_are_named_as_stock_names_them():
+def test_arrays_are_named_as_by_upstream():
     frames = list(number([picture(4, 4), 'x/a.jpg', picture(4, 4)]))
     assert [frame.name for frame in frames] == ['000000.jpg', 'a.jpg', '000002.jpg']
     assert [frame.path for frame in frames] == ['000000.jpg', 'x/a.jpg', '000002.jpg']
     assert [frame.index for frame in frames] == [0, 1, 2]
 
 
-def test_an_item_of_another_type_is_an_error_that_says_where():
+def test_an_item_of_another_type_is_an_error_with_its_position():
     frames = number(['a.jpg', 5])
     next(frames)
     with pytest.raises(SourceError, match='expected paths or arrays, found int at 1'):
@@ -463,16 +468,16 @@ DATA = cv2.imencode('.jpg', picture(8, 8))[1].tobytes()
         pytest.param(Image.new('L', (4, 5)), 'found Image{}: it becomes an array by', id='PIL'),
     ],
 )
-def test_other_forms_of_an_image_are_an_error_that_says_what_to_do(item, advice):
+def test_other_forms_of_an_image_are_an_error_with_advice(item, advice):
     with pytest.raises(SourceError, match=re.escape(advice.format(' at 1'))):
-        list(open_source(iter(['a.jpg', item])).frames)
+        list(open_source(iter(['a.jpg', item])))
     with pytest.raises(SourceError, match=re.escape(advice.format(' at 1'))):
-        list(open_source(['a.jpg', item]).frames)
+        list(open_source(['a.jpg', item]))
     with pytest.raises(SourceError, match=re.escape(advice.format(''))):
         open_source(item)
 
 
-def test_what_is_advised_for_bytes_and_images_gives_what_a_file_does(tmp_path):
+def test_the_advice_for_bytes_and_images_gives_the_same_as_a_file(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(DATA)
     expected = cv2.imread(str(tmp_path / 'a.jpg'))
     names = {'np': np, 'cv2': cv2, 'data': DATA, 'image': Image.open(tmp_path / 'a.jpg')}
@@ -492,17 +497,17 @@ def test_what_is_advised_for_bytes_and_images_gives_what_a_file_does(tmp_path):
 
 
 @pytest.mark.parametrize('group', [['a.jpg'], ('a.jpg', 'b.jpg'), (x for x in 'a')], ids=type)
-def test_groups_of_images_are_an_error_that_says_what_to_do(group):
+def test_groups_of_images_are_an_error_with_advice(group):
     message = f'found {type(group).__name__} at 0: for images in groups, itertools.chain'
     with pytest.raises(SourceError, match=message):
-        list(open_source([group]).frames)
+        list(open_source([group]))
 
 
-def test_a_path_of_bytes_is_an_error_that_says_where(folder):
+def test_a_path_of_bytes_is_an_error_with_its_position(folder):
     with os.scandir(b'in') as entries:
         entry = next(entries)
     with pytest.raises(SourceError, match=r'found bytes at 1: .* os.fsdecode'):
-        list(open_source(['in/b.jpg', entry]).frames)
+        list(open_source(['in/b.jpg', entry]))
     with pytest.raises(SourceError, match=r'found bytes: .* os.fsdecode'):
         open_source(entry)
 
@@ -530,18 +535,18 @@ def test_inputs_become_frames(folder, inputs, paths, length):
     source = open_source(inputs)
     assert source.length == length
     assert (source.sequential, source.video_name) == (False, None)
-    frames = list(source.frames)
-    assert [frame.source for frame in frames] == paths
+    frames = [item for item in source if item is not FLUSH]
+    assert [frame.data for frame in frames] == paths
     assert [frame.index for frame in frames] == list(range(len(paths)))
 
 
 def test_one_array_is_one_frame():
     image = picture(5, 4)
-    (frame,) = open_source(image).frames
-    assert frame.source is image
+    (frame,) = frames_of(image)
+    assert frame.data is image
 
 
-def test_a_stream_is_read_only_as_far_as_asked_for():
+def test_a_stream_is_not_read_ahead():
     taken = []
 
     def stream() -> Iterator[str]:
@@ -549,7 +554,7 @@ def test_a_stream_is_read_only_as_far_as_asked_for():
             taken.append(index)
             yield f'{index}.jpg'
 
-    frames = open_source(stream()).frames
+    frames = iter(open_source(stream()))
     assert taken == []
     next(frames)
     assert taken == [0]
@@ -586,24 +591,24 @@ class Lazy(Sequence):
         pytest.param(Lazy, id='sequence that is no list'),
     ],
 )
-def test_every_frame_of_a_producer_with_one_buffer_has_its_own_pixels(make):
-    frames = list(open_source(make()).frames)
-    assert [np.unique(frame.source).tolist() for frame in frames] == [[0], [1], [2]]
-    assert all(frame.source.shape == (3, 4, 3) for frame in frames)
+def test_frames_of_a_producer_with_one_buffer_are_copied(make):
+    frames = frames_of(make())
+    assert [np.unique(frame.data).tolist() for frame in frames] == [[0], [1], [2]]
+    assert all(frame.data.shape == (3, 4, 3) for frame in frames)
 
 
 @pytest.mark.parametrize('kind', [list, tuple])
 def test_arrays_that_exist_at_the_same_time_are_not_copied(kind):
     images = kind(picture(5, 4) for _ in range(3))
-    frames = list(open_source(images).frames)
-    assert all(f.source is image for f, image in zip(frames, images, strict=True))
+    frames = frames_of(images)
+    assert all(f.data is image for f, image in zip(frames, images, strict=True))
 
 
 @pytest.mark.parametrize('name', ['webcam.jpg', 'webcam_1'])
-def test_a_file_that_is_named_like_a_camera_is_a_file(tmp_path, monkeypatch, name):
+def test_a_file_named_like_a_camera_is_a_file(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     Path(name).touch()
-    assert [frame.source for frame in open_source(name).frames] == [name]
+    assert [frame.data for frame in frames_of(name)] == [name]
 
 
 def test_a_missing_path_is_an_error_at_once(tmp_path):
@@ -617,7 +622,7 @@ def test_a_missing_path_is_an_error_at_once(tmp_path):
 def write_video(path: Path, count: int) -> str:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 12, (64, 48))
     for index in range(count):
-        writer.write(np.full((48, 64, 3), 20 * index, np.uint8))
+        writer.write(np.full((48, 64, 3), 20 * index % 256, np.uint8))
     writer.release()
     return str(path)
 
@@ -626,14 +631,14 @@ def test_a_video_becomes_its_frames_in_order(tmp_path):
     source = open_source(write_video(tmp_path / 'film.mp4', 8))
     assert (source.sequential, source.live) == (True, False)
     assert (source.video_name, source.length, source.fps) == ('film.mp4', 8, 12)
-    frames = list(source.frames)
+    frames = [item for item in source if item is not FLUSH]
     assert [frame.name for frame in frames] == [f'{index:06}.jpg' for index in range(8)]
-    greys = [frame.source.mean() for frame in frames]
+    greys = [frame.data.mean() for frame in frames]
     assert greys == sorted(greys)
     assert greys[-1] > greys[0] + 100
 
 
-def test_a_file_that_is_only_named_like_a_video_is_an_error(tmp_path):
+def test_a_video_that_cannot_be_read_is_an_error(tmp_path):
     path = tmp_path / 'film.mp4'
     path.write_bytes(b'no film')
     with pytest.raises(SourceError, match='expected a video'):
@@ -675,10 +680,10 @@ def camera(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(('text', 'number'), [('webcam', 0), ('webcam:1', 1)])
-def test_a_camera_is_a_source_without_an_end(camera, text, number):
+def test_a_camera_flushes_every_frame(camera, text, number):
     source = open_source(text)
     assert (source.live, source.sequential, source.length) == (True, True, None)
-    frames = list(source.frames)
+    frames = list(source)
     assert len(frames) == 6 and frames[1::2] == [FLUSH] * 3
     assert cameras[0].number == number
     assert cameras[0].released.is_set()
@@ -686,14 +691,14 @@ def test_a_camera_is_a_source_without_an_end(camera, text, number):
 
 def test_a_camera_is_released_when_its_frames_are_no_longer_wanted(camera):
     source = open_source('webcam')
-    next(iter(source.frames))
+    next(iter(source))
     del source
     assert cameras[0].released.is_set()
 
 
 def test_frames_of_a_camera_are_not_copied(camera):
-    frames = [frame for frame in open_source('webcam').frames if frame is not FLUSH]
-    assert [id(frame.source) for frame in frames] == list(map(id, images[: len(frames)])) != []
+    frames = frames_of('webcam')
+    assert [id(frame.data) for frame in frames] == list(map(id, images[: len(frames)])) != []
 
 
 def test_frames_of_a_video_are_not_copied(tmp_path, monkeypatch):
@@ -706,33 +711,88 @@ def test_frames_of_a_video_are_not_copied(tmp_path, monkeypatch):
             yield image
 
     monkeypatch.setattr(video, '_read_video', recorded)
-    frames = list(open_source(write_video(tmp_path / 'film.mp4', 3)).frames)
-    assert [id(frame.source) for frame in frames] == list(map(id, made))
+    frames = frames_of(write_video(tmp_path / 'film.mp4', 3))
+    assert [id(frame.data) for frame in frames] == list(map(id, made))
 
 
-def test_escape_ends_the_camera_as_in_stock(camera, monkeypatch):
+def test_escape_ends_the_camera_as_in_upstream(camera, monkeypatch):
     monkeypatch.setattr(live.cv2, 'waitKey', lambda delay: 27)
-    assert list(open_source('webcam').frames) == []
+    assert list(open_source('webcam')) == []
 
 
 @pytest.mark.parametrize('text', ['webcam:x', 'webcam:7'], ids=['no number', 'no camera'])
-def test_a_camera_that_is_not_there_is_an_error(camera, text):
+def test_a_missing_camera_is_an_error(camera, text):
     with pytest.raises(SourceError, match=r'webcam|camera 7'):
         open_source(text)
 
 
-def test_flush_comes_at_the_end_of_every_chunk_by_index():
-    """A resumed run starts at a chunk, with the indices of the unbroken one."""
-    frames = list(number([np.zeros((2, 2, 3), np.uint8)] * 7))
-    ends = [
-        [i for i, item in enumerate(in_chunks(part, 3)) if item is FLUSH]
-        for part in (frames, frames[3:])
-    ]
-    assert ends == [[3, 7], [3]]
+@pytest.mark.parametrize(
+    ('start', 'count', 'ends'),
+    [(0, 7, [3, 7, 9]), (3, 7, [3, 5]), (0, 6, [3, 7]), (0, 0, [])],
+    ids=['a shorter one at the end', 'a resumed run', 'complete chunks', 'nothing'],
+)
+def test_flush_comes_at_the_end_of_every_chunk(start, count, ends):
+    frames = list(number([np.zeros((2, 2, 3), np.uint8)] * count))[start:]
+    assert [i for i, item in enumerate(in_chunks(frames, 3)) if item is FLUSH] == ends
 
 
 @pytest.mark.parametrize('kind', [list, tuple, iter])
-def test_only_what_is_there_comes_in_chunks(kind):
+def test_inputs_of_known_extent_come_in_chunks(kind):
     source = open_source(kind([np.zeros((2, 2, 3), np.uint8)] * (CHUNK + 1)))
-    flushed = [i for i, item in enumerate(source.frames) if item is FLUSH]
-    assert flushed == ([] if kind is iter else [CHUNK])
+    flushed = [i for i, item in enumerate(source) if item is FLUSH]
+    assert flushed == ([] if kind is iter else [CHUNK, CHUNK + 2])
+
+
+def test_a_video_comes_in_chunks(tmp_path):
+    path = write_video(tmp_path / 'film.mp4', CHUNK + 2)
+    flushed = [i for i, item in enumerate(open_source(path)) if item is FLUSH]
+    assert flushed == [CHUNK, CHUNK + 3]
+
+
+def test_frames_know_their_video_and_time(tmp_path):
+    path = write_video(tmp_path / 'film.mp4', 3)
+    frames = frames_of(path)
+    assert {frame.source_id for frame in frames} == {path}
+    assert [frame.time for frame in frames] == pytest.approx([0, 1 / 12, 2 / 12])
+    (frame,) = frames_of(picture(4, 4))
+    assert (frame.source_id, frame.time) == ('', None)
+
+
+def test_frames_know_their_camera_and_time(camera):
+    frames = frames_of('webcam:1')
+    assert {frame.source_id for frame in frames} == {'webcam:1'}
+    assert 0 <= frames[0].time <= frames[1].time <= frames[2].time
+
+
+# ---------------------------------------------------------------------------- the registry
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'name'),
+    [
+        ('webcam', 'webcam'),
+        ('webcam:3', 'webcam'),
+        ('webcam:x', 'webcam'),
+        ('in/sub/film.mp4', 'video'),
+        ('in/missing.mp4', 'files'),
+        ('in', 'files'),
+        ('in/*.jpg', 'files'),
+        ('https://host/a.jpg', 'files'),
+        (picture(4, 4), 'arrays'),
+        (['in/b.jpg', picture(4, 4)], 'arrays'),
+        (iter([]), 'arrays'),
+        (5, None),
+        (b'bytes', None),
+        (torch.zeros(3, 4, 4), None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_first_source_that_recognises_an_input_opens_it(folder, inputs, name):
+    recognised = [spec.name for spec in specs().values() if spec.recognises(inputs)]
+    assert next(iter(recognised), None) == name
+
+
+def test_the_documentation_lists_all_sources():
+    guide = Path(__file__).parents[2] / 'docs' / 'guides' / 'python.md'
+    rows = re.findall(r'^\| `(\w+)` \| (an? .+) \|$', guide.read_text(encoding='utf-8'), re.M)
+    assert dict(rows) == {spec.name: spec.help for spec in specs().values()}

@@ -1,4 +1,4 @@
-"""All persons of an image at once: what the pipeline makes of each, to the bit."""
+"""All persons of an image at once: equal to the pipeline for each, to the bit."""
 
 import copy
 
@@ -48,7 +48,7 @@ def assert_same(one, other) -> None:
 @pytest.mark.parametrize('size', [(48, 64), (192, 256), (33, 21)])
 @pytest.mark.parametrize('udp', [False, True])
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-def test_every_person_is_the_pipelines(count, size, udp, dtype):
+def test_every_person_equals_the_pipelines(count, size, udp, dtype):
     steps, persons = pipeline(size, udp), boxes(count, dtype)
     info = {'img': image(), 'img_path': 'a.jpg', **META}
     found = StandardCrops(steps)(info, persons)
@@ -56,7 +56,7 @@ def test_every_person_is_the_pipelines(count, size, udp, dtype):
 
 
 @pytest.mark.parametrize('meta_keys', [None, ('img_path', 'input_size', 'input_scale')])
-def test_one_image_leaves_nothing_to_the_next(meta_keys):
+def test_an_image_does_not_affect_the_next(meta_keys):
     steps = pipeline()
     if meta_keys:
         steps.transforms[-1] = PackPoseInputs(meta_keys=meta_keys)
@@ -75,20 +75,20 @@ def assert_packed_as_by(steps, info, persons, found) -> None:
         steps({**info, 'bbox': person[None, :4], 'bbox_score': person[4:5]}) for person in persons
     ]
     assert len(found) == len(persons)
-    for ours, stocks in zip(found, expected, strict=True):
-        assert ours.keys() == stocks.keys()
-        assert_same(ours['inputs'], stocks['inputs'])
-        one, other = ours['data_samples'], stocks['data_samples']
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert_same(ours['inputs'], theirs['inputs'])
+        one, other = ours['data_samples'], theirs['data_samples']
         assert set(one.keys()) == set(other.keys())
         assert set(one.metainfo_keys()) == set(other.metainfo_keys())
         for name in other.metainfo_keys():
             assert_same(one.get(name), other.get(name))
         for part in ('gt_instances', 'gt_instance_labels'):
-            mine, theirs = one.get(part), other.get(part)
-            assert set(mine.keys()) == set(theirs.keys())
-            assert len(mine) == len(theirs)
-            for name in sorted(theirs.keys()):
-                assert_same(mine.get(name), theirs.get(name))
+            mine, upstream = one.get(part), other.get(part)
+            assert set(mine.keys()) == set(upstream.keys())
+            assert len(mine) == len(upstream)
+            for name in sorted(upstream.keys()):
+                assert_same(mine.get(name), upstream.get(name))
 
 
 def test_persons_do_not_share_what_is_set_later():
@@ -116,7 +116,7 @@ def test_persons_do_not_share_what_is_set_later():
         lambda steps: steps.__setitem__(1, GetBBoxCenterScale(1.25)),
     ],
 )
-def test_a_changed_pipeline_is_told_from_the_one_before(change):
+def test_a_changed_pipeline_has_other_settings(change):
     steps = pipeline()
     before = StandardCrops.settings(steps)
     assert StandardCrops.settings(steps) == before
@@ -135,11 +135,11 @@ def test_a_changed_pipeline_is_told_from_the_one_before(change):
         lambda steps: steps.__setitem__(3, PackPoseInputs(meta_keys=('img_path', 'bbox_score'))),
     ],
 )
-def test_only_the_standard_pipeline_fits(change):
+def test_it_applies_to_the_standard_pipeline_only(change):
     steps = pipeline()
-    assert StandardCrops.fits(steps, image())
+    assert StandardCrops.applies(steps, image())
     change(steps.transforms)
-    assert not StandardCrops.fits(steps, image())
+    assert not StandardCrops.applies(steps, image())
 
 
 @pytest.mark.parametrize(
@@ -151,5 +151,5 @@ def test_only_the_standard_pipeline_fits(change):
         np.concatenate([image(), image()[..., :1]], axis=-1),
     ],
 )
-def test_only_bgr_images_fit(img):
-    assert not StandardCrops.fits(pipeline(), img)
+def test_it_applies_to_bgr_images_only(img):
+    assert not StandardCrops.applies(pipeline(), img)

@@ -1,4 +1,4 @@
-"""Folded layers compute what the layers did, to the last bits of double precision."""
+"""Folded layers compute the same, to the last bits of double precision."""
 
 import copy
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from mmpose.models.utils import RepVGGBlock, SinePositionalEncoding
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmpose_batch.speedups.fusion import KEPT_SIZES, fuse_layers
+from mmpose_batch.speedups.fusion import CACHED_SIZES, fuse_layers
 
 # Folding changes the order of multiplications: a few units in the last place of each layer.
 TOLERANCE = 1e-12
@@ -53,7 +53,7 @@ def assert_same(before: nn.Module, after: nn.Module, inputs: object) -> None:
     expected, found = flat(before(inputs)), flat(after(inputs))
     assert len(expected) == len(found) > 0
     for one, other in zip(expected, found, strict=True):
-        assert one.abs().max() > 1e-3  # nothing is shown by noughts
+        assert one.abs().max() > 1e-3  # zeros would show nothing
         torch.testing.assert_close(other, one, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -150,13 +150,13 @@ def shared_convolution() -> nn.Module:
 
 
 @pytest.mark.parametrize('build', [shared_convolution, shared_norm])
-def test_layers_that_several_share_stay_right_for_all(build):
+def test_shared_layers_stay_right_for_all(build):
     torch.manual_seed(0)
     module = ready(build())
     assert_same(module, fused(module), picture())
 
 
-# Pairs that look alike and are none.
+# Layers that look like a pair.
 LEFT: dict[str, Callable[[], nn.Module]] = {
     'norm first': lambda: conv_module(order=('norm', 'conv', 'act')),
     'activation between': lambda: conv_module(order=('conv', 'act', 'norm')),
@@ -182,7 +182,7 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize('build', LEFT.values(), ids=LEFT)
-def test_what_only_looks_like_a_pair_is_left_alone(build):
+def test_layers_that_look_like_a_pair_are_left_alone(build):
     torch.manual_seed(0)
     module = ready(build())
     assert_same(module, fused(module), picture())
@@ -231,7 +231,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize('build', NETWORKS.values(), ids=NETWORKS)
-def test_a_whole_network_has_no_norm_left_and_computes_the_same(build):
+def test_a_network_has_no_norm_left_and_computes_the_same(build):
     torch.manual_seed(0)
     network = ready(build())
     after = fused(network)
@@ -300,7 +300,7 @@ def test_position_codes_are_computed_once_for_each_size(spatial_dim, sizes, by_n
     assert list(module.state_dict()) == list(plain.state_dict())
 
 
-def test_codes_for_positions_are_never_kept():
+def test_codes_for_positions_are_not_cached():
     module = Counted(8, 2).eval()
     fuse_layers(module)
     for seed in range(3):
@@ -310,16 +310,16 @@ def test_codes_for_positions_are_never_kept():
     assert module.computed == 3
 
 
-def test_codes_of_ever_new_sizes_do_not_fill_the_memory():
+def test_the_cache_of_codes_is_limited():
     module = Counted(8, 2).eval()
     fuse_layers(module)
-    for width in range(1, 3 * KEPT_SIZES):
+    for width in range(1, 3 * CACHED_SIZES):
         assert torch.equal(module((2, width)), SinePositionalEncoding(8, 2)((2, width)))
-    assert len(dict(module.named_buffers())) <= KEPT_SIZES + 1
+    assert len(dict(module.named_buffers())) <= CACHED_SIZES + 1
 
 
 class Head(nn.Module):
-    """As much of a head as knows where its priors come from."""
+    """A head with a prior generator only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -337,19 +337,19 @@ def test_priors_are_computed_once_for_each_size():
             )
             expected = plain.grid_priors(list(sizes), device='cpu', with_stride=with_stride)
             assert all(map(torch.equal, priors, expected))
-            kept = first.setdefault((sizes, with_stride), list(priors))
-            assert all(one is other for one, other in zip(priors, kept, strict=True))
+            cached = first.setdefault((sizes, with_stride), list(priors))
+            assert all(one is other for one, other in zip(priors, cached, strict=True))
             priors.clear()  # a list of the caller's own
 
 
-def test_priors_of_ever_new_sizes_do_not_fill_the_memory():
+def test_the_cache_of_priors_is_limited():
     head, plain = Head().eval(), MlvlPointGenerator([8, 16], offset=0)
     fuse_layers(head)
-    kept = []
+    found = []
     for _ in range(2):
-        for width in range(1, 3 * KEPT_SIZES):
+        for width in range(1, 3 * CACHED_SIZES):
             sizes = [(2, width), (1, width)]
             priors = head.prior_generator.grid_priors(sizes, device='cpu')
             assert all(map(torch.equal, priors, plain.grid_priors(sizes, device='cpu')))
-            kept.extend(priors)
-    assert len({id(prior) for prior in kept}) > 2 * 2 * KEPT_SIZES  # the later ones were computed
+            found.extend(priors)
+    assert len({id(prior) for prior in found}) > 2 * 2 * CACHED_SIZES  # later ones are computed

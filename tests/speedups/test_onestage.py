@@ -1,4 +1,4 @@
-"""One-stage heads that decode a batch at once: what upstream decodes image by image."""
+"""One-stage heads that decode a batch at once: equal to upstream, which decodes image by image."""
 
 import copy
 import pickle
@@ -21,7 +21,7 @@ from mmpose_batch.speedups import onestage
 
 pytestmark = pytest.mark.usefixtures('mmpose_scope')
 
-# At most; equality was measured, which other processors need not reach.
+# Equality was measured; other processors may round differently.
 KEYPOINT_TOLERANCE_PX = 1e-3
 YOLOX = 'configs/body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py'
 SIZES = {'square': (96, 96), 'rect': (96, 64), 'flat': (32, 128)}  # width and height
@@ -49,7 +49,7 @@ def hand_through(feats: Any) -> Any:
 
 @pytest.fixture(scope='module', params=[RTMOHead, YOLOXPoseHead])
 def upstream(request) -> nn.Module:
-    # Before the fixture of a test can say so.
+    # Module fixtures come before the fixture mmpose_scope.
     with DefaultScope.overwrite_default_scope('mmpose'):
         return build(request.param)
 
@@ -57,14 +57,14 @@ def upstream(request) -> nn.Module:
 @pytest.fixture
 def ours(upstream) -> nn.Module:
     head = copy.deepcopy(upstream)
-    onestage.apply(head)
+    onestage.WHOLE_BATCH.apply(head)
     return head
 
 
 def network_outputs(
     head: nn.Module, size: tuple[int, int], persons: Sequence[int], classes: int = 1
 ) -> tuple:
-    """What a network could find: a number of good anchors in each image, boxes of all sizes."""
+    """Random outputs with a number of good anchors in each image and boxes of all sizes."""
     random = torch.Generator().manual_seed(sum(persons) + len(persons) + size[0])
 
     def maps(channels: int, scale: float = 1.0) -> list[Tensor]:
@@ -117,7 +117,7 @@ def compare(
 
 @pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize('persons', BATCHES, ids=str)
-def test_every_image_is_decoded_as_alone(upstream, ours, size, persons):
+def test_every_image_is_decoded_as_if_alone(upstream, ours, size, persons):
     outputs = network_outputs(upstream, size, persons)
     count = compare(upstream, ours, outputs, size, score_thr=0.3, nms_thr=0.65)
     assert (count > 0) == any(persons)
@@ -174,7 +174,7 @@ def test_equal_scores_keep_their_order(upstream, ours, nms_thr, boxes_at_once, m
 
 
 @pytest.mark.parametrize('size', [(90, 70), np.array([64, 96]), (33.5, 47.25)], ids=str)
-def test_boxes_are_cut_at_the_edges(upstream, ours, size):
+def test_boxes_are_clipped_at_the_edges(upstream, ours, size):
     outputs = network_outputs(upstream, (96, 96), MIXED)
     compare(upstream, ours, outputs, size, score_thr=0.3, nms_thr=0.65)
     found = ours.predict(outputs, samples(8, size), {'score_thr': 0.3, 'nms_thr': 0.65})
@@ -183,7 +183,7 @@ def test_boxes_are_cut_at_the_edges(upstream, ours, size):
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), 200.0])
-def test_values_that_no_network_should_have(upstream, ours, value):
+def test_nan_and_infinite_outputs(upstream, ours, value):
     outputs = network_outputs(upstream, (96, 96), [9, 4])
     boxes = outputs[1] if type(upstream) is RTMOHead else outputs[2]
     boxes[0][0, 2:, ::2] = value
@@ -196,7 +196,7 @@ def test_persons_are_classified_in_parts(persons_at_once, monkeypatch):
     monkeypatch.setattr(onestage, 'PERSONS_AT_ONCE', persons_at_once)
     upstream = build(RTMOHead)
     ours = copy.deepcopy(upstream)
-    onestage.apply(ours)
+    onestage.WHOLE_BATCH.apply(ours)
     outputs, test_cfg = network_outputs(upstream, (96, 96), MIXED), {'nms_thr': 0.65}
     assert compare(upstream, ours, outputs, (96, 96), **test_cfg) > 40
     first, later = [], []
@@ -254,7 +254,7 @@ def test_a_copied_head_decodes_with_its_own_weights(upstream, ours):
 def test_a_classifier_that_changes_later_is_respected():
     upstream = build(RTMOHead)
     ours = copy.deepcopy(upstream)
-    onestage.apply(ours)
+    onestage.WHOLE_BATCH.apply(ours)
     for head in (upstream, ours):
         head.dcc.forward_test = lambda features, boxes, anchors: features[:, :2] * boxes[:, :2]
     outputs = network_outputs(ours, (96, 96), [9, 2])
@@ -285,13 +285,13 @@ def subclass(module: nn.Module) -> None:
     ],
     ids=['other', 'rtmo', 'yolox', 'predict', 'deploy', 'dcc deployed', 'own dcc', 'no dcc'],
 )
-def test_whatever_else_is_left_alone(head):
-    assert not onestage.applies(head)
+def test_other_heads_are_left_alone(head):
+    assert not onestage.WHOLE_BATCH.applies(head)
 
 
-def test_upstreams_own_are_known(upstream, ours):
-    assert onestage.applies(upstream)
-    assert not onestage.applies(ours)  # it has been applied
+def test_it_applies_to_upstreams_heads_once(upstream, ours):
+    assert onestage.WHOLE_BATCH.applies(upstream)
+    assert not onestage.WHOLE_BATCH.applies(ours)
 
 
 def test_inferencer(one_stage: TinyModel):

@@ -1,4 +1,4 @@
-"""Inputs padded to the next stride: their shapes, and where their answers end up."""
+"""Inputs padded to the next stride: their shapes, and where the image lies in them."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from mmpose_batch.speedups.rect import pad_to_stride
 
 def resized(step: object, width: int, height: int) -> dict:
     pipeline = Compose([step])
-    assert pad_to_stride(pipeline)
+    pad_to_stride([pipeline])
     return pipeline({'img': picture(width, height), 'ori_shape': (height, width)})
 
 
@@ -36,20 +36,20 @@ def test_a_one_stage_input_is_padded_to_the_next_multiple(size, shape):
 
 
 @pytest.mark.parametrize('size', [(300, 200), (90, 160)])
-def test_an_image_lies_in_its_input_as_in_stocks(size):
+def test_an_image_lies_in_its_input_as_upstream(size):
     square = BottomupResize((640, 640), size_factor=32)
-    stock = square.transform({'img': picture(*size), 'ori_shape': size[::-1]})
+    upstream = square.transform({'img': picture(*size), 'ori_shape': size[::-1]})
     ours = resized(square, *size)
-    for result in (stock, ours):
+    for result in (upstream, ours):
         scale = np.asarray(result['input_scale']) / result['input_size']
         result['pixel'] = scale  # of the image in one of the input
         np.testing.assert_allclose(result['input_center'], np.array(size) / 2)
-    np.testing.assert_allclose(ours['pixel'], stock['pixel'], rtol=1e-6)
+    np.testing.assert_allclose(ours['pixel'], upstream['pixel'], rtol=1e-6)
 
 
 def test_a_detector_pads_to_the_next_multiple():
     pipeline = Compose([Pad(size=(320, 320), pad_val={'img': (114, 114, 114)})])
-    assert pad_to_stride(pipeline)
+    pad_to_stride([pipeline])
     image = pipeline({'img': picture(320, 213)})['img']
     assert image.shape == (224, 320, 3)
     assert (image[213:] == 114).all()
@@ -59,7 +59,8 @@ def test_a_pipeline_that_does_not_pad_is_left_alone():
     expand = BottomupResize((512, 512), resize_mode='expand')
     pipeline = Compose([expand, Pad(size_divisor=32)])
     before = list(pipeline.transforms)
-    assert not pad_to_stride(pipeline)
+    with pytest.raises(ValueError, match='rect: neither'):
+        pad_to_stride([pipeline])
     assert pipeline.transforms == before
 
 
@@ -86,7 +87,7 @@ def test_inputs_are_rectangles_and_nothing_else_changes(models: Models, kind):
     assert set(shapes) == {(64, 96), (32, 96)}
 
 
-def test_a_model_that_pads_nothing_refuses(models: Models):
+def test_a_model_that_does_not_pad_is_rejected(models: Models):
     with pytest.raises(ValueError, match='rect: neither'):
         build_inferencer(
             models.file('rtmpose.py'),

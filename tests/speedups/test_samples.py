@@ -1,4 +1,4 @@
-"""Data samples: what is quicker than MMEngine's and MMPose's ways comes to the same."""
+"""Data samples: copies and merges are equal to those of MMEngine and MMPose."""
 
 import numpy as np
 import pytest
@@ -73,12 +73,12 @@ def test_persons_without_predictions_are_merged_too():
     assert contents(merge_samples(samples)) == contents(merge_data_samples(samples))
 
 
-def test_persons_of_different_fields_are_refused_as_by_mmengine():
+def test_persons_with_different_fields_are_rejected_as_by_mmengine():
     with pytest.raises(AssertionError, match='different keys'):
         merge_samples([person(0), person(1, areas=np.ones(1))])
 
 
-def test_a_copys_fields_are_its_own():
+def test_fields_of_a_copy_are_independent():
     first = person(0)
     before = contents(first)
     copied = copy_sample(first)

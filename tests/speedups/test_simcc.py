@@ -1,4 +1,4 @@
-"""Decoding a batch as a whole: what MMPose decodes person by person, to the bit."""
+"""Decoding all persons of a batch: equal to decoding person by person, to the bit."""
 
 import copy
 import pickle
@@ -10,13 +10,13 @@ from mmpose.codecs import MSRAHeatmap, SimCCLabel
 from mmpose.models.heads.base_head import BaseHead
 from torch import nn
 
-from mmpose_batch.speedups.simcc import decode_batches
+from mmpose_batch.speedups.simcc import ALL_PERSONS
 
 SIZE = {'input_size': (48, 64)}
 
 
 class Head(BaseHead):
-    """Nothing but a codec."""
+    """A head with a codec only."""
 
     def __init__(self, decoder: object) -> None:
         super().__init__()
@@ -28,30 +28,30 @@ class Head(BaseHead):
 def outputs(persons: int, keypoints: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(persons)
     found = torch.randn(persons, keypoints, 96), torch.randn(persons, keypoints, 128)
-    found[0][:1] = -found[0][:1].abs()  # a person of whom nothing is seen
+    found[0][:1] = -found[0][:1].abs()  # a person out of sight
     return found
 
 
 @pytest.mark.parametrize('persons', [1, 2, 17])
 @pytest.mark.parametrize('keypoints', [1, 17, 133])
 @pytest.mark.parametrize('ratio', [2.0, 3.0])
-def test_every_person_is_decoded_as_alone(persons, keypoints, ratio):
+def test_every_person_is_decoded_as_if_alone(persons, keypoints, ratio):
     head = Head(SimCCLabel(**SIZE, simcc_split_ratio=ratio))
-    decode_batches(head)
+    ALL_PERSONS.apply(head)
     batch = outputs(persons, keypoints)
     found, expected = head.decode(batch), BaseHead.decode(head, batch)
     assert len(found) == len(expected) == persons
-    for ours, stocks in zip(found, expected, strict=True):
-        assert ours.keys() == stocks.keys()
-        for name in stocks.keys():  # noqa: SIM118 - no dict
-            mine, theirs = ours[name], stocks[name]
-            assert mine.dtype == theirs.dtype
-            np.testing.assert_array_equal(mine, theirs)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in theirs.keys():  # noqa: SIM118 - no dict
+            mine, upstream = ours[name], theirs[name]
+            assert mine.dtype == upstream.dtype
+            np.testing.assert_array_equal(mine, upstream)
 
 
 def test_persons_do_not_share_what_is_set_later():
     head = Head(SimCCLabel(**SIZE))
-    decode_batches(head)
+    ALL_PERSONS.apply(head)
     first, second = head.decode(outputs(2, 17))
     for name in ('keypoints', 'keypoint_scores'):
         before = second[name].copy()
@@ -61,17 +61,17 @@ def test_persons_do_not_share_what_is_set_later():
 
 def test_a_codec_that_changes_later_is_respected():
     head = Head(SimCCLabel(**SIZE))
-    decode_batches(head)
+    ALL_PERSONS.apply(head)
     head.decoder.decode_visibility = True
     batch = outputs(2, 17)
-    for ours, stocks in zip(head.decode(batch), BaseHead.decode(head, batch), strict=True):
-        np.testing.assert_array_equal(ours.keypoint_scores, stocks.keypoint_scores)
-        np.testing.assert_array_equal(ours.keypoints_visible, stocks.keypoints_visible)
+    for ours, theirs in zip(head.decode(batch), BaseHead.decode(head, batch), strict=True):
+        np.testing.assert_array_equal(ours.keypoint_scores, theirs.keypoint_scores)
+        np.testing.assert_array_equal(ours.keypoints_visible, theirs.keypoints_visible)
 
 
 def test_a_copied_head_decodes_as_the_first():
     head = Head(SimCCLabel(**SIZE))
-    decode_batches(head)
+    ALL_PERSONS.apply(head)
     batch = outputs(2, 17)
     for other in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
         other.decoder.simcc_split_ratio *= 2  # its own
@@ -93,6 +93,5 @@ def test_a_copied_head_decodes_as_the_first():
         nn.Identity(),
     ],
 )
-def test_whatever_else_is_left_alone(head):
-    decode_batches(head)
-    assert 'decode' not in vars(head)
+def test_other_heads_are_left_alone(head):
+    assert not ALL_PERSONS.applies(head)

@@ -27,7 +27,6 @@ from mmpose_batch.stages.detect import (
     SafeDetInferencer,
     build_detector,
     choose_detector,
-    decode_on_cpu,
 )
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -229,20 +228,6 @@ def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
     # The network of a convolution cannot be replaced.
     detector.runner = SimpleNamespace(options=EngineOptions(**engine))
     assert detector.default_batch_size() == batch_size
-
-
-def test_a_head_may_hand_its_outputs_to_the_cpu():
-    class Head(nn.Module):
-        def forward(self, feats):
-            return [feats, feats], [feats]
-
-    head = Head()
-    decode_on_cpu(head)
-    given = torch.ones(2)
-    scores, boxes = head(given)
-    assert [len(scores), len(boxes)] == [2, 1]
-    assert all(tensor.device.type == 'cpu' for tensor in (*scores, *boxes))
-    torch.testing.assert_close(scores[0], given)
 
 
 def test_code_in_a_detectors_weights_is_refused(tmp_path):

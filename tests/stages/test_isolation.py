@@ -1,4 +1,4 @@
-"""Two batches at a time share weights and nothing else."""
+"""Concurrent batches share weights and nothing else."""
 
 import dis
 import inspect
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures('mmpose_scope')
 YOLOX = 'configs/body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py'
 # Landscape and portrait: their inputs have equally many priors, at other places.
 SIZES = ((128, 64), (64, 128))
-# Until a batch that waits for the other is taken for deadlocked.
+# Seconds until a batch that waits for the other is considered deadlocked.
 SECONDS = 120
 
 
@@ -47,8 +47,8 @@ def assigned_by(cls: type, roots: tuple[str, ...] = ('predict', 'forward')) -> s
     return names
 
 
-def test_heads_that_keep_state_are_known():
-    """Those of MMDetection keep none; if MMPose's keep none any more, with_own_head may go."""
+def test_heads_that_store_state_are_known():
+    """MMDetection's store none; if MMPose's store none any more, with_own_head can go."""
     registries = mmpose.registry.MODELS, mmdet.registry.MODELS
     heads = [
         cls
@@ -62,39 +62,39 @@ def test_heads_that_keep_state_are_known():
     assert found == {RTMOHead: state, YOLOXPoseHead: state}
 
 
-def test_what_is_assigned_stays_with_the_copy():
+def test_assigning_to_the_copy_does_not_change_the_model():
     model = nn.Module()
     model.head = nn.Linear(2, 2)
     model.neck = None
     own = with_own_head(model)
-    own.head.kept, own.test_cfg = 1, {}
+    own.head.priors, own.test_cfg = 1, {}
     assert own.head.weight is model.head.weight
-    assert not hasattr(model.head, 'kept') and not hasattr(model, 'test_cfg')
+    assert not hasattr(model.head, 'priors') and not hasattr(model, 'test_cfg')
     assert torch.equal(own.head(torch.ones(1, 2)), model.head(torch.ones(1, 2)))
 
 
 class Meeting:
-    """Has one batch come by while another has kept its priors, and not yet their size."""
+    """Runs one batch while another has stored its priors, and not yet their size."""
 
     def __init__(self, head: type[nn.Module], patch: pytest.MonkeyPatch) -> None:
-        self._kept, self._passed = threading.Event(), threading.Event()
+        self._stored, self._passed = threading.Event(), threading.Event()
         assign = nn.Module.__setattr__
 
         def assign_and_wait(module: nn.Module, name: str, value: object) -> None:
             assign(module, name, value)
-            if name == 'mlvl_priors' and not self._kept.is_set():
-                self._kept.set()
-                assert self._passed.wait(SECONDS), 'the other batch waits for this one'
+            if name == 'mlvl_priors' and not self._stored.is_set():
+                self._stored.set()
+                assert self._passed.wait(SECONDS), 'deadlock: the other batch waits for this one'
 
         patch.setattr(head, '__setattr__', assign_and_wait)
 
     def run(self, one: Callable[[], object], other: Callable[[], object]) -> list:
-        """Results of one batch, which waits for the other, and of that."""
+        """Results of one batch, which waits for the other, and of the other."""
         results: list = []
         thread = threading.Thread(target=lambda: results.append(one()))
         thread.start()
         try:
-            assert self._kept.wait(SECONDS), 'no priors were kept'
+            assert self._stored.wait(SECONDS), 'no priors were stored'
             results.append(other())
         finally:
             self._passed.set()
@@ -138,14 +138,14 @@ def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
     np.testing.assert_array_equal(found, [portrait, landscape])
 
 
-def test_batches_of_two_shapes_at_a_time_take_no_priors_of_each_other(
+def test_concurrent_batches_of_two_shapes_take_no_priors_of_each_other(
     one_stage: TinyModel, monkeypatch
 ):
     pytest.importorskip('openvino')
     ours = one_stage.ours(
         rect=True, batch_size=2, engine='openvino', engine_cache=False, self_check=False
     )
-    monkeypatch.delattr(ours.model.head, 'predict')  # ours keeps no state; third-party heads may
+    monkeypatch.delattr(ours.model.head, 'predict')  # ours stores no state; third-party heads may
     images = [picture(*size) for size in SIZES]
 
     def run(image: np.ndarray) -> list:

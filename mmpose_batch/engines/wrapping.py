@@ -1,0 +1,215 @@
+"""Wrappers of the calls of a network that PyTorch runs: precision, memory format, NaN, device.
+
+They change models in place by the rule of :mod:`mmpose_batch.speedups.base`. All decoding stays
+outside of them, in fp32.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from ..speedups.base import InPlaceChange, apply_changes, register
+from .network import head_of
+
+NAN_CAUSE = 'broken or random weights, or a precision that is too low?'
+
+_DTYPES = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+
+
+# ----------------------------------------------------------- precision and memory format
+
+
+class NetworkCall:
+    """A function of a network, computed in a precision and memory format.
+
+    Args:
+        function: Computes the network, or a part of it; its first argument are the inputs.
+        device: Where the network is.
+        precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
+        channels_last: Whether batches of images become channels_last.
+    """
+
+    def __init__(
+        self, function: Callable, device: torch.device, precision: str, channels_last: bool
+    ) -> None:
+        self._function, self._device, self._channels_last = function, device, channels_last
+        self._dtype = _DTYPES[precision]
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the function under autocast; its outputs are fp32."""
+        if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        if self._dtype is None:
+            return self._function(inputs, *args, **kwargs)
+        with torch.autocast(self._device.type, dtype=self._dtype):
+            outputs = self._function(inputs, *args, **kwargs)
+        return map_tensors(_to_fp32, outputs)
+
+
+def to_fast_layout(network: nn.Module, precision: str) -> bool:
+    """Make weights channels_last, in place, where that is faster; returns whether it is."""
+    device = next(network.parameters()).device
+    # On CUDA, tensor cores of half precision want channels_last; fp32 does not gain.
+    # Deformable convolutions of mmcv reject it.
+    faster = (device.type == 'cpu' or precision != 'fp32') and not any(
+        isinstance(module, DeformConv2d | ModulatedDeformConv2d) for module in network.modules()
+    )
+    if faster:
+        network.to(memory_format=torch.channels_last)
+    return faster
+
+
+def _applies_to_network(model: nn.Module) -> bool:
+    own = vars(model)
+    return next(model.parameters(), None) is not None and not (
+        isinstance(own.get('extract_feat'), NetworkCall)
+        or any(isinstance(vars(head).get('forward'), NetworkCall) for head in _own_heads(model))
+    )
+
+
+def _wrap_network(model: nn.Module, precision: str) -> None:
+    device = next(model.parameters()).device
+    channels_last = to_fast_layout(model, precision)
+    if hasattr(model, 'extract_feat'):
+        model.extract_feat = NetworkCall(model.extract_feat, device, precision, channels_last)
+    for head in _own_heads(model):
+        # Decoding takes views of outputs, which need upstream's layout.
+        forward = _Contiguous(head.forward) if channels_last else head.forward
+        head.forward = NetworkCall(forward, device, precision, channels_last=False)
+
+
+#: For a model whose network PyTorch runs in place: ``extract_feat`` and ``head.forward`` compute
+#: in a precision and return fp32, in the memory format of upstream.
+COMPUTE_IN = {
+    precision: register(
+        InPlaceChange(
+            name=f'compute in {precision}',
+            applies=_applies_to_network,
+            apply=partial(_wrap_network, precision=precision),
+        )
+    )
+    for precision in _DTYPES
+}
+
+
+class _Contiguous:
+    def __init__(self, forward: Callable) -> None:
+        self._forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return map_tensors(Tensor.contiguous, self._forward(*args, **kwargs))
+
+
+def _to_fp32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], outputs: Any) -> Any:
+    """Apply a function to every tensor in nested lists, tuples and dicts."""
+    if isinstance(outputs, Tensor):
+        return function(outputs)
+    if isinstance(outputs, list | tuple):
+        return type(outputs)(map_tensors(function, item) for item in outputs)
+    if isinstance(outputs, dict):
+        return {key: map_tensors(function, value) for key, value in outputs.items()}
+    return outputs
+
+
+# -------------------------------------------------------------------------- NaN and device
+
+
+class _NanCheck:
+    """A head's ``forward`` that raises ValueError where the network returns NaN."""
+
+    def __init__(self, forward: Callable) -> None:
+        self._forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = self._forward(*args, **kwargs)
+        # The maximum of values with NaN is NaN, and is much faster than a mask of them.
+        highest = [
+            leaf.detach().amax().float()
+            for leaf in tree_leaves(outputs)
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
+        ]
+        if highest and torch.stack(highest).isnan().any():
+            raise ValueError(f'expected numbers as outputs of the network, found NaN: {NAN_CAUSE}')
+        return outputs
+
+
+class _OnCpu:
+    """A head's ``forward`` that returns its outputs on the CPU."""
+
+    def __init__(self, forward: Callable) -> None:
+        self._forward = forward
+
+    def __call__(self, *args: Any) -> Any:
+        return map_tensors(Tensor.cpu, self._forward(*args))
+
+
+def reject_nan(model: nn.Module) -> None:
+    """Have the heads of a model raise ValueError where their networks return NaN, in place.
+
+    NaN exceeds no threshold, so detectors and one-stage models would silently detect nothing.
+    The batch fails instead, and of it the images with these outputs. Infinite values pass: heads
+    make finite numbers of them.
+
+    Args:
+        model: A pose estimator or a detector. Its network must not be replaced later.
+    """
+    apply_changes(model, (NAN_FAILS,))
+
+
+def decode_on_cpu(head: nn.Module) -> None:
+    """Have a head return its outputs on the CPU, and decode there, in place.
+
+    For an mmcv that was compiled without CUDA operators: its NMS rejects tensors of
+    a GPU.
+    """
+    apply_changes(head, (OUTPUTS_ON_CPU,))
+
+
+def _own_heads(model: nn.Module) -> list[nn.Module]:
+    heads = (getattr(model, name, None) for name in ('head', 'bbox_head'))
+    return [head for head in heads if head is not None]
+
+
+def _unchecked_heads(model: nn.Module) -> Iterator[nn.Module]:
+    """Heads of the model, and the deeper ones of two-stage detectors, that pass NaN on."""
+    heads = [each for each in model.modules() if isinstance(each, BaseDenseHead | BBoxHead)]
+    own = head_of(model)
+    if own is not None and not any(each is own for each in heads):
+        heads.append(own)
+    return (head for head in heads if not isinstance(vars(head).get('forward'), _NanCheck))
+
+
+def _check_heads(model: nn.Module) -> None:
+    for head in list(_unchecked_heads(model)):
+        head.forward = _NanCheck(head.forward)
+
+
+def _move_outputs(head: nn.Module) -> None:
+    head.forward = _OnCpu(head.forward)
+
+
+NAN_FAILS = register(
+    InPlaceChange(
+        name='NaN fails',
+        applies=lambda model: next(_unchecked_heads(model), None) is not None,
+        apply=_check_heads,
+    )
+)
+OUTPUTS_ON_CPU = register(
+    InPlaceChange(
+        name='outputs on the CPU',
+        applies=lambda head: not isinstance(vars(head).get('forward'), _OnCpu),
+        apply=_move_outputs,
+    )
+)

@@ -1,0 +1,128 @@
+"""Checks of the configs of pose models, and of fields that detectors have too."""
+
+import importlib.util
+from collections.abc import Mapping
+
+import torch
+from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
+
+from ...errors import CheckpointError
+from .fields import AnyConfig, find_field, naming, type_name
+from .pipelines import check_steps
+
+# The estimators of MMPose, which need each of these parts.
+ESTIMATORS = ('TopdownPoseEstimator', 'BottomupPoseEstimator')
+_PARTS = ('backbone', 'head')
+
+
+def check_device(device: str | torch.device) -> None:
+    """Check that PyTorch has a device.
+
+    Raises:
+        ValueError: It does not, or the name is unknown.
+    """
+    with naming(f'device: {device} cannot be used'):
+        torch.empty(0, device=device)
+
+
+def check_config(cfg: AnyConfig | None, option: str = 'model') -> None:
+    """Check that a config has a model.
+
+    Raises:
+        CheckpointError: It is None, for which upstream takes the config in the checkpoint.
+        ValueError: It has no model.
+    """
+    if cfg is None:
+        raise CheckpointError(
+            f'{option}: expected a config or a model name; the config inside a checkpoint is '
+            'Python code, which is never run from a weights file'
+        )
+    if 'model' not in cfg:
+        found = 'one without' if cfg else 'an empty one'
+        raise ValueError(f'{option}: expected a config with a model, found {found}')
+    if not isinstance(cfg['model'], Mapping):
+        raise ValueError(
+            f'{option}: expected model=dict(type=...) in the config, '
+            f'found {type(cfg["model"]).__name__}'
+        )
+
+
+def check_scope(cfg: AnyConfig, option: str = 'model') -> None:
+    """Check that the package of a config's models can be imported.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    scope = cfg.get('default_scope')
+    if scope is None or scope in MODELS.children:
+        return
+    if importlib.util.find_spec(scope) is None:
+        raise ValueError(
+            f'{option}: the config has default_scope {scope!r}, a package that is not installed; '
+            f'install {scope}, or import what registers it by custom_imports'
+        )
+
+
+def check_visualizer(cfg: AnyConfig, option: str, draws_poses: bool = False) -> None:
+    """Check that the visualizer of a config is registered, if it has one.
+
+    Raises:
+        ValueError: It is not, or it cannot draw poses where it has to.
+    """
+    if cfg.get('visualizer') is None:
+        return
+    given = find_field(cfg, 'visualizer.type')
+    with VISUALIZERS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
+        found = registry.get(given) if isinstance(given, str) else given
+    if not isinstance(found, type) or (draws_poses and not hasattr(found, 'set_dataset_meta')):
+        expected = 'PoseLocalVisualizer' if draws_poses else 'DetLocalVisualizer'
+        raise ValueError(
+            f'{option}: expected a registered type, such as {expected}, as visualizer.type in the '
+            f'config, or no visualizer, found {given!r}'
+        )
+
+
+def check_pose_config(cfg: AnyConfig | None) -> None:
+    """Check that a config is of a pose model, with all fields that inference needs.
+
+    Raises:
+        CheckpointError: As :func:`check_config`.
+        ValueError: Another config, or one without a part that is needed.
+    """
+    check_config(cfg)
+    if cfg.get('data_mode') not in ('topdown', 'bottomup'):
+        raise ValueError(
+            'model: expected the config of a pose model, with data_mode topdown or bottomup, '
+            f'found {cfg.get("data_mode")!r}'
+        )
+    for name in ('inferencer', 'default_filters'):
+        if cfg.get(name) is not None and not isinstance(cfg.get(name), Mapping):
+            raise ValueError(f'{name}: expected a dict, found {cfg.get(name)!r}')
+    model = cfg['model']
+    if model.get('type') is None:
+        raise ValueError('model.type: expected the name of a pose estimator, found none')
+    if type_name(model['type']) in ESTIMATORS:
+        for part in _PARTS:
+            if not isinstance(model.get(part), Mapping):
+                raise ValueError(
+                    f'model.{part}: expected dict(type=...), found {model.get(part)!r}'
+                )
+    check_scope(cfg)
+    check_steps(cfg, 'model')
+    check_visualizer(cfg, 'model', draws_poses=True)
+    collate = find_field(cfg, 'test_dataloader.collate_fn')
+    if collate is not None and not (isinstance(collate, str) and FUNCTIONS.get(collate)):
+        raise ValueError(
+            'test_dataloader.collate_fn: expected the name of a registered function, found '
+            f'{collate!r}; without it, samples are collated as usual'
+        )
+
+
+def check_flip_test(cfg: AnyConfig, flip_test: bool | None) -> None:
+    """Check that a model has the flip test that an option switches on or off.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if flip_test is not None and 'flip_test' not in (find_field(cfg, 'model.test_cfg') or {}):
+        raise ValueError('flip_test: this model never tests mirrored images')

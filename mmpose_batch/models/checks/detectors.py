@@ -1,0 +1,62 @@
+"""Checks of the configs of detectors."""
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine.registry import DATASETS as ALL_DATASETS
+from mmengine.registry import MODELS
+
+from .configs import ESTIMATORS, check_config, check_scope, check_visualizer
+from .fields import PIPELINE, REGISTERED, AnyConfig, find_field, type_name
+from .pipelines import build_steps, check_steps
+
+
+def check_detector_config(cfg: AnyConfig, det_cat_ids: Any = None) -> None:
+    """Check that a config is of a detector, with all fields that inference needs.
+
+    Raises:
+        CheckpointError, ValueError: It is not.
+    """
+    option = 'det_model'
+    check_config(cfg, option)
+    model, dataset = cfg['model'], find_field(cfg, 'test_dataloader.dataset.type')
+    if type_name(model.get('type')) in ESTIMATORS:
+        raise ValueError(
+            'det_model: expected the config of an MMDetection model, found one of a pose model, '
+            f'{type_name(model["type"])}'
+        )
+    check_scope(cfg, option)
+    steps = check_steps(cfg, option)
+    check_visualizer(cfg, option)
+    build_steps(cfg, option, 'mmdet')
+    if not any(step.get('type') in ('LoadImageFromFile', LoadImageFromFile) for step in steps):
+        raise ValueError(f'det_model: expected LoadImageFromFile in {PIPELINE}, found none')
+    known = (('model.type', model.get('type'), MODELS),)
+    known += (('test_dataloader.dataset.type', dataset, ALL_DATASETS),)
+    for field, name, root in known:
+        with root.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
+            if not isinstance(name, type) and (name is None or registry.get(name) is None):
+                raise ValueError(
+                    f'det_model: {field}: expected one of the {registry.scope}::{registry.name} '
+                    f'registry, found {name!r}; {REGISTERED}'
+                )
+    _check_labels(cfg, [0] if det_cat_ids is None else det_cat_ids)
+
+
+def _check_labels(cfg: AnyConfig, labels: Any) -> None:
+    """Check that the detector category ids to keep exist."""
+    labels = list(labels) if np.ndim(labels) else [labels]
+    found = ', '.join(map(str, labels)) or 'none'
+    whole = all(isinstance(each, Integral) and not isinstance(each, bool) for each in labels)
+    if not labels or not whole or min(labels) < 0:
+        raise ValueError(f'det_cat_ids: expected whole numbers from 0, found {found}')
+    heads = ('model.bbox_head', 'model.roi_head.bbox_head')
+    counts = [find_field(cfg, f'{head}.num_classes') for head in heads]
+    classes = next((count for count in counts if isinstance(count, int)), None)
+    if classes is not None and max(labels) >= classes:
+        raise ValueError(
+            f'det_cat_ids: expected labels below {classes}, the classes of the detector, '
+            f'found {found}'
+        )

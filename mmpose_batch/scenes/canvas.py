@@ -1,0 +1,24 @@
+"""An image under construction."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Canvas:
+    """An image under construction.
+
+    Attributes:
+        colors: float32 (H, W, 3), RGB from 0 to 255.
+        owners: int16 (H, W), number of the figure that a pixel shows; -1 for none.
+        parts: int16 (H, W), number of the part of that figure; -1 for none.
+    """
+
+    colors: np.ndarray
+    owners: np.ndarray = field(init=False)
+    parts: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owners = np.full(self.colors.shape[:2], -1, np.int16)
+        self.parts = np.full(self.colors.shape[:2], -1, np.int16)

@@ -1,0 +1,88 @@
+"""Batches that are stacked before they are normalised, to the bit."""
+
+from typing import Any
+
+import torch
+from mmdet.models import DetDataPreprocessor
+from mmengine.model import BaseDataPreprocessor
+from mmpose.models import PoseDataPreprocessor
+from torch import Tensor, nn
+
+from .base import InPlaceChange, register
+from .samples import copy_sample
+
+
+class PixelPreprocessor(BaseDataPreprocessor):
+    """Stacks a batch of pixels and does not normalise it; an engine does.
+
+    Args:
+        upstream: The data preprocessor of the model.
+        divisor: Height and width must be multiples of this; other batches are left to upstream.
+    """
+
+    def __init__(self, upstream: nn.Module, divisor: int) -> None:
+        super().__init__(upstream._non_blocking)
+        self.upstream = upstream
+        self.divisor = divisor
+        self.to(upstream.device)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Stack inputs of one shape, uint8 (3, H, W) each; leave other inputs to upstream."""
+        inputs = data['inputs']
+        height, width = inputs[0].shape[-2:]
+        if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
+            return self.upstream(data, training)
+        pixels = torch.stack(self.cast_data(inputs))
+        if self.device.type == 'cpu':
+            samples = [copy_sample(sample) for sample in data['data_samples']]
+        else:
+            samples = self.cast_data(data['data_samples'])
+        for sample in samples:
+            sample.set_metainfo(
+                {'batch_input_shape': (height, width), 'pad_shape': (height, width)}
+            )
+        return {'inputs': pixels, 'data_samples': samples}
+
+
+class StackedPreprocessor(PixelPreprocessor):
+    """Stacks a batch before it normalises it; the values equal upstream's to the bit.
+
+    Upstream normalises input by input, in tensors too small to be fast, and copies
+    them to stack them.
+    """
+
+    def __init__(self, upstream: nn.Module) -> None:
+        super().__init__(upstream, upstream.pad_size_divisor)
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """Stack and normalise inputs of one shape; leave other inputs to upstream."""
+        data = super().forward(data, training)
+        if data['inputs'].dtype == torch.uint8:
+            data['inputs'] = self._normalize(data['inputs'])
+        return data
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        if self.upstream._channel_conversion:
+            pixels = pixels.flip(1)
+        if not self.upstream._enable_normalize:
+            return pixels.float()
+        mean, std = self.upstream.mean, self.upstream.std
+        return pixels.to(torch.promote_types(torch.float32, mean.dtype)).sub_(mean).div_(std)
+
+
+def is_known_preprocessor(preprocessor: nn.Module | None) -> bool:
+    """Whether a data preprocessor is one of upstream's own, which only normalise and pad."""
+    return type(preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)
+
+
+def _applies(model: nn.Module) -> bool:
+    return is_known_preprocessor(getattr(model, 'data_preprocessor', None))
+
+
+def _apply(model: nn.Module) -> None:
+    model.data_preprocessor = StackedPreprocessor(model.data_preprocessor)
+
+
+STACK_FIRST = register(
+    InPlaceChange(name='stack, then normalise', applies=_applies, apply=_apply),
+)
