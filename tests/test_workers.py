@@ -10,12 +10,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import count
 
 import pytest
 from support.factories import our_threads
 
+from mmpose_batch import workers
 from mmpose_batch.workers import FLUSH, WorkerPool, read_ahead
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')
@@ -132,17 +133,14 @@ def test_one_pool_serves_two_stages_that_feed_each_other():
 def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error, monkeypatch):
     release = threading.Event()
     begun = []
-    shutdown = ThreadPoolExecutor.shutdown
+    wait = workers.wait
 
-    def release_at_shutdown(
-        executor: ThreadPoolExecutor, wait: bool = True, cancel_futures: bool = False
-    ) -> None:
-        shutdown(executor, wait=False, cancel_futures=cancel_futures)
+    def release_and_wait(running: list[Future]) -> None:
         release.set()
-        shutdown(executor, wait=wait)
+        wait(running)
 
     # Two are at work then and six in the queue: the two must end, the six not begin.
-    monkeypatch.setattr(ThreadPoolExecutor, 'shutdown', release_at_shutdown)
+    monkeypatch.setattr(workers, 'wait', release_and_wait)
 
     def work(number: int) -> int:
         begun.append(number)
