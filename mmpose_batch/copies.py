@@ -1,14 +1,16 @@
 """Copies of inferencers, by ``copy.deepcopy`` and ``pickle``: their spec and what is in memory."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .engines.warmup import restore
-from .factory import InferencerSpec
-from .inferencer import BatchPose2DInferencer
 from .models.state import ModelState
+from .spec import InferencerSpec
+
+if TYPE_CHECKING:
+    from .inferencer import BatchPose2DInferencer
 
 # Settings of MMPose's visualizer that no call sets.
 _VISUALIZER = (
@@ -17,7 +19,7 @@ _VISUALIZER = (
 )
 
 
-def take_state(inferencer: BatchPose2DInferencer, own: Iterable[str]) -> dict[str, Any]:
+def take_state(inferencer: 'BatchPose2DInferencer', own: Iterable[str]) -> dict[str, Any]:
     """What a copy of an inferencer is made of.
 
     Args:
@@ -36,11 +38,18 @@ def take_state(inferencer: BatchPose2DInferencer, own: Iterable[str]) -> dict[st
     }
 
 
-def build_copy(inferencer: BatchPose2DInferencer, state: dict[str, Any]) -> None:
+def build_copy(
+    inferencer: 'BatchPose2DInferencer', construct: Callable[..., None], state: dict[str, Any]
+) -> None:
     """Make a new object a copy of the inferencer that a state was taken of.
 
     Its engines are built, and the one that ``auto`` selected is selected again. No constructor
     of a subclass is called: the copy has the attributes of the original.
+
+    Args:
+        inferencer: The new object.
+        construct: The constructor of :class:`BatchPose2DInferencer`.
+        state: As :func:`take_state` returned it.
 
     Raises:
         ValueError, EngineError: This machine lacks the device or the engine.
@@ -52,7 +61,7 @@ def build_copy(inferencer: BatchPose2DInferencer, state: dict[str, Any]) -> None
     if state['detector'] is not None:
         arguments['det_weights'] = state['detector']
     with torch.random.fork_rng(devices=[]):  # layers are random before they have their weights
-        BatchPose2DInferencer.__init__(inferencer, **arguments)
+        construct(inferencer, **arguments)
     inferencer.arguments.update(weights=spec.weights, det_weights=spec.settings.get('det_weights'))
     inferencer.show_progress = state['show_progress']
     vars(inferencer.visualizer).update(state['visualizer'])

@@ -14,6 +14,7 @@ from .batching import BatchRunner
 from .config import BatchOptions, CallOptions
 from .engines.runner import EngineRunner
 from .engines.warmup import SAMPLES, Warmup, batch_size
+from .errors import InputError
 from .images.read import DecodedFrames
 from .pipeline import Pipeline
 from .progress import StageClock
@@ -80,6 +81,9 @@ class Predictor:
             call: Options of the call.
             clock: Collects the seconds of each stage.
             alone: Whether each image is to have all cores, as those of a live source do.
+
+        Raises:
+            InputError: A bad input, with ``on_error='raise'``.
         """
         frames, alone = iter(source), alone or source.live
         with ExitStack() as stack:
@@ -97,7 +101,12 @@ class Predictor:
             threads = 0 if source.length == 1 else self._options.num_workers
             pipeline = self.pipeline_of(call, alone, threads)
             results = pipeline.run(frames, clock or StageClock())
-            yield from stack.enter_context(closing(results))
+            yield from map(self._checked, stack.enter_context(closing(results)))
+
+    def _checked(self, result: ImageResult) -> ImageResult:
+        if result.error is not None and self._options.on_error == 'raise':
+            raise InputError(f'{result.frame.path}: {result.error}')
+        return result
 
     def wants_samples(self, call: CallOptions) -> int:
         """Images that :meth:`warm_up` should see before the first result; 0 for none."""

@@ -165,7 +165,7 @@ def build(args: argparse.Namespace, job: Job) -> Run:
     """Build the inferencer, check what needs it, and build the run."""
     with model_errors():
         inferencer = job.plan.build()
-    inferencer.check_loader()
+    inferencer.predictor.pose.check_loader()
     notes = [*job.notes, *inferencer.model.load_notes]
     categories, bboxes = None, job.bboxes
     if job.annotations:

@@ -42,12 +42,12 @@ class RunWarmup:
         inferencer = self._inferencer
         if self._earlier:
             restore(inferencer.runners, self._earlier)
-        samples = spread(frames, inferencer.wants_samples(self._call))
+        samples = spread(frames, inferencer.predictor.wants_samples(self._call))
         if samples:
             if not quiet:
                 images = counted(len(samples), 'image')
                 print(f'building and checking engines, up to {images}', file=sys.stderr)
-            inferencer.warm_up(samples, self._call)
+            inferencer.predictor.warm_up(samples, self._call)
             for name, runner in inferencer.runners.items():
                 if runner.selection and not quiet:
                     print(f'{name}: {runner.selection}', file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
+from numbers import Real
 
 import numpy as np
 
@@ -68,6 +70,9 @@ class Source:
         live: Whether frames come in real time, and each result is wanted at once.
         max_wait: Seconds without a frame after which waiting frames are finished, as by FLUSH;
             None waits for full batches.
+
+    Raises:
+        ValueError: ``max_wait`` is not a number of seconds.
     """
 
     frames: Iterable[Frame | FlushType]
@@ -77,6 +82,12 @@ class Source:
     fps: float = 0.0
     live: bool = False
     max_wait: float | None = None
+
+    def __post_init__(self) -> None:
+        wait = self.max_wait
+        is_number = isinstance(wait, Real) and not isinstance(wait, bool)
+        if wait is not None and not (is_number and 0 <= wait < inf):
+            raise ValueError(f'max_wait: expected seconds from 0, or None, found {wait!r}')
 
     def __iter__(self) -> Iterator[Frame | FlushType]:
         return iter(self.frames)

@@ -1,13 +1,49 @@
 """Precomputed person boxes: one array for each image, and checks of their values."""
 
+import copy
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..errors import ImageError
+from ..workers import FLUSH, FlushType
+from .base import Frame, Source
+
+
+def with_boxes(source: Source, bboxes: Any) -> Source:
+    """A source whose frames have precomputed person boxes.
+
+    Args:
+        source: The frames.
+        bboxes: One item per image, see :func:`boxes_of_images`.
+
+    Raises:
+        ValueError: There is not one item for each image; while iterating, if the number of
+            images is not known before.
+    """
+    return replace(source, frames=_with_boxes(source, boxes_of_images(bboxes, source.length)))
+
+
+def _with_boxes(
+    frames: Iterable[Frame | FlushType], bboxes: Iterable
+) -> Iterator[Frame | FlushType]:
+    message = 'bboxes: expected one array of boxes for every image'
+    boxes, missing = iter(bboxes), object()
+    for frame in frames:
+        if frame is FLUSH:
+            yield FLUSH
+            continue
+        own = next(boxes, missing)
+        if own is missing:
+            raise ValueError(message)
+        # Frames are read ahead, and a generator may fill one buffer again and again.
+        yield replace(frame, bboxes=copy.deepcopy(detached(own)))
+    if next(boxes, missing) is not missing:
+        raise ValueError(message)
 
 
 def boxes_of_images(bboxes: Any, length: int | None) -> Iterable:

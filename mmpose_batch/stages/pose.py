@@ -83,10 +83,36 @@ class PoseModel:
         indices = self.model.test_cfg.get('output_keypoint_indices')
         return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
 
-    def test_settings(
+    def call_options(
+        self,
+        batch_size: int | str,
+        flip_test: bool | None,
+        bbox_thr: float = 0.3,
+        nms_thr: float = 0.3,
+        draw_heatmap: bool = False,
+        **options: Any,
+    ) -> CallOptions:
+        """Build the options of one call, with the model's test settings.
+
+        Args:
+            batch_size: Instances per forward pass, or ``'auto'``.
+            flip_test: Whether the model uses the flip test; None as its config says.
+            bbox_thr: See :class:`mmpose_batch.config.CallOptions`.
+            nms_thr: See there.
+            draw_heatmap: Whether heatmaps are output, for drawing.
+            **options: Other fields of :class:`mmpose_batch.config.CallOptions`.
+
+        Raises:
+            ValueError: An option out of range.
+            TypeError: An unknown option.
+        """
+        thresholds = {'bbox_thr': bbox_thr, 'nms_thr': nms_thr}
+        test_cfg = self._test_cfg(bbox_thr, nms_thr, draw_heatmap, flip_test)
+        return CallOptions(batch_size=batch_size, test_cfg=test_cfg, **thresholds, **options)
+
+    def _test_cfg(
         self, bbox_thr: float, nms_thr: float, output_heatmaps: bool, flip_test: bool | None
     ) -> ConfigDict:
-        """The model's ``test_cfg`` under the options of one call; None keeps the config's."""
         if type(self.model).__name__ == 'BottomupPoseEstimator':
             # One-stage heads filter inside predict, by these settings.
             test_cfg = dict(self.model.head.test_cfg)

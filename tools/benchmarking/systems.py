@@ -103,9 +103,9 @@ class Ours:
 
     def prepare(self, images: Sequence[Image]) -> None:
         """Warm up with some images from all over the work."""
-        samples = spread(images, self.inferencer.wants_samples(self._call))
+        samples = spread(images, self.inferencer.predictor.wants_samples(self._call))
         if samples:
-            self.inferencer.warm_up(_frames(samples), self._call)
+            self.inferencer.predictor.warm_up(_frames(samples), self._call)
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
