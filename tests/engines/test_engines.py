@@ -322,7 +322,7 @@ def test_what_was_compiled_runs_with_its_settings(
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     for _ in range(2):  # compiled, and found again
         ours = top_down.ours(engine='openvino', batch_size=batch_size)
-        list(ours([picture(120, 90, 0, persons=2)]))
+        list(ours([picture(120, 90, 0, persons=2)] * 2))
         (shape, *_) = ours.runner.engine.shapes.values()
         compiled = shape.compiled
         assert compiled.get_property(properties.num_streams) == streams

@@ -324,6 +324,8 @@ def test_a_name_is_registered_once():
 # ------------------------------------------------------------------------------ one place
 
 PLACES = ('speedups', 'engines/network.py', 'engines/wrapping.py')
+# These set attributes by name of an image in flight, and of the module sys.
+OTHERS = {'batching.py', 'cli/streams.py'}
 METHODS = {'forward', 'predict', 'decode', 'extract_feat', 'test_step', 'grid_priors'}
 PARTS = {'data_preprocessor', 'backbone', 'neck', 'head', 'bbox_head', 'decoder', '__class__'}
 
@@ -352,5 +354,6 @@ def test_models_and_pipelines_are_changed_in_these_places_only():
         nodes = ast.walk(ast.parse(path.read_text(encoding='utf-8')))
         if lines := [node.lineno for node in nodes if is_change(node)]:
             found[name] = lines
-    assert {name: found[name] for name in found if not name.startswith(PLACES)} == {}
+    elsewhere = {name: found[name] for name in found if not name.startswith(PLACES)}
+    assert elsewhere.keys() == OTHERS, elsewhere
     assert len(found) > 5
