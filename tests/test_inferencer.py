@@ -1,4 +1,4 @@
-"""The inferencer: stock's interface, many images under way at once, none of it to be seen."""
+"""The inferencer: upstream's interface, many images under way at once, none of it to be seen."""
 
 import copy
 import gc
@@ -62,16 +62,16 @@ def plain(ours: dict[str, BatchPose2DInferencer]) -> dict[str, list[dict]]:
 
 
 @pytest.fixture(scope='module')
-def stocks_own(one_stage: TinyModel, top_down: TinyModel) -> dict[str, Pose2DInferencer]:
-    return {'one_stage': one_stage.stock(), 'top_down': top_down.stock()}
+def upstream_inferencers(one_stage: TinyModel, top_down: TinyModel) -> dict[str, Pose2DInferencer]:
+    return {'one_stage': one_stage.upstream(), 'top_down': top_down.upstream()}
 
 
 @pytest.fixture
-def stock(stocks_own: dict[str, Pose2DInferencer]) -> dict[str, Pose2DInferencer]:
-    """Stock's inferencers as if new: one call with openpose's skeleton changes all later ones."""
-    for inferencer in stocks_own.values():
+def upstream(upstream_inferencers: dict[str, Pose2DInferencer]) -> dict[str, Pose2DInferencer]:
+    """Upstream's inferencers with their skeletons reset, which openpose's skeleton changes."""
+    for inferencer in upstream_inferencers.values():
         inferencer.visualizer.set_dataset_meta(inferencer.model.dataset_meta)
-    return stocks_own
+    return upstream_inferencers
 
 
 @pytest.fixture(scope='module')
@@ -109,7 +109,7 @@ def persons_of(results: Sequence[dict]) -> list[int]:
     return [len(result['predictions'][0]) for result in results]
 
 
-# ------------------------------------------------------------------ stock's interface
+# ------------------------------------------------------------------ upstream's interface
 
 
 def test_a_batch_is_decoded_as_a_whole_where_the_codec_is_simcc(ours):
@@ -118,7 +118,7 @@ def test_a_batch_is_decoded_as_a_whole_where_the_codec_is_simcc(ours):
 
 
 @pytest.mark.parametrize('name', ['__init__', '__call__'])
-def test_arguments_are_stocks_by_name_order_and_default(name):
+def test_arguments_are_those_of_upstream_by_name_order_and_default(name):
     def parameters(cls: type) -> list[inspect.Parameter]:
         return list(inspect.signature(getattr(cls, name)).parameters.values())
 
@@ -158,10 +158,10 @@ CALLS = {
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('options', CALLS.values(), ids=CALLS)
-def test_results_are_stocks(ours, stock, kind, options):
-    # Stock takes an image without persons for one person, see the tests of no_person.
+def test_results_equal_those_of_upstream(ours, upstream, kind, options):
+    # Upstream takes an image without persons for one person, see the tests of no_person.
     images = [image for image in PICTURES[:4] if kind == 'one_stage' or image[0, 0, 0]]
-    expected = list(stock[kind](images, **options))
+    expected = list(upstream[kind](images, **options))
     found = list(ours[kind](images, **options))
     assert len(found) == len(expected) == len(images)
     for mine, theirs in zip(found, expected, strict=True):
@@ -205,10 +205,10 @@ def test_the_cases_are_worth_something(plain, kind):
     assert len({tuple(point) for point in points}) == len(points)
 
 
-def test_heatmaps_are_drawn_as_by_stock(ours, stock):
+def test_heatmaps_are_drawn_as_by_upstream(ours, upstream):
     images = [PICTURES[0], PICTURES[2]]
     options = {'return_vis': True, 'draw_heatmap': True}
-    expected = list(stock['top_down'](images, **options))
+    expected = list(upstream['top_down'](images, **options))
     found = list(ours['top_down'](images, **options))
     for mine, theirs in zip(found, expected, strict=True):
         assert mine['visualization'][0].shape == theirs['visualization'][0].shape
@@ -283,7 +283,7 @@ def test_a_call_alone_reads_nothing(ours):
     ours['one_stage'](stream())
 
 
-def test_stocks_old_spelling_still_works(ours):
+def test_upstreams_old_spelling_still_works(ours):
     (result,) = ours['one_stage'](PICTURES[0], return_datasample=True)
     assert result['predictions'][0].pred_instances.keypoints.ndim == 3
 
@@ -307,12 +307,12 @@ def test_files_with_one_name_in_two_folders_do_not_meet(ours, folder, tmp_path, 
         assert mmcv.imread(vis / name).shape == image.shape
 
 
-def test_written_files_are_stocks(ours, stock, folder, tmp_path):
+def test_written_files_equal_those_of_upstream(ours, upstream, folder, tmp_path):
     path = str(folder / 'a.png')
-    for name, inferencer in (('stock', stock['top_down']), ('ours', ours['top_down'])):
+    for name, inferencer in (('upstream', upstream['top_down']), ('ours', ours['top_down'])):
         list(inferencer(path, out_dir=str(tmp_path / name)))
-    assert files_below(tmp_path / 'ours') == files_below(tmp_path / 'stock')
-    mine, theirs = tmp_path / 'ours', tmp_path / 'stock'
+    assert files_below(tmp_path / 'ours') == files_below(tmp_path / 'upstream')
+    mine, theirs = tmp_path / 'ours', tmp_path / 'upstream'
     assert_close(
         *(json.loads((below / 'predictions/a.json').read_text()) for below in (mine, theirs))
     )
@@ -329,7 +329,7 @@ def write_video(path: Path, frames: Sequence[np.ndarray]) -> str:
     return str(path)
 
 
-def test_a_video_becomes_one_video_and_one_json(ours, stock, tmp_path):
+def test_a_video_becomes_one_video_and_one_json(ours, upstream, tmp_path):
     path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(8)])
     options = {'bbox_thr': 0.2}
     results = list(ours['one_stage'](path, out_dir=str(tmp_path / 'ours'), **options))
@@ -339,8 +339,8 @@ def test_a_video_becomes_one_video_and_one_json(ours, stock, tmp_path):
     assert_close([r['predictions'] for r in results], [r['predictions'] for r in alone])
     assert len({str(result['predictions']) for result in results}) > 4
 
-    list(stock['one_stage'](path, out_dir=str(tmp_path / 'stock'), **options))
-    mine, theirs = tmp_path / 'ours', tmp_path / 'stock'
+    list(upstream['one_stage'](path, out_dir=str(tmp_path / 'upstream'), **options))
+    mine, theirs = tmp_path / 'ours', tmp_path / 'upstream'
     names = ['predictions/film.json', 'visualizations/film.mp4']
     assert files_below(mine) == files_below(theirs) == names
     frames, expected = (json.loads((below / names[0]).read_text()) for below in (mine, theirs))
@@ -517,7 +517,7 @@ def test_given_boxes_make_what_the_same_detected_ones_make(ours, monkeypatch):
     assert_close_instances(given['predictions'][0], detected['predictions'][0])
 
 
-def test_stocks_empty_default_of_boxes_means_none_are_given(ours):
+def test_upstreams_empty_default_of_boxes_means_none_are_given(ours):
     (result,) = ours['top_down'](PICTURES[0], bboxes=[])
     assert persons_of([result]) == [1]
 
@@ -670,9 +670,9 @@ def test_nobody_is_an_empty_result_by_default(ours):
     assert instances.keypoints.shape == (0, 17, 2)
 
 
-def test_nobody_is_the_whole_image_if_asked_for_as_in_stock(top_down, stock):
+def test_nobody_is_the_whole_image_if_asked_for_as_in_upstream(top_down, upstream):
     inferencer = top_down.ours(no_person='whole_image')
-    found, expected = list(inferencer(PICTURES)), list(stock['top_down'](PICTURES))
+    found, expected = list(inferencer(PICTURES)), list(upstream['top_down'](PICTURES))
     for mine, theirs in zip(found, expected, strict=True):
         assert_close(mine['predictions'], theirs['predictions'])
     assert 0 not in persons_of(found)
