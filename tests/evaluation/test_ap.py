@@ -173,7 +173,7 @@ def test_the_settings_make_a_difference(tmp_path):
 
 @pytest.mark.parametrize('use_area', [True, False])
 @pytest.mark.parametrize('crop', [None, (1.25, 0.75)], ids=['extents', 'crops'])
-def test_a_whole_body_is_judged_part_by_part(tmp_path, monkeypatch, use_area, crop):
+def test_a_whole_body_is_evaluated_part_by_part(tmp_path, monkeypatch, use_area, crop):
     stats: list[Sequence[float]] = []
 
     class Recording(coco_wholebody_metric.COCOeval):
