@@ -1,4 +1,4 @@
-"""Inputs of many images become batches of one shape; the images leave in order."""
+"""Batches of inputs of one shape, collected over many images, whose order is kept."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator
@@ -21,17 +21,17 @@ class ImageInFlight:
     """One image between reading and its result.
 
     Attributes:
-        result: What will be yielded.
+        result: The result, which the stages fill in.
         pixels: The decoded image (H, W, 3), uint8, BGR, while it is needed.
-        detector_inputs: The input of the detector, as its test pipeline packs it, in a list;
-            empty where no detector runs.
-        detections: The detector's output for each of these: boxes (N, 5), or (N, 6) with labels.
-        persons: Boxes (N, 5): x1, y1, x2, y2 in pixels and a score; None where they are not known.
-        labels: Label of the category of each person, (N,); None where no caller asks for it.
-        crops: Inputs of the pose network, as the config's test pipeline packs them: one for each
-            person, or for the complete image.
-        poses: The pose network's data sample for each of these.
-        in_buckets: Inputs that wait for their batch to fill.
+        detector_inputs: The packed input of the detector, in a list; empty without a detector.
+        detections: The detector's output for each of these inputs: boxes (N, 5), or (N, 6) with
+            labels.
+        persons: Boxes (N, 5): x1, y1, x2, y2 in pixels and a score; None while they are unknown.
+        labels: Category label of each person, (N,); None unless labels are requested.
+        crops: Packed inputs of the pose network: one for each person, or one for the complete
+            image.
+        poses: The pose network's data sample for each of these inputs.
+        in_buckets: Number of inputs that wait for their batch to fill.
     """
 
     result: ImageResult
@@ -53,7 +53,7 @@ class ImageInFlight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instance:
-    """One network input, and the place of its output among those of its image."""
+    """One network input, and the index of its output among those of its image."""
 
     image: ImageInFlight
     slot: int
@@ -61,10 +61,10 @@ class Instance:
 
 
 class BatchCollector:
-    """Collects instances in buckets of one input shape until a batch is full.
+    """Collects instances of the same input shape in a bucket until a batch is full.
 
     Padding inputs of different shapes into one batch would change the outputs,
-    since the network sees the padding, so every shape has a bucket of its own.
+    since the network sees the padding, so every shape has a separate bucket.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -72,14 +72,14 @@ class BatchCollector:
         self._buckets: defaultdict[Hashable, list[Instance]] = defaultdict(list)
 
     def add(self, instance: Instance) -> list[Instance] | None:
-        """Add one instance; returns its batch if that is full now."""
+        """Add one instance; returns its batch if it is full now, else None."""
         shape = _input_shape(instance.packed['inputs'])
         self._buckets[shape].append(instance)
         instance.image.in_buckets += 1
         return self._take(shape) if len(self._buckets[shape]) >= self.batch_size else None
 
     def flush(self) -> Iterator[list[Instance]]:
-        """Yield the batches that are not full, in the order in which their buckets were begun."""
+        """Yield the batches that are not full, in the order of their first instances."""
         while self._buckets:
             yield self._take(next(iter(self._buckets)))
 
@@ -101,19 +101,19 @@ class Step:
 class BatchRunner:
     """Runs a network over the inputs of a stream of images, in batches.
 
-    Which instances share a batch depends on the images and on nothing else, so
-    a run can be repeated to the last bit. At most ``2 * batch_size`` images wait
-    for others; then the batches that are not full run too.
+    Which instances share a batch depends only on the images, so that a run can be repeated
+    bitwise. When ``2 * batch_size`` images wait for others, the batches that are not full run
+    too.
 
     Args:
-        run: Maps the packed inputs of a batch to as many outputs.
-        batch_size: Instances in a full batch.
+        run: Maps a list of packed inputs to a list of one output for each.
+        batch_size: Number of instances in a full batch.
         stage: Name of ``run`` in error messages.
-        fields: Attributes of :class:`ImageInFlight`: the inputs, and the outputs.
+        fields: Attributes of :class:`ImageInFlight` with the inputs and the outputs.
         pool: Threads that run batches concurrently; without threads each batch runs in the
             calling thread.
-        on_memory: Called with the new size when a batch does not fit into memory;
-            later batches are no larger.
+        on_memory: Called with the new maximum when a batch does not fit into memory;
+            later batches are not larger.
     """
 
     def __init__(
@@ -136,15 +136,15 @@ class BatchRunner:
 
     @property
     def batch_size(self) -> int:
-        """Instances in a full batch."""
+        """Number of instances in a full batch."""
         return self._collector.batch_size
 
     def stream(
         self, images: Iterator[ImageInFlight | FlushType]
     ) -> Iterator[ImageInFlight | FlushType]:
-        """Yield the images in order, each when all its inputs have their output.
+        """Yield the images in order, each once all its inputs have outputs.
 
-        At a FLUSH the batches run that are not full, and it is yielded after their images.
+        A FLUSH also runs the batches that are not full, and is yielded after their images.
         """
         steps = self._pool.map(self._run_step, self._steps(images), self._pool.num_workers)
         with closing(steps):
@@ -152,7 +152,7 @@ class BatchRunner:
                 if step is FLUSH:
                     yield FLUSH
                     continue
-                while step.images:  # nothing may keep what is yielded
+                while step.images:  # no reference to a yielded image may stay
                     yield step.images.popleft()
 
     def _steps(self, images: Iterator[ImageInFlight | FlushType]) -> Iterator[Step | FlushType]:
@@ -165,7 +165,7 @@ class BatchRunner:
                 continue
             waiting.append(image)
             batches = self._collect(image)
-            del image  # not even until the next one comes
+            del image  # no reference may stay until the next image
             if len(waiting) >= 2 * self._collector.batch_size:
                 batches += self._collector.flush()
             ready = deque()
@@ -175,7 +175,7 @@ class BatchRunner:
         yield from _in_steps([*self._collector.flush()], waiting)
 
     def _collect(self, image: ImageInFlight) -> list[list[Instance]]:
-        """Distribute the inputs of one image to buckets; returns the batches that are full now."""
+        """Distribute the inputs of one image to buckets; returns the batches that are full."""
         inputs = getattr(image, self._inputs)
         setattr(image, self._inputs, [])
         setattr(image, self._outputs, [None] * len(inputs))
@@ -185,11 +185,11 @@ class BatchRunner:
     def _run_step(self, step: Step) -> Step:
         if step.batch:
             self._run_batch(step.batch)
-            step.batch.clear()  # a reference to the list must not keep its images
+            step.batch.clear()  # the list may still be referenced, its images not
         return step
 
     def _run_batch(self, batch: list[Instance]) -> None:
-        """Run one batch; if it fails it is halved, so that only a bad instance fails."""
+        """Run one batch; if it fails, run its halves, so that only bad instances fail."""
         outputs = self._try_batch(batch) if len(batch) <= self._largest else None
         if outputs is None:
             middle = len(batch) // 2
@@ -198,7 +198,7 @@ class BatchRunner:
             return
         for instance, output in zip(batch, outputs, strict=True):
             of_image = getattr(instance.image, self._outputs)
-            if of_image:  # empty where another batch of the image has failed
+            if of_image:  # empty if another batch of the image has failed
                 of_image[instance.slot] = output
 
     def _try_batch(self, batch: list[Instance]) -> list[Any] | None:
@@ -234,5 +234,5 @@ def _in_steps(batches: list[list[Instance]], ready: deque[ImageInFlight]) -> Ite
 def _input_shape(inputs: Any) -> Hashable:
     if isinstance(inputs, list | tuple):  # a pyramid of scales
         return tuple(tuple(level.shape) for level in inputs)
-    # Pixels and floats are normalised in different places: in one batch pixels would become floats.
+    # uint8 and float inputs are normalised differently: in one batch, uint8 would become float.
     return tuple(inputs.shape), getattr(inputs, 'dtype', None)

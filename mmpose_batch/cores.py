@@ -1,4 +1,4 @@
-"""The processor's cores: which ones a run uses, and how its threads share them."""
+"""Processor cores: which of them a run uses, and how its threads share them."""
 
 import os
 import re
@@ -11,15 +11,15 @@ import loky
 
 
 def available_cores() -> int:
-    """Cores that this process may really use, by its affinity and its container's quota."""
+    """Number of cores that this process may use, by its affinity and its container's quota."""
     return loky.cpu_count()
 
 
 def parse_cores(text: str) -> frozenset[int]:
-    """Read a list of cores, such as ``2``, ``0-3`` or ``0,2-3``.
+    """Parse a list of cores, such as ``2``, ``0-3`` or ``0,2-3``.
 
     Raises:
-        ValueError: It is none, or names a core that this process may not use.
+        ValueError: It is not such a list, or names a core that this process may not use.
     """
     cores: set[int] = set()
     for part in str(text).split(','):
@@ -31,36 +31,36 @@ def parse_cores(text: str) -> frozenset[int]:
         cores.update(range(int(match[1]), int(match[2] or match[1]) + 1))
     if not hasattr(os, 'sched_getaffinity'):
         raise ValueError('cpu_affinity: this system does not bind a process to cores')
-    there = os.sched_getaffinity(0)
-    if not cores <= there:
+    allowed = os.sched_getaffinity(0)
+    if not cores <= allowed:
         raise ValueError(
-            f'cpu_affinity: this process may use {_text(there)}, found {_text(cores - there)}'
+            f'cpu_affinity: this process may use {_text(allowed)}, found {_text(cores - allowed)}'
         )
     return frozenset(cores)
 
 
 def bind_to_cores(cores: frozenset[int]) -> None:
-    """Bind this process to some cores: the threads that it has, and those that it starts."""
+    """Bind this process to some cores: its current threads, and those that they start."""
     for thread in os.listdir('/proc/self/task'):
         try:
             os.sched_setaffinity(int(thread), cores)
-        except ProcessLookupError:  # it has ended meanwhile
+        except ProcessLookupError:  # it has ended in the meantime
             continue
-    cv2.setNumThreads(min(cv2.getNumThreads(), len(cores)))  # it counted before
+    cv2.setNumThreads(min(cv2.getNumThreads(), len(cores)))  # it counted cores at import
 
 
 def default_threads() -> int:
-    """Threads for the network: PyTorch's own number, but not more than there are cores."""
-    import torch  # here, since drawing scenes needs cores and no PyTorch
+    """Number of threads for the network: PyTorch's, limited to the number of cores."""
+    import torch  # not at the top: synthetic scenes need this module, but not PyTorch
 
     return min(torch.get_num_threads(), available_cores())
 
 
 class _OpenCVThreads:
-    """Keeps OpenCV to the thread that calls it, while anybody wants that.
+    """Limits OpenCV to one thread per call, while at least one user requests that.
 
-    Workers that decode and warp side by side fill the cores; threads of OpenCV's
-    own, beside each of them and the network's, only take turns.
+    Workers that decode and warp concurrently fill the cores; OpenCV's own threads would only
+    compete with them and with the threads of the network.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Errors of the whole package, and what an error of another library means."""
+"""Exceptions of this package, and classification of exceptions of other libraries."""
 
 import torch
 
-# PyTorch's CPU allocator, ONNX Runtime and CUDA libraries, OpenVINO and other C++.
+# Messages of PyTorch's CPU allocator, ONNX Runtime, CUDA libraries, OpenVINO and other C++ code.
 _OUT_OF_MEMORY = (
     *("can't allocate memory", 'not enough memory', 'out of memory', 'bad_alloc'),
     'failed to allocate memory',
@@ -10,63 +10,63 @@ _OUT_OF_MEMORY = (
 
 
 class ImageError(ValueError):
-    """An input that cannot be used. Its message is one line: what was expected and found."""
+    """An input cannot be used. The message is one line: what was expected and what was found."""
 
 
 class InputError(ValueError):
-    """Raised for a bad input with ``on_error='raise'``: names it and what is wrong."""
+    """A bad input, raised if ``on_error='raise'``. The message names it and what is wrong."""
 
 
 class SourceError(ValueError):
-    """Inputs that name nothing usable."""
+    """Inputs cannot be opened, or contain no images."""
 
 
 class OutputError(RuntimeError):
-    """An output folder holds a file that a run would replace and that no run wrote."""
+    """An output folder cannot be used, or contains a file that a run would wrongly replace."""
 
 
 class FolderInUse(RuntimeError):
-    """A folder that another process writes to."""
+    """Another process writes to the folder."""
 
 
 class RunError(RuntimeError):
-    """A run that cannot start or go on."""
+    """A run cannot start, continue or be resumed."""
 
 
 class TooManyErrors(RunError):
-    """A run that ended since more images failed than ``max_errors``."""
+    """A run ended because more images failed than ``max_errors``."""
 
 
 class AnnotationError(ValueError):
-    """An annotation or box file that cannot be used."""
+    """An annotation or box file cannot be used."""
 
 
 class CheckpointError(RuntimeError):
-    """Weights that cannot be loaded: missing, broken, refused, or of another model."""
+    """Weights cannot be loaded: they are missing, damaged, rejected, or of another model."""
 
 
 class EngineError(RuntimeError):
-    """An engine that cannot do what is asked. Its message is one line."""
+    """An engine does not support what is requested. The message is one line."""
 
 
 class OutputsDeviate(EngineError):
-    """An engine that runs, and whose outputs deviate too much from PyTorch's in fp32."""
+    """The outputs of an engine deviate from PyTorch's in fp32 beyond tolerance."""
 
 
 class ExportError(EngineError):
-    """A network that cannot be written as ONNX."""
+    """A network cannot be exported to ONNX."""
 
 
-# The device is lost, and every later batch with it. torch before 2.8 has no name for that.
+# The device is lost, so every later batch fails too. torch before 2.8 has no class for that.
 DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
-# No fault of one image.
+# Errors that do not concern a single image.
 FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of the GPU or the machine, was too small.
+    """Whether an error means that memory, of the GPU or the machine, was too small.
 
-    PyTorch's allocator for CPUs and other libraries have no class of their own for it.
+    PyTorch's CPU allocator and other libraries have no exception class for it.
     """
     text = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
@@ -75,7 +75,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line that says something even if its text is empty."""
+    """An error as one line, which is not empty even if its message is."""
     text = ' '.join(str(error).split())
     if not text:
         return type(error).__name__

@@ -213,9 +213,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             **forward,
         )
         bboxes = pre.get('bboxes')
-        if bboxes is not None and not (
-            isinstance(bboxes, list) and not bboxes
-        ):  # the default
+        if bboxes is not None and not (isinstance(bboxes, list) and not bboxes):  # the default
             if self.cfg.data_mode != 'topdown':
                 raise ValueError('bboxes: only top-down models take them')
             source = with_boxes(source, bboxes)

@@ -1,4 +1,4 @@
-"""Memory of this process. The file imports nothing but Python, so that it can be run by itself."""
+"""Memory of this process. This module imports only the standard library: it also runs alone."""
 
 import sys
 from pathlib import Path
@@ -12,10 +12,10 @@ STATUS = Path('/proc/self/status')
 
 
 def peak_resident() -> int | None:
-    """The most memory that this process held, in bytes; None where the system does not say."""
+    """Peak resident memory of this process in bytes; None if the system does not report it."""
     if STATUS.exists():
         lines = (line.split() for line in STATUS.read_text().splitlines())
-        # Linux's ru_maxrss is never below that of the process which started this one.
+        # Linux's ru_maxrss includes the peak of the parent process.
         high = next((line[1] for line in lines if line[:1] == ['VmHWM:']), None)
         if high is not None:
             return int(high) * 1024

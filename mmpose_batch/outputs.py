@@ -1,6 +1,6 @@
-"""Which files a run writes into its output folder, and which an earlier run wrote there.
+"""Files that a run writes into its output folder, and files that an earlier run wrote there.
 
-No format is known here by its name: :mod:`mmpose_batch.writers.registry` has the files of each.
+The files of each output format are those in :mod:`mmpose_batch.writers.registry`.
 """
 
 import json
@@ -21,18 +21,18 @@ from .writers.jsonl import RECORDS_FILE
 from .writers.registry import specs
 
 INFO_FILE = 'run.json'
-# Largest run.json that is read, in bytes; those of this package have some thousands.
+# Maximum size of a run.json that is read, in bytes; those of this package have a few thousand.
 _MAX_INFO = 16 * 2**20
-# Where a record begins: its other values are not needed, and are most of the file.
+# The start of a record: its other values, most of the file, need not be parsed.
 _IMAGE = re.compile(rb'\{"image":("(?:[^"\\]|\\.)*")')
 
 
 def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[str]:
-    """Files whose paths depend on the images, as paths below the output folder.
+    """Yield the files whose paths depend on the images, as paths below the output folder.
 
     Args:
-        writers: Formats.
-        names: Names of the images, as ``Frame.name`` and records have them, in input order.
+        writers: Output formats.
+        names: ``Frame.name`` of each image, as also in records, in input order.
     """
     for writer in writers:
         for path in writer.paths(names):
@@ -43,7 +43,7 @@ def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[st
 def read_info(folder: str) -> dict[str, Any] | None:
     """The content of a folder's ``run.json``; None unless a run of this package wrote it.
 
-    A file that is damaged, larger than 16 MiB or written by another program gives None too.
+    None is also returned for a file that is damaged, larger than 16 MiB or of another program.
     """
     path = osp.join(folder, INFO_FILE)
     try:
@@ -71,13 +71,12 @@ def _versions(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def written(folder: str) -> Iterator[str]:
-    """Yield the files that a run wrote there, as paths below ``folder``.
+    """Yield the files that a run wrote in a folder, as paths below ``folder``.
 
-    Files of images are those of the images that the records name, and of the images that
-    ``run.json`` names as ``pending``, whose files a killed run may have written before their
-    records. Not among them are ``run.json`` and the journal, which every later run replaces.
-    Nothing is yielded for a folder without a run of this package, or of a format that the run
-    did not write.
+    These include the files of all images in the records, and of the images that ``run.json``
+    lists as ``pending``, since a killed run may have written these before the records. They do
+    not include ``run.json`` and the journal, which every later run replaces. Nothing is yielded
+    for formats that the run did not write, or if no run of this package used the folder.
     """
     info = read_info(folder)
     if info is None:
@@ -87,7 +86,7 @@ def written(folder: str) -> Iterator[str]:
         if not spec.journal:
             yield from spec.files
     if any(spec.folder for spec in writers):
-        pending = dict.fromkeys(_pending(info))  # the last ones, and some have records by now
+        pending = dict.fromkeys(_pending(info))  # the last images; some may have records already
         names = [name for name in _recorded(folder) if name not in pending]
         yield from paths_of(writers, [*names, *pending])
 
@@ -98,7 +97,7 @@ def _pending(info: Mapping[str, Any]) -> list[str]:
 
 
 def _recorded(folder: str) -> Iterator[str]:
-    """Names of the images that have records, the one of an incomplete last line included."""
+    """Names of the images that have records, including an incomplete last one."""
     path = osp.join(folder, RECORDS_FILE)
     if not osp.isfile(path):
         return
@@ -107,12 +106,12 @@ def _recorded(folder: str) -> Iterator[str]:
             for line in file:
                 if match := _IMAGE.match(line):
                     yield orjson.loads(match[1])
-    except (OSError, orjson.JSONDecodeError):  # damaged: the rest is not known
+    except (OSError, orjson.JSONDecodeError):  # damaged: further records are unknown
         return
 
 
 def remove_run(folder: str) -> None:
-    """Remove every file that the run in a folder wrote, if there is one, and last its records.
+    """Remove all files of the run in a folder, if there is one, and empty its records last.
 
     Raises:
         OSError: A file cannot be removed.
@@ -120,14 +119,14 @@ def remove_run(folder: str) -> None:
     for path in written(folder):
         with suppress(FileNotFoundError):
             os.unlink(osp.join(folder, path))
-    # Before run.json is that of another run: a kill must not leave a mixture.
+    # Before run.json is replaced, so that a kill leaves no mixture of two runs.
     records = osp.join(folder, RECORDS_FILE)
     if osp.isfile(records):
         os.truncate(records, 0)
 
 
 class EarlierRuns:
-    """Distinguishes the drawings of earlier runs from other files; reads each run once."""
+    """Finds the drawings of earlier runs; reads each run once."""
 
     def __init__(self) -> None:
         self._drawn: dict[str, frozenset[str]] = {}
@@ -140,10 +139,10 @@ class EarlierRuns:
         return self._drawn[folder]
 
     def around(self, folder: str) -> Iterator[tuple[str, str]]:
-        """Yield the runs in whose ``vis/`` a folder is, however its path leads there.
+        """Yield the runs whose ``vis/`` contains a folder, also if links lead there.
 
         Yields:
-            Real path of the run's folder, and that of ``folder`` below it: ``vis/sub``.
+            Real path of the run's folder, and the path of ``folder`` below it: ``vis/sub``.
         """
         parts = osp.realpath(folder).split(os.sep)
         for index, part in enumerate(parts):
@@ -153,13 +152,13 @@ class EarlierRuns:
 
 
 def check_folder(out_dir: str) -> None:
-    """Check that files can be written into a folder by writing one, and remove it again.
+    """Check that files can be written into a folder, by a temporary file.
 
-    A folder may reject files whatever its permissions are, as those of ``/proc`` and of
-    read-only disks do. One that does not exist is made, and removed again.
+    Permissions do not show that: folders of ``/proc`` and of read-only disks reject files in any
+    case. A folder that does not exist is created, and removed again.
 
     Raises:
-        OutputError: They cannot be written.
+        OutputError: Files cannot be written there.
     """
     missing, path = [], osp.abspath(out_dir)
     while not osp.lexists(path):
@@ -173,12 +172,12 @@ def check_folder(out_dir: str) -> None:
         raise OutputError(f'cannot write below {out_dir}: {error.strerror or error}') from error
     finally:
         for path in missing:
-            with suppress(OSError):  # it was not made, or another process uses it by now
+            with suppress(OSError):  # it was not created, or another process uses it
                 os.rmdir(path)
 
 
 def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpec]) -> None:
-    """Check that no folder is where a run writes a file, and no file where it needs a folder.
+    """Check that no folder has the path of an output file, and no file that of a needed folder.
 
     Args:
         out_dir: The output folder, which need not exist.
@@ -186,7 +185,7 @@ def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpe
         writers: The formats that the run writes.
 
     Raises:
-        OutputError: One is, or two images would share a file.
+        OutputError: One has, or two images would share a file.
     """
     files = (file for spec in _with_fixed_files(writers) for file in spec.files)
     for name in (*files, INFO_FILE):
@@ -206,12 +205,12 @@ def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpe
 
 
 def _with_fixed_files(writers: Sequence[WriterSpec]) -> list[WriterSpec]:
-    """Formats of a run that have files of fixed names, and those that it may be asked for later."""
+    """Formats of a run, and the derived formats, which a resumed run may add."""
     return [spec for spec in specs().values() if spec.derived or spec in writers]
 
 
 def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpec]) -> None:
-    """Check that a run replaces no file but those of the run that its folder holds.
+    """Check that a run replaces only files of the earlier run in its folder.
 
     Args:
         out_dir: The output folder, which need not exist.
@@ -219,8 +218,8 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
         writers: The formats that the run writes.
 
     Raises:
-        OutputError: A file is there, and no run of this package wrote it; two inputs
-            have the same name.
+        OutputError: A file exists that no run of this package wrote, or two inputs have the same
+            name.
     """
     info = read_info(out_dir)
     if info is None and osp.lexists(path := osp.join(out_dir, INFO_FILE)):
@@ -233,7 +232,7 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise OutputError(f'two inputs would both be called {name} in the output: rename one')
+            raise OutputError(f'two inputs have the same output name {name}: rename one')
         seen.add(name)
     with_folder = (spec for spec in writers if spec.folder)
     existing = [spec for spec in with_folder if osp.lexists(osp.join(out_dir, spec.folder))]

@@ -1,4 +1,4 @@
-"""The progress of a run: a bar on a terminal, plain lines in a log, or nothing."""
+"""Progress of a run: a bar on a terminal, plain lines in a log, or nothing."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 Item = TypeVar('Item')
-# Returns seconds since a fixed moment.
+# Returns seconds since a fixed time.
 Clock = Callable[[], float]
 
 # Seconds between two lines in a log.
@@ -24,8 +24,8 @@ class ProgressReport:
 
     Args:
         total: Number of images, including those of earlier runs.
-        done: Images that an earlier run finished; the rate does not include them.
-        quiet: Show nothing.
+        done: Number of images done by earlier runs; the rate does not include them.
+        quiet: Whether to show nothing.
         stream: Output stream (default: stderr).
     """
 
@@ -102,10 +102,10 @@ class StageClock:
             self.seconds[name] += time.perf_counter() - start
 
     def waiting(self, name: str, items: Iterator[Item]) -> Iterator[Item]:
-        """Iterate ``items``; the time until each comes adds to stage ``name``.
+        """Iterate ``items``; the time to obtain each is added to stage ``name``.
 
         Stages nest if one stream iterates another: the time of an inner stage is added
-        to that stage only.
+        only to the inner stage.
         """
         while True:
             inner = sum(self.seconds.values())

@@ -1,4 +1,4 @@
-"""What comes out for one image, and its stock form."""
+"""The result of one image, its record, and its conversion to upstream's format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ SCORE_DECIMALS = 5
 
 @dataclass(slots=True)
 class ImageResult:
-    """Everything known about one input image after inference.
+    """The result of one input image.
 
     Attributes:
         frame: The input.
         size: Width and height in pixels; None if it could not be read.
         data_samples: Predictions in pixels of the image: one sample with all
             instances, or one per instance with ``merge_results=False``.
-        image: The decoded image (H, W, 3), uint8, BGR, if it was asked for.
+        image: The decoded image (H, W, 3), uint8, BGR, if requested; else None.
         error: Why there is no prediction, in one line; None if there is one.
     """
 
@@ -36,25 +36,26 @@ class ImageResult:
 
     @property
     def predictions(self) -> list[list[dict[str, Any]]]:
-        """For each data sample its instances, in stock's plain form."""
+        """Instances of each data sample, as plain lists and dicts in upstream's format."""
         return [split_instances(sample.pred_instances) for sample in self.data_samples]
 
     @property
     def failure(self) -> dict[str, str]:
-        """The failure record of an image that has an error."""
+        """The failure record, for an image with an error."""
         return {'image': self.frame.path, 'error': self.error or ''}
 
 
 def select_instances(
     sample: PoseDataSample, select_thr: float, pose_based_nms: bool
 ) -> PoseDataSample:
-    """Drop instances after the network, in place, by the rules of stock's ``forward``.
+    """Drop instances, in place, by the rules of ``forward`` of upstream's ``Pose2DInferencer``.
 
     Args:
         sample: Predictions of one image.
-        select_thr: Box scores must be above this; 0 and less keep all.
-        pose_based_nms: Suppress instances of which a third of the keypoints
-            nearly coincides with those of a higher scored one.
+        select_thr: Minimum box score; an instance is kept if its score is above it. 0 or less
+            keeps all.
+        pose_based_nms: Whether to suppress instances if at least a third of their keypoints
+            nearly coincide with those of an instance with a higher score.
     """
     if select_thr > 0 and 'bbox_scores' in sample.pred_instances:
         keep = sample.pred_instances.bbox_scores > select_thr
@@ -75,14 +76,14 @@ def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None
 
     Args:
         result: The result of the image.
-        categories: Category id of each label; None if instances get no category.
+        categories: Category id of each label; None if records have no categories.
 
     Returns:
         ``image`` (path below the input), ``width``, ``height`` and
         ``instances``, each with ``keypoints`` (K x [x, y]), ``keypoint_scores``
         (K), ``bbox`` ([x1, y1, x2, y2]) and ``bbox_score``, all in pixels of
         the image; or ``image`` and ``error``. With ``categories``, instances also have a
-        ``category_id``: None where their label has none.
+        ``category_id``: None if their label has none.
     """
     if result.error is not None:
         return {'image': result.frame.name, 'error': as_text(result.error)}
@@ -106,7 +107,7 @@ def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None
 
 
 def as_text(error: str) -> str:
-    """An error message with the bytes of file names that are not valid text spelt out."""
+    """An error message with invalid bytes of file names escaped."""
     return error.encode(errors='backslashreplace').decode()
 
 

@@ -1,4 +1,4 @@
-"""Threads that work ahead of their consumer: bounded, in order."""
+"""Threads that work a bounded number of items ahead of their consumer, in order."""
 
 import os
 from collections import deque
@@ -20,8 +20,8 @@ class Flush(Enum):
     FLUSH = 'flush'
 
 
-#: An item of a stream that means: finish what came before, now. Every stage passes it on after
-#: all results of earlier items, so that no batch holds items from both sides of it.
+#: An item of a stream that means: finish all earlier items now. Every stage passes it on after
+#: the results of earlier items, so that no batch contains items from both sides of it.
 FLUSH: Final = Flush.FLUSH
 FlushType = Literal[Flush.FLUSH]
 
@@ -30,14 +30,14 @@ class WorkerPool:
     """Threads that run a function over a stream, a bounded number of items ahead.
 
     OpenCV, NumPy and torch release the GIL while they work, so threads overlap with the
-    network and pass arrays on without a copy. The threads start with the first item and stay
-    for later streams: starting them costs little, but each makes its own OpenMP team.
+    network and pass on arrays without a copy. The threads start with the first item and are
+    reused for later streams: starting one is cheap, but each creates its own OpenMP threads.
     Several streams may share a pool.
 
     Args:
-        num_workers: Number of threads. 0 runs everything in the calling thread,
-            when an item is asked for.
-        name: Prefix of the threads' names.
+        num_workers: Number of threads. 0 runs the function in the calling thread, when an item
+            is requested.
+        name: Prefix of thread names.
     """
 
     def __init__(self, num_workers: int, name: str = 'mmpose_batch') -> None:
@@ -52,9 +52,9 @@ class WorkerPool:
     ) -> Iterator[Out | FlushType]:
         """Yield ``function(item)`` in the order of ``items``; FLUSH passes as it is.
 
-        At most ``ahead`` results are finished or under way before they are
-        asked for. What ``function`` raises is raised here, at its item's place. When the
-        generator ends or is closed, nothing of it runs any more.
+        At most ``ahead`` items are computed before their results are requested. An exception of
+        ``function`` is raised here, in place of the result. Once the generator ends or is
+        closed, none of its items is still being computed.
         """
         if not self.num_workers:
             for item in items:
@@ -77,13 +77,15 @@ class WorkerPool:
 
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:
-            if self._executor is None or self._process != os.getpid():  # a fork has no threads
+            if (
+                self._executor is None or self._process != os.getpid()
+            ):  # a forked process has no threads
                 self._executor = ThreadPoolExecutor(self.num_workers, thread_name_prefix=self._name)
                 self._process = os.getpid()
             return self._executor
 
     def close(self) -> None:
-        """End the threads; they start again when they are needed."""
+        """End the threads; a later stream starts them again."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
@@ -104,16 +106,15 @@ class WorkerPool:
 def read_ahead(
     items: Iterable[Item], ahead: int, max_wait: float | None = None
 ) -> Iterator[Item | FlushType]:
-    """Iterate ``items`` on a thread of its own, ``ahead`` items before they are asked for.
+    """Iterate ``items`` in a separate thread, ``ahead`` items before they are requested.
 
-    For sources that must be read one after the other, such as a video. What the
-    source raises is raised here at its place; closing this generator ends the
-    thread.
+    This is for sources that must be read sequentially, such as a video. An exception of the
+    source is raised here, in place of the item; closing this generator ends the thread.
 
     Args:
-        items: Are read once.
-        ahead: Items that wait at most.
-        max_wait: Seconds after which a source that gives nothing gives FLUSH; None for never.
+        items: Iterable, which is iterated once.
+        ahead: Maximum number of items that wait for the consumer.
+        max_wait: Seconds without an item after which FLUSH is yielded; None for never.
     """
     queue: Queue[tuple[str, Any]] = Queue(maxsize=ahead)
     stop = Event()
@@ -133,7 +134,7 @@ def read_ahead(
                 if not put('item', item):
                     return
             put('end', None)
-        except BaseException as error:  # handed to the consumer, which raises it
+        except BaseException as error:  # passed to the consumer, which raises it
             put('error', error)
 
     thread = Thread(target=read, name='mmpose_batch_reader', daemon=True)
@@ -155,10 +156,10 @@ def read_ahead(
             yield value
     finally:
         stop.set()
-        while True:  # a reader blocked in put() must see the stop
+        while True:  # so that a reader blocked in put() sees `stop`
             try:
                 queue.get_nowait()
             except Empty:
                 break
-        if max_wait is None:  # else it may never end: the source may block
+        if max_wait is None:  # else the source may block, and joining never end
             thread.join()

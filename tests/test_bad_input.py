@@ -279,7 +279,7 @@ def test_drawings_have_the_size_of_the_image(run):
 
 
 @pytest.mark.parametrize('file', GOOD.values(), ids=GOOD)
-def test_an_image_is_read_as_stock_reads_it(gallery, file):
+def test_an_image_is_read_as_by_upstream(gallery, file):
     path = str(gallery / file.name)
     expected = LoadImage()({'img_path': path})['img']
     np.testing.assert_array_equal(read_image(Frame(0, path, 'x'), LoadImage()), expected)

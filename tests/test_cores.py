@@ -113,9 +113,9 @@ def test_an_inferencer_takes_its_threads_and_cores(monkeypatch, one_stage):
 def test_workers_read_beside_a_single_thread_of_opencv(monkeypatch, one_stage, tmp_path):
     photos = [str(path) for path in write_photos(tmp_path, 3)]
     seen = []
-    stock = cv2.imdecode
+    original = cv2.imdecode
     monkeypatch.setattr(
-        cv2, 'imdecode', lambda *args: seen.append(cv2.getNumThreads()) or stock(*args)
+        cv2, 'imdecode', lambda *args: seen.append(cv2.getNumThreads()) or original(*args)
     )
     before = cv2.getNumThreads()
     cv2.setNumThreads(2)

@@ -30,8 +30,8 @@ def sample_of(scores: list[float], shifts: list[float], joints: int = 17) -> Pos
     return sample
 
 
-def stocks_choice(sample: PoseDataSample, bbox_thr: float, pose_based_nms: bool) -> list[int]:
-    """What ``forward`` of the untouched stock class keeps of a network's prediction."""
+def upstream_choice(sample: PoseDataSample, bbox_thr: float, pose_based_nms: bool) -> list[int]:
+    """What ``forward`` of upstream's ``Pose2DInferencer`` keeps of a network's prediction."""
     itself = SimpleNamespace(
         model=SimpleNamespace(test_step=lambda inputs: [sample]),
         cfg=SimpleNamespace(data_mode='bottomup'),
@@ -56,17 +56,17 @@ CASES = {
 @pytest.mark.parametrize(('scores', 'shifts'), CASES.values(), ids=CASES)
 @pytest.mark.parametrize('select_thr', [-1, 0, 0.3, 0.5, 2])
 @pytest.mark.parametrize('pose_based_nms', [False, True])
-def test_the_same_instances_are_kept_in_the_same_order_as_by_stock(
+def test_the_same_instances_are_kept_in_the_same_order_as_by_upstream(
     scores, shifts, select_thr, pose_based_nms
 ):
-    expected = stocks_choice(sample_of(scores, shifts), select_thr, pose_based_nms)
+    expected = upstream_choice(sample_of(scores, shifts), select_thr, pose_based_nms)
     selected = select_instances(sample_of(scores, shifts), select_thr, pose_based_nms)
     assert selected.pred_instances.place.tolist() == expected
 
 
 def test_the_cases_tell_the_rules_apart():
     def kept(case: str, select_thr: float, pose_based_nms: bool) -> list[int]:
-        return stocks_choice(sample_of(*CASES[case]), select_thr, pose_based_nms)
+        return upstream_choice(sample_of(*CASES[case]), select_thr, pose_based_nms)
 
     assert kept('apart', 0.5, False) == [1]  # above, not at, the threshold
     assert kept('coinciding', -1, True) == [1, 2]
@@ -74,11 +74,11 @@ def test_the_cases_tell_the_rules_apart():
 
 
 @pytest.mark.parametrize('coinciding', range(18))
-def test_poses_coincide_from_a_third_of_their_keypoints_on_as_in_stock(coinciding):
+def test_poses_coincide_from_a_third_of_their_keypoints_on_as_in_upstream(coinciding):
     sample = sample_of([0.5, 0.9], [0, 200])
     points = sample.pred_instances.keypoints
     points[1, :coinciding] = points[0, :coinciding]
-    expected = stocks_choice(copy.deepcopy(sample), -1, True)
+    expected = upstream_choice(copy.deepcopy(sample), -1, True)
     assert select_instances(sample, -1, True).pred_instances.place.tolist() == expected
 
 
@@ -99,7 +99,7 @@ def test_nobody_is_a_sample_of_length_nought(num_keypoints):
     assert split_instances(sample.pred_instances) == []
 
 
-def test_plain_predictions_are_stocks_per_sample():
+def test_plain_predictions_of_each_sample_equal_those_of_upstream():
     samples = [sample_of([0.1, 0.9], [0, 200]), sample_of([], [])]
     result = ImageResult(Frame(0, 'x/a.jpg', 'a.jpg'), data_samples=samples)
     assert result.predictions == [split_instances(samples[0].pred_instances), []]

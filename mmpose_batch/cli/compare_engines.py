@@ -34,7 +34,7 @@ from .streams import quieten_libraries
 
 if TYPE_CHECKING:
     from ..engines.verification import Instances
-    from ..evaluation.judge import Annotations
+    from ..evaluation.evaluator import Annotations
     from ..runs.summary import RunSummary
 
 TOOL = 'compare_engines'
@@ -148,7 +148,7 @@ def read_annotations(args: argparse.Namespace, paths: list[str]) -> 'Annotations
     Raises:
         ValueError: The file does not fit the images, or the config does not exist.
     """
-    from ..evaluation.judge import Annotations
+    from ..evaluation.evaluator import Annotations
     from ..models.names import load_config
 
     if args.ann_file is None:

@@ -13,7 +13,7 @@ from ..errors import RunError
 from ..evaluation.annotations import ImageIds
 from ..evaluation.box_files import assign_bboxes, read_bboxes
 from ..evaluation.categories import Categories
-from ..evaluation.judge import Annotations
+from ..evaluation.evaluator import Annotations
 from ..evaluation.metric import ScoringOptions
 from ..factory import Plan, plan_inferencer
 from ..inferencer import BatchPose2DInferencer

@@ -1,4 +1,4 @@
-"""COCO annotation files: the schema of what is read, and which image an entry means."""
+"""COCO annotation files: the fields that are read, and the image of each entry."""
 
 import json
 import os.path as osp
@@ -19,18 +19,18 @@ _MAX_AREA = 2**30
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value is a whole number of at most 64 bits."""
-    return type(value) is int and value in _IDS  # a bool is an int to isinstance
+    """Whether a value is an integer of at most 64 bits."""
+    return type(value) is int and value in _IDS  # isinstance would accept a bool
 
 
 def is_name(value: Any) -> bool:
-    """Whether a value is text with more than spaces in it."""
+    """Whether a value is a string that is not blank."""
     return isinstance(value, str) and value.strip() != ''
 
 
-def _are_within(values: Any, least: float, most: float) -> bool:
+def _are_within(values: Any, minimum: float, maximum: float) -> bool:
     return isinstance(values, list) and all(
-        type(value) in (int, float) and least <= value <= most  # which NaN is not
+        type(value) in (int, float) and minimum <= value <= maximum  # false for NaN
         for value in values
     )
 
@@ -68,11 +68,11 @@ class Field:
     """One field of an entry.
 
     Attributes:
-        name: Its key.
-        expected: What the error says was expected.
-        fits: Whether a value is valid.
-        required: Whether every entry has it.
-        unique: Whether no two entries share a value.
+        name: Key of the field.
+        expected: Description of a valid value, for errors.
+        fits: Returns whether a value is valid.
+        required: Whether every entry must have the field.
+        unique: Whether no two entries may have the same value.
     """
 
     name: str
@@ -83,12 +83,12 @@ class Field:
 
 
 def _id(name: str = 'id', unique: bool = False) -> Field:
-    return Field(name, 'a whole number of at most 64 bits', is_id, unique=unique)
+    return Field(name, 'an integer of at most 64 bits', is_id, unique=unique)
 
 
 _KEYPOINTS = '3 numbers each (x, y, visibility), finite, up to 2**20'
 
-#: What is read of each list of an annotation file.
+#: Fields that are read from each list of an annotation file.
 SCHEMA = {
     'images': (
         _id(unique=True),
@@ -99,7 +99,7 @@ SCHEMA = {
         _id('image_id'),
         _id('category_id'),
         Field('bbox', '4 numbers (x, y, width, height), finite, up to 2**20', _is_bbox),
-        # A box alone is skipped, and counted.
+        # Annotations without keypoints are skipped, and counted.
         Field('keypoints', _KEYPOINTS, _are_keypoints, required=False),
         Field('iscrowd', '0 or 1', _is_flag, required=False),
     ),
@@ -109,16 +109,16 @@ SCHEMA = {
     ),
 }
 
-#: What some metrics read besides: of images.
-OF_IMAGES = {
-    'crowdIndex': Field('crowdIndex', 'a finite number from 0', _is_crowding),
+#: Further fields of images, which some metrics read.
+IMAGE_FIELDS = {
+    'crowdIndex': Field('crowdIndex', 'a finite number >= 0', _is_crowding),
 }
-#: The same of annotations; those with keypoints must have it.
-OF_ANNOTATIONS = {
+#: Further fields of annotations; those with keypoints must have the ones that a metric reads.
+ANNOTATION_FIELDS = {
     field.name: field
     for field in (
         Field('area', 'square pixels, 0 to 2**30', _is_area, required=False),
-        Field('num_keypoints', 'a whole number from 0', _is_count, required=False),
+        Field('num_keypoints', 'an integer >= 0', _is_count, required=False),
         *(
             Field(name, _KEYPOINTS, _are_keypoints, required=False)
             for name in ('foot_kpts', 'face_kpts', 'lefthand_kpts', 'righthand_kpts')
@@ -128,32 +128,32 @@ OF_ANNOTATIONS = {
 
 
 def schema(reads: Collection[str] = ()) -> dict[str, tuple[Field, ...]]:
-    """:data:`SCHEMA`, and what a metric reads besides.
+    """:data:`SCHEMA` with the further fields that a metric reads.
 
     Args:
-        reads: Names in :data:`OF_IMAGES` and :data:`OF_ANNOTATIONS`.
+        reads: Names of further fields, of :data:`IMAGE_FIELDS` and :data:`ANNOTATION_FIELDS`.
     """
     more = {
         kind: tuple(field for name, field in fields.items() if name in reads)
-        for kind, fields in (('images', OF_IMAGES), ('annotations', OF_ANNOTATIONS))
+        for kind, fields in (('images', IMAGE_FIELDS), ('annotations', ANNOTATION_FIELDS))
     }
     return {kind: (*fields, *more.get(kind, ())) for kind, fields in SCHEMA.items()}
 
 
-_NOTHING = object()
+_MISSING = object()
 
 
 def check_entries(path: str, entries: Sequence[Any], fields: Iterable[Field], where: str) -> None:
-    """See that every entry fits the schema.
+    """Check that every entry of a list fits its schema.
 
     Args:
-        path: The file, for the error.
-        entries: Of the list.
-        fields: Their schema.
-        where: Names entry ``{}`` in the error.
+        path: Path of the file, for errors.
+        entries: The entries.
+        fields: Schema of an entry.
+        where: How errors call entry number ``{}``.
 
     Raises:
-        AnnotationError: One does not; it names file, entry and field.
+        AnnotationError: An entry does not fit; the message names file, entry and field.
     """
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -161,8 +161,8 @@ def check_entries(path: str, entries: Sequence[Any], fields: Iterable[Field], wh
                 f'{path}: {where.format(number)}: expected an object, found {entry!r:.60}'
             )
         for field in fields:
-            value = entry.get(field.name, _NOTHING)
-            if not (field.fits(value) if value is not _NOTHING else not field.required):
+            value = entry.get(field.name, _MISSING)
+            if not (field.fits(value) if value is not _MISSING else not field.required):
                 raise _wrong(path, where.format(number), field, value)
     for field in fields:
         if field.unique:
@@ -182,7 +182,7 @@ def _check_unique(path: str, entries: Sequence[Any], field: Field, where: str) -
 
 
 def _wrong(path: str, where: str, field: Field, value: Any) -> AnnotationError:
-    found = 'nothing' if value is _NOTHING else f'{value!r:.60}'
+    found = 'nothing' if value is _MISSING else f'{value!r:.60}'
     return AnnotationError(
         f'{path}: {where}: {field.name}: expected {field.expected}, found {found}'
     )
@@ -195,16 +195,16 @@ def read_annotations(path: str, reads: Collection[str] = ()) -> dict[str, Any]:
     """Read a COCO keypoint annotation file.
 
     Args:
-        path: The file.
-        reads: What is read besides, see :func:`schema`.
+        path: Path of the file.
+        reads: Names of further fields that are read, see :func:`schema`.
 
     Returns:
-        Its content, which fits the schema; every annotation is of an image and a category
-        of the file, unless this has no categories at all.
+        The content, which fits the schema. Every annotation refers to an image and a category
+        of the file, unless the file has no categories at all.
 
     Raises:
-        AnnotationError: It is missing, no JSON, or something else; one line that names the
-            entry and its field.
+        AnnotationError: The file is missing, is not JSON, or does not fit the schema. The
+            message is one line and names the entry and its field.
     """
     content = read_json(path)
     if not isinstance(content, dict) or not SCHEMA.keys() <= content.keys():
@@ -218,13 +218,13 @@ def read_annotations(path: str, reads: Collection[str] = ()) -> dict[str, Any]:
 
 
 def _check_references(path: str, content: Mapping[str, Any], reads: Collection[str]) -> None:
-    """See that what an annotation names is there, and one with keypoints has what is read.
+    """Check that annotations refer to existing entries and have all fields that are read.
 
     Raises:
-        AnnotationError: It is not.
+        AnnotationError: One does not.
     """
     images, categories = ({entry['id'] for entry in content[k]} for k in ('images', 'categories'))
-    needed = [field for name, field in OF_ANNOTATIONS.items() if name in reads]
+    needed = [field for name, field in ANNOTATION_FIELDS.items() if name in reads]
     for number, entry in enumerate(content['annotations']):
         where = f'{path}: annotations[{number}]'
         if entry['image_id'] not in images:
@@ -239,23 +239,23 @@ def _check_references(path: str, content: Mapping[str, Any], reads: Collection[s
             )
         for field in needed if entry.get('keypoints') else ():
             if field.name not in entry:
-                raise _wrong(path, f'annotations[{number}]', field, _NOTHING)
+                raise _wrong(path, f'annotations[{number}]', field, _MISSING)
 
 
 def clean_name(name: str) -> str:
-    """A file name with ``/`` between folders, as Windows' tools do not write it, and no ``./``."""
+    """A file name with ``/`` between folders (Windows tools write backslashes) and no ``./``."""
     return osp.normpath(name.replace('\\', '/'))
 
 
 class ImageIds:
-    """COCO ids of images, found by their paths.
+    """Finds the COCO id of an image by its path.
 
-    A path belongs to the image of the annotation file whose ``file_name`` its
-    absolute form ends with, the longest of several (``a.jpg`` and ``sub/a.jpg``); without an
-    annotation file, its id is the number that its name is (``000000000785.jpg``).
+    With an annotation file, a path matches the image whose ``file_name`` is the end of the
+    absolute path; if several are (``a.jpg`` and ``sub/a.jpg``), the longest. Without one, the
+    name of the file is its id (``000000000785.jpg`` has id 785).
 
     Args:
-        images: The ``images`` of an annotation file, or None.
+        images: The ``images`` of an annotation file; None without one.
 
     Attributes:
         names: ``file_name`` of each image id; empty without an annotation file.
@@ -268,10 +268,10 @@ class ImageIds:
             self._by_name = {clean_name(image['file_name']): image['id'] for image in images}
 
     def find(self, path: str) -> int | None:
-        """The id of the image at ``path``, None if it has none."""
+        """The COCO id of the image at ``path``; None if it has none."""
         if self._by_name is None:
             stem = osp.splitext(osp.basename(path))[0]
-            # More digits than 64 bits have, which Python may even refuse to convert.
+            # A longer number exceeds 64 bits, and Python may even reject its conversion.
             number = int(stem) if stem.isdecimal() and len(stem) < 100 else None
             return number if number is not None and number in _IDS else None
         end = clean_name(osp.abspath(path)) if self._by_name else ''
@@ -283,15 +283,15 @@ class ImageIds:
 def owners(
     paths: Sequence[str], find: Callable[[str], Iterable[int | str]], file: str
 ) -> dict[int | str, str]:
-    """The path that each id or name belongs to, of those that belong to any.
+    """The path that each id or name belongs to; those that match no path are left out.
 
     Args:
-        paths: Of the inputs.
-        find: Gives the ids and names of a path.
-        file: They come from, for the error.
+        paths: Paths of the inputs.
+        find: Returns the ids and names that match a path.
+        file: File that the ids and names are from, for errors.
 
     Raises:
-        AnnotationError: Two paths share one, so one of them would get what is another's.
+        AnnotationError: Two paths match the same id or name.
     """
     found: dict[int | str, str] = {}
     for path in paths:
@@ -306,11 +306,11 @@ def owners(
 
 
 def examples(entry: str | None, paths: Sequence[str]) -> str:
-    """The end of an error where no entry of a file goes with an input: one of each.
+    """The end of an error about a file that matches no input: an example of an entry and an input.
 
     Args:
-        entry: What an entry names its image by; None if the file has no entries.
-        paths: Of the inputs.
+        entry: How an entry names its image; None if the file has no entries.
+        paths: Paths of the inputs.
     """
     named = 'it has no entries' if entry is None else f'an entry: {entry}'
     return f'; {named}' + (f'; an input: {paths[0]!a}' if paths else '')
@@ -320,10 +320,10 @@ def read_json(path: str) -> Any:
     """Read a JSON file.
 
     Raises:
-        AnnotationError: It cannot be read, or is no JSON.
+        AnnotationError: It cannot be read, or is not JSON.
     """
     try:
-        with open(path, encoding='utf-8-sig') as file:  # Windows' tools write a BOM
+        with open(path, encoding='utf-8-sig') as file:  # Windows tools write a byte order mark
             return json.load(file)
     except OSError as error:
         raise AnnotationError(f'{path}: cannot be read: {error.strerror}') from error

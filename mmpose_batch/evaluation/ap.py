@@ -11,13 +11,13 @@ import numpy as np
 from mmpose.evaluation.functional import oks_nms, soft_oks_nms
 
 from .metric import PARTS, ScoringOptions, coco_classes
-from .truth import Truth, not_judged, read_truth
+from .truth import Truth, read_truth, why_no_ap
 
-#: COCO's ten numbers, in its order.
+#: COCO's ten metrics, in its order.
 BY_SIZE = tuple(f'{kind}{part}' for kind in ('AP', 'AR') for part in ('', '50', '75', '(M)', '(L)'))
-#: CrowdPose's nine: easy, medium and hard are images with few, some and many people close by.
+#: CrowdPose's nine metrics: easy, medium and hard images have few, some and many people close by.
 BY_CROWDING = ('AP', 'AP50', 'AP75', 'AR', 'AR50', 'AR75', 'AP(E)', 'AP(M)', 'AP(H)')
-# The parts of a whole body, and last all of it: xtcocotools' iouType and the first words of names.
+# Parts of a whole body, the whole body last: xtcocotools' iouType, and prefix of the metric.
 _BODY = {
     'keypoints_body': 'body ',
     'keypoints_foot': 'foot ',
@@ -29,7 +29,7 @@ _BODY = {
 
 
 def metric_names(scoring: ScoringOptions) -> tuple[str, ...]:
-    """The names of what :func:`evaluate` returns; plain ones of a whole body are of all of it."""
+    """Names of the metrics of :func:`evaluate`; those of a whole body have no prefix."""
     if scoring.whole_body:
         return tuple(part + name for part in _BODY.values() for name in BY_SIZE)
     return BY_CROWDING if scoring.crowd else BY_SIZE
@@ -45,14 +45,14 @@ def evaluate(
     """Average precision and recall by object keypoint similarity.
 
     Args:
-        annotations: What :func:`read_truth` returns, or the path of the file.
-        results: COCO keypoint results; where one category is judged, all are of it.
-        image_ids: Images that were run; others of the file do not count.
-        sigmas: Per-keypoint constants, (K,), of the model's dataset.
+        annotations: The result of :func:`read_truth`, or the path of the file.
+        results: COCO keypoint results; if one category is evaluated, all are taken as of it.
+        image_ids: COCO ids of the images that were run; other images of the file are ignored.
+        sigmas: Per-keypoint constants of the model's dataset, (K,).
         scoring: The metric, and its suppression of instances before the evaluation.
 
     Returns:
-        :func:`metric_names` and their values; None where no person could be judged.
+        Value of each of :func:`metric_names`; None where no person could be evaluated.
 
     Raises:
         AnnotationError: xtcocotools is missing, or the file cannot be used.
@@ -61,16 +61,16 @@ def evaluate(
     if isinstance(truth, str):
         truth = read_truth(truth, len(sigmas), scoring)
     names = metric_names(scoring)
-    if not_judged(truth, image_ids) is not None:
+    if why_no_ap(truth, image_ids) is not None:
         return dict.fromkeys(names)
     kept = [dict(result) for result in drop_duplicates(results, sigmas, scoring)]
     for result in kept:
         if len(truth.categories) == 1:
             result['category_id'] = next(iter(truth.categories))
-        if scoring.whole_body:  # where upstream's results have no box, which sets their size
+        if scoring.whole_body:  # upstream's results have no box here, which would set their size
             result.pop('bbox', None)
     stats = _coco_stats(truth, kept, image_ids, np.asarray(sigmas), scoring)
-    # COCO's mark of a size that no person has.
+    # COCO returns -1 where no person is of that size.
     return {n: None if value == -1 else value for n, value in zip(names, stats, strict=True)}
 
 
@@ -81,28 +81,31 @@ def _coco_stats(
     sigmas: np.ndarray,
     scoring: ScoringOptions,
 ) -> list[float]:
-    """The numbers that xtcocotools computes, in the order of :func:`metric_names`."""
+    """The metrics that xtcocotools computes, in the order of :func:`metric_names`."""
     COCO, COCOeval = coco_classes()
     dataset = {
         'images': truth.images,
-        # COCO's tools take an id of -1, and pycocotools 0, for one that is not matched.
+        # COCO's tools use an id of -1, and pycocotools 0, for `not matched`.
         'annotations': [{**entry, 'id': n} for n, entry in enumerate(truth.annotations, 1)],
         'categories': [{'id': category} for category in truth.categories],
     }
-    judged = set(image_ids)
+    evaluated = set(image_ids)
     stats: list[float] = []
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # no part of a body has a score of its own
+        warnings.simplefilter('ignore')  # about parts of a body, which have no score of their own
         expected = _index(COCO(), dataset)
         if results:
             detected = expected.loadRes(results)
-        else:  # which loadRes cannot do
+        else:  # loadRes fails on an empty list
             detected = _index(COCO(), {**dataset, 'annotations': []})
         for kind, part in _parts(scoring, sigmas):
             evaluator = COCOeval(expected, detected, kind, part, use_area=scoring.use_area)
-            evaluator.params.imgIds = sorted(judged)
-            # It would read the annotation file again here, and judge all images in it.
-            evaluator.anno_file = [image for image in truth.images if image['id'] in judged], None
+            evaluator.params.imgIds = sorted(evaluated)
+            # It would read the annotation file again here, and evaluate all its images.
+            evaluator.anno_file = (
+                [image for image in truth.images if image['id'] in evaluated],
+                None,
+            )
             evaluator.split = _split
             evaluator.evaluate()
             evaluator.accumulate()
@@ -112,7 +115,7 @@ def _coco_stats(
 
 
 def _parts(scoring: ScoringOptions, sigmas: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """What is judged by itself: xtcocotools' name and the constants of its keypoints."""
+    """Groups of keypoints that are evaluated separately: xtcocotools' name and their sigmas."""
     if not scoring.whole_body:
         yield scoring.iou_type, sigmas
         return
@@ -122,7 +125,7 @@ def _parts(scoring: ScoringOptions, sigmas: np.ndarray) -> Iterator[tuple[str, n
 
 
 def _split(images: Iterable[Mapping[str, Any]], first: float, second: float) -> tuple[list, ...]:
-    """Ids of easy, medium and hard images, as xtcocotools' ``COCOeval.split`` finds them."""
+    """Ids of easy, medium and hard images, by the rule of xtcocotools' ``COCOeval.split``."""
     groups: tuple[list, ...] = ([], [], [])
     for image in images:
         crowding = image['crowdIndex']
@@ -142,15 +145,15 @@ def _index(coco: Any, dataset: dict[str, Any]) -> Any:
 def drop_duplicates(
     results: Iterable[Mapping[str, Any]], sigmas: Sequence[float], scoring: ScoringOptions
 ) -> list[Mapping[str, Any]]:
-    """Drop instances that lie on others of their image, as upstream's metric does first.
+    """Suppress duplicate instances of each image, as upstream's metric does first.
 
     Args:
         results: COCO keypoint results.
         sigmas: Per-keypoint constants, (K,).
-        scoring: Which suppression.
+        scoring: The kind of suppression.
 
     Returns:
-        Results that remain, image by image.
+        The remaining results, grouped by image.
     """
     by_image: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for result in results:
@@ -178,7 +181,7 @@ def _suppress(
 def _areas(
     group: Sequence[Mapping[str, Any]], poses: Sequence[np.ndarray], scoring: ScoringOptions
 ) -> Iterable[float]:
-    """Of each instance the area of its crop; without crops that of its keypoints' extent."""
+    """Area of the crop of each instance; without crops, the area of its keypoints' extent."""
     if all('bbox' in result for result in group):
         areas = scoring.areas(np.array([result['bbox'] for result in group]))
         if areas is not None:

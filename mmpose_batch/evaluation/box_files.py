@@ -1,4 +1,4 @@
-"""COCO box files: person boxes in place of a detector, and which image they are of."""
+"""COCO box files: precomputed person boxes, and the image of each box."""
 
 import os.path as osp
 from collections import defaultdict
@@ -30,11 +30,11 @@ def _is_image_id(value: Any) -> bool:
 
 
 def _is_file_name(value: Any) -> bool:
-    return value is None or is_name(value)  # converters write null beside an image_id
+    return value is None or is_name(value)  # converters write null next to an image_id
 
 
 def _is_number(value: Any) -> bool:
-    """A number, NaN and inf included: a box of such fails in the record of its image only."""
+    """Whether a value is a number. NaN and inf are accepted here: they fail only their image."""
     return type(value) is float or is_id(value)
 
 
@@ -42,23 +42,23 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
 
 
-#: What is read of each entry of a box file.
+#: Fields that are read from each entry of a box file.
 BOX_SCHEMA = (
-    Field('image_id', 'a whole number of at most 64 bits, or text', _is_image_id, required=False),
+    Field('image_id', 'an integer of at most 64 bits, or text', _is_image_id, required=False),
     Field('file_name', 'a file name', _is_file_name, required=False),
-    Field('category_id', 'a whole number of at most 64 bits', is_id, required=False),
+    Field('category_id', 'an integer of at most 64 bits', is_id, required=False),
     Field('bbox', '4 numbers (x, y, width, height)', _is_box),
     Field('score', 'a number', _is_number, required=False),
 )
 
 
 class ImageKey(NamedTuple):
-    """What an entry names its image by.
+    """How an entry names its image.
 
     Attributes:
-        file_name: Decides, if there is one.
-        image_id: A number, or a number, stem or file name as text; decides if there is no
-            ``file_name``, beside which it may count anything.
+        file_name: File name of the image; None if the entry has none.
+        image_id: Number of the image, or a number, stem or file name as text. It identifies the
+            image only if there is no ``file_name``, since it may then be any other number.
     """
 
     file_name: str | None = None
@@ -75,13 +75,13 @@ class PersonBoxes:
     """Person boxes of a file.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
         by_image: For each image an array (N, 5), float32: x1, y1, x2, y2 in pixels, score;
             (N, 6) with a label where there are several categories. Images whose entries are all
-            left out have arrays of length 0.
+            ignored have arrays of length 0.
         first: Number of the first entry of each image, from 0.
         entries: Number of entries in the file.
-        left_out: For each reason why entries do not count, their number.
+        left_out: Number of ignored entries for each reason.
     """
 
     path: str
@@ -91,15 +91,15 @@ class PersonBoxes:
     left_out: dict[str, int]
 
     def line(self, others: Sequence[ImageKey] = ()) -> str:
-        """How many entries count, and why the others do not.
+        """How many entries are used, and why the others are not.
 
         Args:
-            others: Images with boxes that are no inputs.
+            others: Images with boxes that are not inputs.
         """
         left_out = dict(self.left_out)
         if others:
             count = sum(len(self.by_image[key]) for key in others)
-            left_out[f'of no input, such as {others[0]}'] = count
+            left_out[f'for images that are not inputs, such as {others[0]}'] = count
         reasons = ', '.join(f'{number} {reason}' for reason, number in left_out.items())
         return f'boxes: {self.entries - sum(left_out.values())} of {self.entries} entries used' + (
             f'; left out: {reasons}' if reasons else ''
@@ -111,20 +111,21 @@ def read_bboxes(path: str, bbox_thr: float, categories: Sequence[int] | None = N
 
     Args:
         path: JSON list of ``file_name`` or ``image_id``, ``bbox`` ([x, y, w, h]
-            in pixels), ``score`` and ``category_id``, of which 1 counts, as in
+            in pixels), ``score`` and ``category_id``. Only ``category_id`` 1 is used, as in
             MMPose's own reader.
-        bbox_thr: Boxes must score above this.
-        categories: Ids that count in place of 1, if annotations judge several. Then every
-            entry has a ``category_id``, and its place among them is the label of the box.
+        bbox_thr: Minimum score; a box is used if its score is above it.
+        categories: Category ids that are used instead of 1, if several are evaluated. Then every
+            entry must have a ``category_id``, whose position in ``categories`` is the label of
+            the box.
 
     Raises:
-        AnnotationError: The file does not have that form, or no entry of it counts.
+        AnnotationError: The file does not have that form, or none of its entries is used.
     """
     content = read_json(path)
     if not isinstance(content, list):
         raise AnnotationError(f'{path}: expected a list of detections in COCO results form')
     check_entries(path, content, _schema(categories is not None), 'entry {}')
-    counting = {PERSON: 0} if categories is None else {c: i for i, c in enumerate(categories)}
+    labels = {PERSON: 0} if categories is None else {c: i for i, c in enumerate(categories)}
     found: dict[ImageKey, list[list[float]]] = defaultdict(list)
     first: dict[ImageKey, int] = {}
     left_out: dict[str, int] = defaultdict(int)
@@ -132,20 +133,20 @@ def read_bboxes(path: str, bbox_thr: float, categories: Sequence[int] | None = N
     for number, entry in enumerate(content):
         key = _image_key(path, number, entry)
         first.setdefault(key, number)
-        boxes = found[key]  # looked at, whatever its boxes score
+        boxes = found[key]  # named in the file, even if all its boxes are ignored
         x, y, width, height = entry['bbox']
         category, score = entry.get('category_id', PERSON), entry.get('score', 1.0)
-        if category not in counting:
-            left_out[f'not of category_id {_listed(counting)}'] += 1
+        if category not in labels:
+            left_out[f'not of category_id {_listed(labels)}'] += 1
             others.add(category)
-        elif score <= bbox_thr:  # a score of NaN stays, for the record that says so
+        elif score <= bbox_thr:  # a score of NaN stays, and becomes the failure of its image
             left_out[f'with a score of at most {bbox_thr:g}'] += 1
         else:
-            boxes.append([x, y, x + width, y + height, score, counting[category]])
+            boxes.append([x, y, x + width, y + height, score, labels[category]])
     if content and sum(left_out.values()) == len(content):
-        raise AnnotationError(_none_counts(path, left_out, others, categories is None))
+        raise AnnotationError(_none_is_used(path, left_out, others, categories is None))
     columns = 5 if categories is None else 6
-    with np.errstate(over='ignore'):  # to inf, which the record of its image reports
+    with np.errstate(over='ignore'):  # to inf, which becomes the failure of its image
         arrays = {
             key: np.array(boxes, np.float32).reshape(-1, 6)[:, :columns].copy()
             for key, boxes in found.items()
@@ -161,13 +162,13 @@ def _schema(with_categories: bool) -> tuple[Field, ...]:
 
 
 def _listed(ids: Iterable[int]) -> str:
-    """Some ids for a person."""
+    """Some ids, for a message."""
     ids = sorted(ids)
     return ', '.join(map(str, ids[:5])) + (f', ... ({len(ids)})' if len(ids) > 5 else '')
 
 
 def _image_key(path: str, number: int, entry: Mapping[str, Any]) -> ImageKey:
-    """What an entry names its image by; null is as nothing."""
+    """How an entry names its image; null is the same as a missing field."""
     key = ImageKey(
         *(
             clean_name(value) if isinstance(value, str) else value
@@ -181,7 +182,7 @@ def _image_key(path: str, number: int, entry: Mapping[str, Any]) -> ImageKey:
     return key
 
 
-def _none_counts(path: str, left_out: Mapping[str, int], others: set[int], persons: bool) -> str:
+def _none_is_used(path: str, left_out: Mapping[str, int], others: set[int], persons: bool) -> str:
     reasons = ', '.join(f'{count} {reason}' for reason, count in left_out.items())
     hint = f' (category ids found: {_listed(others)})' if others else ''
     if others and persons:
@@ -194,27 +195,26 @@ def _none_counts(path: str, left_out: Mapping[str, int], others: set[int], perso
 def assign_bboxes(
     paths: Sequence[str], found: PersonBoxes, image_ids: ImageIds
 ) -> tuple[list[np.ndarray], str]:
-    """Give every path its boxes; one that the file does not name has none.
+    """Assign the boxes of a file to images; an image that the file does not name has none.
 
     Args:
-        paths: Of the images.
-        found: Boxes of a file.
+        paths: Paths of the images.
+        found: Boxes of the file.
         image_ids: COCO ids of the paths.
 
     Returns:
-        For each path an array (N, 5 or 6), and a line: how many entries count and why the
-        others do not, with an example of each side if entries are of no input.
+        For each path a float32 array (N, 5) or (N, 6); and a line about how many entries are
+        used and why the others are not, with examples if some match no input.
 
     Raises:
-        AnnotationError: The file names none of the paths, one name fits two, or ``file_name``
+        AnnotationError: No entry matches a path, one name matches two paths, or ``file_name``
             and ``image_id`` of an entry are two images of the annotation file.
     """
     owned = _owned(paths, found, image_ids)
     if not owned:
         entry = next(map(str, found.by_image), None)
         raise AnnotationError(
-            f'{found.path}: the box file names none of the images; it does so by file_name, or by '
-            'the image_id that the annotation file gives or that a file name is'
+            f'{found.path}: no entry matches an input, by file_name or image_id'
             f'{examples(entry, paths)}'
         )
     boxes: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -230,7 +230,7 @@ def assign_bboxes(
 
 
 def _owned(paths: Sequence[str], found: PersonBoxes, image_ids: ImageIds) -> dict[ImageKey, str]:
-    """The path of each image of a box file that is one of the paths."""
+    """The path of each image of a box file that is an input."""
     names = {key.file_name for key in found.by_image if key.file_name is not None}
     ids = {key.image_id for key in found.by_image if key.file_name is None}
     find_text = _finder(paths, {key for key in ids if isinstance(key, str)})
@@ -254,10 +254,10 @@ def _owned(paths: Sequence[str], found: PersonBoxes, image_ids: ImageIds) -> dic
 def _check_agreement(
     owned: Mapping[ImageKey, str], found: PersonBoxes, image_ids: ImageIds
 ) -> None:
-    """See that no ``file_name`` is beside an id that the annotation file gives another image.
+    """Check that no entry has the ``image_id`` of another image of the annotation file.
 
     Raises:
-        AnnotationError: One is.
+        AnnotationError: One has.
     """
     annotated = {str(number): number for number in image_ids.names}
     for key, path in owned.items():
@@ -266,13 +266,13 @@ def _check_agreement(
             raise AnnotationError(
                 f'{found.path}: entry {found.first[key]}: expected file_name and image_id of one '
                 f'image, found {key.file_name!a} and {key.image_id!a}, which the annotation file '
-                f'calls {image_ids.names[number]!a} (an image_id that counts something else is to '
-                'be left out)'
+                f'calls {image_ids.names[number]!a} (remove image_id if it is not an id of the '
+                'annotation file)'
             )
 
 
 def _finder(paths: Sequence[str], texts: Collection[str]) -> Callable[[str], Iterator[str]]:
-    """What finds the texts that are a path's name, with its suffix or without."""
+    """A function that finds those texts that are the name of a path, with or without suffix."""
     by_name = ImageIds([{'file_name': text, 'id': text} for text in texts])
     names = {by_name.find(path) for path in paths}
 
@@ -280,7 +280,9 @@ def _finder(paths: Sequence[str], texts: Collection[str]) -> Callable[[str], Ite
         name, stem = by_name.find(path), by_name.find(osp.splitext(path)[0])
         if name is not None:
             yield name
-        if stem is not None and stem not in names:  # a.gif is no stem of a.gif.png if an input
+        if (
+            stem is not None and stem not in names
+        ):  # a.gif is not the stem of a.gif.png if it is an input
             yield stem
 
     return find

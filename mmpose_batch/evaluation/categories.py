@@ -1,4 +1,4 @@
-"""Which category an instance has, where annotations judge several (animals of AP-10K, say)."""
+"""Categories of instances, if annotations of several are evaluated (for example AP-10K)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """The category of an instance by the label that its box comes with.
+    """Maps the label of an instance's box to the category that it is evaluated as.
 
     Attributes:
-        of_label: Category id of each label; an instance with another one is not judged.
-        note: What is judged, in one line.
-        reason: Why no instance can be judged; None if some can.
+        of_label: Category id of each label; instances with another label are not evaluated.
+        note: Summary of the categories that are evaluated, in one line.
+        reason: Why no instance can be evaluated; None if some can.
     """
 
     of_label: dict[int, int] = field(default_factory=dict)
@@ -25,48 +25,49 @@ class Categories:
 
     @classmethod
     def of(
-        cls, judged: Mapping[int, str], detector: 'PersonDetector | None', boxes: bool
+        cls, evaluated: Mapping[int, str], detector: 'PersonDetector | None', boxes: bool
     ) -> 'Categories | None':
-        """Find out how a run's instances get their category.
+        """Determine how the instances of a run get their category.
 
         Args:
-            judged: Name of each judged category, by its id.
-            detector: Of the run, if any.
+            evaluated: Name of each category that is evaluated, by its id.
+            detector: The detector of the run, if any.
             boxes: Whether boxes come from a file, labelled by
                 :func:`mmpose_batch.evaluation.box_files.read_bboxes`.
 
         Returns:
-            None where at most one category is judged, which all instances have.
+            None if at most one category is evaluated, which all instances are then of.
         """
-        if len(judged) < 2:
+        if len(evaluated) < 2:
             return None
         if boxes:
-            return cls(dict(enumerate(judged)), f'{len(judged)}, as the box file says')
+            return cls(dict(enumerate(evaluated)), f'{len(evaluated)}, labelled by the box file')
         if detector is None:
             return cls(
-                reason=f'{len(judged)} categories are annotated, and neither a detector nor a box '
-                'file says which one an instance is of'
+                reason=f'{len(evaluated)} categories are annotated, and neither a detector nor a '
+                'box file gives the category of an instance'
             )
-        return cls._of_classes(judged, detector.class_names())
+        return cls._of_classes(evaluated, detector.class_names())
 
     @classmethod
-    def _of_classes(cls, judged: Mapping[int, str], classes: Mapping[int, str]) -> 'Categories':
-        """Find the category of each class of a detector by its name, whatever its case."""
-        counts = Counter(map(_plain, judged.values()))
-        ids = {_plain(name): number for number, name in judged.items() if name.strip()}
+    def _of_classes(cls, evaluated: Mapping[int, str], classes: Mapping[int, str]) -> 'Categories':
+        """Match the classes of a detector to categories by name, ignoring case."""
+        counts = Counter(map(_plain, evaluated.values()))
+        ids = {_plain(name): number for number, name in evaluated.items() if name.strip()}
         unique = {name: number for name, number in ids.items() if counts[name] == 1}
         of_label = {
             label: unique[_plain(name)] for label, name in classes.items() if _plain(name) in unique
         }
         if not of_label:
             return cls(
-                reason=f'{len(judged)} categories are annotated, and none has the name of a class '
-                f'that the detector keeps ({_listed(classes.values())})'
+                reason=f'{len(evaluated)} categories are annotated, and none has the name of a '
+                f'class that the detector keeps ({_listed(classes.values())})'
             )
         missed = [name for label, name in classes.items() if label not in of_label]
-        unfound = [name for number, name in judged.items() if number not in of_label.values()]
-        note = f'{len(judged)}, of which the detector tells {len({*of_label.values()})} by name'
-        note += f'; not judged: its {_listed(missed)}' if missed else ''
+        unfound = [name for number, name in evaluated.items() if number not in of_label.values()]
+        known = len({*of_label.values()})
+        note = f'{len(evaluated)}, of which the detector distinguishes {known} by name'
+        note += f'; not evaluated: its {_listed(missed)}' if missed else ''
         note += f'; never found: {_listed(unfound)}' if unfound else ''
         return cls(of_label, note)
 

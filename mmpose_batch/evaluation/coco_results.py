@@ -19,19 +19,19 @@ def to_coco(
     """Yield one COCO result per instance of a record.
 
     Args:
-        record: A line of ``predictions.jsonl``.
-        image_id: COCO's number of the image.
+        record: Record of the image, from ``predictions.jsonl``.
+        image_id: COCO id of the image.
         score_mode: How MMPose's ``CocoMetric`` scores an instance: ``bbox``,
             ``keypoint``, ``bbox_keypoint`` (box score times the mean score of
             the keypoints above ``kpt_thr``) or ``bbox_rle``.
         kpt_thr: ``CocoMetric``'s ``keypoint_score_thr``.
-        category_id: Category of all instances, as upstream writes it; None to use the category of
-            each instance and to leave out those without one.
-        parts: Fields of the keypoints and their numbers, in the model's order, as
-            ``CocoWholeBodyMetric`` writes them; None for ``keypoints`` alone.
+        category_id: Category of all instances, as upstream writes it; None uses the category of
+            each instance and omits instances without one.
+        parts: Fields for the keypoints, with the number of keypoints in each, in the model's
+            order, as ``CocoWholeBodyMetric`` writes them; None for ``keypoints`` alone.
 
     Raises:
-        RunError: The record has null in place of a number, as earlier versions wrote NaN.
+        RunError: The record has null instead of a number, as earlier versions wrote for NaN.
     """
     for instance in record.get('instances', ()):
         category = instance.get('category_id') if category_id is None else category_id
@@ -64,7 +64,7 @@ def _check_numbers(image: str, instance: Mapping[str, Any]) -> None:
 
 
 def _fields(points: np.ndarray, parts: Mapping[str, int]) -> dict[str, list[float]]:
-    """Keypoints (K, 3) in their fields."""
+    """Keypoints (K, 3) as flat lists, one for each field."""
     ends = np.cumsum(list(parts.values()))
     pieces = np.split(points, ends[:-1])
     return {name: piece.ravel().tolist() for name, piece in zip(parts, pieces, strict=True)}

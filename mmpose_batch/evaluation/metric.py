@@ -1,4 +1,4 @@
-"""The metric that a model's config is tested with: MMPose's ``CocoMetric``, and its settings."""
+"""The metric of a model's config: MMPose's ``CocoMetric`` and its settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..errors import AnnotationError
 from ..models.checks.fields import type_name
 
 METRICS = ('CocoMetric', 'CocoWholeBodyMetric')
-#: The parts of COCO-WholeBody: the field of an annotation, and its number of keypoints.
+#: Parts of COCO-WholeBody: field of an annotation, and the number of keypoints in it.
 PARTS = {
     'keypoints': 17,
     'foot_kpts': 6,
@@ -30,15 +30,16 @@ _CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class ScoringOptions:
-    """How MMPose's ``CocoMetric`` scores and judges instances, with its names and defaults.
+    """How MMPose's ``CocoMetric`` scores and evaluates instances, with its names and defaults.
 
     Attributes:
-        score_mode, keypoint_score_thr, nms_mode, nms_thr, use_area, iou_type: Those of the metric.
-        whole_body: Whether it is a ``CocoWholeBodyMetric``, which judges each part by itself.
-        converters: Its settings that rearrange keypoints.
+        score_mode, keypoint_score_thr, nms_mode, nms_thr, use_area, iou_type: Arguments of the
+            metric.
+        whole_body: Whether it is a ``CocoWholeBodyMetric``, which evaluates each part separately.
+        converters: Arguments of the metric that rearrange keypoints.
         crop: Padding and aspect ratio (width by height, or None for any) of the crops of a
-            top-down model. Their area, instead of that of the keypoints, is what upstream's
-            suppression compares distances with.
+            top-down model; None without crops. Upstream's suppression relates distances to the
+            area of the crop, or to that of the keypoints if there are no crops.
     """
 
     score_mode: str = 'bbox_keypoint'
@@ -66,14 +67,15 @@ class ScoringOptions:
 
     @classmethod
     def from_config(cls, cfg: Config) -> 'ScoringOptions':
-        """Take what the model's config tests it with, where that is a CocoMetric.
+        """Read the ``CocoMetric`` of a config's ``test_evaluator``; defaults if it has none.
 
         Raises:
-            ValueError: An evaluator that names no metric, or a setting that the metric does
-                not know.
+            ValueError: An evaluator names no metric, or a setting of the metric is invalid.
         """
         names = (*_CHOICES, 'keypoint_score_thr', 'nms_thr')
-        for metric in list(_metrics(cfg.get('test_evaluator'))):  # all are checked
+        for metric in list(
+            _metrics(cfg.get('test_evaluator'))
+        ):  # a list, so that every metric is checked
             kind = type_name(metric.get('type'))
             if kind in METRICS:
                 return cls(
@@ -88,12 +90,12 @@ class ScoringOptions:
 
     @property
     def crowd(self) -> bool:
-        """Whether images are judged by how crowded they are, which whole bodies never are."""
+        """Whether AP is reported by how crowded images are; never for whole bodies."""
         return self.iou_type == 'keypoints_crowd' and not self.whole_body
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Fields of an annotation file that not every metric reads."""
+        """Further fields that this metric reads of an annotation file."""
         return (
             *(('area',) if self.use_area else ()),
             *(('crowdIndex', 'num_keypoints') if self.crowd else ()),
@@ -101,12 +103,12 @@ class ScoringOptions:
         )
 
     def parts(self, num_keypoints: int) -> dict[str, int] | None:
-        """:data:`PARTS`, where results have them; None where all keypoints are one list."""
+        """:data:`PARTS` if results are split into them; None if all keypoints are in one list."""
         whole = self.whole_body and num_keypoints == sum(PARTS.values())
         return PARTS if whole else None
 
     def areas(self, bboxes: np.ndarray) -> np.ndarray | None:
-        """The areas of the crops of boxes (N, 4), as x, y, width, height; None without crops."""
+        """Areas of the crops, (N,), of boxes (N, 4) as x, y, width, height; None without crops."""
         if self.crop is None:
             return None
         padding, aspect = self.crop
@@ -117,16 +119,16 @@ class ScoringOptions:
 
 
 def other_metrics(cfg: Config) -> list[str]:
-    """The metrics of a config that has no ``CocoMetric``; empty where there is one, or none."""
+    """Names of a config's metrics if ``CocoMetric`` is not among them, else an empty list."""
     names = [str(type_name(metric.get('type'))) for metric in _metrics(cfg.get('test_evaluator'))]
     return [] if set(names) & set(METRICS) else names
 
 
 def _metrics(evaluator: Any) -> Iterator[Mapping[str, Any]]:
-    """All metrics of a ``test_evaluator``, which may be a list, or an evaluator of several.
+    """Yield all metrics of a ``test_evaluator``: one metric, a list, or an evaluator of several.
 
     Raises:
-        ValueError: It is, or holds, something else than dicts with a type.
+        ValueError: It is, or contains, something other than a dict with a type.
     """
     if evaluator is None or evaluator == {}:
         return
@@ -145,7 +147,7 @@ def _metrics(evaluator: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _crop(cfg: Config) -> tuple[float, float | None] | None:
-    """How the test pipeline of a config cuts persons out, None if it does not."""
+    """Padding and aspect ratio of a test pipeline's crops of persons; None if it has none."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     steps = {type_name(step.get('type')): step for step in dataset.get('pipeline') or ()}
     if 'GetBBoxCenterScale' not in steps:
@@ -156,10 +158,10 @@ def _crop(cfg: Config) -> tuple[float, float | None] | None:
 
 
 def coco_classes() -> tuple[type, type]:
-    """COCO's classes, from a package that an inference without annotations does not need.
+    """``COCO`` and ``COCOeval`` of xtcocotools, which only an evaluation needs.
 
     Raises:
-        AnnotationError: It is missing.
+        AnnotationError: The package is not installed or does not work.
     """
     try:
         from xtcocotools.coco import COCO

@@ -1,4 +1,4 @@
-"""What came of judging a run by COCO annotations, and how many of its images they judge."""
+"""The result of an evaluation against COCO annotations, and how many images it covers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,14 +9,14 @@ from .metric import ScoringOptions
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How many of a run's images the annotations judge.
+    """How many images of a run have annotations.
 
     Attributes:
-        images: Inputs of the run.
-        judged: Of these, those with an entry in the annotation file.
-        entries: Images of the file.
-        input_without_entry: Path of the first input that has none.
-        entry_without_input: ``file_name`` of the first entry that is no input.
+        images: Number of inputs of the run.
+        judged: Number of inputs with an entry in the annotation file, which are evaluated.
+        entries: Number of images in the annotation file.
+        input_without_entry: Path of the first input without an entry; None if all have one.
+        entry_without_input: ``file_name`` of the first entry that is not an input, or None.
     """
 
     images: int
@@ -29,12 +29,12 @@ class Coverage:
     def of(
         cls, paths: Sequence[str], ids: Sequence[int | None], names: Mapping[int, str]
     ) -> 'Coverage':
-        """Compare inputs with entries.
+        """Count the inputs that have entries.
 
         Args:
-            paths: Of the inputs.
-            ids: Their image ids; None for those without an entry.
-            names: ``file_name`` of each id of the annotation file.
+            paths: Paths of the inputs.
+            ids: COCO id of each input; None for inputs without an entry.
+            names: ``file_name`` of each COCO id in the annotation file.
         """
         found = {image_id for image_id in ids if image_id is not None}
         judged = sum(image_id is not None for image_id in ids)
@@ -43,36 +43,36 @@ class Coverage:
         return cls(len(paths), judged, len(names), next(missed, None), next(unused, None))
 
     def line(self) -> str:
-        """The count alone."""
+        """The count: ``3 of 5 images``."""
         return f'{self.judged} of {self.images} images'
 
     def warning(self) -> str | None:
-        """What is not judged, with an example of each side; None if all images are."""
+        """How many images are not evaluated, with examples; None if all are."""
         if self.judged == self.images:
             return None
         unused = self.entry_without_input
         other = '' if unused is None else f'; an entry without an input: {unused!a}'
         return (
             f'{self.images - self.judged} of {self.images} images have no entry in the '
-            f'annotation file and are not judged, such as {self.input_without_entry!a}{other}'
+            f'annotation file and are not evaluated, such as {self.input_without_entry!a}{other}'
         )
 
 
 @dataclass(slots=True)
 class Evaluation:
-    """The result of judging a run.
+    """The result of evaluating a run; ``run.json`` uses some of these names.
 
     Attributes:
-        coverage: Which images are judged.
+        coverage: How many images are evaluated.
         scoring: The metric.
-        categories: Ids of the categories judged.
-        skipped: For each reason why annotations judge nothing, their number.
-        not_judged: Why there is no AP; None if there is.
-        left_out: Persons of images without an entry, which are not in
-            ``predictions.coco.json``: COCO's tools reject a file of other images.
-        uncategorised: Persons of none of several judged categories, which are not in it either.
-        suppressed: Persons that lie on others, which upstream's metric drops from its file too.
-        metrics: As :func:`mmpose_batch.evaluation.ap.evaluate` returns them.
+        categories: Ids of the categories that are evaluated.
+        skipped: Number of unused annotations for each reason.
+        not_judged: Why there is no AP; None if there is one.
+        left_out: Number of persons in images without an entry. They are not in
+            ``predictions.coco.json``, since COCO's tools reject results for other images.
+        uncategorised: Number of persons without any of several categories, not in it either.
+        suppressed: Number of duplicate persons, which upstream's metric omits from its file too.
+        metrics: Result of :func:`mmpose_batch.evaluation.ap.evaluate`.
     """
 
     coverage: Coverage
@@ -86,22 +86,22 @@ class Evaluation:
     metrics: dict[str, float | None] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """The part of the closing summary that is about annotations."""
-        yield f'judged    {self.coverage.line()}'
+        """Lines of the closing summary about the evaluation."""
+        yield f'evaluated {self.coverage.line()}'
         if (warning := self.coverage.warning()) is not None:
             yield f'warning   {warning}'
         for count, reason in (
-            (self.left_out, 'of images without an entry'),
-            (self.uncategorised, 'of no judged category'),
-            (self.suppressed, "suppressed as upstream's metric does"),
+            (self.left_out, 'in images without an entry'),
+            (self.uncategorised, 'without an evaluated category'),
+            (self.suppressed, "duplicates that upstream's metric suppresses"),
         ):
             if count:
-                yield f'left out  {count} persons {reason}: in predictions.jsonl only'
+                yield f'excluded  {count} persons only in predictions.jsonl: {reason}'
         if self.skipped:
             reasons = ', '.join(f'{count} {reason}' for reason, count in self.skipped.items())
             yield f'skipped   annotations: {reasons}'
         if self.not_judged is not None:
-            yield f'AP        not judged: {self.not_judged}'
+            yield f'no AP:    {self.not_judged}'
             return
         yield from self._metric_lines()
 
@@ -110,19 +110,19 @@ class Evaluation:
         shown = {name if ' ' in name else whole + name: v for name, v in self.metrics.items()}
         width = max(9, *map(len, shown))
         for name, value in shown.items():
-            text = f'not judged: {self._missing(name)}' if value is None else f'{value:.4f}'
+            text = f'none: {self._missing(name)}' if value is None else f'{value:.4f}'
             yield f'{name:<{width}} {text}'
 
     def _missing(self, name: str) -> str:
-        """Why one of the numbers is missing while AP is there."""
+        """Why one metric has no value although AP has one."""
         if not name.endswith(')'):
             return 'no keypoint of this part is labelled'
         if self.scoring.crowd:
-            return 'no image is as crowded as that'
+            return 'no image is that crowded'
         return 'no person of this size'
 
     def to_json(self) -> dict[str, Any]:
-        """What ``run.json`` stores, besides the metrics."""
+        """The entry ``evaluation`` of ``run.json``; the metrics are an entry of their own."""
         coverage = self.coverage
         several = len(self.categories) > 1
         return {

@@ -1,4 +1,4 @@
-"""What an annotation file judges a model with, and why it may judge nothing."""
+"""Selects the annotations that a model is evaluated against, or the reason why there are none."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,17 +11,16 @@ from .metric import PARTS, ScoringOptions, coco_classes
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The annotations that a model is judged with.
+    """The annotations that a model is evaluated against.
 
     Attributes:
-        images: Of the file: ``id``, and ``crowdIndex`` where the metric reads it.
-        categories: Name of each category judged, by its id; empty where the file has none with
+        images: All images of the file: ``id``, and ``crowdIndex`` if the metric reads it.
+        categories: Name of each category that is evaluated, by its id; empty if no category has
             keypoints.
-        annotations: Those of these categories that have keypoints. Among them are crowds and
-            persons without a labelled keypoint: detections there count neither as right nor as
-            wrong.
-        skipped: For each reason why annotations judge nothing, their number.
-        reason: Why nothing at all can be judged; None if something can.
+        annotations: Annotations of these categories with keypoints, crowds and persons without
+            a labelled keypoint included: detections there count neither as right nor as wrong.
+        skipped: Number of unused annotations for each reason.
+        reason: Why nothing can be evaluated; None if something can.
     """
 
     images: list[dict[str, Any]]
@@ -35,7 +34,7 @@ _DEFAULTS = ScoringOptions()
 
 
 def read_truth(path: str, num_keypoints: int, scoring: ScoringOptions = _DEFAULTS) -> Truth:
-    """Read annotations and select those that judge a model.
+    """Read annotations and select those that a model is evaluated against.
 
     Raises:
         AnnotationError: The file cannot be used, see :func:`read_annotations` and
@@ -51,20 +50,21 @@ def check_annotations(
     path: str = 'annotations',
     scoring: ScoringOptions = _DEFAULTS,
 ) -> Truth:
-    """Select the annotations that judge a model, as upstream's dataset does.
+    """Select the annotations that a model is evaluated against, as upstream's dataset does.
 
     Args:
-        content: As :func:`read_annotations` returns it.
-        num_keypoints: Of the model.
-        path: The file, for errors.
+        content: Result of :func:`read_annotations`.
+        num_keypoints: Number of keypoints of the model.
+        path: Path of the file, for errors.
         scoring: The metric.
 
     Returns:
-        The annotations of the categories whose keypoints are as many as the model's. Of
-        several such categories, the one that is called person, if one is.
+        The annotations of all categories with the model's number of keypoints; if exactly one
+        of these is called person, only of that one.
 
     Raises:
-        AnnotationError: Keypoints differ in number.
+        AnnotationError: No category has the model's number of keypoints, or an annotation has
+            another number than its category.
     """
     images = [
         {name: image[name] for name in ('id', 'crowdIndex') if name in ('id', *scoring.reads)}
@@ -78,7 +78,7 @@ def check_annotations(
         reason = reason if content['categories'] else 'the file has no categories'
         return Truth(images, skipped=_counted(without_keypoints=without), reason=reason)
     expected = PARTS if scoring.whole_body else {'keypoints': num_keypoints}
-    categories = _judged_categories(content, labelled, expected['keypoints'], path)
+    categories = _evaluated_categories(content, labelled, expected['keypoints'], path)
     _check_counts(entries, categories, expected, path)
     selected = [
         _for_evaluation(entry, scoring) for entry in labelled if entry['category_id'] in categories
@@ -96,10 +96,10 @@ def _check_counts(
     expected: Mapping[str, int],
     path: str,
 ) -> None:
-    """See that judged annotations have the model's number of keypoints, in each part.
+    """Check that selected annotations have the model's number of keypoints, in each part.
 
     Raises:
-        AnnotationError: One has not.
+        AnnotationError: One has another number.
     """
     for number, entry in enumerate(entries):
         if entry['category_id'] not in categories or not entry.get('keypoints'):
@@ -114,7 +114,7 @@ def _check_counts(
 
 
 def _is_labelled(entry: Mapping[str, Any]) -> bool:
-    """Whether a keypoint of a selected annotation is labelled, as in COCO's evaluation."""
+    """Whether a selected annotation has a labelled keypoint, by the rule of COCO's evaluation."""
     if 'num_keypoints' in entry:
         return entry['num_keypoints'] > 0
     return any(value > 0 for name in PARTS for value in entry.get(name, ())[2::3])
@@ -124,7 +124,7 @@ def _counted(**counts: int) -> dict[str, int]:
     return {name.replace('_', ' '): count for name, count in counts.items() if count}
 
 
-def _judged_categories(
+def _evaluated_categories(
     content: Mapping[str, Any],
     labelled: Sequence[Mapping[str, Any]],
     num_keypoints: int,
@@ -133,7 +133,7 @@ def _judged_categories(
     """The categories whose annotations have the model's number of keypoints.
 
     Raises:
-        AnnotationError: None has.
+        AnnotationError: There is none.
     """
     counts = {(entry['category_id'], len(entry['keypoints']) // 3) for entry in labelled}
     fitting = {category for category, count in counts if count == num_keypoints}
@@ -148,7 +148,7 @@ def _judged_categories(
 
 
 def _for_evaluation(entry: Mapping[str, Any], scoring: ScoringOptions) -> dict[str, Any]:
-    """What COCO's evaluation reads of an annotation, so that nothing else can disturb it."""
+    """Only the fields that COCO's evaluation reads, so that no other field can break it."""
     names = ('id', 'image_id', 'category_id', 'bbox', 'keypoints')
     more = (name for name in scoring.reads if name in entry)
     return {name: entry[name] for name in (*names, *more)} | {
@@ -157,20 +157,20 @@ def _for_evaluation(entry: Mapping[str, Any], scoring: ScoringOptions) -> dict[s
 
 
 def keypoint_categories(content: Mapping[str, Any]) -> set[int]:
-    """Ids of the categories of annotations with keypoints, whatever their number."""
+    """Ids of all categories that have an annotation with keypoints, any number of them."""
     return {entry['category_id'] for entry in content['annotations'] if entry.get('keypoints')}
 
 
 def check_images(paths: Sequence[str], image_ids: ImageIds, file: str = 'annotations') -> None:
-    """Check before a run whether any of its images can be judged.
+    """Check before a run that at least one of its images can be evaluated.
 
     Args:
-        paths: Of the images.
-        image_ids: Of the annotation file.
-        file: It, for errors.
+        paths: Paths of the images.
+        image_ids: Finds ids in the annotation file.
+        file: Path of that file, for errors.
 
     Raises:
-        AnnotationError: xtcocotools is missing, no image is annotated, or two inputs are
+        AnnotationError: xtcocotools is missing, no image is annotated, or two inputs match
             one image of the file.
     """
     coco_classes()
@@ -183,54 +183,54 @@ def check_images(paths: Sequence[str], image_ids: ImageIds, file: str = 'annotat
     if not owners(paths, find, file):
         name = next((f'file_name {name!a}' for name in image_ids.names.values()), None)
         raise AnnotationError(
-            f'{file}: the annotations have none of the images, by file_name{examples(name, paths)}'
+            f'{file}: no annotation entry matches an input, by file_name{examples(name, paths)}'
         )
 
 
 def check_metric(scoring: ScoringOptions) -> None:
-    """Check that a metric judges keypoints as the model has them.
+    """Check that a metric evaluates keypoints in the model's order, without converting them.
 
     Raises:
-        AnnotationError: It converts them first.
+        AnnotationError: It converts them.
     """
     if scoring.converters:
         raise AnnotationError(
             f'annotations: AP needs a metric without {" and ".join(scoring.converters)}: '
-            'keypoints are judged as the model has them'
+            'keypoints are evaluated as the model outputs them'
         )
 
 
 def check_model(scoring: ScoringOptions, sigmas: Sequence[float], num_keypoints: int) -> None:
-    """Check that a metric can judge a model.
+    """Check that a metric can evaluate a model.
 
     Args:
         scoring: The metric.
-        sigmas: Of the model's dataset: how precisely each keypoint can be annotated.
-        num_keypoints: Of the model.
+        sigmas: COCO's constants of the keypoints of the model's dataset, (K,).
+        num_keypoints: Number of keypoints of the model.
 
     Raises:
-        AnnotationError: It cannot.
+        AnnotationError: It cannot, since the numbers of keypoints differ.
     """
     if scoring.whole_body and num_keypoints != sum(PARTS.values()):
         raise AnnotationError(
-            f'annotations: CocoWholeBodyMetric judges {sum(PARTS.values())} keypoints, the model '
-            f'has {num_keypoints}'
+            f'annotations: CocoWholeBodyMetric evaluates {sum(PARTS.values())} keypoints, the '
+            f'model has {num_keypoints}'
         )
     if len(sigmas) != num_keypoints:
         raise AnnotationError(
             f'annotations: AP needs {num_keypoints} sigmas in the dataset_meta of the model, one '
-            f'of each keypoint, found {len(sigmas)}'
+            f'for each keypoint, found {len(sigmas)}'
         )
 
 
-def not_judged(truth: Truth, image_ids: Iterable[int]) -> str | None:
-    """Why the AP over these images says nothing; None if it does say something."""
+def why_no_ap(truth: Truth, image_ids: Iterable[int]) -> str | None:
+    """Why AP over these images is undefined; None if it is defined."""
     images = set(image_ids)
     people = [entry for entry in truth.annotations if entry['image_id'] in images]
     if truth.reason is not None:
         return truth.reason
     if not people:
-        return f'no person with keypoints is annotated in the {len(images)} images judged'
+        return f'no person with keypoints is annotated in the {len(images)} evaluated images'
     seen = [entry for entry in people if _is_labelled(entry)]
     if not seen:
         return f'no keypoint of the {len(people)} persons is labelled'

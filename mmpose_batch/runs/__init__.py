@@ -1,1 +1,1 @@
-"""A run over many files: everything to disk as it comes, safe to kill and to resume."""
+"""Runs over many files: results are written image by image, and a killed run can be resumed."""

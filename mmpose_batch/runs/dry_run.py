@@ -1,4 +1,4 @@
-"""What a run would read and write and which models it would use, without building any."""
+"""Description of a run without building its models: inputs, outputs, models and options."""
 
 import os.path as osp
 from collections.abc import Collection, Iterator, Sequence
@@ -26,11 +26,11 @@ from .summary import counted
 
 @dataclass(frozen=True, slots=True)
 class Keypoints:
-    """What is known of a pose model's keypoints before it is built.
+    """The keypoints of a pose model, as far as they are known before it is built.
 
     Attributes:
-        dataset_meta: Meta information of its dataset, which describes the keypoints.
-        indices: Indices of the keypoints in the output; None for all.
+        dataset_meta: Meta information of the model's dataset, which describes the keypoints.
+        indices: Indices of the keypoints that the model outputs; None for all.
     """
 
     dataset_meta: dict[str, Any]
@@ -44,20 +44,20 @@ class Keypoints:
 
     @property
     def sigmas(self) -> np.ndarray:
-        """COCO's constant of each output keypoint, (K,); (0,) if its dataset has none."""
+        """COCO's constant of each output keypoint, (K,); (0,) if the dataset has none."""
         sigmas = np.asarray(self.dataset_meta.get('sigmas', ()))
         return sigmas if self.indices is None or not len(sigmas) else sigmas[list(self.indices)]
 
 
 def read_weights(plan: Plan) -> Keypoints | None:
-    """Read the weights of a plan, except those that are to be downloaded.
+    """Read the weights of a plan, except weights that have to be downloaded.
 
     Returns:
-        The keypoints; None if the weights that describe them are to be downloaded.
+        The keypoints; None if the weights that describe them have to be downloaded.
 
     Raises:
-        CheckpointError: Weights cannot be read, or hold more than tensors and plain data.
-        ValueError: Nothing describes the keypoints.
+        CheckpointError: Weights cannot be read, or contain more than tensors and plain data.
+        ValueError: Neither config nor weights describe the keypoints.
     """
     # Not at the top: importing it registers the inferencer.
     from mmpose.apis.inference import dataset_meta_from_config
@@ -86,7 +86,7 @@ def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Itera
 
     Args:
         paths: Paths of the images.
-        plan: Plan of the inferencer, which was checked.
+        plan: Plan of the inferencer, already checked.
         options: Options of the run.
 
     Yields:
@@ -103,13 +103,13 @@ def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Itera
     chosen = plan.options
     yield (
         f'runs on   {plan.device}, engine {chosen.engine}, {chosen.precision}, threads: '
-        f'{chosen.num_threads} for the networks, {chosen.num_workers} to read and prepare'
+        f'{chosen.num_threads} for the networks, {chosen.num_workers} for reading and preprocessing'
     )
     yield describe_outputs(paths, options)
 
 
 def _kind(cfg: dict) -> str:
-    """The model of a config, and the file that it is from."""
+    """Type of a config's model, and the file of the config."""
     name = getattr(cfg, 'filename', None)
     return type_name(cfg['model'].get('type')) + (f' of {name}' if name else '')
 
@@ -128,7 +128,7 @@ def _weights(weights: str | None) -> str:
 
 
 def describe_outputs(paths: Sequence[str], options: RunOptions) -> str:
-    """The files that a run over some images writes, in a line."""
+    """The files that a run over some images writes, in one line."""
     names = [frame.name for frame in number_frames(paths)]
     writers = options.writers
     files = [file for spec in writers if spec.journal for file in spec.files]
@@ -149,18 +149,19 @@ def describe_earlier_run(
     categories: Categories | None = None,
     unknown: Collection[str] = (),
 ) -> Iterator[str]:
-    """Describe what happens to the run that the output folder holds, if it holds one, in lines.
+    """Describe what happens to the run in the output folder, if there is one, in lines.
 
     Args:
         frames: Inputs of the run.
         plan: Plan of the inferencer.
-        call: The options of the call, as far as they are known.
+        call: Options of the call, as far as they are known.
         options: Options of the run.
         categories: How instances get a category, if annotations of several are evaluated.
-        unknown: What is known only with the models: ``bboxes``, ``categories``.
+        unknown: Parts of the identity that are known only with the models: ``bboxes``,
+            ``categories``.
 
     Raises:
-        RunError: It is to be resumed, and cannot be.
+        RunError: The run cannot be resumed although the options ask for it.
         TooManyErrors: More of its images failed than ``max_errors``.
     """
     folder = options.out_dir
@@ -179,7 +180,7 @@ def describe_earlier_run(
     more = ''.join(f', {name}' for name in unknown)
     yield (
         f'resumes   the run in {folder}, which has {counted(done, "image")}; its inputs and '
-        f'options are the same; not compared before the models are built: configs, weights{more}'
+        f'options are the same; configs, weights{more} are compared when the run starts'
     )
 
 
@@ -190,7 +191,7 @@ def _known(
     options: RunOptions,
     categories: Categories | None,
 ) -> dict[str, Any]:
-    """The identity of a run without what depends on its models."""
+    """The parts of a run's identity that do not depend on its models."""
     chosen, detector = plan.options, plan.detector
     of_label = (categories and categories.of_label) or None
     known = {

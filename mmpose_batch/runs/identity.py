@@ -1,4 +1,4 @@
-"""What the output of a run depends on: a resumed run must agree with the earlier one."""
+"""The identity of a run: everything that its output depends on; a resumed run must match it."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ from .options import RunOptions
 
 
 def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
-    """Configs and weights of the networks, and the external file of an engine."""
+    """Digests of the networks' configs and weights, and of the engine's external ONNX file."""
     detector = inferencer.detector
     return {
         'config': _digest(_config(inferencer.model)),
@@ -45,7 +45,7 @@ def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
 
 
 def of_frames(frames: Sequence[Frame]) -> dict[str, Any]:
-    """Names, sizes and modification times of the inputs, and precomputed boxes."""
+    """Digests of the inputs' names, sizes and modification times, and of precomputed boxes."""
     boxes = (frame.bboxes for frame in frames if frame.bboxes is not None)
     return {
         'inputs': _digest(map(_fingerprint, frames)),
@@ -56,7 +56,7 @@ def of_frames(frames: Sequence[Frame]) -> dict[str, Any]:
 def of_categories(
     of_label: Mapping[int, int] | None, frames: Sequence[Frame]
 ) -> dict[str, Any] | None:
-    """What the category of an instance depends on; None where records have none."""
+    """Everything that categories of instances depend on; None if records have no categories."""
     if of_label is None:
         return None
     labels = (frame.labels for frame in frames if frame.labels is not None)
@@ -67,14 +67,14 @@ def of_categories(
 
 
 def of_call(call: CallOptions) -> dict[str, Any]:
-    """The options of a call, except those that follow from the models and the output."""
+    """Options of the call, except those that are derived from the models and output formats."""
     values = asdict(replace(call, keep_images=False))
     del values['keep_labels']  # see `of_categories`
     return {**values, 'test_cfg': _digest([_to_json(values['test_cfg'])])}
 
 
 def of_writers(options: RunOptions) -> dict[str, Any]:
-    """The formats that grow with the images: a resumed run cannot add them to images before."""
+    """Output formats that are written image by image, which a resumed run cannot add later."""
     entries: dict[str, Any] = {}
     for spec in specs().values():
         entries |= spec.identity(options)
@@ -109,13 +109,13 @@ def check_identity(
     Args:
         out_dir: The folder.
         identity: Identity of the resumed run.
-        complete: Whether this is all of it, or only what is known without the models.
+        complete: Whether this is the complete identity, or only the part known without models.
 
     Returns:
         The content of ``run.json``.
 
     Raises:
-        RunError: It cannot.
+        RunError: It cannot, since the identity differs or ``run.json`` is damaged.
     """
     try:
         with open(osp.join(out_dir, INFO_FILE), encoding='utf-8') as file:
@@ -137,9 +137,9 @@ def check_identity(
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that results depend on."""
+    """Versions of all packages that results depend on."""
     modules = [mmpose, mmdet, mmengine, mmcv, torch, np, cv2, PIL]
-    if find_spec('pillow_heif'):  # reads HEIC
+    if find_spec('pillow_heif'):  # decodes HEIC
         modules.append(import_module('pillow_heif'))
     return {
         'mmpose_batch': __version__,
@@ -172,7 +172,7 @@ def _tensors(model: nn.Module) -> Iterator[bytes]:
 
 
 def _fingerprint(frame: Frame) -> bytes:
-    """Name, size and modification time of a file: if they are the same, it is not read."""
+    """Name, size and modification time of a file; its content is not read."""
     try:
         info = os.stat(frame.path)
         state = f'{info.st_size} {info.st_mtime_ns}'

@@ -1,4 +1,4 @@
-"""``run.json``: what a run is, how far it is, and how it was evaluated."""
+"""``run.json``: identity, progress and evaluation of a run."""
 
 import json
 import os.path as osp
@@ -26,11 +26,11 @@ class RunInfo:
         identity: Everything that the outputs depend on.
         inferencer: The inferencer of the run.
         call: Options of the run's call.
-        warmup: What was selected.
+        warmup: Warm-up of the run, with the selected engines and batch sizes.
         summary: Counts and times of the run so far.
 
     Attributes:
-        status: The status that was written last: ``running``, ``stopped`` or ``finished``.
+        status: Status that was last written: ``running``, ``stopped`` or ``finished``.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class RunInfo:
         self._warmup = warmup
         self._summary = summary
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
-        self._networks: list[str] = []  # those whose selection is written
-        self._evaluated: dict[str, Any] = {}  # by the run that is resumed
+        self._networks: list[str] = []  # networks whose selection is in the file
+        self._evaluated: dict[str, Any] = {}  # evaluation by the run that is resumed
 
     def resume(self, has_records: bool = True) -> None:
         """Take over what the earlier run in the folder selected, and its evaluation.
 
         Args:
-            has_records: Whether its records are there, which its evaluation is of.
+            has_records: Whether the records of that run exist; else its evaluation is dropped.
 
         Raises:
-            RunError: It cannot be resumed: the identity is another, or the file is damaged.
+            RunError: It cannot be resumed: its identity differs, or the file is damaged.
         """
         info = check_identity(self._folder, self._identity)
         self._warmup.resume(info['settled'])
@@ -69,7 +69,7 @@ class RunInfo:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a network was selected since the file was written."""
+        """Whether an engine was selected since the file was last written."""
         return self._warmup.networks != self._networks
 
     def write(self, status: str, pending: Sequence[str], scored: bool) -> None:
@@ -79,8 +79,8 @@ class RunInfo:
             status: ``running``, ``stopped`` or ``finished``.
             pending: Names of the images whose files a killed run may have written before
                 their records.
-            scored: Whether the run has an evaluation of its own; else the one of the run that
-                it resumes stays.
+            scored: Whether this run evaluates its results; else the evaluation of the run that
+                it resumes stays in the file.
 
         Raises:
             OSError: The disk is full.

@@ -21,11 +21,11 @@ def locked(folder: str) -> Iterator[None]:
     The empty file ``.lock`` stays in the folder: another process may have opened it.
 
     Args:
-        folder: The folder, which is made if it does not exist.
+        folder: Path of the folder, which is created if it does not exist.
 
     Raises:
-        FolderInUse: Another process holds it.
-        OSError: The file or the folder cannot be made.
+        FolderInUse: Another process has locked it.
+        OSError: The file or the folder cannot be created.
     """
     lock = FileLock(osp.join(folder, LOCK_NAME), timeout=0)
     try:
@@ -35,8 +35,8 @@ def locked(folder: str) -> Iterator[None]:
     except OSError as error:
         if not osp.exists(lock.lock_file):
             raise
-        # The file exists, so the file system has no locks, as an old NFS.
-        logger.warning('%s cannot be locked (%s): start no second run in it', folder, error)
+        # The file exists, so the file system does not support locks (an old NFS).
+        logger.warning('%s cannot be locked (%s); do not start a second run in it', folder, error)
     try:
         yield
     finally:

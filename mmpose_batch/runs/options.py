@@ -1,4 +1,4 @@
-"""What a run writes and where."""
+"""Options of a run: what it writes and where."""
 
 from dataclasses import dataclass, field
 
@@ -9,19 +9,20 @@ from ..writers.base import WriterSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """What a run writes and where.
+    """Options of a run: what it writes and where.
 
     Attributes:
-        out_dir: Folder for everything.
-        formats: Output formats, of :func:`mmpose_batch.writers.registry.names`. Those of
+        out_dir: Output folder, for all files of the run.
+        formats: Output formats, out of :func:`mmpose_batch.writers.registry.names`. Those of
             :func:`mmpose_batch.writers.registry.default` are always written.
-        save_vis: Also write drawings.
+        save_vis: Whether to write drawings too.
         drawing: How to draw.
-        resume: Resume the run that ``out_dir`` holds.
-        overwrite: Replace the run that ``out_dir`` holds.
+        resume: Whether to resume the run in ``out_dir``.
+        overwrite: Whether to replace the run in ``out_dir``.
         ann_file: COCO keypoint annotations to evaluate against.
-        max_errors: End the run once more images than this have failed; None for no limit.
-        quiet: Print nothing but errors.
+        max_errors: Maximum number of failed images; the run ends when more fail. None for no
+            limit.
+        quiet: Whether to print nothing but errors.
     """
 
     out_dir: str
@@ -37,14 +38,14 @@ class RunOptions:
     def __post_init__(self) -> None:
         limit = self.max_errors
         if limit is not None and (type(limit) is not int or limit < 0):
-            raise ValueError(f'max_errors: expected a number from 0, found {self.max_errors!r}')
+            raise ValueError(f'max_errors: expected an integer >= 0, found {self.max_errors!r}')
         choices = registry.names()
         if unknown := set(self.formats) - set(choices):
             raise ValueError(f'formats: expected some of {", ".join(choices)}, found {unknown}')
         if self.resume and self.overwrite:
-            raise ValueError('resume and overwrite exclude each other')
+            raise ValueError('resume and overwrite cannot be combined')
 
     @property
     def writers(self) -> list[WriterSpec]:
-        """The formats that the run writes."""
+        """The output formats that the run writes."""
         return registry.requested(self)

@@ -1,4 +1,4 @@
-"""What an output folder holds of an earlier run, and whether a run may begin there."""
+"""The earlier run in an output folder, and whether a run may start or resume there."""
 
 import os.path as osp
 from collections.abc import Iterator, Sequence
@@ -17,22 +17,22 @@ from .summary import counted
 
 
 def check_out_dir(options: RunOptions) -> None:
-    """Check that the output folder can take the run.
+    """Check that a run may write to its output folder.
 
     Raises:
-        RunError: It is not a folder, or holds another run.
+        RunError: It is not a folder, or contains another run.
     """
     if osp.lexists(options.out_dir) and not osp.isdir(options.out_dir):
         raise RunError(f'cannot write below {options.out_dir}: it is not a folder')
     if holds_run(options.out_dir) and not (options.resume or options.overwrite):
         raise RunError(
-            f'{options.out_dir} holds a run already: resume it (--resume), '
+            f'{options.out_dir} already contains a run: resume it (--resume), '
             'replace it (--overwrite), or name another folder'
         )
 
 
 def holds_run(out_dir: str) -> bool:
-    """Whether a folder has records of a run."""
+    """Whether a folder contains records of a run."""
     records = osp.join(out_dir, RECORDS_FILE)
     return osp.isfile(records) and osp.getsize(records) > 0
 
@@ -44,9 +44,9 @@ def number_frames(
 
     Args:
         paths: Image files.
-        bboxes: For each path the persons' boxes (N, 5), or (N, 6) with labels; None to
-            detect them.
-        labelled: Whether the labels are used.
+        bboxes: Precomputed person boxes of each path, (N, 5), or (N, 6) with labels; None uses
+            the detector.
+        labelled: Whether to use the labels.
     """
     frames = list(number(list(paths)))
     if bboxes is None:
@@ -58,18 +58,18 @@ def number_frames(
 
 
 def records_of(out_dir: str, images: int | None = None) -> Iterator[Record]:
-    """Records of the run that a folder holds, in input order.
+    """Yield the records of the run in a folder, in input order.
 
     Args:
         out_dir: The folder.
-        images: Number of records; None for all.
+        images: Maximum number of records; None for all.
     """
     for record, _ in islice(read_records(osp.join(out_dir, RECORDS_FILE)), images):
         yield record
 
 
 def count_done(out_dir: str, frames: Sequence[Frame]) -> tuple[int, int]:
-    """What the run that a folder holds has done.
+    """Count the images that the run in a folder has done.
 
     Args:
         out_dir: The folder.
@@ -79,14 +79,14 @@ def count_done(out_dir: str, frames: Sequence[Frame]) -> tuple[int, int]:
         The number of complete records, and of failures among them.
 
     Raises:
-        RunError: A record is of another input.
+        RunError: A record belongs to a different input.
     """
     done = failures = 0
     for record in records_of(out_dir):
         name = record.get('image') if isinstance(record, dict) else None
         if done >= len(frames) or name != frames[done].name:
             path = osp.join(out_dir, RECORDS_FILE)
-            raise RunError(f'cannot resume: {path} line {done + 1} is of another input')
+            raise RunError(f'cannot resume: {path} line {done + 1} belongs to a different image')
         done += 1
         failures += 'error' in record
     return done, failures
@@ -95,17 +95,17 @@ def count_done(out_dir: str, frames: Sequence[Frame]) -> tuple[int, int]:
 def resume_point(
     out_dir: str, frames: Sequence[Frame], chunk: int, max_errors: int | None
 ) -> ResumePoint:
-    """Where to resume the run that a folder holds: after its last complete chunk.
+    """Where to resume the run in a folder: after its last complete chunk.
 
     Args:
         out_dir: The folder.
         frames: Inputs of the resumed run.
         chunk: Images per chunk.
-        max_errors: See :func:`check_failures`.
+        max_errors: Maximum number of failures, see :func:`check_failures`.
 
     Raises:
-        RunError: A record is of another input.
-        TooManyErrors: More images failed than may, and the run is not complete.
+        RunError: A record belongs to a different input.
+        TooManyErrors: More images failed than allowed, and the run is not complete.
     """
     done, failures = count_done(out_dir, frames)
     if done < len(frames):
@@ -120,13 +120,13 @@ def no_resume() -> ResumePoint:
 
 
 def check_failures(failures: int, done: int, total: int, max_errors: int | None) -> None:
-    """Check that no more images than ``--max-errors`` have failed.
+    """Check that at most ``--max-errors`` images have failed.
 
     Args:
-        failures: Images that failed.
-        done: Images that are done, including those of earlier runs.
-        total: Images in all.
-        max_errors: The limit; None for no limit.
+        failures: Number of images that failed.
+        done: Number of images that are done, including those of earlier runs.
+        total: Number of images of the run.
+        max_errors: Maximum number of failures; None for no limit.
 
     Raises:
         TooManyErrors: More have failed.

@@ -56,12 +56,12 @@ class Run:
     """One run of an inferencer over a list of image files.
 
     Args:
-        inferencer: Infers the images.
+        inferencer: The inferencer.
         paths: Image files, in the order of the results.
         call: The inferencer's options for this run.
         options: What to write, and where.
-        bboxes: For each path the persons' boxes (N, 5), or (N, 6) with labels; None to
-            detect them.
+        bboxes: Precomputed person boxes of each path, (N, 5), or (N, 6) with labels; None uses
+            the detector.
         image_ids: COCO ids of the paths.
         categories: How instances get a category, if annotations of several are evaluated.
 
@@ -102,7 +102,7 @@ class Run:
         )
 
     def _identify(self) -> dict[str, Any]:
-        """Everything that the output depends on; a resumed run must agree in all of it."""
+        """Everything that the output depends on; it must be the same in a resumed run."""
         inferencer, options = self._inferencer, self._options
         detector = inferencer.detector
         return {
@@ -127,8 +127,8 @@ class Run:
         """Infer all images that are not done yet, and write the results.
 
         Raises:
-            RunError: The output folder holds another run or is in use, cannot be
-                written, or the device failed.
+            RunError: The output folder contains another run, is in use or cannot be
+                written to, or the device failed.
             TooManyErrors: More images failed than ``max_errors``; if the last image was among
                 them, the run is finished nevertheless.
             InputError: A bad input, if the inferencer raises them.
@@ -146,14 +146,13 @@ class Run:
             raise RunError(str(error)) from error
         except DEVICE_LOST as error:
             raise RunError(
-                f'the device failed; what is written is complete, resume with --resume: '
-                f'{one_line(error)}'
+                f'device error; complete results are saved, resume with --resume: {one_line(error)}'
             ) from error
         self._check_failures()
         return self.summary
 
     def _run(self) -> None:
-        """The run in its folder, which no other process writes to."""
+        """Do the run, while its folder is locked."""
         resume = self._begin()
         writers = RunWriters(
             WriterContext(inferencer=self._inferencer, options=self._options),
@@ -170,12 +169,12 @@ class Run:
                 self._finish(writers)
             self._write_info('finished')
         except BaseException:
-            with suppress(OSError):  # a full disk, say
+            with suppress(OSError):  # for example a full disk
                 self._write_info('stopped')
             raise
 
     def _begin(self) -> ResumePoint:
-        """Decide where to begin, and remove the earlier run if it is to be replaced."""
+        """Determine where to start, and remove the earlier run if it is to be replaced."""
         options = self._options
         names = [frame.name for frame in self._frames]
         check_places(options.out_dir, names, options.writers)
@@ -184,7 +183,7 @@ class Run:
                 check_targets(options.out_dir, names, options.writers)
             remove_run(options.out_dir)
             return no_resume()
-        self._info.resume()  # of the same inputs, so its files were checked when it began
+        self._info.resume()  # same inputs, so check_targets ran when it started
         resume = resume_point(options.out_dir, self._frames, CHECKPOINT_EVERY, options.max_errors)
         for record in resume.records():
             self.summary.count(record)
@@ -192,7 +191,7 @@ class Run:
         return resume
 
     def _is_same_run(self) -> bool:
-        """Whether ``run.json`` is of this run, which was killed before its first records."""
+        """Whether ``run.json`` belongs to this run, killed before its first records."""
         try:
             self._info.resume(has_records=False)
         except RunError:
@@ -200,7 +199,7 @@ class Run:
         return True
 
     def _stream(self, done: int, writers: RunWriters) -> None:
-        """Infer the images that are not done, and write their results."""
+        """Infer the images that are not done yet, and write their results."""
         total, clock = len(self._frames), StageClock()
         source = Source(in_chunks(self._frames[done:], CHECKPOINT_EVERY), total - done)
         with ProgressReport(total, done, self._options.quiet) as progress:
@@ -219,7 +218,7 @@ class Run:
         writers.append(result, record)
         self.summary.count(record)
         if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
-            self._write_info('running')  # other images are pending now
+            self._write_info('running')  # the pending images are others now
         if 'error' in record and self.summary.images < len(self._frames):
             self._check_failures(record)
 
@@ -227,10 +226,10 @@ class Run:
         """End the run if too many images have failed, including those of earlier runs.
 
         Args:
-            last: The failure record that may be one too many.
+            last: The last failure record.
 
         Raises:
-            TooManyErrors: They have.
+            TooManyErrors: More than ``max_errors`` have.
         """
         counts = self.summary.failures, self.summary.images, len(self._frames)
         try:
@@ -241,10 +240,10 @@ class Run:
             raise TooManyErrors(f'{error}; the last: {last["image"]}: {last["error"]}') from None
 
     def _finish(self, writers: RunWriters) -> None:
-        """Evaluate the results, and write what is derived from all of them.
+        """Evaluate the results, and write the formats that are derived from all of them.
 
         Raises:
-            AnnotationError: The annotations are gone, or no longer fit; all else is written.
+            AnnotationError: The annotations are gone, or no longer fit; the rest is written.
         """
         folder = self._options.out_dir
         scored, failed = None, None

@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import AnnotationError
 from ..evaluation.annotations import ImageIds
 from ..evaluation.categories import Categories
-from ..evaluation.judge import Judge, coco_ids
+from ..evaluation.evaluator import Evaluator, coco_ids
 from ..evaluation.result import Coverage, Evaluation
 from ..inferencer import BatchPose2DInferencer
 
@@ -36,13 +36,13 @@ class Scores:
         image_ids: ImageIds,
         categories: Categories | None,
     ) -> None:
-        self._judge = Judge(inferencer, ann_file, categories)
+        self._evaluator = Evaluator(inferencer, ann_file, categories)
         self._paths = paths
         self._image_ids = image_ids
         self.evaluation: Evaluation | None = None
         if ann_file is not None:
             coverage = Coverage.of(paths, list(map(image_ids.find, paths)), image_ids.names)
-            self.evaluation = Evaluation(coverage, self._judge.scoring)
+            self.evaluation = Evaluation(coverage, self._evaluator.scoring)
 
     def __call__(
         self, records: str
@@ -53,17 +53,17 @@ class Scores:
             records: Path of the run's records.
 
         Returns:
-            A function that returns the COCO results, those that were evaluated if there are
-            annotations; and the error to raise once these results are written, if the
-            annotations are gone or no longer fit.
+            A function that returns the COCO results (only the evaluated ones if there are
+            annotations), and the error to raise once these results are written: that the
+            annotations are gone or no longer fit; None without an error.
         """
-        judge, evaluation = self._judge, self.evaluation
-        ids = coco_ids(self._paths, self._image_ids, judged=evaluation is not None)
+        evaluator, evaluation = self._evaluator, self.evaluation
+        ids = coco_ids(self._paths, self._image_ids, annotated=evaluation is not None)
         failed = None
         if evaluation is not None:
             try:
-                evaluated = judge.evaluate(records, ids, evaluation)
+                evaluated = evaluator.evaluate(records, ids, evaluation)
                 return lambda: evaluated, None
             except AnnotationError as error:
                 failed = error
-        return lambda: judge.results(records, ids), failed
+        return lambda: evaluator.results(records, ids), failed

@@ -16,12 +16,12 @@ class RunSummary:
     """Counts and times of a run.
 
     Attributes:
-        images: Images that are done, including those of earlier runs.
-        resumed: Of these, images that earlier runs did.
-        persons: Instances of all images.
-        failures: Images with a failure record.
-        seconds: Seconds from the first image to the last.
-        stages: Seconds in each stage.
+        images: Number of images that are done, including those of earlier runs.
+        resumed: Number of these images that earlier runs did.
+        persons: Number of instances in all images.
+        failures: Number of images with a failure record.
+        seconds: Seconds from the first image to the last, without earlier runs.
+        stages: Seconds that were spent in each stage.
         evaluation: Result of the evaluation, if there are annotations.
     """
 
@@ -35,7 +35,7 @@ class RunSummary:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """AP and AR, if there are annotations; None where nothing can be evaluated."""
+        """AP and AR, if there are annotations; None for a metric that is undefined."""
         return {} if self.evaluation is None else self.evaluation.metrics
 
     def count(self, record: Mapping[str, Any]) -> None:
@@ -49,7 +49,7 @@ class RunSummary:
 
         Args:
             seconds: Seconds from the first image to the last.
-            stages: Seconds that were measured in stages; what is missing is ``other``.
+            stages: Seconds that were measured in stages; the remaining time becomes ``other``.
         """
         self.seconds = seconds
         self.stages = {name: stages.get(name, 0.0) for name in _STAGES}
@@ -57,7 +57,7 @@ class RunSummary:
 
     @property
     def images_per_second(self) -> float:
-        """Rate of this run, without the images of earlier runs."""
+        """Images per second of this run, without the images of earlier runs."""
         return (self.images - self.resumed) / self.seconds if self.seconds else 0.0
 
     def lines(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the first images of a run select: engines, precisions and batch sizes."""
+"""Warm-up of a run: selects engines, precisions and batch sizes with some of its images."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from .summary import counted
 
 
 class RunWarmup:
-    """Warms up an inferencer for a run. A resumed run takes over what the earlier run selected.
+    """Warms up an inferencer for a run; a resumed run uses the selection of the earlier run.
 
     Args:
         inferencer: The inferencer of the run.
@@ -26,18 +26,19 @@ class RunWarmup:
         self._earlier: Mapping[str, Mapping[str, Any]] = {}
 
     def resume(self, selected: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what an earlier run selected, as its ``run.json`` stores it."""
+        """Use the selection of an earlier run, as its ``run.json`` stores it."""
         self._earlier = selected
 
     def __call__(self, frames: Sequence[Frame], quiet: bool) -> None:
-        """Select engines and batch sizes with images from all over the run.
+        """Select engines and batch sizes with images spread over the run.
 
         Args:
-            frames: All inputs, those of earlier runs too: a resumed run uses the same images.
-            quiet: Print nothing.
+            frames: All inputs, including those that earlier runs did, so that a resumed run uses
+                the same images.
+            quiet: Whether to print nothing.
 
         Raises:
-            RunError: The result is not that of the earlier run.
+            RunError: The selection differs from that of the earlier run.
         """
         inferencer = self._inferencer
         if self._earlier:
@@ -46,14 +47,15 @@ class RunWarmup:
         if samples:
             if not quiet:
                 images = counted(len(samples), 'image')
-                print(f'building and checking engines, up to {images}', file=sys.stderr)
+                print(f'building and verifying engines, up to {images}', file=sys.stderr)
             inferencer.predictor.warm_up(samples, self._call)
             for name, runner in inferencer.runners.items():
                 if runner.selection and not quiet:
                     print(f'{name}: {runner.selection}', file=sys.stderr)
         if changed := self._changed():
             raise RunError(
-                f'cannot resume: the earlier run selected other {", ".join(changed)} '
+                f'cannot resume: {", ".join(changed)} were selected differently '
+                'than in the earlier run '
                 '(results would be mixed); use another folder'
             )
 
@@ -67,13 +69,13 @@ class RunWarmup:
 
     @property
     def networks(self) -> list[str]:
-        """Networks whose engine is selected; some are selected during the run only."""
+        """Names of the networks whose engine is selected; some are selected only during the run."""
         runners = self._inferencer.runners
         return [name for name, runner in runners.items() if runner.selection]
 
     @property
     def selected(self) -> dict[str, dict[str, Any]]:
-        """What outputs depend on and images decided, in this run and before."""
+        """Selections that outputs depend on, of this run and of earlier runs."""
         return {
             key: {**now, **self._earlier.get(key, {})}
             for key, now in outcome(self._inferencer.runners).items()

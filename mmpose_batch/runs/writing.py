@@ -1,4 +1,4 @@
-"""The writers of a run: every result goes to each of them, and last to the journal."""
+"""The writers of a run: each result is written by all of them, and last by the journal."""
 
 import errno
 import os.path as osp
@@ -11,22 +11,22 @@ from ..results import ImageResult, as_text
 from ..writers.base import FinishedRun, ResumePoint, Writer, WriterContext, WriterSpec
 from ..writers.registry import specs
 
-# How file systems reject a name; their other errors concern the whole folder.
+# Errors of a file system about one name; all others concern the complete folder.
 _NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 class RunWriters:
     """Writes the results of a run in all its formats, so that it can be killed at any time.
 
-    The journal marks an image as done after all other writers have taken it, and the last image
-    of a chunk after what they took is safe on disk.
+    The journal marks an image as done after all other writers have written it, and the last
+    image of a chunk after all their files are flushed to disk.
 
     Args:
         context: The run.
-        total: Images of the run, including those of earlier runs.
-        chunk: Images after which files are flushed.
-        scored: Whether the run has scored results at its end. A derived file of scores that the
-            resumed run left is then written again: it could contradict the new evaluation.
+        total: Number of images of the run, including those of earlier runs.
+        chunk: Number of images after which files are flushed.
+        scored: Whether the run scores its results at its end. Then a derived file of scores from
+            an earlier run is written again, since it could contradict the new evaluation.
     """
 
     def __init__(self, context: WriterContext, total: int, chunk: int, scored: bool) -> None:
@@ -60,15 +60,15 @@ class RunWriters:
     def append(self, result: ImageResult, record: dict[str, Any]) -> None:
         """Write one result.
 
-        A file of the image that cannot be written, such as its drawing, costs that file only:
-        the record gets an ``error`` and keeps its instances.
+        If a file of the image, such as its drawing, cannot be written, the record gets an
+        ``error`` and keeps its instances.
 
         Args:
             result: The next result, in input order.
             record: Its record.
 
         Raises:
-            InputError: A file cannot be written, and the run is to end with the first failure.
+            InputError: A file cannot be written, and ``on_error`` is ``raise``.
             OSError: The disk is full.
         """
         errors: list[str] = []
@@ -89,9 +89,9 @@ class RunWriters:
             self._sync(self._journal)
 
     def _raise_unless_of_image(self, error: Exception, result: ImageResult) -> None:
-        """Raise what is not the failure of one image, or is to end the run."""
+        """Raise an error that concerns more than one image, or any if ``on_error`` is ``raise``."""
         if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
-            raise error  # the disk, not this image
+            raise error  # about the disk, not this image
         if self._raises:
             raise InputError(
                 f'{result.frame.path}: cannot be written: {one_line(error)}'
@@ -102,12 +102,12 @@ class RunWriters:
             writer.sync()
 
     def finish(self, run: FinishedRun) -> None:
-        """Write what is derived from all results.
+        """Write the formats that are derived from all results.
 
         Raises:
             OSError: The disk is full.
         """
         writers = (*self._writers, self._journal)
-        self._sync(*writers)  # what a run without new images wrote again as it opened them
+        self._sync(*writers)  # files that ``open`` wrote again, if the run has no new images
         for writer in writers:
             writer.finish(run)

@@ -1,1 +1,1 @@
-"""Sources: inputs of the inferencer become streams of numbered frames."""
+"""Sources: convert the inputs of the inferencer to streams of numbered frames."""

@@ -13,8 +13,8 @@ from .registry import SourceSpec, register
 def open_items(inputs: np.ndarray | Iterable) -> Source:
     """Open one array, or an iterable of paths and arrays.
 
-    A sequence comes in chunks. An iterator sends no FLUSH, since how many items it will give is
-    not known; ``max_wait`` finishes waiting images.
+    A sequence is split into chunks. An iterator sends no FLUSH, since its length is not known;
+    for it ``max_wait`` limits the time for which images wait.
     """
     if isinstance(inputs, np.ndarray):
         inputs = [inputs]

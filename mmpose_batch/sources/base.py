@@ -1,4 +1,4 @@
-"""The contract of sources: a stream of numbered frames, in chunks."""
+"""The interface of sources: a stream of numbered frames, in chunks."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import numpy as np
 
 from ..workers import FLUSH, FlushType
 
-# Frames of a chunk, which is the unit of resuming and of files on disk: images of an input, or
-# frames of one video. No batch crosses the end of a chunk, so a run that starts at one repeats
-# the batches, and with them every bit, of a run that was not interrupted.
+# Number of frames in a chunk, the unit of resuming and of flushing files: images of an input, or
+# frames of one video. No batch crosses the end of a chunk, so a run that resumes there has the
+# same batches, and bitwise the same results, as a run that was not interrupted.
 CHUNK = 256
 
 
@@ -22,14 +22,13 @@ class Frame:
     Attributes:
         index: Position in the input, from 0.
         data: Path or URL of an image file, or a uint8 array (H, W, 3) in BGR that nothing else
-            writes to. An array of another kind, or a file that is no image, becomes the failure
-            of this frame.
+            writes to. Any other array, or a file that is not an image, makes this frame fail.
         name: Relative path of the frame's outputs, unique in its input. Bytes of a file name
-            that are no text are escaped, as JSON cannot express them.
+            that are not valid text are escaped, since JSON cannot represent them.
         bboxes: Precomputed person boxes, (N, 4) or (N, 5): x1, y1, x2, y2 in
-            pixels and a score; None leaves them to the detector.
+            pixels and a score; None uses the detector.
         labels: Category label of each of these boxes, (N,); None without labels.
-        source_id: Video or camera that the frame is of; empty for separate images.
+        source_id: Identifies the video or camera of the frame; empty for separate images.
         time: Seconds since the start of the video or since the camera was opened; None for
             images, and for a video of unknown frame rate.
     """
@@ -52,24 +51,24 @@ class Frame:
 class Source:
     """A read-only stream of frames that is iterated once.
 
-    A FLUSH item means that the frames before it are to be finished now. Inputs of known extent
+    A FLUSH item means that the frames before it are to be finished now. Inputs of known length
     send it at the end of each chunk, by :func:`in_chunks`, and nowhere else, so that outputs
-    do not depend on the speed of a disk. A live source sends it when it has nothing more at the
-    moment.
+    do not depend on the speed of a disk. A live source sends it whenever no further frame is
+    available yet.
 
-    A frame that cannot be used is not left out: its ``data`` is handed on, and fails on its own.
-    An exception in the iteration ends the run.
+    A frame that cannot be used is not skipped: its ``data`` is passed on, and only this frame
+    fails. An exception in the iteration ends the run.
 
     Attributes:
-        frames: The frames and FLUSH items; nothing is read before they are asked for.
-        length: Number of frames if it is known, for the progress bar.
-        sequential: Whether decoding happens in the iteration (video, camera), which then runs
-            two frames ahead on a thread of its own.
-        video_name: File name of the drawn video; None for separate images.
+        frames: Iterable of frames and FLUSH items; nothing is read before the first is requested.
+        length: Number of frames, for the progress bar; None if unknown.
+        sequential: Whether the iteration decodes frames (video, camera). It then runs in a
+            separate thread, two frames ahead.
+        video_name: File name of the video of drawings; None for separate images.
         fps: Frames per second of a video; 0 if unknown.
-        live: Whether frames come in real time, and each result is wanted at once.
-        max_wait: Seconds without a frame after which waiting frames are finished, as by FLUSH;
-            None waits for full batches.
+        live: Whether frames come in real time and results are needed with low latency.
+        max_wait: Seconds without a new frame after which waiting frames are finished, as by
+            FLUSH; None waits for full batches.
 
     Raises:
         ValueError: ``max_wait`` is not a number of seconds.
@@ -94,11 +93,11 @@ class Source:
 
 
 def in_chunks(frames: Iterable[Frame], size: int = CHUNK) -> Iterator[Frame | FlushType]:
-    """Frames with FLUSH at the end of every chunk, also of the last one, which may be shorter.
+    """Yield frames, and FLUSH at the end of every chunk, including a shorter last one.
 
     Args:
-        frames: Images, or frames of one video, from the start of a chunk on.
-        size: Frames in a chunk.
+        frames: Images, or frames of one video, starting at the start of a chunk.
+        size: Number of frames in a chunk.
     """
     count = 0
     for count, frame in enumerate(frames, 1):

@@ -1,4 +1,4 @@
-"""Precomputed person boxes: one array for each image, and checks of their values."""
+"""Precomputed person boxes: conversion to one array per image, and checks of their values."""
 
 import copy
 import reprlib
@@ -47,14 +47,15 @@ def _with_boxes(
 
 
 def boxes_of_images(bboxes: Any, length: int | None) -> Iterable:
-    """Person boxes with one item per image; for a single image its boxes alone are accepted.
+    """Person boxes as an iterable of one item per image.
 
     Args:
-        bboxes: Arrays, tensors or lists, each of them an input of :func:`as_boxes`.
-        length: Number of images, None if it is not known.
+        bboxes: Arrays, tensors or lists, each a valid argument of :func:`as_boxes`; for a single
+            image also its boxes without the outer list.
+        length: Number of images; None if unknown.
 
     Raises:
-        ValueError: There is not one item for each image.
+        ValueError: The number of items is not the number of images.
     """
     expected = 'bboxes: expected one array of boxes for every image'
     bboxes = detached(bboxes)
@@ -66,14 +67,14 @@ def boxes_of_images(bboxes: Any, length: int | None) -> Iterable:
         try:
             return [as_boxes(bboxes)]
         except ImageError:
-            pass  # a list of the boxes of one image, or wrong
+            pass  # a list with the boxes of one image, or invalid
     if length not in (None, len(bboxes)):
         raise ValueError(f'{expected}, found {len(bboxes)} for {length}')
     return bboxes
 
 
 def detached(boxes: Any) -> Any:
-    """Boxes with tensors, which may be on a GPU or need a gradient, replaced by arrays."""
+    """Boxes with all tensors, even on a GPU or with gradients, converted to arrays."""
     if isinstance(boxes, torch.Tensor):
         return boxes.detach().cpu().float().numpy()
     if isinstance(boxes, list | tuple):
@@ -85,10 +86,10 @@ def as_boxes(bboxes: Any) -> np.ndarray:
     """Boxes of one image as a float32 array (N, 4) or (N, 5).
 
     Args:
-        bboxes: Array or lists of that shape, or of (4,) or (5,) for a single box.
+        bboxes: Array or lists of shape (N, 4) or (N, 5), or of (4,) or (5,) for a single box.
 
     Raises:
-        ImageError: Anything else.
+        ImageError: They have another shape or type.
     """
     expected = 'expected bboxes of shape (N, 4) or (N, 5)'
     try:
@@ -108,15 +109,16 @@ def checked_bboxes(bboxes: Any, width: int, height: int) -> np.ndarray:
     """Check the boxes of one image, and add a score of 1 to boxes without one.
 
     Args:
-        bboxes: Input of :func:`as_boxes`: x1, y1, x2, y2 in pixels, and a score.
+        bboxes: Argument of :func:`as_boxes`: x1, y1, x2, y2 in pixels, and possibly a score.
         width: Width of the image in pixels.
         height: Height of the image in pixels.
 
     Returns:
-        float32 array (N, 5).
+        A float32 array (N, 5).
 
     Raises:
-        ImageError: Another shape; a box that is not finite, has no area, or lies outside.
+        ImageError: The shape is wrong, or a box is not finite, has no area, or lies outside the
+            image.
     """
     bboxes = as_boxes(bboxes)
     if bboxes.shape[1] == 4:

@@ -15,7 +15,7 @@ from .registry import SourceSpec, register
 
 
 def open_files(text: str) -> Source:
-    """Open a folder, glob, list file, image file or URL of one; see :func:`list_inputs`."""
+    """Open a folder, glob, list file, image file, or URL of an image; see :func:`list_inputs`."""
     remote = urlparse(text).scheme in ('http', 'https', 's3', 'petrel')
     paths = [text] if remote else list_inputs([text])
     return Source(in_chunks(number(paths)), len(paths))
@@ -28,15 +28,15 @@ def list_inputs(
     follow_links: bool = False,
     named: Iterable[str] = (),
 ) -> list[str]:
-    """List the image files that folders, files, globs and list files name.
+    """List the image files of folders, files, globs and list files.
 
-    Folders and globs leave out sidecars and the drawings of earlier runs, see
-    :func:`mmpose_batch.sources.folders.list_images`. A file that is named itself or in a list is
-    always used, and so are the files of a folder of drawings that is named.
+    In folders and globs, sidecars and drawings of earlier runs are skipped, see
+    :func:`mmpose_batch.sources.folders.list_images`. A file that is named explicitly, also in a
+    list file, is always used, and so are the files of a folder of drawings that is named.
 
     In a list file each line is the path of a file or folder, relative to the working
-    directory; a missing file becomes an input that fails. Lines are taken literally,
-    ``*`` and ``@`` included, with these exceptions:
+    directory; a missing file becomes an input that fails. Lines are used literally,
+    including ``*`` and ``@``, with these exceptions:
 
     - Only the line end is removed, LF or CR LF; blanks may belong to a name. Blanks
       around a path are removed where only the path without them exists.
@@ -46,19 +46,20 @@ def list_inputs(
       ends, so that every name can be listed.
 
     The encoding is UTF-8, or UTF-16 with a byte order mark (PowerShell's ``>``); bytes of
-    a name that are no UTF-8 are preserved.
+    a name that are not valid UTF-8 are preserved.
 
     Args:
-        inputs: Folders, image files, globs (of which only image files count),
-            and ``@FILE`` for a list file. A file that is named twice, or by two
-            linked folders, is listed once.
-        recursive: Also walk the folders below a folder.
-        skipped: Counts the files in folders and of globs that are not listed.
-        follow_links: Also walk the folders that links in a folder lead to.
-        named: Files with another use (annotations, configs), which do not count as skipped.
+        inputs: Folders, image files, globs (only their image files are used), and ``@FILE``
+            for a list file. A file that is reached by several of these, or by links, is
+            listed once.
+        recursive: Whether to walk subfolders.
+        skipped: Collects the files of folders and globs that are not listed; None to not
+            collect them.
+        follow_links: Whether to walk the targets of links to folders.
+        named: Files with another use (annotations, configs), which are not counted as skipped.
 
     Raises:
-        SourceError: A path or glob that matches nothing, a folder that cannot be listed.
+        SourceError: A path or glob matches nothing, or a folder cannot be listed.
     """
     runs, places = EarlierRuns(), Places()
     options = {'skipped': skipped, 'runs': runs}
@@ -97,12 +98,12 @@ def _read_list(path: str) -> list[str]:
         with open(path, 'rb') as file:
             data = file.read()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        # File names need not be text.
+        # File names may contain bytes that are not valid text.
         text = data.decode('utf-16' if wide else 'utf-8-sig', errors='surrogateescape')
     except OSError as error:
         raise SourceError(f'inputs: the list {path} cannot be read: {error.strerror}') from error
     except UnicodeError as error:
-        raise SourceError(f'inputs: the list {path} is no text') from error
+        raise SourceError(f'inputs: the list {path} is not text') from error
     if '\0' in text:
         return [item for item in text.split('\0') if item]
     return [item for line in text.split('\n') if (item := _listed(line))]
@@ -112,7 +113,7 @@ def _listed(line: str) -> str | None:
     """The path in a line of a list file; None for an empty line or a comment.
 
     Args:
-        line: The line without LF; a CR at its end is part of CR LF or of a name.
+        line: The line without LF; a CR at its end may be part of CR LF or of a name.
     """
     literal, stripped = line.removesuffix('\r'), line.strip()
     for name in (literal, line, stripped):

@@ -1,4 +1,4 @@
-"""The images in folders and of globs, and the files that are skipped there."""
+"""Lists the images of folders and globs, and records the files that are skipped."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ from ..errors import SourceError
 from ..outputs import DRAWINGS, EarlierRuns
 from .heif import extra_suffixes
 
-# What OpenCV decodes. Other files in a folder are skipped.
+# Image formats that OpenCV decodes. Other files in a folder are skipped.
 IMAGE_SUFFIXES = frozenset(
     '.' + suffix
     for suffix in (
@@ -21,13 +21,13 @@ IMAGE_SUFFIXES = frozenset(
     )
 )
 
-# Folders that systems create next to images, for thumbnails and metadata of them: unpacked
+# Folders that other programs create next to images, for thumbnails and metadata: unpacked
 # archives of macOS, network storage (Synology, netatalk, QNAP), Jupyter.
 SIDECAR_FOLDERS = frozenset(
     ('__MACOSX', '@eaDir', '.AppleDouble', '.@__thumb', '.ipynb_checkpoints')
 )
 
-# Suffixes that a summary lists: a folder of `log.0001`, `log.0002`, ... has many.
+# Maximum number of suffixes in a summary: a folder of `log.0001`, `log.0002`, ... has many.
 MAX_SUFFIXES = 5
 
 # Reasons to skip a file other than its suffix (`.txt`), and their phrases in the summary.
@@ -45,19 +45,19 @@ _ANY_DEPTH = re.compile(rf'(?:^|(?<={_SEPARATOR}))\*\*(?:$|{_SEPARATOR}+)')
 
 
 class Places:
-    """Identifies files that have several paths; resolves each folder once."""
+    """Identifies files that are reached by several paths; resolves each folder once."""
 
     def __init__(self) -> None:
         self._folders: dict[str, tuple[str, str]] = {}  # with a separator at the end
 
     def of(self, path: str) -> tuple[str, str]:
-        """The real path of a file's folder with its name, and its normalised path."""
+        """The path of a file with its folder's links resolved, and its normalised path."""
         folder, name = osp.split(path)
         if name in ('', os.curdir, os.pardir):  # the file does not exist
             folder, name = osp.split(osp.normpath(path))
         if folder not in self._folders:
             real, normal = osp.realpath(folder), osp.normpath(folder)
-            # `link/..` is not the folder that the link is in.
+            # `link/..` is not the folder that contains the link.
             if folder.count('..') != normal.count('..') and real != osp.realpath(normal):
                 normal = real
             self._folders[folder] = (
@@ -70,14 +70,14 @@ class Places:
 
 @dataclass(slots=True)
 class Skipped:
-    """Files in folders and of globs that were not listed as images, each file once.
+    """Files of folders and globs that were not listed as images, each counted once.
 
     Attributes:
-        reasons: For each file its suffix, in lower case, or ``'no suffix'``; or another
-            reason: ``HIDDEN``, a sidecar (``._x.jpg``, a folder such as ``@eaDir``, which is
-            not opened and counts once) or another hidden file that is no image; ``LINKED``,
-            a link to a folder, which is not followed; ``BROKEN``, a link to nothing that is
-            not named like an image; ``DRAWN``, a drawing of an earlier run.
+        reasons: Why each file was skipped: its suffix, in lower case, or ``'no suffix'``; or
+            ``HIDDEN``, a sidecar (``._x.jpg``, or a folder such as ``@eaDir``, which is not
+            opened and counted once) or another hidden file that is not an image; ``LINKED``,
+            a link to a folder, which is not followed; ``BROKEN``, a broken link without the
+            suffix of an image; ``DRAWN``, a drawing of an earlier run.
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Skipped:
         self.reasons[self.places.of(path)[0]] = reason
 
     def discard(self, place: str) -> None:
-        """Do not count a file, which is used after all; ``place`` is from :meth:`Places.of`."""
+        """Stop counting a file that is used after all; ``place`` is from :meth:`Places.of`."""
         self.reasons.pop(place, None)
 
     def __bool__(self) -> bool:
@@ -107,7 +107,7 @@ class Skipped:
         counts = Counter(self.reasons.values())
         others = {reason: counts.pop(reason, 0) for reason in _PHRASES}
         common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SUFFIXES]
-        # A suffix may contain line ends and bytes that are no text.
+        # A suffix may contain line ends and bytes that are not valid text.
         parts = [f'{count} {printable(suffix)}' for suffix, count in common]
         rest = counts.total() - sum(count for _, count in common)
         if rest:
@@ -139,7 +139,7 @@ def is_image_name(path: str) -> bool:
 
 
 def _is_sidecar(name: str) -> bool:
-    """Whether a file holds metadata of the image whose suffix it has (AppleDouble, macOS)."""
+    """Whether a file is an AppleDouble file of macOS, with metadata of an image."""
     return name.startswith('._')
 
 
@@ -155,9 +155,10 @@ def list_images(
 ) -> Iterator[str]:
     """Yield the image files below ``folder`` in sorted order, by suffix.
 
-    Sidecars of images are not listed. Nor are the drawings of an earlier run of this package
-    whose output folder is ``folder`` or lies below it: the files in its ``vis/`` that
-    it wrote by its ``run.json`` and ``predictions.jsonl`` (:func:`mmpose_batch.outputs.written`).
+    Sidecars of images are not listed. Nor are drawings of earlier runs of this package whose
+    output folder is ``folder`` or lies below it: the files in ``vis/`` that a run wrote
+    according to its ``run.json`` and ``predictions.jsonl``
+    (:func:`mmpose_batch.outputs.written`).
 
     Symbolic links to folders are not followed, so that no file is listed twice, unless
     ``follow_links``: then the files of linked folders come last, and each folder is
@@ -167,14 +168,14 @@ def list_images(
     folders and files whose path is too long for the system (4,096 bytes on Linux), and
     entries whose type the system cannot determine.
 
-    The memory is that for the entries of one folder per level of depth, which is not limited.
+    Memory is needed for the entries of one folder per level of depth. The depth is not limited.
 
     Args:
-        folder: The folder, whatever its name is and wherever it lies.
-        recursive: Also walk the folders below.
-        skipped: Counts all other files, sidecars, drawings, and links to folders.
-        follow_links: Also walk linked folders; requires ``recursive``.
-        runs: Cache of earlier runs, to read each once.
+        folder: The folder. It is walked even if its name is that of a sidecar.
+        recursive: Whether to walk subfolders.
+        skipped: Collects all other files, sidecars, drawings, and links to folders.
+        follow_links: Whether to walk linked folders too; requires ``recursive``.
+        runs: Cache of earlier runs, so that each is read once.
 
     Raises:
         SourceError: ``folder`` cannot be listed.
@@ -250,7 +251,7 @@ class _Walk:
             yield from self.below(entries)
 
     def _enters(self, entry: os.DirEntry[str]) -> bool:
-        """Whether to walk a folder; finds the drawings of an earlier run there."""
+        """Whether to walk a folder; if it contains drawings of an earlier run, finds them."""
         if not self._recursive:
             return False
         if entry.name in SIDECAR_FOLDERS:
@@ -266,7 +267,7 @@ class _Walk:
         self._drawings.update(osp.join(folder, *name.split('/')) for name in below)
 
     def _is_image(self, entry: os.DirEntry[str]) -> bool:
-        """Whether to list a file; queues links to folders, and counts skipped files."""
+        """Whether to list a file; queues links to folders, and records skipped files."""
         if self._walked is not None and entry.is_symlink() and osp.isdir(entry.path):
             if entry.name in SIDECAR_FOLDERS:
                 self._skip(entry, HIDDEN)
@@ -287,13 +288,13 @@ class _Walk:
 
 
 class _Walked:
-    """Folders that have been walked, by any path."""
+    """Folders that were walked already, by any path."""
 
     def __init__(self) -> None:
         self._known: set[tuple[int, int]] = set()
 
     def add(self, folder: str) -> bool:
-        """Whether a folder is new.
+        """Add a folder; returns whether it was not walked yet.
 
         Raises:
             OSError: It does not exist.
@@ -323,7 +324,7 @@ def match(
     folder that they are in.
 
     Raises:
-        SourceError: There are none.
+        SourceError: No file or no image matches.
     """
     found = sorted(set(_glob(pattern)))
     if not found:
@@ -356,7 +357,7 @@ class _Drawings:
         self._runs = runs
         self._folders: dict[str, list[tuple[str, str]]] = {}
         head = pattern[: re.search(r'[*?[]|$', pattern).start()]
-        # A pattern that starts in the drawings of a run means them.
+        # A pattern that starts in the drawings of a run selects them on purpose.
         self._named = {run for run, _ in runs.around(osp.dirname(head))}
 
     def __contains__(self, path: str) -> bool:
@@ -373,7 +374,7 @@ class _Drawings:
 def _glob(pattern: str, root: str = '') -> Iterator[str]:
     """Yield the matches of ``pattern`` below ``root``, to any depth.
 
-    The ``**`` of ``glob`` itself is recursive and ends at a depth of about 1,000.
+    ``glob`` itself recurses for ``**``, which fails at a depth of about 1,000.
     """
     split = _ANY_DEPTH.search(pattern)
     if split is None:
@@ -386,9 +387,9 @@ def _glob(pattern: str, root: str = '') -> Iterator[str]:
 
 
 def _folders(start: str) -> Iterator[str]:
-    """Yield ``start`` and the folders below it as ``**`` does: with linked, without hidden ones.
+    """Yield ``start`` and the folders below it as ``**`` does: linked ones too, hidden ones not.
 
-    Each folder comes once, by its own path where that is below ``start``.
+    Each folder is yielded once, by its own path if that is below ``start``.
     """
     walked = _Walked()
     waiting, links = [start], deque[str]()
@@ -413,5 +414,5 @@ def _leads_below(entry: os.DirEntry[str]) -> bool:
     """Whether an entry is a folder that is not hidden, or a link to one."""
     try:
         return entry.is_dir() and not entry.name.startswith('.')
-    except OSError:  # a link to itself, say, which cannot be listed
+    except OSError:  # for example a link to itself
         return False

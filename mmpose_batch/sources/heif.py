@@ -1,4 +1,4 @@
-"""Decoding of HEIC and HEIF images, which OpenCV does not support, by pillow-heif."""
+"""Decoding of HEIC and HEIF images by pillow-heif, since OpenCV does not support them."""
 
 import importlib.util
 import io
@@ -16,16 +16,16 @@ _AVIF_BRANDS = frozenset((b'avif', b'avis'))
 
 @cache
 def extra_suffixes() -> frozenset[str]:
-    """Suffixes of HEIF images, in lower case; none without pillow-heif."""
+    """Suffixes of HEIF images, in lower case; empty if pillow-heif is not installed."""
     return _SUFFIXES if importlib.util.find_spec('pillow_heif') else frozenset()
 
 
 def brands(data: bytes) -> set[bytes]:
-    """Brands in the ``ftyp`` box of an encoded image; none if it has no such box."""
+    """Brands in the ``ftyp`` box of an encoded image; empty if it has no such box."""
     if data[4:8] != b'ftyp':
         return set()
-    end = min(int.from_bytes(data[:4], 'big'), 512)  # a box of a few brands
-    # Between the major brand and the compatible ones is a version number.
+    end = min(int.from_bytes(data[:4], 'big'), 512)  # such a box has only a few brands
+    # A version number lies between the major brand and the compatible brands.
     return {data[start : start + 4] for start in (8, *range(16, end, 4))}
 
 
@@ -41,18 +41,19 @@ def is_heif(data: bytes) -> bool:
 
 
 def decode(data: bytes, color_type: str) -> np.ndarray:
-    """Decode the primary image as displayed: libheif rotates it and ignores its EXIF orientation.
+    """Decode the primary image as it is displayed: libheif rotates it and ignores EXIF orientation.
 
     Args:
         data: An encoded image for which :func:`is_heif` holds.
-        color_type: MMCV's; no type leaves the orientation out, or keeps alpha or 16 bits.
+        color_type: MMCV's ``color_type``. Types that ignore the orientation, or keep alpha or
+            16 bits, behave like ``color``.
 
     Returns:
-        uint8 array (H, W, 3), BGR, or (H, W) for the types ``grayscale...``.
+        A uint8 array (H, W, 3), BGR, or (H, W) for the types ``grayscale...``.
 
     Raises:
         ImportError: pillow-heif is not installed.
-        ValueError: A damaged image, or a grey one of more than 8 bits.
+        ValueError: The image is damaged, or grey with more than 8 bits.
     """
     try:
         import pillow_heif

@@ -1,4 +1,4 @@
-"""Opens the source of an input."""
+"""Opens the source for the inputs of the inferencer."""
 
 import os
 from collections.abc import Iterable
@@ -17,13 +17,13 @@ def open_source(inputs: str | os.PathLike | np.ndarray | Iterable) -> Source:
     Args:
         inputs: A folder (walked recursively, sorted), an image file or URL, a
             glob, a video file, ``'webcam:ID'``, an array, or any iterable of
-            image paths and arrays. Arrays are used as they are where they come in a
-            list or tuple (do not change them before their results arrive), and are
-            otherwise copied, so that an iterator may reuse one buffer. Other packages may
-            register more, see :mod:`mmpose_batch.sources.registry`.
+            image paths and arrays. Arrays of a list or tuple are used without a copy (do not
+            change them before their results arrive); others are copied, so that an iterator
+            may reuse one buffer. Other packages may register further sources, see
+            :mod:`mmpose_batch.sources.registry`.
 
     Raises:
-        SourceError: A path that does not exist, or an input of another type.
+        SourceError: A path does not exist, or the input has another type.
     """
     if isinstance(inputs, os.PathLike):
         inputs = os.fspath(inputs)

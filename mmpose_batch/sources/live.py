@@ -17,7 +17,11 @@ from .registry import SourceSpec, register
 
 
 def open_camera(text: str) -> Source:
-    """Open ``webcam`` or ``webcam:ID``; raises SourceError if there is none."""
+    """Open the camera ``webcam`` or ``webcam:ID``.
+
+    Raises:
+        SourceError: There is no such camera, or it cannot be opened.
+    """
     camera = text.removeprefix('webcam').removeprefix(':') or '0'
     if not camera.isdigit():
         raise SourceError(f"inputs: expected 'webcam' or 'webcam:ID', found {text!r}")
@@ -28,7 +32,7 @@ def open_camera(text: str) -> Source:
 
     def read() -> Iterator[np.ndarray]:
         try:
-            while cv2.waitKey(5) & 0xFF != 27:  # Esc in the window ends it, as upstream
+            while cv2.waitKey(5) & 0xFF != 27:  # Esc in the window ends the stream, as upstream
                 good, image = capture.read()
                 if not good:
                     return
@@ -52,7 +56,7 @@ def open_camera(text: str) -> Source:
 
 
 def _one_by_one(frames: Iterable[Frame]) -> Iterator[Frame | FlushType]:
-    """Frames with FLUSH after each, since the next one takes a while."""
+    """Yield frames with FLUSH after each, so that none waits for the next."""
     for frame in frames:
         yield frame
         yield FLUSH
@@ -62,7 +66,7 @@ def _recognises(inputs: Any) -> bool:
     if not isinstance(inputs, str):
         return False
     camera = re.fullmatch(r'webcam(:?\d+)?', inputs) is not None
-    # A misspelt camera is an error, unless it is the name of a file.
+    # An invalid camera name is an error, unless it is the name of a file.
     return camera or (inputs.startswith('webcam') and not osp.lexists(inputs))
 
 

@@ -1,4 +1,4 @@
-"""Numbers paths and arrays, and gives each frame a unique name."""
+"""Numbering of paths and arrays, with a unique name for each frame."""
 
 import os
 import os.path as osp
@@ -17,20 +17,21 @@ def number(
     source_id: str = '',
     clock: Callable[[int], float] | None = None,
 ) -> Iterator[Frame]:
-    """Number image paths and arrays and name each by its path below their common folder.
+    """Number image paths and arrays, and name each by its path below their common folder.
 
-    Frames are read several items ahead. An array is copied before the next item is asked
-    for, as its producer may write the next image to the same memory; those of a list or
-    tuple, which exist at the same time, are used as they are.
+    Frames are read several items ahead. Therefore an array is copied before the next item is
+    requested, since its producer may write the next image to the same memory; the arrays of a
+    list or tuple are used without a copy.
 
     Args:
-        items: Paths, and arrays (H, W, 3), uint8, in BGR.
-        fresh: Whether every array is new memory that nothing else writes to: no copies.
-        source_id: Video or camera that the frames are of.
-        clock: Time of the frame at an index, in seconds, when it is read.
+        items: Paths, and uint8 arrays (H, W, 3) in BGR.
+        fresh: Whether every array is new memory that nothing else writes to, so that no copies
+            are needed.
+        source_id: Identifies the video or camera of the frames.
+        clock: Maps the index of a frame, when it is read, to its time in seconds.
 
     Raises:
-        SourceError: An item that is neither path nor array.
+        SourceError: An item is neither a path nor an array.
     """
     paths = []
     if isinstance(items, Sequence):
@@ -55,7 +56,7 @@ def number(
         yield Frame(index, item, name, source_id=source_id, time=time)
 
 
-# How to turn other forms of an image into an array, by the package and name of their type.
+# How to convert other image types to an array, by package and name of the type.
 _ADVICE = {
     ('builtins', 'bytes'): (
         'an encoded image becomes an array by cv2.imdecode(np.frombuffer(data, np.uint8), '
@@ -73,11 +74,11 @@ _ADVICE = {
 _ADVICE |= dict.fromkeys(
     (('builtins', 'bytearray'), ('builtins', 'memoryview')), _ADVICE['builtins', 'bytes']
 )
-_FLAT = ': for images in groups, itertools.chain.from_iterable(groups) gives one after the other'
+_FLAT = ': for images in groups, itertools.chain.from_iterable(groups) yields single images'
 
 
 def advice_on(item: Any) -> str:
-    """How to turn an input of another type into an array; empty if that is not known."""
+    """How to convert an input of another type to an array; empty if unknown."""
     for kind in type(item).__mro__:
         if text := _ADVICE.get((kind.__module__.partition('.')[0], kind.__name__)):
             return f': {text}'
@@ -85,7 +86,7 @@ def advice_on(item: Any) -> str:
 
 
 def _relative_name(path: str, root: str | None) -> str:
-    """Path of the outputs of ``path`` below an output folder, never outside it."""
+    """Relative path of the outputs for ``path``, never outside the output folder."""
     absolute = osp.abspath(path)
     if root is None:  # a stream, whose common folder is not known yet
         root = os.getcwd() if absolute.startswith(os.getcwd() + os.sep) else os.sep

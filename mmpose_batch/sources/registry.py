@@ -1,7 +1,7 @@
-"""The sources there are, and which of them opens an input.
+"""Registry of sources, each of which opens one kind of input.
 
-A source is one file that calls :func:`register`. Those of this package are imported here; others
-register when they are imported, by ``custom_imports`` in a config, say.
+A source is a module that calls :func:`register`. Those of this package are imported here; other
+packages register theirs when they are imported, for example by ``custom_imports`` in a config.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ class SourceSpec:
 
     Attributes:
         name: Unique name.
-        help: Description of such an input, as in the documentation.
-        recognises: Whether an input is of this kind; called with whatever the user passes, a
-            path as a string. It opens and reads nothing.
+        help: Description of such an input, used in the documentation.
+        recognises: Returns whether an input is of this kind, without opening it. It is called
+            with any object that the user passes; paths are strings.
         open: Opens an input of this kind. Raises :class:`mmpose_batch.SourceError` if it
             cannot be used.
     """
@@ -32,11 +32,11 @@ class SourceSpec:
     open: Callable[[Any], Source]
 
 
-# Modules and, in the order in which they are asked, names of the sources of this package: a
-# string is a list of files unless it is something else, and strings are iterable, too.
+# Module to source name of this package, in the order in which inputs are tried: strings that no
+# other source recognises are files, and strings are iterable too.
 _OWN = {'live': 'webcam', 'video': 'video', 'files': 'files', 'arrays': 'arrays'}
 
-# Name to what was registered so far; :func:`specs` has all.
+# Name to source, registered so far; :func:`specs` imports all.
 SOURCES: dict[str, SourceSpec] = {}
 
 
@@ -44,7 +44,7 @@ def register(spec: SourceSpec) -> SourceSpec:
     """Add a source.
 
     Raises:
-        ValueError: Another has its name.
+        ValueError: Another source has the same name.
     """
     if spec.name in SOURCES:
         raise ValueError(f'source: {spec.name!r} is registered already')
@@ -53,7 +53,7 @@ def register(spec: SourceSpec) -> SourceSpec:
 
 
 def specs() -> dict[str, SourceSpec]:
-    """Name to source, in the order in which they are asked: those of other packages first."""
+    """Name to source, in the order in which they are tried: those of other packages first."""
     _import_own()
     others = [name for name in SOURCES if name not in _OWN.values()]
     return {name: SOURCES[name] for name in (*others, *_OWN.values())}

@@ -15,7 +15,11 @@ from .registry import SourceSpec, register
 
 
 def open_video(path: str) -> Source:
-    """Open a video file; raises SourceError if it cannot be read."""
+    """Open a video file.
+
+    Raises:
+        SourceError: It cannot be read.
+    """
     video = mmcv.VideoReader(path)
     if not video.opened or video.frame_cnt == 0:
         raise SourceError(f'inputs: expected a video, found a file that cannot be read: {path}')

@@ -1,1 +1,1 @@
-"""What happens to an image on its way: detection, crops, poses."""
+"""Stages of the pipeline: reading, detection, crops and poses."""

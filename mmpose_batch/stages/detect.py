@@ -1,4 +1,4 @@
-"""Finding persons: MMDetection's detector, run on batches of images."""
+"""Person detection: MMDetection's detector, run on batches of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ from ..models.names import build_model, load_config
 from .finite import check_finite
 from .isolation import with_own_head
 
-# What upstream takes instead of a detector.
+# Names that upstream accepts instead of a detector.
 WHOLE_IMAGE = ('whole_image', 'whole-image')
 
 
 class SafeDetInferencer(DetInferencer):
-    """MMDetection's inferencer, with weights loaded by the allow-list."""
+    """MMDetection's inferencer, which loads only weights on the allow-list."""
 
     def _init_model(
         self, cfg: Config | ConfigDict, weights: str | None, device: str = 'cpu'
     ) -> nn.Module:
-        # Upstream wants one, although it draws nothing with it here.
+        # Upstream requires one, although nothing is drawn with it here.
         if cfg.get('visualizer') is None:
             cfg.visualizer = {'type': 'mmdet.DetLocalVisualizer', 'name': 'visualizer'}
         return build_model(cfg, weights, device, self._load_weights_to_model, 'det_weights')
@@ -47,18 +47,20 @@ class SafeDetInferencer(DetInferencer):
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: dict | None, cfg: Config | ConfigDict
     ) -> None:
-        with naming('det_model: test_dataloader.dataset cannot be built'):  # for its palette
+        with naming(
+            'det_model: test_dataloader.dataset cannot be built'
+        ):  # it is built for its palette
             super()._load_weights_to_model(model, checkpoint, cfg)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorChoice:
-    """The detector that a top-down model gets.
+    """The detector for a top-down model.
 
     Attributes:
-        config: Of the MMDetection model.
+        config: Config of the MMDetection model.
         weights: Path or URL; None leaves the network random.
-        cat_ids: Labels that are kept.
+        cat_ids: Detector category ids to keep.
         scope: Registry scope of the model.
     """
 
@@ -77,17 +79,17 @@ def choose_detector(
     """Choose the detector of a top-down model by the rules of upstream.
 
     Args:
-        pose_cfg: Of the pose model; its dataset tells the default detector.
+        pose_cfg: Config of the pose model; its dataset determines the default detector.
         det_model: Config, path or name of an MMDetection model;
             ``'whole_image'`` for none; None for upstream's default.
         det_weights: Path or URL; None takes those of the name, config or default.
-        det_cat_ids: Labels to keep; None takes the default's, or 0.
+        det_cat_ids: Detector category ids to keep; None takes the default's, or 0.
 
     Returns:
-        The choice, or None where every image is one whole instance.
+        The choice; None if no detector is used and each image is one instance.
 
     Raises:
-        ValueError: An unknown model.
+        ValueError: The model is unknown.
     """
     if det_model in WHOLE_IMAGE:
         return None
@@ -109,11 +111,11 @@ def choose_detector(
 
 
 def check_detector(choice: DetectorChoice) -> None:
-    """See that a detector can be built, before anything is.
+    """Check that a detector can be built, before any model is built.
 
     Raises:
-        ValueError: Its config is not one of a detector, or lacks something.
-        CheckpointError: Its weights are missing or of another kind.
+        ValueError: Its config is not one of a detector, or is incomplete.
+        CheckpointError: Its weights are missing or of another model.
     """
     check_detector_config(choice.config, choice.cat_ids)
     check_weights(choice.weights, 'det_weights')
@@ -125,12 +127,12 @@ def build_detector(
     """Build the detector that was chosen, if any.
 
     Args:
-        choice: As :func:`choose_detector` returns it.
-        device: Where the detector runs.
-        engine: What computes its network.
+        choice: Result of :func:`choose_detector`.
+        device: Device of the detector, such as ``cuda:0``; None chooses one.
+        engine: Engine options of its network.
 
     Raises:
-        CheckpointError: Weights that cannot be loaded.
+        CheckpointError: The weights cannot be loaded.
     """
     if choice is None:
         return None
@@ -141,12 +143,12 @@ def build_detector(
 
 
 class PersonDetector:
-    """Boxes of the wanted categories for batches of decoded images.
+    """Detects persons in batches of decoded images.
 
     Args:
-        inferencer: Holds the detector's model and its test pipeline.
+        inferencer: MMDetection's inferencer with the detector's model and test pipeline.
         cat_ids: Detector category ids to keep.
-        engine: What computes its network.
+        engine: Engine options of its network.
     """
 
     def __init__(
@@ -168,11 +170,11 @@ class PersonDetector:
 
     @cached_property
     def loader(self) -> LoadImageFromFile | None:
-        """What the detector's pipeline loads files by; None if it has no loader."""
+        """Loader of the detector's pipeline; None if it has none."""
         return detector_loader(self.pipeline)
 
     def __call__(self, *inputs: Any, **settings: Any) -> dict:
-        """Detect as upstream's ``DetInferencer`` does, for code that uses it by itself."""
+        """Call upstream's ``DetInferencer``, for code that uses the detector separately."""
         return self._inferencer(*inputs, **settings)
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
@@ -184,7 +186,7 @@ class PersonDetector:
         return self.pipeline(image)
 
     def class_names(self) -> dict[int, str]:
-        """The name of each label that is kept, as far as the detector's dataset has names."""
+        """Name of each category id that is kept, if the detector's dataset names it."""
         meta = {name.lower(): value for name, value in self.model.dataset_meta.items()}
         classes = meta.get('classes') or ()
         return {label: classes[label] for label in self.cat_ids if 0 <= label < len(classes)}
@@ -207,18 +209,18 @@ class PersonDetector:
         """Detect persons in images of one input shape, as upstream does for one image.
 
         Args:
-            prepared: What :meth:`prepare` returned, inputs of equal shape.
-            bbox_thr: Boxes must score above this.
-            nms_thr: IoU above which the lower scored of two boxes goes.
-            keep_labels: Whether boxes come with their labels.
-            alone: Whether batches run one at a time, and each result is wanted at once.
+            prepared: Results of :meth:`prepare`, with inputs of equal shape.
+            bbox_thr: Minimum score; a box is kept if its score is above it.
+            nms_thr: IoU above which the lower scored of two boxes is dropped.
+            keep_labels: Whether to return labels too.
+            alone: Whether batches run one by one, for the lowest latency.
 
         Returns:
             For each image a float32 array (N, 5): x1, y1, x2, y2 in pixels of
-            the image and a score, in upstream's order; (N, 6) with ``keep_labels``.
+            the image and score, in upstream's order; (N, 6) with a label if ``keep_labels``.
 
         Raises:
-            ValueError: The network hands out values that are not finite.
+            ValueError: The network outputs values that are not finite.
         """
         batch = self.collate_fn(list(prepared))
 
@@ -235,13 +237,13 @@ class PersonDetector:
         return [each[rows] for each, rows in zip(boxes, kept, strict=True)]
 
     def _select(self, sample: BaseDataElement, bbox_thr: float) -> BaseDataElement:
-        """Keep what is asked for, as arrays, in place.
+        """Keep only boxes of the requested categories and scores, as arrays, in place.
 
-        Engines are checked by what is left: hundreds of boxes that score next to
-        nothing move by pixels with the last bits of a bfloat16.
+        Engines are verified by these boxes: hundreds of boxes with scores near 0 move by
+        pixels when the last bits of bfloat16 change.
 
         Raises:
-            ValueError: A box or a score, wanted or not, is not finite.
+            ValueError: A box or a score, kept or not, is not finite.
         """
         found = sample.pred_instances
         names = 'bboxes', 'scores', 'labels'

@@ -1,4 +1,4 @@
-"""A check that decoded values are finite, since thresholds would silently drop NaN.
+"""Check that decoded values are finite, since thresholds would silently drop NaN.
 
 NaN in the outputs of a network is rejected earlier, by
 :func:`mmpose_batch.engines.wrapping.reject_nan`.
@@ -17,13 +17,15 @@ def check_finite(fields: Mapping[str, Any]) -> None:
     """Check that decoded values are finite.
 
     Args:
-        fields: Names, such as ``keypoints``, and arrays or tensors; those that hold no floats
-            are ignored.
+        fields: Arrays or tensors by name, such as ``keypoints``; those without floats are
+            ignored.
 
     Raises:
-        ValueError: One holds NaN or an infinite value.
+        ValueError: One contains NaN or an infinite value.
     """
-    for name, values in sorted(fields.items()):  # of names that share an array, always the same
+    for name, values in sorted(
+        fields.items()
+    ):  # sorted: if names share an array, the error always names the same
         if isinstance(values, torch.Tensor):
             values = values.detach().float().cpu() if values.is_floating_point() else ()
         values = np.asarray(values)

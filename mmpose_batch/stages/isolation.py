@@ -1,6 +1,6 @@
-"""A copy of a model for each batch, whose head assigns attributes to itself.
+"""Copies of a model for each batch, since some heads assign attributes to themselves.
 
-It is no change in place: the model stays as it is.
+The model itself is not changed.
 """
 
 import copy
@@ -15,8 +15,8 @@ def with_own_head(model: nn.Module) -> nn.Module:
     """Make a shallow copy of a model for one batch: weights are shared, head attributes are not.
 
     ``RTMOHead`` and ``YOLOXPoseHead`` store the priors of the last input's size, and then that
-    size, while they predict. One of two concurrent batches could find its own size stored and
-    the priors of the other. With a separate head each batch computes its priors, as upstream
+    size, while they predict. Of two concurrent batches, one could find its own size next to the
+    priors of the other. With a separate head each batch computes its own priors, as upstream
     does for its first image.
 
     Args:

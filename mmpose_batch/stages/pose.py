@@ -1,4 +1,4 @@
-"""The pose model: its crops or whole images, its batches, and the selection of instances."""
+"""The pose model: its inputs (crops or complete images), batches, and selected instances."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -32,13 +32,13 @@ Inputs = list[dict[str, Any]]
 
 @dataclass(kw_only=True)
 class PoseModel:
-    """A pose model, and how an image becomes its inputs.
+    """A pose model and the preprocessing of its inputs.
 
     Attributes:
-        model: In eval mode.
-        pipeline: Test pipeline of its config.
-        collate: Makes a batch of packed inputs.
-        top_down: Whether the model takes crops of persons.
+        model: The network, in eval mode.
+        pipeline: Test pipeline of the model's config.
+        collate: Function that joins packed inputs into a batch.
+        top_down: Whether the inputs are crops of persons.
     """
 
     model: nn.Module
@@ -48,12 +48,12 @@ class PoseModel:
 
     @cached_property
     def loader(self) -> LoadImage | None:
-        """Loader of the pipeline; None if it has code of its own and reads files itself."""
+        """Loader of the pipeline; None if a custom loader reads files itself."""
         return image_loader(self.pipeline)
 
     @cached_property
     def plain_loader(self) -> LoadImage:
-        """A default loader that reads from where the pipeline does."""
+        """A default loader with the pipeline's file backend."""
         return plain_loader(self.pipeline)
 
     @cached_property
@@ -63,22 +63,22 @@ class PoseModel:
         return True
 
     def check_loader(self) -> None:
-        """Check that files can be read as the config says; arrays and videos need no loader.
+        """Check that the loader of the config can read files; arrays and videos need none.
 
         Raises:
-            ValueError: Its file backend or decoder is unknown or not installed.
+            ValueError: The file backend or decoder is unknown or not installed.
         """
         _ = self._loader_is_checked
 
     @property
     def num_keypoints(self) -> int:
-        """Keypoints of every predicted instance."""
+        """Number of keypoints of every predicted instance."""
         indices = self.model.test_cfg.get('output_keypoint_indices')
         return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
 
     @property
     def sigmas(self) -> np.ndarray:
-        """COCO's constant of each predicted keypoint, (K,); (0,) if its dataset has none."""
+        """COCO's constant of each predicted keypoint, (K,); (0,) if the dataset has none."""
         sigmas = np.asarray(self.model.dataset_meta.get('sigmas', ()))
         indices = self.model.test_cfg.get('output_keypoint_indices')
         return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
@@ -129,7 +129,7 @@ class PoseModel:
         """Inputs per forward pass that are typically fastest on the model's device.
 
         Args:
-            split: Whether the engine gives cores of its own to each of several batches.
+            split: Whether the engine runs several batches concurrently on separate cores.
         """
         info = {'img_path': '', **self.model.dataset_meta}
         info['img'] = np.zeros((480, 640, 3), np.uint8)
@@ -145,16 +145,16 @@ class PoseModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PoseStage:
-    """A pose model under the options of one call.
+    """A pose model with the options of one call.
 
     Attributes:
         pose: The model.
-        runner: Runs its network.
-        crops: Standard crops of its pipeline.
-        no_person: What is done without detections, see :class:`BatchOptions`.
-        call: The options.
-        alone: Whether batches run one at a time, and each result is wanted at once.
-        note: Called with the inputs of every batch.
+        runner: Engine runner of its network.
+        crops: Cache of the faster equivalents of its crops.
+        no_person: Result of an image without detections, see :class:`BatchOptions`.
+        call: Options of the call.
+        alone: Whether batches run one by one, for the lowest latency.
+        note: Called with the name of the network and the inputs of every batch.
     """
 
     pose: PoseModel
@@ -177,7 +177,7 @@ class PoseStage:
         try:
             frame = image.result.frame
             info = {'img_path': frame.path, **pose.model.dataset_meta}
-            # A loader with code of its own reads files itself, as upstream has it do.
+            # A custom loader reads files itself, as in upstream.
             if pose.loader is not None or not isinstance(frame.data, str):
                 info['img'] = load_image(frame, pose.loader, image.pixels)
             if pose.top_down:
@@ -195,7 +195,7 @@ class PoseStage:
         return image
 
     def crop_persons(self, info: dict[str, Any], bboxes: np.ndarray) -> Inputs:
-        """Crop persons (N, 5) of one image as the pipeline does."""
+        """Crop the persons of one image, boxes (N, 5), as the pipeline does."""
         pose = self.pose
         crops = self.crops.of(pose.pipeline, pose.model.dataset_meta, info.get('img'))
         if crops is not None:
@@ -206,7 +206,7 @@ class PoseStage:
         ]
 
     def _persons(self, image: ImageInFlight) -> np.ndarray:
-        """Boxes (N, 5) of one image: given, detected, or the complete image."""
+        """Person boxes (N, 5) of one image: precomputed, detected, or the complete image."""
         found_none = image.persons is not None and len(image.persons) == 0
         if image.persons is None or (found_none and self.no_person == 'whole_image'):
             width, height = image.result.size
@@ -215,15 +215,15 @@ class PoseStage:
 
     @torch.no_grad()
     def run(self, packed: Inputs) -> Sequence[PoseDataSample]:
-        """Run one batch through the network, under the settings of this call only."""
+        """Run one batch through the network, with the settings of this call."""
         self.note('pose', packed)
-        model = copy.copy(self.pose.model)  # all but the settings is shared
+        model = copy.copy(self.pose.model)  # everything except the settings is shared
         model.test_cfg = self.call.test_cfg
         batch = self.pose.collate(packed)
         return self.runner.test_step(lambda: with_own_head(model).test_step(batch), self.alone)
 
     def finish(self, image: ImageInFlight) -> ImageResult:
-        """Turn the outputs for one image into its result."""
+        """Make the result of one image from the outputs of the network."""
         result = image.result
         if result.error is None:
             try:

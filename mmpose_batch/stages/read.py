@@ -1,4 +1,4 @@
-"""Reading images: decoded once, for the detector and for the pose model."""
+"""Reading of images, which are decoded once for both the detector and the pose model."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class ReadStage:
     """Reads frames, and prepares them for a detector.
 
     Attributes:
-        loader: A default one that reads from where the config's does.
+        loader: A default loader with the file backend of the config.
         detector: The person detector, if there is one.
-        decoded: Images that a warm-up has decoded.
-        keep: Whether to keep decoded images there.
+        decoded: Cache of the images that a warm-up has decoded.
+        keep: Whether to add decoded images to that cache.
         check_loader: Checks that files can be read at all; called for each file.
     """
 
@@ -50,6 +50,6 @@ class ReadStage:
             elif self.detector is not None:
                 loaded = load_image(frame, self.detector.loader, image.pixels)
                 image.detector_inputs = [self.detector.prepare(loaded)]
-        except Exception as error:  # any error of a library is the failure of that file only
+        except Exception as error:  # errors of libraries are failures of this image only
             image.fail(one_line(error))
         return image

@@ -1,1 +1,1 @@
-"""What a result becomes on disk: one file for each output format of a run."""
+"""Output formats of a run, one module for each."""

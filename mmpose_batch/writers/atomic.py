@@ -1,4 +1,4 @@
-"""Writing files so that a file on disk is complete or absent."""
+"""Atomic writing of files: a file on disk is complete or absent."""
 
 import os
 import os.path as osp
@@ -11,11 +11,11 @@ from typing import BinaryIO
 def open_atomically(path: str) -> Iterator[BinaryIO]:
     """Open a file that appears at ``path`` when the ``with`` block ends without an error.
 
-    From then on it survives a power cut. A killed process leaves an incomplete file named
-    ``.partial`` in the same folder, which the next file that is written there replaces.
+    From then on the file survives a power cut. A killed process leaves an incomplete file named
+    ``.partial`` in the same folder, which the next atomic write there replaces.
 
     Raises:
-        OSError: The folder cannot be made or the disk is full.
+        OSError: The folder cannot be created or the disk is full.
     """
     os.makedirs(osp.dirname(path) or '.', exist_ok=True)
     partial = osp.join(osp.dirname(path), '.partial')
@@ -25,7 +25,7 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync_folder(osp.dirname(path) or '.')  # the name too
+        _sync_folder(osp.dirname(path) or '.')  # flushes the new name
     except BaseException:
         if osp.lexists(partial):
             os.unlink(partial)
@@ -33,16 +33,14 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the names in a folder survive a power cut, on systems that can sync a folder.
+    """Flush the names in a folder to disk, on systems that can sync a folder.
 
     Raises:
         OSError: The disk fails.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except (
-        PermissionError
-    ):  # Windows cannot open folders; elsewhere the right to list one may be missing
+    except PermissionError:  # Windows cannot open folders; elsewhere permission may be missing
         return
     try:
         os.fsync(handle)

@@ -17,7 +17,7 @@ FILE = 'predictions.coco.json'
 
 
 def write_coco(path: str, results: Iterable[Mapping[str, Any]]) -> None:
-    """Write results as one JSON array, one at a time; the file appears once it is complete.
+    """Write COCO results as one JSON array, atomically.
 
     Raises:
         OSError: The disk is full.
@@ -34,7 +34,7 @@ class CocoWriter(Writer):
     """Writes ``predictions.coco.json`` from the scored results of the complete run."""
 
     def append(self, result: 'ImageResult', record: Record) -> None:
-        """Do nothing: the run's records hold all that is needed."""
+        """Do nothing: the records contain everything that is needed."""
 
     def finish(self, run: FinishedRun) -> None:
         """See :class:`Writer`."""

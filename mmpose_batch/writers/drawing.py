@@ -1,4 +1,4 @@
-"""Drawings: results on their images, by MMPose's own visualizer, in ``vis/``."""
+"""Drawings of the results by MMPose's own visualizer, in ``vis/``."""
 
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from ..runs.options import RunOptions
 
 FOLDER = 'vis'
-# What OpenCV writes as well as reads; a drawing of any other kind becomes a PNG.
+# Formats that OpenCV writes as well as reads; drawings of other formats become PNGs.
 _SUFFIXES = frozenset(['.bmp', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'])
 # Datasets that MMPose draws in OpenPose's style.
 _OPENPOSE = ('coco', 'coco_wholebody')
 
 
 def check_skeleton_style(style: str, dataset_meta: dict[str, Any]) -> None:
-    """Check before a run that MMPose can draw a dataset's keypoints in a style.
+    """Check before a run that MMPose supports a skeleton style for a dataset.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: It does not.
     """
     name = dataset_meta.get('dataset_name')
     if style == 'openpose' and name not in _OPENPOSE:
@@ -49,7 +49,7 @@ def draw_result(
     Args:
         visualizer: The inferencer's visualizer, whose settings this call changes.
         dataset_meta: Skeleton and colours of the model's keypoints.
-        result: A result that has its image.
+        result: Result with its image.
         options: How to draw.
     """
     import mmcv
@@ -75,7 +75,7 @@ def draw_result(
 
 
 def drawing_name(name: str) -> str:
-    """Where the drawing of an image of that name goes, below ``vis/``."""
+    """Path of the drawing below ``vis/``, for an image with this name."""
     return name if osp.splitext(name)[1].lower() in _SUFFIXES else f'{name}.png'
 
 
@@ -86,7 +86,7 @@ def write_drawing(folder: str, result: 'ImageResult', drawn: 'np.ndarray') -> No
 
     Raises:
         OSError: The disk is full, or the file system rejects the name.
-        ValueError, cv2.error: The format cannot hold an image of that size.
+        ValueError, cv2.error: The format does not support an image of that size.
     """
     import cv2
 
@@ -95,7 +95,7 @@ def write_drawing(folder: str, result: 'ImageResult', drawn: 'np.ndarray') -> No
     good, data = cv2.imencode(suffix, cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
     if not good:
         height, width = drawn.shape[:2]
-        raise ValueError(f'OpenCV writes no {suffix} of {width} x {height}')
+        raise ValueError(f'OpenCV cannot write {suffix} of {width} x {height}')
     with open_atomically(osp.join(folder, name)) as file:
         file.write(data.tobytes())
 
@@ -115,25 +115,25 @@ class DrawingWriter(Writer):
 
 
 def paths(names: Iterable[str]) -> Iterator[str]:
-    """The drawings of images of these names."""
+    """Paths of the drawings of images with these names."""
     for name in names:
         yield f'{FOLDER}/{drawing_name(name)}'
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Check that every drawing has a file of its own.
+    """Check that no two drawings have the same file.
 
     Raises:
         OutputError: ``a.gif`` and ``a.gif.png`` are both inputs.
     """
-    from ..errors import OutputError  # which imports PyTorch
+    from ..errors import OutputError  # not at the top: it imports PyTorch
 
     converted = {drawing_name(name): name for name in names if drawing_name(name) != name}
     for name in names:
         if name in converted:
             raise OutputError(
                 f'{name} and {converted[name]} would be drawn into one file: '
-                'rename one, or leave --save-vis out'
+                'rename one, or omit --save-vis'
             )
 
 

@@ -1,10 +1,10 @@
-"""JSON lines: one record per image, in input order. They are the journal of a run.
+"""JSON lines: one record per image, in input order. This format is the journal of a run.
 
 A run is resumed from ``predictions.jsonl`` alone: a complete line marks its image as done, so
-the line is written after everything else of the image. That is why this format is always written,
-why it is the one format that the rest of the package knows (:data:`RECORDS_FILE` and
-:func:`read_records`), and why others can be derived from its records.
-``failures.jsonl`` repeats the failed ones; it is written again when a run is resumed.
+the line is written after all other files of the image. Therefore this format is always written,
+the rest of the package may read it (:data:`RECORDS_FILE` and :func:`read_records`), and other
+formats can be derived from its records. ``failures.jsonl`` repeats the failure records; it is
+written again when a run is resumed.
 """
 
 import os
@@ -35,7 +35,7 @@ class JsonLinesFile:
 
     Args:
         path: Path of the file.
-        keep_bytes: Length of its beginning that stays; the rest is cut off.
+        keep_bytes: Bytes at its beginning that stay; the rest is truncated.
     """
 
     def __init__(self, path: str, keep_bytes: int = 0) -> None:
@@ -58,7 +58,7 @@ class JsonLinesFile:
         self._file.write(orjson.dumps(record) + b'\n')
 
     def sync(self) -> None:
-        """Wait until all appended records survive a power cut.
+        """Flush all appended records to disk.
 
         Raises:
             OSError: The disk is full.
@@ -83,7 +83,7 @@ class JsonLinesFile:
 def read_records(path: str) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each complete record of a file and the offset of its end, in bytes.
 
-    Stops at the first line that is not a complete record, as a killed run leaves it.
+    Stops at the first line that is not a complete record, which a killed run may leave.
     """
     offset = 0
     with open(path, 'rb') as file:

@@ -1,6 +1,6 @@
-"""The files that MMPose's inferencer writes: drawings, and one JSON file per image or video.
+"""The files of MMPose's own inferencer: drawings, and one JSON file per image or video.
 
-Not a format of a run: :meth:`BatchPose2DInferencer.__call__` writes them, as upstream does.
+They are not an output format of a run: :meth:`BatchPose2DInferencer.__call__` writes them.
 """
 
 import os
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 class MMPoseWriter:
-    """Writes drawings and predictions as upstream MMPose does, one result after the other.
+    """Writes drawings and predictions as upstream MMPose does, result by result.
 
     Files have the path of their image below the input, so files of the same name in two folders
     do not collide. The frames of a video become one video and one JSON file, which grow frame by
     frame.
 
     Args:
-        source: The source of the results; it may be a video.
-        vis_out_dir: Folder for drawings (for a video also a file); empty for none.
-        pred_out_dir: Folder for predictions; empty for none.
+        source: Source of the results, which may be a video.
+        vis_out_dir: Folder for drawings (for a video also a file); empty to write none.
+        pred_out_dir: Folder for predictions; empty to write none.
     """
 
     def __init__(self, source: 'Source', vis_out_dir: str, pred_out_dir: str) -> None:
@@ -40,7 +40,7 @@ class MMPoseWriter:
         self._written = 0
 
     def write(self, result: 'ImageResult', drawn: 'np.ndarray | None') -> None:
-        """Write one result; ``drawn`` is its drawing (H, W, 3), RGB."""
+        """Write one result; ``drawn`` is its drawing (H, W, 3), uint8, RGB."""
         name = osp.splitext(result.frame.name)[0]
         if self._vis_out_dir and drawn is not None:
             self._write_drawing(result, drawn)
@@ -72,7 +72,7 @@ class MMPoseWriter:
             codec = cv2.VideoWriter_fourcc(*'mp4v')
             self._video = cv2.VideoWriter(path, codec, self._source.fps or 25, (width, height))
             if not self._video.isOpened():
-                raise OSError(f'cannot write a video there: {path}')
+                raise OSError(f'cannot write a video to {path}')
         self._video.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
 
     def _write_frame(self, result: 'ImageResult') -> None:

@@ -1,4 +1,4 @@
-"""One JSON file per image, in the form in which MMPose's inferencer writes predictions."""
+"""One JSON file per image, in the format of MMPose's own inferencer."""
 
 import os.path as osp
 from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ NAME = 'json'
 
 
 def write_prediction(folder: str, result: 'ImageResult') -> None:
-    """Write ``folder/<relative path>.json``: the instances as MMPose's inferencer dumps them."""
+    """Write ``folder/<relative path>.json``: the instances, in the format of MMPose."""
     import mmengine
 
     text = mmengine.dump(result.predictions[0], file_format='json', indent='  ')
@@ -34,7 +34,7 @@ class PredictionWriter(Writer):
 
 
 def paths(names: Iterable[str]) -> Iterator[str]:
-    """The files of images of these names."""
+    """Paths of the files of images with these names."""
     for name in names:
         yield f'{FOLDER}/{name}.json'
 

@@ -1,9 +1,9 @@
-"""The output formats there are, and which of them a run writes.
+"""Registry of output formats, and the formats that a run writes.
 
-A format is one file that calls :func:`register`. Those of this package are found by themselves;
-any other module registers one when it is imported, before the options of a run are made. The
-modules of this package import heavy libraries only where they write, so that the command line
-can list the formats at once.
+A format is a module that calls :func:`register`. Those of this package are imported
+automatically; another package must import its module before the options of a run are created.
+The modules of this package import heavy libraries only when they write, so that the command
+line lists the formats without delay.
 """
 
 import pkgutil
@@ -16,7 +16,7 @@ from .base import WriterSpec
 if TYPE_CHECKING:
     from ..runs.options import RunOptions
 
-# Name to what was registered so far; :func:`specs` has all.
+# Name to format, registered so far; :func:`specs` imports all.
 WRITERS: dict[str, WriterSpec] = {}
 
 
@@ -24,7 +24,7 @@ def register(spec: WriterSpec) -> WriterSpec:
     """Add an output format.
 
     Raises:
-        ValueError: Another format has its name, one of its files or its folder, or is the journal.
+        ValueError: Another format has the same name, file or folder, or both are the journal.
     """
     for other in WRITERS.values():
         shared = {*spec.files, spec.folder} & {*other.files, other.folder} - {''}
@@ -37,7 +37,7 @@ def register(spec: WriterSpec) -> WriterSpec:
 
 
 def specs() -> dict[str, WriterSpec]:
-    """Name to format: the journal, those written image by image, those derived from them."""
+    """Name to format: first the journal, then formats written image by image, then derived ones."""
     _import_own()
     found = sorted(WRITERS.values(), key=_place)
     return {spec.name: spec for spec in found}
@@ -55,7 +55,7 @@ def _import_own() -> None:
 
 
 def names() -> tuple[str, ...]:
-    """What ``--format`` may be: all formats without an option of their own."""
+    """Values of ``--format``: all formats without an option of their own."""
     return tuple(spec.name for spec in specs().values() if not spec.option)
 
 

@@ -80,8 +80,8 @@ def test_boxes_of_no_input_are_reported(photos, models, tmp_path, more):
     outcome, _ = with_boxes(photos, tmp_path, models, boxes, *more)
     assert outcome.status == 0
     assert (
-        "boxes: 2 of 4 entries used; left out: 2 of no input, such as file_name 'zz2.jpg'; 2 of 4 "
-        f"images have boxes; no entry names '{photos}/2.jpg'"
+        'boxes: 2 of 4 entries used; left out: 2 for images that are not inputs, such as '
+        f"file_name 'zz2.jpg'; 2 of 4 images have boxes; no entry names '{photos}/2.jpg'"
     ) in (outcome.err + outcome.out).splitlines()
 
 
@@ -89,7 +89,7 @@ def test_images_of_one_name_in_two_folders_are_both_evaluated(photos, models, tm
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
     outcome = run_tool(*arguments, '--ann-file', ann_file)
     assert outcome.status == 0
-    assert 'judged    4 of 4 images' in outcome.out.splitlines()
+    assert 'evaluated 4 of 4 images' in outcome.out.splitlines()
     assert 'warning' not in outcome.out + outcome.err
     coco = json.loads((tmp_path / 'out' / 'predictions.coco.json').read_text())
     assert [result['image_id'] for result in coco] == [0, 1, 2, 3]
@@ -102,6 +102,6 @@ def test_annotations_of_other_images_are_one_line(photos, models, tmp_path):
     )
     assert outcome.status == 2
     assert outcome.err.splitlines() == [
-        f'batch_infer: {path}: the annotations have none of the images, by file_name; an entry: '
+        f'batch_infer: {path}: no annotation entry matches an input, by file_name; an entry: '
         f"file_name '000000000000.jpg'; an input: '{photos}/1.jpg'"
     ]

@@ -20,7 +20,7 @@ EARLY = {
     'annotations of other images': ('crops', ['--ann-file', '{in}/others.json'], 'by file_name'),
     'boxes without a category of persons': ('crops', ['--bboxes', '{in}/yolo.json'], 'used: 1'),
     'boxes of another form': ('crops', ['--bboxes', '{in}/object.json'], 'expected a list of'),
-    'boxes of other images': ('crops', ['--bboxes', '{in}/list.json'], 'names none of the images'),
+    'boxes of other images': ('crops', ['--bboxes', '{in}/list.json'], 'no entry matches an input'),
     'boxes for a one-stage model': ('one_stage', ['--bboxes', '{in}/list.json'], 'only top-down'),
 }
 
@@ -161,7 +161,7 @@ WRONG = {
         ['--bboxes', '{in}/list.json'], '--bboxes: only top-down models take boxes'
     ),
     'boxes of other images': Wrong(
-        ['--bboxes', '{in}/list.json'], 'the box file names none of the images', kind='crops'
+        ['--bboxes', '{in}/list.json'], 'no entry matches an input', kind='crops'
     ),
     'boxes of categories from 0': Wrong(
         ['--bboxes', '{in}/yolo.json'],

@@ -175,7 +175,7 @@ def test_a_dry_run_reports_what_it_does_not_compare(photos, models, done, tmp_pa
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage, '--resume', '--dry-run']
     outcome = run_tool(*arguments)
     assert outcome.status == 0, outcome.err
-    assert 'not compared before the models are built: configs, weights' in outcome.out
+    assert 'the same; configs, weights' in outcome.out
     (tmp_path / 'out' / 'run.json').unlink()
     outcome = run_tool(*arguments)
     assert (outcome.status, outcome.out) == (1, '')
@@ -217,7 +217,7 @@ def test_a_dry_run_reports_the_evaluation_as_the_run_does(photos, models, tmp_pa
     dry, real = run_tool(*arguments, '--dry-run'), run_tool(*arguments)
     notes = dry.out.splitlines()[-3:]
     assert real.err.splitlines()[1:4] == notes
-    assert notes[0] == 'annotations: 3 of 5 images are judged'
+    assert notes[0] == 'annotations: 3 of 5 images are evaluated'
     assert notes[1].startswith('warning: 2 of 5 images have no entry in the annotation file')
     assert notes[2].startswith('warning: there will be no AP: all 1 persons')
 

@@ -59,7 +59,7 @@ def test_ap_and_ar_are_printed_and_stored(photos, models, tmp_path):
     assert all(0 <= metrics[name] <= 1 for name in ('AP', 'AP50', 'AR'))
     assert metrics['AP(M)'] is None  # all persons are large
     for name, value in metrics.items():
-        shown = 'not judged: no person of this size' if value is None else f'{value:.4f}'
+        shown = 'none: no person of this size' if value is None else f'{value:.4f}'
         assert re.search(rf'^{re.escape(name)} +{shown}$', outcome.out, re.MULTILINE)
     # The annotations number the images, whatever they are called.
     coco = json.loads((tmp_path / 'out' / 'predictions.coco.json').read_text())
@@ -133,18 +133,18 @@ def test_images_that_the_annotations_do_not_have_are_reported(photos, models, tm
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.whole_image, '--format', 'coco']
     outcome = run_tool(*arguments, '--ann-file', ann_file)
     warning = (
-        '1 of 5 images have no entry in the annotation file and are not judged, such as '
+        '1 of 5 images have no entry in the annotation file and are not evaluated, such as '
         f"'{photos}/{NAMES[2]}'; an entry without an input: 'else\\\\where.jpg'"
     )
     assert outcome.err.splitlines()[1:3] == [
-        'annotations: 4 of 5 images are judged',
+        'annotations: 4 of 5 images are evaluated',
         f'warning: {warning}',
     ]
     lines = outcome.out.splitlines()
     assert lines[5:8] == [
-        'judged    4 of 5 images',
+        'evaluated 4 of 5 images',
         f'warning   {warning}',
-        'left out  1 persons of images without an entry: in predictions.jsonl only',
+        'excluded  1 persons only in predictions.jsonl: in images without an entry',
     ]
     found = evaluation(tmp_path / 'out')
     assert (found['images'], found['judged'], found['persons_without_entry']) == (5, 4, 1)
@@ -164,7 +164,7 @@ def test_without_ap_the_reason_is_reported(photos, models, tmp_path):
     assert outcome.status == 0
     reason = 'all 1 persons with labelled keypoints are crowds'
     assert f'warning: there will be no AP: {reason}' in outcome.err.splitlines()
-    assert outcome.out.splitlines()[-1] == f'AP        not judged: {reason}'
+    assert outcome.out.splitlines()[-1] == f'no AP:    {reason}'
     assert evaluation(tmp_path / 'out')['not_judged'] == reason
     assert json.loads((tmp_path / 'out' / 'run.json').read_text())['metrics']['AP'] is None
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpose.models import BottomupPoseEstimator, TopdownPoseEstimator
-from support.factories import run_tool, stocks_metrics
+from support.factories import run_tool, upstream_metrics
 
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.models.names import ALIASES, load_config
@@ -43,7 +43,7 @@ RECORDED = {
 }
 # Room for how another machine rounds: on one, all batch sizes came to the same AP.
 BOUNDS = Quality(ap=0.01, score=0.01, x=0.1, y=0.1)
-STOCK_BOUND = 0.002
+UPSTREAM_BOUND = 0.002
 # Mean over the keypoints, in parts of the longer side of a person: beyond it is somebody else.
 SAME_PERSON = 0.08
 
@@ -146,14 +146,16 @@ def test_half_a_pixel_would_show(scenes, tmp_path, monkeypatch, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECORDED)
-def test_ap_is_that_of_stock(scenes, tmp_path, name):
+def test_ap_equals_that_of_upstream(scenes, tmp_path, name):
     cfg, weights = load_config(name)
     models = {'model': cfg.filename, 'weights': weights}
     if det_model := cfg.inferencer.get('det_model'):
         det_weights = load_config(det_model, 'mmdet')[1]
         models |= {'det_model': det_model, 'det_weights': det_weights, 'det_cat_ids': [0]}
-    stock = stocks_metrics(models, scenes, scenes / 'annotations.json')
-    assert find_quality(scenes, tmp_path, name).ap == pytest.approx(stock['AP'], abs=STOCK_BOUND)
+    upstream = upstream_metrics(models, scenes, scenes / 'annotations.json')
+    assert find_quality(scenes, tmp_path, name).ap == pytest.approx(
+        upstream['AP'], abs=UPSTREAM_BOUND
+    )
 
 
 @pytest.mark.parametrize('name', [*RECORDED, 'demo-rtmdet'])

@@ -153,14 +153,14 @@ def test_normalization_is_that_of_the_preprocessor(kind, settings):
 
 
 def test_a_head_that_calls_its_network_differently_is_not_replaceable(top_down):
-    model = top_down.stock().model
+    model = top_down.upstream().model
     assert is_replaceable(model)
     model.head.__class__ = type('EDPoseHead', (type(model.head),), {})
     assert not is_replaceable(model)
 
 
 def test_a_model_that_predicts_differently_is_not_replaceable(top_down):
-    model = top_down.stock().model
+    model = top_down.upstream().model
     model.__class__ = type('Other', (type(model),), {'predict': lambda *args: None})
     assert not is_replaceable(model)
 

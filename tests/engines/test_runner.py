@@ -121,7 +121,7 @@ class Backbone(torch.nn.Conv2d):
 def pristine(top_down) -> torch.nn.Module:
     """A model as it is built, to be copied: a runner changes its model in place."""
     torch.manual_seed(0)
-    model = top_down.stock().model
+    model = top_down.upstream().model
     model.backbone = Backbone(3, 128, kernel_size=32, stride=32)
     return model
 

@@ -8,8 +8,8 @@ from support.annotated import annotations, written
 
 from mmpose_batch.errors import AnnotationError
 from mmpose_batch.evaluation.annotations import (
-    OF_ANNOTATIONS,
-    OF_IMAGES,
+    ANNOTATION_FIELDS,
+    IMAGE_FIELDS,
     ImageIds,
     read_annotations,
 )
@@ -33,7 +33,7 @@ IDS = {
     'a file in a folder': ('in/sub/b.jpg', [('sub/b.jpg', 7), ('b.jpg', 9)], 7),
     'the same in other order': ('in/sub/b.jpg', [('b.jpg', 9), ('sub/b.jpg', 7)], 7),
     'three folders': ('v/w/b.jpg', [('b.jpg', 8), ('v/w/b.jpg', 7), ('w/b.jpg', 9)], 7),
-    'a whole path': ('/v/w/b.jpg', [('w/b.jpg', 9), ('/v/w/b.jpg', 7), ('v/w/b.jpg', 6)], 7),
+    'an absolute path': ('/v/w/b.jpg', [('w/b.jpg', 9), ('/v/w/b.jpg', 7), ('v/w/b.jpg', 6)], 7),
     'another whole path': ('/x/v/b.jpg', [('/v/b.jpg', 7)], None),
     'the folder does not decide': ('in/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], None),
     'part of a name decides nothing': ('in/b.jpg', [('n/b.jpg', 6), ('val/b.jpg', 7)], None),
@@ -130,7 +130,7 @@ def test_a_file_of_another_form_is_an_error(tmp_path, content, message):
     assert str(path) in str(raised.value)
 
 
-ALL = (*OF_IMAGES, *OF_ANNOTATIONS)
+ALL = (*IMAGE_FIELDS, *ANNOTATION_FIELDS)
 
 
 def full(kind: str, name: str, *value: Any) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def full(kind: str, name: str, *value: Any) -> dict[str, Any]:
 
 UNREADABLE_FIELDS = {
     'no area': (full('annotations', 'area'), 'expected square pixels'),
-    'no number of keypoints': (full('annotations', 'num_keypoints'), 'a whole number from 0'),
-    'a negative number': (full('annotations', 'num_keypoints', -1), 'a whole .*, found -1'),
+    'no number of keypoints': (full('annotations', 'num_keypoints'), 'an integer >= 0'),
+    'a negative number': (full('annotations', 'num_keypoints', -1), 'an integer .*, found -1'),
     'no hand': (full('annotations', 'lefthand_kpts'), 'expected 3 numbers each'),
     'half a face': (full('annotations', 'face_kpts', [1, 2]), 'expected 3 numbers each'),
-    'no crowding': (full('images', 'crowdIndex'), 'a finite number from 0, found nothing'),
+    'no crowding': (full('images', 'crowdIndex'), 'a finite number >= 0, found nothing'),
     'crowding of NaN': (full('images', 'crowdIndex', float('nan')), 'finite .*, found nan'),
     'crowding of words': (full('images', 'crowdIndex', 'hard'), "finite .*, found 'hard'"),
 }
@@ -163,7 +163,7 @@ def test_fields_are_checked_only_if_the_metric_reads_them(tmp_path, content, mes
 
 def test_a_person_without_keypoints_needs_nothing_else(tmp_path):
     content = annotations(whole_body=True, crowding=True)
-    for name in ('keypoints', *OF_ANNOTATIONS):
+    for name in ('keypoints', *ANNOTATION_FIELDS):
         del content['annotations'][1][name]
     assert len(read_annotations(written(tmp_path, content), ALL)['annotations']) == 12
 

@@ -14,7 +14,7 @@ from mmpose.evaluation.metrics import CocoMetric, CocoWholeBodyMetric, coco_whol
 from pycocotools.coco import COCO as PycocoCOCO
 from pycocotools.cocoeval import COCOeval
 from support.annotated import annotations, predictions, with_gaps, without_area, written
-from support.factories import real_models, run_tool, stocks_metrics
+from support.factories import real_models, run_tool, upstream_metrics
 
 from mmpose_batch.evaluation.ap import BY_CROWDING, BY_SIZE, drop_duplicates, evaluate
 from mmpose_batch.evaluation.coco_results import to_coco
@@ -43,10 +43,10 @@ def our_metrics(
     return evaluate(path, results, list(range(len(records))), sigmas, scoring)
 
 
-def upstream_metrics(
+def upstream_ap_of_records(
     path: str, records: list[dict[str, Any]], scoring: ScoringOptions
 ) -> dict[str, float | None]:
-    """What upstream's metric says of the same instances, each in a data sample of its own."""
+    """AP and AR by upstream's metric for the same instances, each in a data sample of its own."""
     settings = asdict(scoring)
     for name in ('whole_body', 'converters', 'crop'):
         del settings[name]
@@ -103,7 +103,7 @@ def test_scores_and_suppression_are_those_of_upstream(tmp_path, score_mode, nms_
     path = written(tmp_path, content)
     records = predictions(content, copies=2, jitter=0.02, missed=4)
     scoring = ScoringOptions(score_mode=score_mode, nms_mode=nms_mode, nms_thr=0.8, crop=crop)
-    assert_same(our_metrics(path, records, scoring), upstream_metrics(path, records, scoring))
+    assert_same(our_metrics(path, records, scoring), upstream_ap_of_records(path, records, scoring))
 
 
 def test_distances_are_compared_with_the_size_of_the_crops(tmp_path):
@@ -156,7 +156,7 @@ def test_ap_is_that_of_the_metric_that_the_config_names(tmp_path, content, scori
     records = predictions(truth, copies=2, jitter=0.05, missed=4)
     ours = our_metrics(path, records, scoring)
     assert tuple(ours) == names
-    assert_same(ours, upstream_metrics(path, records, scoring))
+    assert_same(ours, upstream_ap_of_records(path, records, scoring))
 
 
 def test_the_settings_make_a_difference(tmp_path):
@@ -173,7 +173,7 @@ def test_the_settings_make_a_difference(tmp_path):
 
 @pytest.mark.parametrize('use_area', [True, False])
 @pytest.mark.parametrize('crop', [None, (1.25, 0.75)], ids=['extents', 'crops'])
-def test_a_whole_body_is_judged_part_by_part(tmp_path, monkeypatch, use_area, crop):
+def test_a_whole_body_is_evaluated_part_by_part(tmp_path, monkeypatch, use_area, crop):
     stats: list[Sequence[float]] = []
 
     class Recording(coco_wholebody_metric.COCOeval):
@@ -188,7 +188,7 @@ def test_a_whole_body_is_judged_part_by_part(tmp_path, monkeypatch, use_area, cr
     records = predictions(truth, copies=2, jitter=0.015, missed=4)
     scoring = ScoringOptions(whole_body=True, use_area=use_area, crop=crop, nms_thr=0.8)
     ours = our_metrics(path, records, scoring)
-    theirs = upstream_metrics(path, records, scoring)
+    theirs = upstream_ap_of_records(path, records, scoring)
     assert list(ours)[:11:10] == ['body AP', 'foot AP']
     assert list(ours)[-10:] == list(BY_SIZE)
     assert [ours[name] for name in BY_SIZE] == pytest.approx(list(theirs.values()), abs=1e-6)
@@ -207,7 +207,7 @@ def test_ap_of_several_categories_is_their_mean_as_upstream(tmp_path, nms_mode):
     records[0]['instances'][0]['category_id'] = 4  # a cat that is called a dog
     scoring = ScoringOptions(nms_mode=nms_mode)
     ours = our_metrics(path, records, scoring, category=None)
-    assert_same(ours, upstream_metrics(path, records, scoring))
+    assert_same(ours, upstream_ap_of_records(path, records, scoring))
     as_one = our_metrics(path, records, scoring, category=3)
     assert as_one['AP'] < ours['AP'] / 2
 
@@ -246,7 +246,7 @@ def test_images_that_were_not_run_do_not_count(tmp_path):
     assert metrics['AR'] == pytest.approx(1.0)
 
 
-def test_persons_without_labelled_keypoints_hide_detections_as_in_stock(tmp_path):
+def test_persons_without_labelled_keypoints_hide_detections_as_in_upstream(tmp_path):
     content = annotations()
     for entry in content['annotations'][::3]:
         entry.update(keypoints=[0] * 51, num_keypoints=0)
@@ -255,7 +255,7 @@ def test_persons_without_labelled_keypoints_hide_detections_as_in_stock(tmp_path
     path = written(tmp_path, content)
     records = predictions(annotations(), copies=2, jitter=0.05)
     ours = our_metrics(path, records, ScoringOptions())
-    assert_same(ours, upstream_metrics(path, records, ScoringOptions()))
+    assert_same(ours, upstream_ap_of_records(path, records, ScoringOptions()))
     assert read_truth(path, 17).skipped == {'without keypoints': 4}
 
 
@@ -285,7 +285,7 @@ def test_pycocotools_gives_the_same_ap(tmp_path, category):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_on_real_photos_ap_is_that_of_stock(shared, tmp_path, kind):
+def test_on_real_photos_ap_equals_that_of_upstream(shared, tmp_path, kind):
     arguments = real_models(shared)[kind]
     ann_file = str(shared / 'images' / 'person_keypoints.json')
     outcome = run_tool(
@@ -293,15 +293,15 @@ def test_on_real_photos_ap_is_that_of_stock(shared, tmp_path, kind):
     )
     assert outcome.status == 0
     ours = json.loads((tmp_path / 'out' / 'run.json').read_text())['metrics']
-    theirs = stocks_metrics(stock_arguments(arguments), shared / 'images', ann_file)
-    print(f'{kind}: AP {ours["AP"]:.4f}, of stock {theirs["AP"]:.4f}')
+    theirs = upstream_metrics(upstream_arguments(arguments), shared / 'images', ann_file)
+    print(f'{kind}: AP {ours["AP"]:.4f}, upstream {theirs["AP"]:.4f}')
     assert ours == pytest.approx(theirs, abs=0.002)
     assert f'AP        {ours["AP"]:.4f}' in outcome.out
     # The checkpoints are fitted to these photos, the keypoints of the first one poorly.
     assert theirs['AP'] > {'one_stage': 0.01, 'top_down': 0.8}[kind]
 
 
-def stock_arguments(arguments: list[str]) -> dict[str, Any]:
+def upstream_arguments(arguments: list[str]) -> dict[str, Any]:
     """The constructor's arguments for the tool's."""
     names = {
         '--pose2d': 'model',

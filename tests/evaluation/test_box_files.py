@@ -79,9 +79,9 @@ WRONG_BOXES = {
         'entry 0: expected file_name or image_id, found neither',
     ),
     'no name beside an id': ([but(file_name='')], 'entry 0: file_name: expected a file name'),
-    'an image that is a list': ([but(image_id=[1])], 'entry 0: image_id: expected a whole number'),
-    'an image of 65 bits': ([but(image_id=2**63)], 'entry 0: image_id: expected a whole number'),
-    'an image that is a bool': ([but(image_id=True)], 'entry 0: image_id: expected a whole'),
+    'an image that is a list': ([but(image_id=[1])], 'entry 0: image_id: expected an integer'),
+    'an image of 65 bits': ([but(image_id=2**63)], 'entry 0: image_id: expected an integer'),
+    'an image that is a bool': ([but(image_id=True)], 'entry 0: image_id: expected an integer'),
     'no name': ([but(image_id=None, file_name=' ')], 'entry 0: file_name: expected a file name'),
     'no box': ([but(bbox=None)], 'entry 0: bbox: expected 4 numbers .*, found nothing'),
     'three numbers': ([but(bbox=[1, 2, 3])], r'bbox: expected 4 numbers \(x, y, width, height\)'),
@@ -89,7 +89,10 @@ WRONG_BOXES = {
     'numbers as text': ([but(bbox=['1', '2', '3', '4'])], 'entry 0: bbox: expected 4 numbers'),
     'a huge number': ([but(bbox=[1, 2, 3, 10**400])], 'entry 0: bbox: expected 4 numbers'),
     'a score that is a word': ([but(score='high')], 'entry 0: score: expected a number'),
-    'a category that is a word': ([but(category_id='1')], 'entry 0: category_id: expected a whole'),
+    'a category that is a word': (
+        [but(category_id='1')],
+        'entry 0: category_id: expected an integer',
+    ),
     'no entries': ([1, 2], 'entry 0: expected an object, found 1'),
     'lists': ([[1, 2, 3, 4]], 'entry 0: expected an object'),
     'categories from 0': (
@@ -135,13 +138,13 @@ def test_boxes_of_several_categories_have_labels(tmp_path):
 
 
 UNCATEGORISED = {
-    'no category': ([but(category_id=None)], 'entry 0: category_id: expected a whole number'),
+    'no category': ([but(category_id=None)], 'entry 0: category_id: expected an integer'),
     'others': ([BOX], r'used: 1 not of category_id 3, 8 \(category ids found: 1\)'),
 }
 
 
 @pytest.mark.parametrize(('content', 'message'), UNCATEGORISED.values(), ids=UNCATEGORISED)
-def test_boxes_of_several_categories_have_one_that_is_judged(tmp_path, content, message):
+def test_boxes_of_several_categories_must_have_a_category(tmp_path, content, message):
     with pytest.raises(AnnotationError, match=message):
         read_bboxes(written(tmp_path, content), 0.3, categories=(3, 8))
 
@@ -227,8 +230,8 @@ def test_a_name_and_an_annotated_id_of_two_images_are_an_error(inputs, image_id)
         assign_bboxes(inputs, found, images)
     assert str(raised.value) == (
         f"boxes.json: entry 1: expected file_name and image_id of one image, found 'frame_0.jpg' "
-        f"and {image_id!r}, which the annotation file calls 'frame_1.jpg' (an image_id that counts "
-        'something else is to be left out)'
+        f"and {image_id!r}, which the annotation file calls 'frame_1.jpg' (remove image_id if it "
+        'is not an id of the annotation file)'
     )
 
 
@@ -240,13 +243,13 @@ NOTES = {
     'an input without entries': ({'a.jpg': ONE}, '1 of 1 entries used; 1 of 2 images have boxes'),
     'entries of no input': (
         {'a.jpg': ONE, 'zz.jpg': TWO, 8: ONE},
-        "1 of 4 entries used; left out: 3 of no input, such as file_name 'zz.jpg'; 1 of 2 images "
-        "have boxes; no entry names 'in/b.jpg'",
+        '1 of 4 entries used; left out: 3 for images that are not inputs, such as '
+        "file_name 'zz.jpg'; 1 of 2 images have boxes; no entry names 'in/b.jpg'",
     ),
     'ids of no input': (
         {'a.jpg': ONE, 'b.jpg': ONE, 8: TWO},
-        '2 of 4 entries used; left out: 2 of no input, such as image_id 8; 2 of 2 images '
-        'have boxes',
+        '2 of 4 entries used; left out: 2 for images that are not inputs, such as '
+        'image_id 8; 2 of 2 images have boxes',
     ),
     # Their entries are counted where they are read.
     'no boxes of no input': (
@@ -255,8 +258,8 @@ NOTES = {
     ),
     'no boxes, then boxes of no input': (
         {'zz.jpg': ONE[:0], 'yy.jpg': ONE, 'a.jpg': TWO},
-        "2 of 3 entries used; left out: 1 of no input, such as file_name 'yy.jpg'; 1 of 2 images "
-        "have boxes; no entry names 'in/b.jpg'",
+        '2 of 3 entries used; left out: 1 for images that are not inputs, such as '
+        "file_name 'yy.jpg'; 1 of 2 images have boxes; no entry names 'in/b.jpg'",
     ),
 }
 
@@ -293,7 +296,9 @@ OTHERS = {
 def test_boxes_of_other_images_are_an_error_with_an_example(found, entry):
     with pytest.raises(AnnotationError) as raised:
         assign_bboxes(['in/c.jpg'], person_boxes(found), ImageIds())
-    assert str(raised.value).startswith('boxes.json: the box file names none of the images; ')
+    assert str(raised.value).startswith(
+        'boxes.json: no entry matches an input, by file_name or image_id; '
+    )
     assert str(raised.value).endswith(f"; {entry}; an input: 'in/c.jpg'")
 
 

@@ -1,4 +1,4 @@
-"""Which of several judged categories an instance gets."""
+"""The category that an instance gets if several are evaluated."""
 
 import re
 from types import SimpleNamespace
@@ -17,39 +17,44 @@ FOUND = {
         {15: 'cat', 16: 'DOG'},
         CAT_AND_DOG,
         {15: 3, 16: 8},
-        '2, of which the detector tells 2 by name',
+        '2, of which the detector distinguishes 2 by name',
     ),
     'some of both': (
         {14: 'bird', 16: 'dog'},
         CAT_AND_DOG,
         {16: 8},
-        '2, of which the detector tells 1 by name; not judged: its bird; never found: Cat',
+        '2, of which the detector distinguishes 1 by name; '
+        'not evaluated: its bird; never found: Cat',
     ),
     'two classes of one name': (
         {1: 'dog', 2: 'dog'},
         CAT_AND_DOG,
         {1: 8, 2: 8},
-        '2, of which the detector tells 1 by name; never found: Cat',
+        '2, of which the detector distinguishes 1 by name; never found: Cat',
     ),
     'categories of one name, which no class tells apart': (
         {1: 'dog', 2: 'cat'},
         {**CAT_AND_DOG, 9: 'Dog'},
         {2: 3},
-        '3, of which the detector tells 1 by name; not judged: its dog; never found: dog, Dog',
+        '3, of which the detector distinguishes 1 by name; '
+        'not evaluated: its dog; never found: dog, Dog',
     ),
 }
 
 
-@pytest.mark.parametrize(('classes', 'judged', 'of_label', 'note'), FOUND.values(), ids=FOUND)
-def test_a_class_of_the_detector_is_the_category_of_its_name(classes, judged, of_label, note):
+@pytest.mark.parametrize(('classes', 'evaluated', 'of_label', 'note'), FOUND.values(), ids=FOUND)
+def test_a_class_of_the_detector_is_the_category_of_its_name(classes, evaluated, of_label, note):
     detector = SimpleNamespace(class_names=lambda: classes)
-    found = Categories.of(judged, detector, boxes=False)
+    found = Categories.of(evaluated, detector, boxes=False)
     assert found == Categories(of_label, note)
 
 
 MANY = {number: f'c{number}' for number in range(9)}
 UNKNOWN = {
-    'no detector': (None, 'and neither a detector nor a box file says which one an instance is of'),
+    'no detector': (
+        None,
+        'and neither a detector nor a box file gives the category of an instance',
+    ),
     'other classes': ({0: 'person'}, 'and none has the name of a class that the detector keeps'),
     'many other classes': (MANY, r'the detector keeps \(c0, c1, c2, c3, c4, \.\.\. \(9\)\)'),
     'no names': ({}, r'the detector keeps \(no name\)'),
@@ -57,7 +62,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(('classes', 'reason'), UNKNOWN.values(), ids=UNKNOWN)
-def test_where_nothing_tells_the_category_there_is_a_reason(classes, reason):
+def test_the_reason_for_missing_categories_is_given(classes, reason):
     detector = None if classes is None else SimpleNamespace(class_names=lambda: classes)
     found = Categories.of(CAT_AND_DOG, detector, boxes=False)
     assert found.of_label == {}
@@ -69,9 +74,9 @@ def test_boxes_of_a_file_are_labelled_by_the_place_of_their_category():
     assert Categories.of(CAT_AND_DOG, None, boxes=True).of_label == {0: 3, 1: 8}
 
 
-@pytest.mark.parametrize('judged', [{}, {7: 'person'}])
-def test_of_a_single_category_are_all_instances(judged):
-    assert Categories.of(judged, None, boxes=False) is None
+@pytest.mark.parametrize('evaluated', [{}, {7: 'person'}])
+def test_with_one_category_all_instances_are_of_it(evaluated):
+    assert Categories.of(evaluated, None, boxes=False) is None
 
 
 LABELS = {

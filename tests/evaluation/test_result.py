@@ -1,4 +1,4 @@
-"""What comes of judging: a file that is not sound, what can be judged, how many images are."""
+"""Results of an evaluation: unusual annotation files, reasons for no AP, coverage of images."""
 
 import re
 from typing import Any
@@ -13,7 +13,7 @@ from mmpose_batch.evaluation.ap import BY_SIZE, evaluate
 from mmpose_batch.evaluation.coco_results import to_coco
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.evaluation.result import Coverage, Evaluation
-from mmpose_batch.evaluation.truth import check_images, not_judged, read_truth
+from mmpose_batch.evaluation.truth import check_images, read_truth, why_no_ap
 
 COCO = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
 SIGMAS = COCO['sigmas']
@@ -55,7 +55,7 @@ def mutated(kind: str, field: str, mutation: str) -> dict[str, Any]:
     return content
 
 
-def judge(path: str) -> Evaluation:
+def evaluated(path: str) -> Evaluation:
     """The evaluation of fixed predictions, as a run does it."""
     ids = ImageIds(read_annotations(path)['images'])
     check_images(IMAGES, ids)
@@ -75,14 +75,14 @@ def judge(path: str) -> Evaluation:
         coverage,
         categories=tuple(truth.categories),
         skipped=truth.skipped,
-        not_judged=not_judged(truth, known),
+        not_judged=why_no_ap(truth, known),
         metrics=metrics,
     )
 
 
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    return judge(written(tmp_path_factory.mktemp('sound'), annotations()))
+    return evaluated(written(tmp_path_factory.mktemp('sound'), annotations()))
 
 
 @pytest.mark.parametrize('mutation', MUTATIONS)
@@ -90,7 +90,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
 def test_a_mutated_field_is_one_line_or_does_not_change_ap(tmp_path, sound, kind, field, mutation):
     path = written(tmp_path, mutated(kind, field, mutation))
     try:
-        found = judge(path)
+        found = evaluated(path)
     except AnnotationError as error:
         line = rf'{re.escape(path)}: (images|annotations|categories)\[\d+\]: \w+: expected [^\n]+'
         assert re.fullmatch(line, str(error))
@@ -135,10 +135,10 @@ def test_annotation_ids_from_0_or_below_do_not_change_ap(tmp_path, sound, first)
     content = annotations()
     for number, entry in enumerate(content['annotations'], first):
         entry['id'] = number
-    assert judge(written(tmp_path, content)) == sound
+    assert evaluated(written(tmp_path, content)) == sound
 
 
-# ------------------------------------------------------------------------ what can be judged
+# -------------------------------------------------------------------------- reasons for no AP
 
 
 def changed(change: str) -> dict[str, Any]:
@@ -170,26 +170,26 @@ REASONS = {
     'all empty': 'no annotation has keypoints',
     'all crowd': 'all 12 persons with labelled keypoints are crowds',
     'all unlabelled': 'no keypoint of the 12 persons is labelled',
-    'others': 'no person with keypoints is annotated in the 4 images judged',
+    'others': 'no person with keypoints is annotated in the 4 evaluated images',
 }
 
 
 @pytest.mark.parametrize(('change', 'reason'), REASONS.items(), ids=REASONS)
-def test_what_cannot_be_judged_is_reported_with_the_reason(tmp_path, change, reason):
-    found = judge(written(tmp_path, changed(change)))
+def test_the_reason_for_no_ap_is_reported(tmp_path, change, reason):
+    found = evaluated(written(tmp_path, changed(change)))
     assert found.metrics == dict.fromkeys(BY_SIZE)
     assert found.to_json()['not_judged'] == reason
-    assert list(found.lines())[-1] == f'AP        not judged: {reason}'
+    assert list(found.lines())[-1] == f'no AP:    {reason}'
 
 
 def test_a_size_that_no_person_has_is_reported_as_such(tmp_path):
     content = annotations()
     for entry in content['annotations']:
         entry['area'] = 200.0**2
-    found = judge(written(tmp_path, content))
+    found = evaluated(written(tmp_path, content))
     assert found.metrics['AP(M)'] is None
     assert f'AP        {found.metrics["AP"]:.4f}' in found.lines()
-    assert 'AP(M)     not judged: no person of this size' in found.lines()
+    assert 'AP(M)     none: no person of this size' in found.lines()
 
 
 def with_others() -> dict[str, Any]:
@@ -211,7 +211,7 @@ def with_others() -> dict[str, Any]:
 
 
 def test_annotations_of_no_use_are_skipped_and_counted(tmp_path, sound):
-    found = judge(written(tmp_path, with_others()))
+    found = evaluated(written(tmp_path, with_others()))
     assert found.metrics == sound.metrics
     assert found.categories == (1,)
     assert found.skipped == {'without keypoints': 2, 'of another category': 1}
@@ -227,14 +227,14 @@ COVERAGE = {
     'another image': (
         [1, None],
         Coverage(2, 1, 2, 'in/1.jpg', 'y/2.jpg'),
-        '1 of 2 images have no entry in the annotation file and are not judged, such as '
+        '1 of 2 images have no entry in the annotation file and are not evaluated, such as '
         "'in/1.jpg'; an entry without an input: 'y/2.jpg'",
     ),
 }
 
 
 @pytest.mark.parametrize(('ids', 'expected', 'warning'), COVERAGE.values(), ids=COVERAGE)
-def test_images_that_are_not_judged_are_reported(ids, expected, warning):
+def test_images_that_are_not_evaluated_are_reported(ids, expected, warning):
     paths = [f'in/{number}.jpg' for number in range(len(ids))]
     coverage = Coverage.of(paths, ids, {1: 'x/1.jpg', 2: 'y/2.jpg'})
     assert coverage == expected

@@ -1,4 +1,4 @@
-"""Which annotations judge a model."""
+"""Selection of the annotations that a model is evaluated against."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize(('content', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT)
-def test_annotations_that_cannot_judge_a_model_are_an_error(content, keypoints, message):
+def test_annotations_that_do_not_fit_the_model_are_an_error(content, keypoints, message):
     with pytest.raises(AnnotationError, match=message):
         check_annotations(content, keypoints, 'x.json')
 
@@ -43,7 +43,7 @@ def test_annotations_that_cannot_judge_a_model_are_an_error(content, keypoints, 
 UNFIT_IMAGES = {
     'others': (
         ['other.jpg'],
-        'x.json: the annotations have none of the images, by file_name; an entry: file_name '
+        'x.json: no annotation entry matches an input, by file_name; an entry: file_name '
         "'000000000000.jpg'; an input: 'other.jpg'",
     ),
     'one twice': (
@@ -55,7 +55,7 @@ UNFIT_IMAGES = {
 
 
 @pytest.mark.parametrize(('paths', 'message'), UNFIT_IMAGES.values(), ids=UNFIT_IMAGES)
-def test_images_that_cannot_be_judged_are_an_error(paths, message):
+def test_inputs_without_annotations_are_an_error(paths, message):
     with pytest.raises(AnnotationError) as raised:
         check_images(paths, ImageIds(annotations()['images']), 'x.json')
     assert str(raised.value) == message
@@ -69,14 +69,14 @@ def test_annotations_without_images_are_an_error():
 WHOLE = ScoringOptions(whole_body=True)
 UNFIT_MODELS = {
     'no sigmas': (ScoringOptions(), 17, [], r'AP needs 17 sigmas .* found 0'),
-    'no whole body': (WHOLE, 17, np.ones(17), 'CocoWholeBodyMetric judges 133 .* has 17'),
+    'no whole body': (WHOLE, 17, np.ones(17), 'CocoWholeBodyMetric evaluates 133 .* has 17'),
 }
 
 
 @pytest.mark.parametrize(
     ('scoring', 'keypoints', 'sigmas', 'message'), UNFIT_MODELS.values(), ids=UNFIT_MODELS
 )
-def test_a_model_that_a_metric_cannot_judge_is_an_error(scoring, keypoints, sigmas, message):
+def test_a_model_that_a_metric_cannot_evaluate_is_an_error(scoring, keypoints, sigmas, message):
     check_model(ScoringOptions(), np.ones(17), 17)
     with pytest.raises(AnnotationError, match=message):
         check_model(scoring, sigmas, keypoints)
@@ -104,16 +104,16 @@ CATEGORIES = {
 }
 
 
-@pytest.mark.parametrize(('names', 'judged', 'skipped'), CATEGORIES.values(), ids=CATEGORIES)
-def test_all_categories_are_judged_unless_one_is_of_persons(names, judged, skipped):
+@pytest.mark.parametrize(('names', 'evaluated', 'skipped'), CATEGORIES.values(), ids=CATEGORIES)
+def test_all_categories_are_evaluated_unless_one_is_person(names, evaluated, skipped):
     content = annotations(category=4, categories=names)
     truth = check_annotations(content, 17)
-    assert (truth.categories, truth.skipped) == (judged, skipped)
-    assert {entry['category_id'] for entry in truth.annotations} == set(judged)
+    assert (truth.categories, truth.skipped) == (evaluated, skipped)
+    assert {entry['category_id'] for entry in truth.annotations} == set(evaluated)
     assert keypoint_categories(content) == set(range(4, 4 + len(names)))
 
 
-def test_a_category_of_other_keypoints_is_not_judged():
+def test_a_category_of_other_keypoints_is_not_evaluated():
     content = annotations(categories=['body', 'hand'])
     for entry in content['annotations'][1::2]:
         entry['keypoints'] = [1, 2, 2] * 21

@@ -25,7 +25,7 @@ def read(source: str | np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.tif', '.webp'])
-def test_a_file_is_decoded_as_stock_does(tmp_path, suffix):
+def test_a_file_is_decoded_as_by_upstream(tmp_path, suffix):
     path = save(tmp_path / f'image{suffix}', picture(41, 23))
     np.testing.assert_array_equal(read(path), mmcv.imread(path))
 

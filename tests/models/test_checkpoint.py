@@ -180,7 +180,7 @@ def test_half_precision_is_loaded_into_single_precision(tmp_path):
         assert torch.equal(parameter, half[name].float())
 
 
-def test_buffers_may_be_missing_as_in_stock(tmp_path):
+def test_buffers_may_be_missing_as_in_upstream(tmp_path):
     trained, model = network(), network()
     parameters = dict(trained.named_parameters())
     load_weights(model, load_checkpoint(saved(tmp_path, parameters)), 'model.pth')

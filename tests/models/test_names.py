@@ -37,9 +37,9 @@ from mmpose_batch.models.names import (
     ],
 )
 def test_a_name_of_the_libraries_means_what_it_means_there(name, scope):
-    stock = Pose2DInferencer.__new__(Pose2DInferencer)
-    stock.scope = scope
-    expected, expected_weights = stock._load_model_from_metafile(name)
+    upstream = Pose2DInferencer.__new__(Pose2DInferencer)
+    upstream.scope = scope
+    expected, expected_weights = upstream._load_model_from_metafile(name)
     cfg, weights = load_config(name, scope)
     assert (cfg.filename, weights) == (expected.filename, expected_weights)
 

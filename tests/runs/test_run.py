@@ -503,7 +503,7 @@ def test_a_finished_run_is_not_overwritten_without_the_option(copies, models):
     before = files_below(out_dir)
     outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--batch-size', '3')
     assert outcome.status == 1
-    assert 'holds a run already: resume it (--resume), replace it (--overwrite)' in outcome.err
+    assert 'already contains a run: resume it (--resume), replace it (--overwrite)' in outcome.err
     assert files_below(out_dir) == before
 
 
@@ -553,7 +553,7 @@ def test_a_lost_device_ends_the_run_without_failure_records(models, tmp_path, mo
     monkeypatch.setattr('mmpose_batch.stages.pose.PoseStage.run', lost)
     outcome = run_tool(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage)
     assert outcome.status == 1
-    assert 'the device failed; what is written is complete, resume with --resume' in outcome.err
+    assert 'device error; complete results are saved, resume with --resume' in outcome.err
     assert (tmp_path / 'out' / 'predictions.jsonl').read_bytes() == b''
     assert json.loads((tmp_path / 'out' / 'run.json').read_text())['status'] == 'stopped'
     monkeypatch.undo()

@@ -187,7 +187,7 @@ def test_lines_of_a_list(tmp_path, monkeypatch, content, expected):
 
 def test_a_list_that_is_no_text_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError, match=r'the list list.txt is no text'):
+    with pytest.raises(SourceError, match=r'the list list.txt is not text'):
         listed(b'\xff\xfea')
 
 

@@ -1,4 +1,4 @@
-"""Persons found in batches are those that MMDetection and stock's rules find one at a time."""
+"""Persons found in batches are those that MMDetection and upstream's rules find one at a time."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from mmpose.apis.inferencers import MMPoseInferencer, Pose2DInferencer
 from mmpose.apis.inferencers.utils import default_det_models
 from mmpose.evaluation.functional import nms
-from support.tiny import detector_config, mm_config, picture, settle_batch_norms
+from support.tiny import calibrate_batch_norms, detector_config, mm_config, picture
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer
@@ -44,7 +44,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     model = inferencer.model
     packed = inferencer.collate_fn([inferencer.pipeline(image) for image in IMAGES])
     inputs = model.data_preprocessor(packed, False)['inputs']
-    settle_batch_norms(model, lambda: model.bbox_head.forward(model.extract_feat(inputs)))
+    calibrate_batch_norms(model, lambda: model.bbox_head.forward(model.extract_feat(inputs)))
     for scores, boxes in zip(model.bbox_head.rtm_cls, model.bbox_head.rtm_reg, strict=True):
         scores.weight.data.mul_(3)  # random ones are closer together than trained ones
         scores.bias.data.zero_()
@@ -69,7 +69,7 @@ def compute_in_double(model: nn.Module) -> None:
 
 
 @pytest.fixture(scope='module')
-def stocks_detections(weights: str) -> list[InstanceData]:
+def upstream_detections(weights: str) -> list[InstanceData]:
     """What MMDetection's inferencer, untouched but for the loading of weights, finds in each."""
     inferencer = DetInferencer(two_classes(), None, 'cpu', 'mmdet', show_progress=False)
     inferencer.model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'])
@@ -87,10 +87,10 @@ def ours(weights: str) -> PersonDetector:
     return PersonDetector(inferencer, [0], EngineOptions())
 
 
-def stocks_boxes(
+def upstream_boxes(
     found: InstanceData, cat_ids: tuple[int, ...], bbox_thr: float, nms_thr: float
 ) -> np.ndarray:
-    """The lines of stock's ``preprocess_single`` that turn detections into persons."""
+    """The lines of upstream's ``preprocess_single`` that turn detections into persons."""
     bboxes = np.concatenate((found.bboxes, found.scores[:, None]), axis=1)
     wanted = np.zeros(len(bboxes), dtype=np.uint8)
     for cat_id in cat_ids:
@@ -101,22 +101,22 @@ def stocks_boxes(
 
 @pytest.mark.parametrize('cat_ids', [(0,), (1,), (0, 1)])
 @pytest.mark.parametrize(('bbox_thr', 'nms_thr'), [(0.3, 0.3), (0.6, 0.3), (0.05, 0.9)])
-def test_a_batch_finds_what_stock_finds_image_by_image(
-    stocks_detections, ours, cat_ids, bbox_thr, nms_thr
+def test_a_batch_finds_what_upstream_finds_image_by_image(
+    upstream_detections, ours, cat_ids, bbox_thr, nms_thr
 ):
     ours.cat_ids = cat_ids
     found = ours.detect([ours.prepare(image) for image in IMAGES], bbox_thr, nms_thr)
     assert len(found) == len(IMAGES)
-    for detections, bboxes in zip(stocks_detections, found, strict=True):
-        expected = stocks_boxes(detections, cat_ids, bbox_thr, nms_thr)
+    for detections, bboxes in zip(upstream_detections, found, strict=True):
+        expected = upstream_boxes(detections, cat_ids, bbox_thr, nms_thr)
         assert bboxes.shape == expected.shape
         assert len(expected) > 0
         np.testing.assert_allclose(bboxes, expected, rtol=0, atol=1e-4)
 
 
-def test_the_case_tells_the_settings_apart(stocks_detections):
+def test_the_case_tells_the_settings_apart(upstream_detections):
     def count(*settings: Any) -> int:
-        return sum(len(stocks_boxes(found, *settings)) for found in stocks_detections)
+        return sum(len(upstream_boxes(found, *settings)) for found in upstream_detections)
 
     usual = count((0,), 0.3, 0.3)
     assert usual > count((0,), 0.6, 0.3) > 0
@@ -149,7 +149,9 @@ def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
         ours.detect([ours.prepare(IMAGES[0])], 0.3, 0.3)
 
 
-def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(ours, stocks_detections, monkeypatch):
+def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(
+    ours, upstream_detections, monkeypatch
+):
     checked = []
 
     def test_step(run, alone):
@@ -159,24 +161,27 @@ def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(ours, stocks_detec
     monkeypatch.setattr(ours.runner, 'test_step', test_step)
     monkeypatch.setattr(ours, 'cat_ids', (0,))
     prepared = [ours.prepare(image) for image in IMAGES]
-    scores = np.sort(np.concatenate([found.scores for found in stocks_detections]))
+    scores = np.sort(np.concatenate([found.scores for found in upstream_detections]))
     threshold = float(scores[len(scores) // 2 - 1 :][:2].mean())
     ours.detect(prepared, threshold, 1.0)
     expected = [
-        int(((found.scores > threshold) & (found.labels == 0)).sum()) for found in stocks_detections
+        int(((found.scores > threshold) & (found.labels == 0)).sum())
+        for found in upstream_detections
     ]
     assert [len(sample.pred_instances) for sample in checked] == expected
-    assert 0 < sum(expected) < sum(map(len, stocks_detections))
+    assert 0 < sum(expected) < sum(map(len, upstream_detections))
 
 
 @pytest.mark.parametrize('bbox_thr', [0.3, 1.0])
-def test_boxes_come_with_their_labels_if_asked_for(stocks_detections, ours, monkeypatch, bbox_thr):
+def test_boxes_come_with_their_labels_if_asked_for(
+    upstream_detections, ours, monkeypatch, bbox_thr
+):
     monkeypatch.setattr(ours, 'cat_ids', (0, 1))
     prepared = [ours.prepare(image) for image in IMAGES]
     plain = ours.detect(prepared, bbox_thr, 0.3)
     labelled = ours.detect(prepared, bbox_thr, 0.3, keep_labels=True)
     seen = set()
-    for detections, boxes, with_labels in zip(stocks_detections, plain, labelled, strict=True):
+    for detections, boxes, with_labels in zip(upstream_detections, plain, labelled, strict=True):
         assert with_labels.dtype == np.float32
         np.testing.assert_array_equal(with_labels[:, :5], boxes)
         for *_, score, label in with_labels:
@@ -281,7 +286,7 @@ def test_whole_image_means_no_detector(built, model):
         ('animal_2d_keypoint/rtmpose/ap10k/rtmpose-m_8xb64-210e_ap10k-256x256.py', 'animal'),
     ],
 )
-def test_the_default_detector_is_stocks_for_the_kind_of_data(built, config, kind):
+def test_the_default_detector_is_that_of_upstream_for_the_kind_of_data(built, config, kind):
     detector = build(pose=mm_config('mmpose', f'configs/{config}'))
     default = default_det_models[kind]
     assert built['weights'] == default['weights'] or load_config(default['model'], 'mmdet')[1]

@@ -152,22 +152,22 @@ def files_below(folder: Path) -> dict[str, bytes]:
     }
 
 
-def stocks_metrics(arguments: dict[str, Any], folder: Path, ann_file: Path | str) -> dict:
-    """AP and AR of the untouched stock class over the annotated images of a folder."""
-    with allowed_types():  # as plain torch, stock refuses MMEngine's files
-        stock = Pose2DInferencer(**arguments, device='cpu')
-    filters = default_filters(stock.cfg)
-    scoring = ScoringOptions.from_config(stock.cfg)
+def upstream_metrics(arguments: dict[str, Any], folder: Path, ann_file: Path | str) -> dict:
+    """AP and AR of upstream's ``Pose2DInferencer`` over the annotated images of a folder."""
+    with allowed_types():  # as plain torch, upstream rejects MMEngine's files
+        upstream = Pose2DInferencer(**arguments, device='cpu')
+    filters = default_filters(upstream.cfg)
+    scoring = ScoringOptions.from_config(upstream.cfg)
     images = read_annotations(str(ann_file))['images']
     results = []
     for image in images:
         path = str(folder / image['file_name'])
-        (result,) = stock(path, return_datasamples=True, **filters)
+        (result,) = upstream(path, return_datasamples=True, **filters)
         frame = Frame(0, path, image['file_name'])
         record = to_record(ImageResult(frame, (1, 1), result['predictions']))
         results += to_coco(record, image['id'], scoring.score_mode, scoring.keypoint_score_thr)
     ids = [image['id'] for image in images]
-    return evaluate(str(ann_file), results, ids, stock.model.dataset_meta['sigmas'], scoring)
+    return evaluate(str(ann_file), results, ids, upstream.model.dataset_meta['sigmas'], scoring)
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ class OurDetector:
         return [found[found[:, 4] > bbox_thr] for found in boxes]
 
 
-class StockDetector:
-    """Stands in for MMDetection's inferencer within stock's, with the same persons."""
+class UpstreamDetector:
+    """Stands in for MMDetection's inferencer within upstream's, with the same persons."""
 
     def __call__(self, image: str | np.ndarray, return_datasamples: bool) -> dict:
         found = persons_in(mmcv.imread(image))
@@ -118,13 +118,13 @@ class TinyModel:
             inferencer.detector = OurDetector()
         return inferencer
 
-    def stock(self) -> Pose2DInferencer:
+    def upstream(self) -> Pose2DInferencer:
         """MMPose's inferencer with the same weights."""
         inferencer = Pose2DInferencer(self.cfg, device='cpu', det_model='whole_image')
         state = load_checkpoint(self.weights)['state_dict']
         inferencer.model.load_state_dict(state)
         if self.cfg.data_mode == 'topdown':
-            inferencer.detector, inferencer.det_cat_ids = StockDetector(), (0,)
+            inferencer.detector, inferencer.det_cat_ids = UpstreamDetector(), (0,)
         return inferencer
 
 
@@ -200,7 +200,7 @@ def detector_config() -> Config:
     return cfg
 
 
-def settle_batch_norms(model: nn.Module, forward: Callable[[], object]) -> None:
+def calibrate_batch_norms(model: nn.Module, forward: Callable[[], object]) -> None:
     """Give the batch norms of a random model the statistics of one pass.
 
     Random weights alone let activations die out or overflow on the way, and a
@@ -219,11 +219,11 @@ def settle_batch_norms(model: nn.Module, forward: Callable[[], object]) -> None:
 def build_tiny(cfg: Config, path: Path) -> TinyModel:
     """Random weights, the same at every run, saved as MMEngine's runner saves them."""
     torch.manual_seed(0)
-    stock = Pose2DInferencer(cfg, device='cpu', det_model='whole_image')
-    model = stock.model
-    packed = [stock.preprocess_single(picture(90, 70, seed), 0)[0] for seed in range(4)]
-    inputs = model.data_preprocessor(stock.collate_fn(packed), False)['inputs']
-    settle_batch_norms(model, lambda: model.head.forward(model.extract_feat(inputs)))
+    upstream = Pose2DInferencer(cfg, device='cpu', det_model='whole_image')
+    model = upstream.model
+    packed = [upstream.preprocess_single(picture(90, 70, seed), 0)[0] for seed in range(4)]
+    inputs = model.data_preprocessor(upstream.collate_fn(packed), False)['inputs']
+    calibrate_batch_norms(model, lambda: model.head.forward(model.extract_feat(inputs)))
     module = getattr(model.head, 'head_module', None)
     if module is not None:
         # Untrained, every place scores the same and boxes may have any size. These find from
@@ -231,6 +231,6 @@ def build_tiny(cfg: Config, path: Path) -> TinyModel:
         for scores, boxes in zip(module.out_cls, module.out_bbox, strict=True):
             scores.bias.data.fill_(-1.7)
             boxes.weight.data.mul_(0.3)
-    meta = {'dataset_meta': stock.model.dataset_meta}
+    meta = {'dataset_meta': upstream.model.dataset_meta}
     torch.save({'meta': meta, 'state_dict': model.state_dict()}, path)
     return TinyModel(cfg, str(path))

@@ -118,5 +118,5 @@ def test_drawings_are_files_that_can_be_read(tmp_path, name, file):
 
 def test_a_drawing_that_cannot_be_encoded_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, 'imencode', lambda suffix, image: (False, None))
-    with pytest.raises(ValueError, match=r'OpenCV writes no \.jpg of 8 x 6'):
+    with pytest.raises(ValueError, match=r'OpenCV cannot write \.jpg of 8 x 6'):
         write_drawing(str(tmp_path), result_of('a.jpg'), picture(8, 6))

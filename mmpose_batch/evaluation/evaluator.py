@@ -1,4 +1,4 @@
-"""How a run is judged by COCO annotations: what is checked at its start, and AP at its end."""
+"""Evaluation of a run against COCO annotations: checks at its start, and AP at its end."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,27 +21,27 @@ from .truth import (
     check_metric,
     check_model,
     keypoint_categories,
-    not_judged,
     read_truth,
+    why_no_ap,
 )
 
 
 class Annotations:
-    """Annotations that are to judge a run, checked before its model is built as far as possible.
+    """Annotations for the evaluation of a run, checked as far as possible without its model.
 
     Args:
-        path: The file.
-        cfg: Of the pose model; it names the metric.
+        path: Path of the annotation file.
+        cfg: Config of the pose model, which names the metric.
         inputs: Paths of the run's images.
 
     Attributes:
-        image_ids: COCO numbers of images.
-        several: Whether more than one category has keypoints. Which of them are judged is known
-            with the model.
+        image_ids: COCO ids of images.
+        several: Whether more than one category has keypoints. The model decides which of them
+            are evaluated.
 
     Raises:
-        AnnotationError: The file cannot be used, or judges none of the inputs.
-        ValueError: The config's metric has settings that it does not know.
+        AnnotationError: The file cannot be used, or none of its entries matches an input.
+        ValueError: The config's metric has settings that are not supported.
     """
 
     def __init__(self, path: str, cfg: Config, inputs: Sequence[str]) -> None:
@@ -56,10 +56,10 @@ class Annotations:
         self.several = len(keypoint_categories(self._content)) > 1
 
     def select(self, inferencer: BatchPose2DInferencer) -> Truth:
-        """The annotations that judge a model.
+        """Select the annotations that fit a model.
 
         Raises:
-            AnnotationError: They cannot.
+            AnnotationError: There are none, or the metric cannot evaluate the model.
         """
         num_keypoints = inferencer.num_keypoints
         truth = check_annotations(self._content, num_keypoints, self._path, self._scoring)
@@ -67,56 +67,56 @@ class Annotations:
         return truth
 
     def coverage_note(self) -> str:
-        """How many of the inputs are judged, in a line."""
-        return f'annotations: {self._coverage()[0].line()} are judged'
+        """How many of the inputs are evaluated, in one line."""
+        return f'annotations: {self._coverage()[0].line()} are evaluated'
 
     def _coverage(self) -> tuple[Coverage, list[int | None]]:
         ids = [self.image_ids.find(path) for path in self._inputs]
         return Coverage.of(self._inputs, ids, self.image_ids.names), ids
 
     def notes(self, truth: Truth, categories: Categories | None) -> Iterator[str]:
-        """What will be judged and how, in lines; warnings if not all images are, or without AP."""
+        """Lines about what will be evaluated and how, with warnings about missing entries or AP."""
         coverage, ids = self._coverage()
         yield self.coverage_note()
         if self._others:
             yield (
-                f'annotations: AP is that of CocoMetric with its defaults, since the config tests '
-                f'by {", ".join(self._others)}'
+                f'annotations: AP is computed by CocoMetric with its defaults, because the config '
+                f'uses {", ".join(self._others)}'
             )
         if categories is not None and categories.note:
             yield f'categories: {categories.note}'
-        reason = not_judged(truth, {image_id for image_id in ids if image_id is not None})
+        reason = why_no_ap(truth, {image_id for image_id in ids if image_id is not None})
         reason = reason or (categories and categories.reason)
         for text in (coverage.warning(), reason and f'there will be no AP: {reason}'):
             if text is not None:
                 yield f'warning: {text}'
 
 
-def coco_ids(paths: Sequence[str], image_ids: ImageIds, judged: bool) -> list[int | None]:
-    """COCO's number of every image of a run.
+def coco_ids(paths: Sequence[str], image_ids: ImageIds, annotated: bool) -> list[int | None]:
+    """COCO id of every image of a run; None for images without one.
 
     Args:
-        paths: Of the images.
-        image_ids: Of annotations, or of numeric names.
-        judged: Whether there are annotations. Where there are none, and the names are not all
-            different numbers, an image has the number of its place.
+        paths: Paths of the images.
+        image_ids: Finds ids in annotations or in numeric names.
+        annotated: Whether there are annotations. Without them, and if the names are not all
+            different numbers, the id of an image is its position.
     """
     ids = [image_ids.find(path) for path in paths]
-    if not judged and (None in ids or len(set(ids)) < len(ids)):
+    if not annotated and (None in ids or len(set(ids)) < len(ids)):
         return list(range(len(ids)))
     return ids
 
 
-class Judge:
-    """Makes COCO results of a run's records, and judges them by annotations.
+class Evaluator:
+    """Converts the records of a run to COCO results, and evaluates them against annotations.
 
     Args:
-        inferencer: Of the run; its config names the metric.
-        ann_file: Annotations, if any.
-        categories: How instances get a category, where several are judged.
+        inferencer: Inferencer of the run; its config names the metric.
+        ann_file: Path of the annotations, if there are any.
+        categories: How instances get a category, if several are evaluated.
 
     Raises:
-        ValueError: The config's metric has settings that it does not know.
+        ValueError: The config's metric has settings that are not supported.
     """
 
     def __init__(
@@ -132,11 +132,11 @@ class Judge:
         self._categories = categories
 
     def results(self, records: str, ids: Sequence[int | None]) -> Iterator[dict[str, Any]]:
-        """COCO results of all persons of images with an id, without annotations.
+        """Yield the COCO results of all persons of images with an id, without evaluation.
 
         Args:
             records: Path of ``predictions.jsonl``.
-            ids: COCO's number of each image.
+            ids: COCO id of each image; images with None are skipped.
         """
         for image_id, (record, _) in zip(ids, read_records(records), strict=True):
             if image_id is not None:
@@ -145,27 +145,27 @@ class Judge:
     def evaluate(
         self, records: str, ids: Sequence[int | None], evaluation: Evaluation
     ) -> list[Mapping[str, Any]]:
-        """Judge a run by its annotations.
+        """Evaluate a run against its annotations.
 
         Args:
             records: Path of ``predictions.jsonl``.
-            ids: COCO's number of each image; None for those that are not judged.
-            evaluation: Is filled in.
+            ids: COCO id of each image; None for images that are not evaluated.
+            evaluation: Evaluation whose result this call fills in.
 
         Returns:
-            The COCO results that were judged.
+            The COCO results that were evaluated.
 
         Raises:
-            AnnotationError: The file is gone, or no longer fits.
+            AnnotationError: The file is gone, or no longer fits the model.
         """
         check_model(self.scoring, self._sigmas, self._num_keypoints)
         truth = read_truth(self._ann_file, self._num_keypoints, self.scoring)
         evaluation.categories, evaluation.skipped = tuple(truth.categories), truth.skipped
-        found = self._judged_results(records, ids, evaluation)
+        found = self._evaluated_results(records, ids, evaluation)
         results = drop_duplicates(found, self._sigmas, self.scoring)
         evaluation.suppressed = len(found) - len(results)
         known = [image_id for image_id in ids if image_id is not None]
-        evaluation.not_judged = not_judged(truth, known) or self._uncategorised(evaluation)
+        evaluation.not_judged = why_no_ap(truth, known) or self._uncategorised(evaluation)
         if evaluation.not_judged is None:
             unsuppressed = replace(self.scoring, nms_mode='none')
             evaluation.metrics = evaluate(truth, results, known, self._sigmas, unsuppressed)
@@ -173,10 +173,10 @@ class Judge:
             evaluation.metrics = dict.fromkeys(metric_names(self.scoring))
         return list(map(self._for_file, results))
 
-    def _judged_results(
+    def _evaluated_results(
         self, records: str, ids: Sequence[int | None], evaluation: Evaluation
     ) -> list[dict[str, Any]]:
-        """COCO results of the persons that are judged; the others are counted."""
+        """COCO results of the persons that are evaluated; the other persons are counted."""
         categories = evaluation.categories or (1,)
         category = categories[0] if len(categories) == 1 else None
         found: list[dict[str, Any]] = []
@@ -192,13 +192,11 @@ class Judge:
         return found
 
     def _uncategorised(self, evaluation: Evaluation) -> str | None:
-        """Why no instance has one of several categories; None if they have."""
+        """Why instances have no category although several are evaluated; None if they have one."""
         if len(evaluation.categories) < 2:
             return None
         if self._categories is None:
-            return (
-                f'nothing says which of {len(evaluation.categories)} categories an instance is of'
-            )
+            return f'{len(evaluation.categories)} categories are evaluated, and instances have none'
         return self._categories.reason
 
     def _to_coco(
@@ -210,7 +208,7 @@ class Judge:
         return to_coco(record, image_id, mode, kpt_thr, category, parts)
 
     def _for_file(self, result: dict[str, Any]) -> dict[str, Any]:
-        """As upstream writes it: with parts of a whole body, no box, which would set its size."""
+        """A result as upstream writes it: without a box if keypoints are split into parts."""
         if self.scoring.parts(self._num_keypoints) is not None:
             result.pop('bbox', None)
         return result

@@ -1,4 +1,4 @@
-"""A run is judged by the metric of its config: what is said at the start, and what comes out."""
+"""Evaluation of a run by the metric of its config: notes at the start, results at the end."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from mmpose_batch.errors import AnnotationError
 from mmpose_batch.evaluation.annotations import ImageIds
 from mmpose_batch.evaluation.ap import BY_CROWDING, BY_SIZE, evaluate
 from mmpose_batch.evaluation.categories import Categories
-from mmpose_batch.evaluation.judge import Annotations, Judge, coco_ids
+from mmpose_batch.evaluation.evaluator import Annotations, Evaluator, coco_ids
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.evaluation.result import Coverage, Evaluation
 
@@ -36,13 +36,13 @@ IDS = list(range(4))
 
 
 def inferencer(evaluator: Any = None, keypoints: int = 17) -> SimpleNamespace:
-    """What judging asks an inferencer for."""
+    """The attributes of an inferencer that an evaluation reads."""
     cfg = Config({'test_evaluator': evaluator})
     sigmas = META[keypoints]['sigmas']
     return SimpleNamespace(cfg=cfg, num_keypoints=keypoints, sigmas=sigmas, detector=None)
 
 
-def judged(
+def evaluated(
     folder: Path,
     content: dict[str, Any],
     records: list[dict[str, Any]],
@@ -53,9 +53,9 @@ def judged(
     """The evaluation of a run with these records, and its COCO results."""
     lines = folder / 'predictions.jsonl'
     lines.write_text(''.join(json.dumps(record) + '\n' for record in records))
-    judge = Judge(inferencer(evaluator, keypoints), written(folder, content), categories)
-    evaluation = Evaluation(Coverage(len(records), len(records), len(records)), judge.scoring)
-    return evaluation, judge.evaluate(str(lines), IDS[: len(records)], evaluation)
+    scorer = Evaluator(inferencer(evaluator, keypoints), written(folder, content), categories)
+    evaluation = Evaluation(Coverage(len(records), len(records), len(records)), scorer.scoring)
+    return evaluation, scorer.evaluate(str(lines), IDS[: len(records)], evaluation)
 
 
 # -------------------------------------------------------------------------------- the start
@@ -69,22 +69,22 @@ def notes(
     return list(found.notes(truth, Categories.of(truth.categories, None, boxes=False)))
 
 
-def test_what_is_judged_is_said(tmp_path):
-    assert notes(annotations(), tmp_path) == ['annotations: 4 of 4 images are judged']
+def test_notes_report_what_is_evaluated(tmp_path):
+    assert notes(annotations(), tmp_path) == ['annotations: 4 of 4 images are evaluated']
     assert notes(annotations(images=3), tmp_path, [{'type': 'PCKAccuracy'}, {'type': 'AUC'}]) == [
-        'annotations: 3 of 4 images are judged',
-        'annotations: AP is that of CocoMetric with its defaults, since the config tests by '
+        'annotations: 3 of 4 images are evaluated',
+        'annotations: AP is computed by CocoMetric with its defaults, because the config uses '
         'PCKAccuracy, AUC',
-        'warning: 1 of 4 images have no entry in the annotation file and are not judged, such as '
-        "'in/000000000003.jpg'",
+        'warning: 1 of 4 images have no entry in the annotation file and are not evaluated, such '
+        "as 'in/000000000003.jpg'",
     ]
 
 
-def test_categories_that_nothing_tells_apart_are_said(tmp_path):
+def test_the_start_warns_if_instances_have_no_category(tmp_path):
     content = annotations(categories=['cat', 'dog'])
     assert notes(content, tmp_path)[-1] == (
         'warning: there will be no AP: 2 categories are annotated, and neither a detector nor a '
-        'box file says which one an instance is of'
+        'box file gives the category of an instance'
     )
 
 
@@ -117,24 +117,24 @@ def test_annotations_of_other_images_are_an_error_with_an_example(tmp_path):
     with pytest.raises(AnnotationError) as raised:
         Annotations(path, inferencer().cfg, ['in/other.jpg'])
     assert str(raised.value) == (
-        f'{path}: the annotations have none of the images, by file_name; an entry: file_name '
+        f'{path}: no annotation entry matches an input, by file_name; an entry: file_name '
         "'000000000000.jpg'; an input: 'in/other.jpg'"
     )
 
 
-def test_an_image_in_a_folder_is_judged_beside_one_of_its_name(tmp_path):
+def test_images_of_the_same_name_in_two_folders_are_evaluated(tmp_path):
     content = annotations(images=2)
     for image, name in zip(content['images'], ('a.jpg', 'sub/a.jpg'), strict=True):
         image['file_name'] = name
     inputs = ['in/a.jpg', 'in/sub/a.jpg']
     found = Annotations(written(tmp_path, content), inferencer().cfg, inputs)
-    assert coco_ids(inputs, found.image_ids, judged=True) == [0, 1]
-    assert found.coverage_note() == 'annotations: 2 of 2 images are judged'
+    assert coco_ids(inputs, found.image_ids, annotated=True) == [0, 1]
+    assert found.coverage_note() == 'annotations: 2 of 2 images are evaluated'
 
 
 def test_what_the_metric_does_not_need_may_be_missing(tmp_path):
     content = without_area(annotations(crowding=True))
-    assert notes(content, tmp_path, CROWD) == ['annotations: 4 of 4 images are judged']
+    assert notes(content, tmp_path, CROWD) == ['annotations: 4 of 4 images are evaluated']
 
 
 COCO_IDS = {
@@ -153,10 +153,10 @@ def test_every_image_has_a_number(paths, annotated, expected):
 # ---------------------------------------------------------------------------------- the end
 
 
-def test_crowding_is_judged_and_stored(tmp_path):
+def test_ap_by_crowding_is_computed_and_stored(tmp_path):
     content = without_area(annotations(crowding=True))
     records = predictions(content, copies=2, jitter=0.03, missed=5)
-    found, _ = judged(tmp_path, content, records, CROWD)
+    found, _ = evaluated(tmp_path, content, records, CROWD)
     assert tuple(found.metrics) == BY_CROWDING
     assert 0.2 < found.metrics['AP'] < 0.9
     assert f'AP(E)     {found.metrics["AP(E)"]:.4f}' in found.lines()
@@ -164,8 +164,8 @@ def test_crowding_is_judged_and_stored(tmp_path):
     assert (stored['use_area'], stored['iou_type']) == (False, 'keypoints_crowd')
     for image in content['images']:
         image['crowdIndex'] = 0
-    found, _ = judged(tmp_path, content, records, CROWD)
-    assert 'AP(H)     not judged: no image is as crowded as that' in found.lines()
+    found, _ = evaluated(tmp_path, content, records, CROWD)
+    assert 'AP(H)     none: no image is that crowded' in found.lines()
 
 
 def test_a_whole_body_has_a_block_for_each_part(tmp_path):
@@ -173,12 +173,12 @@ def test_a_whole_body_has_a_block_for_each_part(tmp_path):
     records = predictions(content, copies=1, jitter=0.015, missed=5)
     for entry in content['annotations']:
         entry['foot_kpts'] = [0] * 18
-    found, results = judged(tmp_path, content, records, {'type': 'CocoWholeBodyMetric'}, 133)
+    found, results = evaluated(tmp_path, content, records, {'type': 'CocoWholeBodyMetric'}, 133)
     lines = list(found.lines())
     assert len(found.metrics) == 60 and tuple(found.metrics)[-10:] == BY_SIZE
     assert f'whole body AP    {found.metrics["AP"]:.4f}' in lines
     assert f'left hand AR(L)  {found.metrics["left hand AR(L)"]:.4f}' in lines
-    assert 'foot AP          not judged: no keypoint of this part is labelled' in lines
+    assert 'foot AP          none: no keypoint of this part is labelled' in lines
     assert results[0].keys() == {
         *('image_id', 'category_id', 'score', 'file_name', 'keypoints'),
         *('foot_kpts', 'face_kpts', 'lefthand_kpts', 'righthand_kpts'),
@@ -190,20 +190,23 @@ def test_without_annotations_results_have_the_same_fields(tmp_path):
     records = predictions(annotations(whole_body=True), copies=1, jitter=0)
     lines.write_text(''.join(json.dumps(record) + '\n' for record in records))
     whole = {'type': 'CocoWholeBodyMetric'}
-    result, *_ = Judge(inferencer(whole, 133)).results(str(lines), IDS)
+    result, *_ = Evaluator(inferencer(whole, 133)).results(str(lines), IDS)
     assert len(result['face_kpts']) == 68 * 3 and 'bbox' not in result
-    result, *_ = Judge(inferencer(None, 133)).results(str(lines), IDS)
+    result, *_ = Evaluator(inferencer(None, 133)).results(str(lines), IDS)
     assert len(result['keypoints']) == 133 * 3 and 'bbox' in result
 
 
-def test_several_categories_are_judged_and_the_others_counted(tmp_path):
+def test_several_categories_are_evaluated_and_the_others_counted(tmp_path):
     content = annotations(category=3, categories=['cat', 'dog'])
     records = predictions(content, copies=2, jitter=0.04, missed=4, own_category=True)
     records[1]['instances'][0]['category_id'] = None
-    found, results = judged(tmp_path, content, records, categories=Categories({0: 3, 1: 4}))
+    found, results = evaluated(tmp_path, content, records, categories=Categories({0: 3, 1: 4}))
     assert 0.2 < found.metrics['AP'] < 0.9
     assert {result['category_id'] for result in results} == {3, 4}
-    assert 'left out  1 persons of no judged category: in predictions.jsonl only' in found.lines()
+    assert (
+        'excluded  1 persons only in predictions.jsonl: without an evaluated category'
+        in found.lines()
+    )
     stored = found.to_json()
     assert (stored['category_id'], stored['category_ids']) == (None, [3, 4])
     assert stored['persons_without_category'] == 1
@@ -211,15 +214,15 @@ def test_several_categories_are_judged_and_the_others_counted(tmp_path):
 
 NOTHING_TELLS = {
     'the reason is known': (Categories(reason='no detector'), 'no detector'),
-    'it is not': (None, 'nothing says which of 2 categories an instance is of'),
+    'it is not': (None, '2 categories are evaluated, and instances have none'),
 }
 
 
 @pytest.mark.parametrize(('categories', 'reason'), NOTHING_TELLS.values(), ids=NOTHING_TELLS)
-def test_where_nothing_tells_the_category_there_is_no_ap(tmp_path, categories, reason):
+def test_without_categories_of_instances_there_is_no_ap(tmp_path, categories, reason):
     content = annotations(categories=['cat', 'dog'])
     records = predictions(content, copies=1, jitter=0.01)
-    found, results = judged(tmp_path, content, records, categories=categories)
+    found, results = evaluated(tmp_path, content, records, categories=categories)
     assert found.metrics == dict.fromkeys(BY_SIZE)
     assert found.to_json()['not_judged'] == reason
     assert (results, found.uncategorised) == ([], 12)
@@ -270,7 +273,7 @@ def annotated(photos: Path, models: Models, folder: Path, **of_images: Any) -> d
     return content
 
 
-def test_the_tool_judges_categories_of_a_box_file(models, two_photos, tmp_path):
+def test_the_tool_evaluates_categories_of_a_box_file(models, two_photos, tmp_path):
     ann_file = written(tmp_path, annotated(two_photos, models, tmp_path))
     boxes = box_file(two_photos, tmp_path, [*BOXES[:2], ([1, 1, 9, 9], 7)])
     arguments = [two_photos, '--out-dir', tmp_path / 'out', *models.crops, '--bboxes', boxes]
@@ -278,7 +281,7 @@ def test_the_tool_judges_categories_of_a_box_file(models, two_photos, tmp_path):
     outcome = run_tool(*arguments, '--cfg-options', 'test_evaluator.use_area=False')
     assert outcome.status == 0, outcome.err
     lines = outcome.err.splitlines()
-    assert 'categories: 2, as the box file says' in lines
+    assert 'categories: 2, labelled by the box file' in lines
     assert any('left out: 2 not of category_id 5, 6;' in line for line in lines)
     records = read_lines(tmp_path / 'out' / 'predictions.jsonl')
     assert [[i['category_id'] for i in record['instances']] for record in records] == [[5, 6]] * 2
@@ -298,7 +301,7 @@ METRICS = {
 
 
 @pytest.mark.parametrize('settings', METRICS.values(), ids=METRICS)
-def test_the_tool_judges_as_upstreams_metric_does_its_data_samples(
+def test_the_tool_evaluates_like_upstreams_metric_on_data_samples(
     models, top_down, two_photos, tmp_path, settings
 ):
     content = annotated(two_photos, models, tmp_path, crowdIndex=0.5)
@@ -330,7 +333,9 @@ def test_the_tool_judges_as_upstreams_metric_does_its_data_samples(
     assert suppressed == (0 if settings.get('nms_mode') == 'none' else 4)
 
 
-def test_the_tool_judges_categories_that_the_detector_tells(models, two_photos, tmp_path):
+def test_the_tool_evaluates_categories_that_the_detector_distinguishes(
+    models, two_photos, tmp_path
+):
     """Of a detector whose only class is a dog."""
     weights = torch.load(models.file('rtmdet.pth'), weights_only=True)
     weights['meta'] = {'dataset_meta': {'classes': ('dog',)}}
@@ -351,7 +356,7 @@ def test_the_tool_judges_categories_that_the_detector_tells(models, two_photos, 
     assert 'cannot resume: changed since the earlier run: categories (' in outcome.err
     outcome = run_tool(*arguments, '--ann-file', ann_file, '--overwrite')
     assert outcome.status == 0, outcome.err
-    line = 'categories: 2, of which the detector tells 1 by name; never found: cat'
+    line = 'categories: 2, of which the detector distinguishes 1 by name; never found: cat'
     assert line in outcome.err.splitlines()
     found = read_lines(out / 'predictions.jsonl')
     assert sum(len(record['instances']) for record in found) > 0
@@ -379,5 +384,5 @@ def test_a_detector_of_other_classes_leaves_no_ap_and_the_same_bytes(models, two
         '(person)'
     )
     assert f'warning: there will be no AP: {reason}' in outcome.err.splitlines()
-    assert outcome.out.splitlines()[-1] == f'AP        not judged: {reason}'
+    assert outcome.out.splitlines()[-1] == f'no AP:    {reason}'
     assert (tmp_path / 'out' / 'predictions.jsonl').read_bytes() == plain
