@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
-    """The contenders: this package with one image at a time, and what it is compared with.
+    """The contenders: this package, called with one image, and what it is compared with.
 
     Raises:
         ValueError: The model, an engine or the cores do not exist.
@@ -177,7 +177,6 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     read_config(args.pose2d)
     check_engines([args.engine])
     settings = {'engine': args.engine, 'precision': args.precision, 'rect': args.rect}
-    settings |= {'num_workers': 0, 'batch_size': 1}
     common = {
         'models': models,
         'num_threads': args.num_threads,

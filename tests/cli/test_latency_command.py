@@ -100,7 +100,7 @@ def test_files_and_decoded_images_are_compared_with_upstream(
         *('--out-dir', tmp_path / 'out'),
     )
     assert outcome.status == 0, outcome.err
-    names = ['stock', 'torch fp32, batch 1, workers 0']
+    names = ['stock', 'torch fp32']
     rows = [f'{name}, {kind}' for name in names for kind in ('files', 'decoded')]
     assert [line.split('  ')[0] for line in outcome.out.splitlines()[1:5]] == rows
     content = json.loads((tmp_path / 'out' / 'benchmark.json').read_text())

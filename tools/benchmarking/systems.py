@@ -128,7 +128,7 @@ class Ours:
     def infer(self, source: str | np.ndarray) -> int:
         """See :class:`System`."""
         frames = [Frame(0, source, '000000.jpg')]
-        (result,) = self.inferencer.stream(Source(iter(frames), 1), self._call)
+        (result,) = self.inferencer.stream(Source(iter(frames), 1), self._call, alone=True)
         return len(result.predictions[0])
 
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
