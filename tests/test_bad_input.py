@@ -293,7 +293,7 @@ def test_of_an_animation_the_first_frame_is_read(gallery):
 
 
 @pytest.mark.parametrize('kind', ['one_stage', 'whole_image'])
-def test_in_python_each_file_gives_one_result_in_its_place(gallery, models, kind):
+def test_in_python_each_file_has_one_result_in_order(gallery, models, kind):
     inferencer = build(getattr(models, kind))
     paths = [str(gallery / file.name) for file in GALLERY.values()]
     results = list(inferencer(paths))
@@ -367,7 +367,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize('data', WHOLE.values(), ids=WHOLE)
-def test_no_part_of_a_file_passes_for_an_image(tmp_path, data):
+def test_a_truncated_file_is_never_accepted(tmp_path, data):
     # OpenCV's imread gives the rows that there are and makes the others grey.
     path = tmp_path / 'image'
     path.write_bytes(data)
@@ -405,7 +405,7 @@ def own_folder() -> Iterator[Path]:
         os.chmod(folder, 0o755)
 
 
-def test_a_file_without_permission_is_an_error_that_says_so(own_folder):
+def test_a_file_without_permission_is_a_clear_error(own_folder):
     path = own_folder / 'a.jpg'
     path.write_bytes(JPEG)
     path.chmod(0)
@@ -502,7 +502,7 @@ def test_a_box_partly_outside_is_used(photos, crops):
     assert person['bbox'] == ([-50, -50, 30, 500],)
 
 
-def test_boxes_for_a_model_that_takes_none_are_an_error(photos, models):
+def test_boxes_for_a_one_stage_model_are_an_error(photos, models):
     inferencer = build(models.one_stage)
     with pytest.raises(ValueError, match='bboxes: only top-down models take them'):
         list(inferencer([str(photos[0])], bboxes=[[[0, 0, 10, 10]]]))
@@ -528,7 +528,7 @@ class Method:
         return getattr, (HistoryBuffer, '__init__')
 
 
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(photos, models, tmp_path):
+def test_code_in_a_checkpoint_is_rejected_and_does_not_run(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Code(tmp_path / 'mark')}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
@@ -539,7 +539,7 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(photos, models, tmp_pa
     assert (tmp_path / 'mark').exists()
 
 
-def test_getattr_in_a_checkpoint_is_refused(photos, models, tmp_path):
+def test_getattr_in_a_checkpoint_is_rejected(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Method()}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
@@ -560,7 +560,7 @@ def weights_outcome(photos: list[Path], models: Models, folder: Path, weights: P
     return outcome
 
 
-def test_weights_of_another_model_are_refused(photos, models, tmp_path):
+def test_weights_of_another_model_are_rejected(photos, models, tmp_path):
     outcome = weights_outcome(photos, models, tmp_path, Path(models.file('rtmpose.pth')))
     assert 'rtmpose.pth belongs to another model' in outcome.err
 
@@ -573,14 +573,14 @@ WRONG_WEIGHTS = {
 
 
 @pytest.mark.parametrize(('data', 'error'), WRONG_WEIGHTS.values(), ids=WRONG_WEIGHTS)
-def test_weights_that_are_none_are_an_error(photos, models, tmp_path, data, error):
+def test_files_that_are_not_weights_are_an_error(photos, models, tmp_path, data, error):
     path = tmp_path / 'weights.pth'
     if data is not None:
         path.write_bytes(data)
     assert error in weights_outcome(photos, models, tmp_path, path).err
 
 
-def test_a_cut_off_checkpoint_is_an_error(photos, models, tmp_path):
+def test_a_truncated_checkpoint_is_an_error(photos, models, tmp_path):
     data = Path(models.file('rtmo.pth')).read_bytes()
     (tmp_path / 'cut.pth').write_bytes(data[: len(data) // 2])
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'cut.pth')

@@ -105,7 +105,7 @@ def flushed(items: Iterator[ImageInFlight], chunk: int) -> Iterator[ImageInFligh
 
 
 @pytest.mark.parametrize('seed', range(60))
-def test_any_mix_gives_what_one_at_a_time_gives(seed):
+def test_batched_outputs_equal_those_of_single_inputs(seed):
     rng = random.Random(seed)
     batch_size = rng.choice((1, 2, 3, 4, 8, 16, 64))
     images = random_images(rng, rng.randrange(40))
@@ -132,7 +132,7 @@ def test_batches_are_filled_across_images():
     assert network.batches[0] == [(0, 0), (0, 1), (0, 2), (2, 0)]
 
 
-def test_a_full_batch_runs_at_once():
+def test_a_full_batch_runs_immediately():
     taken = []
 
     def source() -> Iterator[ImageInFlight]:
@@ -145,7 +145,7 @@ def test_a_full_batch_runs_at_once():
     assert taken == [0, 1]
 
 
-def test_an_image_never_waits_for_ever_for_others_of_its_shape():
+def test_an_image_does_not_wait_indefinitely_for_others_of_its_shape():
     # Every input has a shape of its own, so no batch is ever full.
     taken = []
 
@@ -159,7 +159,7 @@ def test_an_image_never_waits_for_ever_for_others_of_its_shape():
     assert len(taken) == 2 * 4
 
 
-def test_a_pyramid_of_scales_is_bucketed_by_all_its_levels():
+def test_an_image_pyramid_is_bucketed_by_all_its_levels():
     collector = BatchCollector(2)
 
     def add(*levels: tuple[int, ...]) -> list[Instance] | None:
@@ -173,7 +173,7 @@ def test_a_pyramid_of_scales_is_bucketed_by_all_its_levels():
     assert list(collector.flush()) == []
 
 
-def test_what_is_left_comes_in_the_order_in_which_it_was_begun():
+def test_remaining_batches_run_in_the_order_of_their_first_inputs():
     collector = BatchCollector(4)
     for index, shape in enumerate((SHAPES[1], SHAPES[0], SHAPES[2], SHAPES[0])):
         item = image(index, shape)
@@ -183,7 +183,7 @@ def test_what_is_left_comes_in_the_order_in_which_it_was_begun():
 
 
 @pytest.mark.parametrize('seed', range(40))
-def test_a_run_from_a_boundary_repeats_the_batches_of_the_whole_run(seed):
+def test_a_run_that_starts_at_a_chunk_has_the_batches_of_the_complete_run(seed):
     every = random.Random(seed).choice((1, 4, 6))
     batch_size = random.Random(seed).choice((1, 2, 5, 16))
 
@@ -211,7 +211,7 @@ def test_a_bad_instance_fails_its_own_image_only(batch_size, bad):
     assert outcome(runner.stream(iter(images))) == expected
 
 
-def test_where_all_fail_each_image_gets_its_record():
+def test_if_all_inputs_fail_each_image_gets_a_failure():
     images = [image(i, SHAPES[i % 2], SHAPES[0]) for i in range(7)]
     bad = [(i, slot) for i in range(7) for slot in (0, 1)]
     result = outcome(BatchRunner(Network(bad), 4, stage='detection').stream(iter(images)))
@@ -230,7 +230,7 @@ def test_instances_of_an_image_that_failed_earlier_are_ignored():
     ]
 
 
-def test_images_that_failed_before_pass_through_in_their_place():
+def test_images_that_failed_before_pass_through_in_order():
     images = [
         image(0, error='cannot be read'),
         image(1, SHAPES[0]),
@@ -251,7 +251,7 @@ def test_images_that_failed_before_pass_through_in_their_place():
 
 @pytest.mark.parametrize('threads', [0, 2])
 @pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory')])
-def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, threads):
+def test_batches_that_exceed_memory_are_halved_permanently(error, threads):
     sizes, said = [], []
 
     def network(packed: list[dict[str, Any]]) -> list[Any]:
@@ -269,7 +269,7 @@ def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, threads):
     assert set(sizes[6 * max(threads, 1) :]) == {2}
 
 
-def test_one_instance_that_memory_does_not_hold_is_a_failure_of_its_image():
+def test_a_single_instance_that_exceeds_memory_is_a_failure_of_its_image():
     def network(packed: list[dict[str, Any]]) -> list[Any]:
         raise MemoryError
 
@@ -297,7 +297,7 @@ print([image.result.error for image in done] == [None] * 16)
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs the memory limit of Linux')
-def test_a_run_goes_on_when_the_memory_is_exhausted():
+def test_a_run_continues_when_memory_is_exhausted():
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', EXHAUSTED], capture_output=True, text=True
     )
@@ -305,7 +305,7 @@ def test_a_run_goes_on_when_the_memory_is_exhausted():
     assert done.stdout.split() == ['4', '2', 'True']
 
 
-def test_an_interruption_is_no_failure_of_an_image():
+def test_an_interruption_is_not_a_failure_of_an_image():
     def interrupted(packed: list[dict[str, Any]]) -> list[Any]:
         raise KeyboardInterrupt
 
@@ -314,7 +314,7 @@ def test_an_interruption_is_no_failure_of_an_image():
         next(stream)
 
 
-def test_outputs_that_do_not_match_the_batch_are_never_given_to_the_wrong_image():
+def test_a_wrong_number_of_outputs_is_a_failure():
     stream = BatchRunner(lambda packed: packed[1:], 2).stream(
         iter([image(0, SHAPES[0]), image(1, SHAPES[0])])
     )
@@ -327,7 +327,7 @@ class Output:
 
 
 @pytest.mark.parametrize('batch_size', [1, 3])
-def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
+def test_yielded_images_are_not_referenced_any_more(batch_size):
     inputs: list[weakref.ref] = []
     outputs: list[weakref.ref] = []
 
@@ -367,5 +367,5 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
         pytest.param(MemoryError(), 'MemoryError', id='only a type'),
     ],
 )
-def test_an_error_becomes_one_line_that_says_something(error, text):
+def test_an_error_becomes_one_line_that_is_not_empty(error, text):
     assert one_line(error) == text

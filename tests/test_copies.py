@@ -130,7 +130,7 @@ def test_random_weights_are_copied(top_down, way, weights):
 
 @in_memory
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_what_was_changed_in_memory_is_copied(one_stage, top_down, way, kind):
+def test_changes_in_memory_are_copied(one_stage, top_down, way, kind):
     tiny: TinyModel = {'one_stage': one_stage, 'top_down': top_down}[kind]
     original = BatchPose2DInferencer(tiny.cfg, tiny.weights, 'cpu', det_model='whole_image')
     before = outputs(original)
@@ -185,7 +185,7 @@ def test_threads_are_those_of_the_original(one_stage, way):
 
 
 @sent
-def test_what_was_selected_is_selected_again(one_stage, way, monkeypatch):
+def test_the_selection_is_copied(one_stage, way, monkeypatch):
     original = one_stage.ours(engine='auto', precision='auto', batch_size='auto')
     lifecycle = original.runner.lifecycle
     monkeypatch.setattr(
@@ -238,7 +238,7 @@ def test_paths_of_a_spec_are_absolute(one_stage, monkeypatch):
     assert spec.weights == one_stage.weights
 
 
-def test_a_spec_imports_what_its_config_asks_for(one_stage, tmp_path, monkeypatch):
+def test_a_spec_performs_the_imports_of_its_config(one_stage, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'imported_by_a_spec.py').write_text('')
     cfg = copy.deepcopy(one_stage.cfg)
@@ -255,7 +255,7 @@ def infer_elsewhere(task: tuple[Any, list[np.ndarray]]) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_new_process_gives_equal_outputs():
+def test_outputs_in_a_new_process_are_equal():
     images, originals = scenes(), []
     for name in ('demo', 'demo-rtmpose'):
         with DefaultScope.overwrite_default_scope('mmpose'):

@@ -14,7 +14,7 @@ import pytest
 from support import fidelity, recorded
 from support.checkpoints import checkpoint_pair
 from support.families import FAMILIES, UNDETERMINED_SHARE, prepare
-from support.fidelity import Pair, judge_runs, one_thread
+from support.fidelity import Pair, compare_runs, one_thread
 
 # The eight crops or inputs of one shape come in batches of 1, 3, 2 and 8.
 BATCH_SIZES = (1, 3, 8)
@@ -34,10 +34,10 @@ def check(
         pair.batches.clear()
         runs[f'batch size {batch_size}'] = pair.run_ours(batch_size)
         assert (max(pair.batches) > 1) == (batches and batch_size > 1)
-    judge = judge_runs(pair.upstream, runs, undetermined, record)
-    print(judge.summary)
-    assert judge.instances > 0
-    assert not judge.faults, '\n'.join(judge.faults)
+    comparison = compare_runs(pair.upstream, runs, undetermined, record)
+    print(comparison.summary)
+    assert comparison.instances > 0
+    assert not comparison.faults, '\n'.join(comparison.faults)
 
 
 def grouped(name: str) -> pytest.MarkDecorator:
@@ -83,7 +83,7 @@ def small_pair():
 
 
 @pytest.mark.parametrize('fault', ['boxes', 'order', 'score', 'network'])
-def test_a_fault_is_not_taken_for_rounding(small_pair, fault, monkeypatch):
+def test_a_fault_is_not_accepted_as_rounding(small_pair, fault, monkeypatch):
     monkeypatch.setattr(fidelity, 'NUDGES', 2)
     hook = small_pair.ours.model.head.fc.register_forward_hook(
         lambda module, inputs, outputs: outputs * (1.001 if fault == 'network' else 1)
@@ -97,9 +97,9 @@ def test_a_fault_is_not_taken_for_rounding(small_pair, fault, monkeypatch):
             ]
         elif fault == 'score':
             predictions[0]['keypoint_scores'][0, 0] += 2 * fidelity.SCORE_TOLERANCE
-        judge = judge_runs(small_pair.upstream, {fault: predictions}, UNDETERMINED_SHARE)
-    assert judge.faults
-    assert all(line.startswith(fault) for line in judge.faults)
+        comparison = compare_runs(small_pair.upstream, {fault: predictions}, UNDETERMINED_SHARE)
+    assert comparison.faults
+    assert all(line.startswith(fault) for line in comparison.faults)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_fault_is_not_taken_for_rounding(small_pair, fault, monkeypatch):
         ('key', 1.0, 'not as recorded: run, image 0, keypoints'),
     ],
 )
-def test_upstream_runs_where_outputs_are_not_as_recorded(
+def test_upstream_runs_if_outputs_differ_from_the_record(
     small_pair, tmp_path, monkeypatch, key, moved, says
 ):
     monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
@@ -124,12 +124,12 @@ def test_upstream_runs_where_outputs_are_not_as_recorded(
     found[0]['keypoints'] += moved
     monkeypatch.setattr(upstream, 'reruns', lambda index: [])
     with pytest.warns(match=says) if says else nullcontext():
-        judge = judge_runs(upstream, {'run': found}, UNDETERMINED_SHARE)
+        comparison = compare_runs(upstream, {'run': found}, UNDETERMINED_SHARE)
     assert bool(ran) == bool(says)
-    assert bool(judge.faults) == bool(moved)
+    assert bool(comparison.faults) == bool(moved)
 
 
-def test_a_record_holds_every_bit(small_pair, tmp_path, monkeypatch):
+def test_a_record_is_exact(small_pair, tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
     record = recorded.Record('rle', 'key')
     assert record.load() is None
@@ -147,7 +147,7 @@ def test_a_record_holds_every_bit(small_pair, tmp_path, monkeypatch):
     assert outputs.reruns(0) == []
 
 
-def test_what_outputs_depend_on_is_in_the_key():
+def test_the_key_depends_on_everything_that_outputs_depend_on():
     upstream = prepare('rle').upstream
     plain = (prepare('rle').cfg, upstream.images, upstream.bboxes, [0], [one_thread])
     other_cfg = copy.deepcopy(plain[0])

@@ -107,9 +107,7 @@ def test_a_small_child_of_a_large_process_reports_little():
 
 
 @pytest.mark.parametrize(('platform', 'unit'), [('linux', 1024), ('darwin', 1)])
-def test_where_there_is_no_proc_the_peak_is_that_of_the_system(
-    platform, unit, tmp_path, monkeypatch
-):
+def test_without_proc_the_peak_is_read_from_the_system(platform, unit, tmp_path, monkeypatch):
     usage = SimpleNamespace(ru_maxrss=5000)
     monkeypatch.setattr(memory, 'STATUS', tmp_path / 'status')
     monkeypatch.setattr(memory.sys, 'platform', platform)

@@ -72,13 +72,13 @@ DEEP = '[' * 100_000 + ']' * 100_000
         pytest.param(DEEP, False, id='too deep'),
     ],
 )
-def test_a_run_is_known_by_what_its_file_says(tmp_path, content, ours):
+def test_a_run_is_recognised_by_its_run_json(tmp_path, content, ours):
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / 'run.json').write_bytes(data)
     assert (read_info(str(tmp_path)) is not None) == ours
 
 
-def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch):
+def test_a_run_json_that_is_too_large_or_special_is_ignored(tmp_path, monkeypatch):
     assert read_info(str(tmp_path)) is None
     (tmp_path / 'run.json').write_text(json.dumps(OURS))
     assert read_info(str(tmp_path)) == OURS
@@ -106,7 +106,7 @@ def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch)
         ('a.heic', 'a.heic.png'),
     ],
 )
-def test_a_drawing_is_of_a_kind_that_can_be_written(name, expected):
+def test_a_drawing_has_a_format_that_can_be_written(name, expected):
     assert drawing_name(name) == expected
     assert list(paths_of(BOTH, [name])) == [f'predictions/{name}.json', f'vis/{expected}']
 
@@ -144,11 +144,11 @@ def test_files_of_images_without_a_record_yet_are_known(tmp_path):
 @pytest.mark.parametrize(
     'name', ['a "quoted" name.jpg', 'back\\slash.jpg', 'two\nlines.jpg', 'ü.jpg']
 )
-def test_names_are_those_that_records_spell(tmp_path, name):
+def test_names_are_escaped_as_in_records(tmp_path, name):
     assert written_for_images(write_run(tmp_path, [name])) == [f'vis/{name}']
 
 
-def test_a_line_that_a_killed_run_left_names_its_image(tmp_path):
+def test_an_incomplete_line_of_a_killed_run_names_its_image(tmp_path):
     write_run(tmp_path)
     (tmp_path / 'predictions.jsonl').write_bytes(
         b'{"image":"a.jpg","instances":[]}\n{"other":1}\n\xff\n{"image":"b.jpg","inst'
@@ -161,7 +161,7 @@ def test_without_records_nothing_is_known_to_be_written(tmp_path):
     assert written_for_images(tmp_path) == []
 
 
-def test_records_of_another_program_are_of_no_run(tmp_path):
+def test_records_of_another_program_are_ignored(tmp_path):
     write_run(tmp_path, ['a.jpg']).joinpath('run.json').write_text('{}')
     assert list(written(str(tmp_path))) == []
 
@@ -236,7 +236,7 @@ def test_a_file_that_no_run_wrote_is_not_replaced(tmp_path, there, writers, name
     assert bool(reason) == bool(named)
 
 
-def test_what_the_run_in_the_folder_wrote_is_replaced(tmp_path):
+def test_files_of_the_run_in_the_folder_are_replaced(tmp_path):
     write_run(tmp_path, ['a.jpg'], BOTH, pending=['b.jpg'])
     touch(tmp_path, *paths_of(BOTH, ['a.jpg', 'b.jpg']), 'vis/c.jpg')
     touch(tmp_path, 'failures.jsonl', 'predictions.coco.json')
@@ -245,7 +245,7 @@ def test_what_the_run_in_the_folder_wrote_is_replaced(tmp_path):
     assert reason.startswith('vis/c.jpg would be replaced')
 
 
-def test_a_photo_that_a_run_without_drawings_did_not_write_is_kept(tmp_path):
+def test_a_photo_in_the_folder_of_a_run_without_drawings_is_not_replaced(tmp_path):
     write_run(tmp_path, ['a.jpg'], [])
     touch(tmp_path, 'vis/a.jpg')
     assert rejection(tmp_path, ['a.jpg']).startswith('vis/a.jpg would be replaced')
@@ -271,7 +271,7 @@ def test_a_run_is_removed_with_all_its_files_and_no_other(tmp_path):
     assert (tmp_path / 'predictions.jsonl').read_bytes() == b''
 
 
-def test_inputs_of_one_name_are_rejected(tmp_path):
+def test_inputs_with_the_same_output_name_are_rejected(tmp_path):
     # What a name that is no text, and one that spells its bytes out, are both called.
     assert rejection(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
     assert rejection(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
@@ -295,7 +295,9 @@ def test_inputs_of_one_name_are_rejected(tmp_path):
         ('vis/a/', [DRAWINGS], None),
     ],
 )
-def test_what_is_in_the_way_of_a_run_is_named(tmp_path, place, writers, message):
+def test_the_error_names_a_wrong_file_or_folder_at_an_output_path(
+    tmp_path, place, writers, message
+):
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     path.mkdir() if place.endswith('/') else path.touch()
@@ -316,7 +318,7 @@ def test_two_drawings_in_one_file_are_rejected():
 
 
 @pytest.mark.parametrize('below', ['', 'new', 'new/newer'])
-def test_whether_a_folder_can_be_written_leaves_no_trace(tmp_path, below):
+def test_checking_a_folder_leaves_no_trace(tmp_path, below):
     (tmp_path / 'mine').touch()
     check_folder(str(tmp_path / below))
     assert [path.name for path in tmp_path.iterdir()] == ['mine']

@@ -42,7 +42,7 @@ def test_nothing_heavy_is_imported_and_mmpose_finds_the_inferencer_before_and_af
     assert done.returncode == 0, done.stderr
 
 
-def test_what_the_inferencer_imports_does_not_import_mmposes_inferencers():
+def test_importing_the_inferencer_does_not_import_those_of_mmpose():
     """Importing these registers ours, and it would meet half a module of its own."""
     folder = Path(mmpose_batch.__file__).parent
     importing = {
@@ -54,7 +54,7 @@ def test_what_the_inferencer_imports_does_not_import_mmposes_inferencers():
     assert importing == {'inferencer.py'}
 
 
-def test_every_name_is_there():
+def test_every_exported_name_exists():
     for name in mmpose_batch.__all__:
         assert getattr(mmpose_batch, name) is not None
     assert set(mmpose_batch.__all__) <= set(dir(mmpose_batch))

@@ -102,7 +102,7 @@ def input_pixel(person: dict, image: dict, cfg: Config) -> float:
 
 @pytest.mark.parametrize('batch_size', [1, 4, 16])
 @pytest.mark.parametrize('name', RECORDED)
-def test_quality_is_the_recorded_one(scenes, tmp_path, name, batch_size):
+def test_quality_equals_the_recorded_one(scenes, tmp_path, name, batch_size):
     sizes = ['--batch-size', batch_size]
     if load_config(name)[0].data_mode == 'topdown':
         sizes += ['--det-batch-size', batch_size]
@@ -121,7 +121,7 @@ def differences(found: Quality, recorded: Quality) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECORDED)
-def test_red_taken_for_blue_would_show(scenes, tmp_path, name):
+def test_swapped_colour_channels_lower_the_quality(scenes, tmp_path, name):
     swapped = 'model.data_preprocessor.bgr_to_rgb=False'
     found = find_quality(scenes, tmp_path, name, '--cfg-options', swapped)
     assert differences(found, RECORDED[name])
@@ -129,7 +129,7 @@ def test_red_taken_for_blue_would_show(scenes, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECORDED)
-def test_half_a_pixel_would_show(scenes, tmp_path, monkeypatch, name):
+def test_a_shift_of_half_a_pixel_lowers_the_quality(scenes, tmp_path, monkeypatch, name):
     one_stage = load_config(name)[0].data_mode == 'bottomup'
     estimator = BottomupPoseEstimator if one_stage else TopdownPoseEstimator
     into_image = estimator.add_pred_to_datasample
@@ -175,7 +175,7 @@ def test_the_pair_is_small():
     assert sum(sizes) < 6e6
 
 
-def test_the_tool_takes_it_by_default_and_says_what_it_is_for(scenes, tmp_path):
+def test_the_tool_uses_it_by_default_and_reports_its_purpose(scenes, tmp_path):
     image = scenes / '000000.jpg'
     outcome = run_tool(image, '--out-dir', tmp_path / 'default')
     assert outcome.status == 0, outcome.err
@@ -188,7 +188,7 @@ def test_the_tool_takes_it_by_default_and_says_what_it_is_for(scenes, tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'brings_detector'), [('demo', False), ('demo-rtmpose', True)])
-def test_a_program_takes_it_by_name(scenes, name, brings_detector):
+def test_python_code_can_use_it_by_name(scenes, name, brings_detector):
     inferencer = BatchPose2DInferencer(name, device='cpu')
     (result,) = inferencer(str(scenes / '000000.jpg'))
     assert len(result['predictions'][0]) == 1

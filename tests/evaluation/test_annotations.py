@@ -45,7 +45,7 @@ IDS = {
 
 
 @pytest.mark.parametrize(('path', 'images', 'expected'), IDS.values(), ids=IDS)
-def test_the_number_of_an_image_is_found_by_its_path(path, images, expected):
+def test_the_id_of_an_image_is_found_by_its_path(path, images, expected):
     if images is not None:
         images = [{'file_name': name, 'id': number} for name, number in images]
     assert ImageIds(images).find(path) == expected

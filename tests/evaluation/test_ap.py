@@ -216,7 +216,7 @@ def test_ap_of_several_categories_is_their_mean_as_upstream(tmp_path, nms_mode):
 
 
 @pytest.mark.parametrize('category', [1, 0, 7])
-def test_perfect_predictions_are_worth_1_whatever_number_the_category_has(tmp_path, category):
+def test_perfect_predictions_have_ap_1_for_any_category_id(tmp_path, category):
     truth = annotations(category=category)
     records = predictions(truth, copies=1, jitter=0.0)
     metrics = our_metrics(written(tmp_path, truth), records, ScoringOptions())
@@ -225,7 +225,7 @@ def test_perfect_predictions_are_worth_1_whatever_number_the_category_has(tmp_pa
     assert metrics['AR'] == pytest.approx(1.0)
 
 
-def test_where_nobody_is_found_ap_is_0(tmp_path):
+def test_without_detections_ap_is_0(tmp_path):
     truth = annotations()
     records = [{'image': image['file_name'], 'instances': []} for image in truth['images']]
     assert our_metrics(written(tmp_path, truth), records, ScoringOptions())['AP'] == 0.0
@@ -239,7 +239,7 @@ def test_an_image_that_failed_counts_as_missed(tmp_path):
     assert metrics['AR'] == pytest.approx(0.75)
 
 
-def test_images_that_were_not_run_do_not_count(tmp_path):
+def test_images_that_were_not_run_are_ignored(tmp_path):
     truth = annotations(images=4)
     records = predictions(truth, copies=1, jitter=0.0)[:2]
     metrics = our_metrics(written(tmp_path, truth), records, ScoringOptions())

@@ -116,7 +116,7 @@ def test_boxes_of_another_form_are_an_error(tmp_path, content, message):
     assert str(raised.value).startswith(path)
 
 
-def test_entries_left_out_are_counted(tmp_path):
+def test_ignored_entries_are_counted(tmp_path):
     entries = [BOX, BOX, but(score=0.1), but(category_id=0), but(category_id=3)]
     assert read_bboxes(written(tmp_path, entries), bbox_thr=0.3).line() == (
         'boxes: 2 of 5 entries used; left out: '
@@ -202,7 +202,7 @@ ASSIGNED = {
 
 
 @pytest.mark.parametrize(('path', 'found', 'images', 'expected'), ASSIGNED.values(), ids=ASSIGNED)
-def test_boxes_go_to_their_images(path, found, images, expected):
+def test_boxes_are_assigned_to_their_images(path, found, images, expected):
     found = person_boxes(found)
     (boxes, none), _ = assign_bboxes([path, 'in/d.jpg'], found, ImageIds(images))
     np.testing.assert_array_equal(boxes, np.concatenate(expected))
@@ -211,7 +211,7 @@ def test_boxes_go_to_their_images(path, found, images, expected):
 
 # Counted from 0 by a converter, the number of the name, none, and text.
 @pytest.mark.parametrize('ids', [range(4), range(1, 5), [None] * 4, '0123'], ids=str)
-def test_a_name_decides_whatever_an_id_counts(tmp_path, ids):
+def test_a_file_name_takes_precedence_over_an_image_id(tmp_path, ids):
     entries = [
         {**BOX, 'image_id': ids[number], 'file_name': f'{number + 1}.jpg', 'bbox': [0, 0, 1, size]}
         for number, size in enumerate((1, 2, 3, 4))
@@ -265,12 +265,12 @@ NOTES = {
 
 
 @pytest.mark.parametrize(('found', 'expected'), NOTES.values(), ids=NOTES)
-def test_entries_of_no_input_are_counted(found, expected):
+def test_entries_for_images_that_are_not_inputs_are_counted(found, expected):
     _, line = assign_bboxes(['in/a.jpg', 'in/b.jpg'], person_boxes(found), ImageIds())
     assert line == f'boxes: {expected}'
 
 
-def test_a_name_is_no_stem_of_another_input():
+def test_a_name_is_not_used_as_the_stem_of_another_input():
     found = person_boxes({'a.gif': ONE})
     (first, second), _ = assign_bboxes(['in/a.gif', 'in/a.gif.png'], found, ImageIds())
     assert (len(first), len(second)) == (1, 0)
@@ -278,7 +278,7 @@ def test_a_name_is_no_stem_of_another_input():
 
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('value', [1e300, float('inf'), float('nan')])
-def test_numbers_that_are_not_finite_stay_for_the_record_of_their_image(tmp_path, value):
+def test_boxes_that_are_not_finite_are_read_so_that_their_image_fails(tmp_path, value):
     path = written(tmp_path, [BOX, but(bbox=[1, 2, value, 4])])
     good, bad = read_bboxes(path, bbox_thr=0.3).by_image[image_key(1)]
     assert np.isfinite(good).all()
@@ -303,7 +303,7 @@ def test_boxes_of_other_images_are_an_error_with_an_example(found, entry):
 
 
 @pytest.mark.parametrize('key', [1, '000000000001.jpg'])
-def test_boxes_that_two_images_could_own_are_an_error(key):
+def test_boxes_that_match_two_images_are_an_error(key):
     paths = ['a/000000000001.jpg', 'b/000000000001.jpg']
     with pytest.raises(AnnotationError) as raised:
         assign_bboxes(paths, person_boxes({key: ONE}), ImageIds())
@@ -313,7 +313,7 @@ def test_boxes_that_two_images_could_own_are_an_error(key):
     )
 
 
-def test_an_id_that_two_images_could_own_does_not_matter_beside_a_name():
+def test_an_ambiguous_id_is_ignored_next_to_a_file_name():
     found = person_boxes({ImageKey('a/1.jpg', 1): ONE})
     (first, second), _ = assign_bboxes(['a/1.jpg', 'b/1.jpg'], found, ImageIds())
     assert (len(first), len(second)) == (1, 0)

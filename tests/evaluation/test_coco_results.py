@@ -110,7 +110,7 @@ def test_the_result_of_an_instance():
     }
 
 
-def test_of_several_categories_each_instance_has_its_own():
+def test_with_several_categories_each_instance_has_its_own():
     first, second = RECORD['instances']
     instances = [{**first, 'category_id': 7}, {**second, 'category_id': None}]
     (result,) = to_coco({**RECORD, 'instances': instances}, 7, 'bbox', 0.2, category_id=None)
@@ -118,7 +118,7 @@ def test_of_several_categories_each_instance_has_its_own():
     assert list(to_coco(RECORD, 7, 'bbox', 0.2, category_id=None)) == []
 
 
-def test_parts_have_fields_of_their_own():
+def test_body_parts_have_separate_fields():
     plain, parted = (
         list(to_coco(RECORD, 7, 'bbox', 0.2, parts=parts))
         for parts in (None, {'keypoints': 9, 'foot_kpts': 8})

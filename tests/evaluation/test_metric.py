@@ -74,7 +74,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(('name', 'value'), UNKNOWN.items(), ids=UNKNOWN)
-def test_a_setting_that_the_metric_does_not_know_is_an_error(name, value):
+def test_an_invalid_setting_of_the_metric_is_an_error(name, value):
     with pytest.raises(ValueError, match=f'test_evaluator: {name}: expected .*, found {value!r}'):
         ScoringOptions.from_config(Config({'test_evaluator': {**COCO_METRIC, name: value}}))
 

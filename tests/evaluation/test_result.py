@@ -182,7 +182,7 @@ def test_the_reason_for_no_ap_is_reported(tmp_path, change, reason):
     assert list(found.lines())[-1] == f'no AP:    {reason}'
 
 
-def test_a_size_that_no_person_has_is_reported_as_such(tmp_path):
+def test_a_size_that_no_person_has_is_reported(tmp_path):
     content = annotations()
     for entry in content['annotations']:
         entry['area'] = 200.0**2
@@ -210,7 +210,7 @@ def with_others() -> dict[str, Any]:
     return content
 
 
-def test_annotations_of_no_use_are_skipped_and_counted(tmp_path, sound):
+def test_unusable_annotations_are_skipped_and_counted(tmp_path, sound):
     found = evaluated(written(tmp_path, with_others()))
     assert found.metrics == sound.metrics
     assert found.categories == (1,)

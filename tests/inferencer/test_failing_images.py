@@ -23,7 +23,7 @@ def with_bad_ones(folder: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_a_bad_file_is_a_record_in_its_place(
+def test_a_bad_file_has_a_failure_record_in_order(
     one_stage, top_down, with_bad_ones, tmp_path, kind, num_workers
 ):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
@@ -45,7 +45,7 @@ def test_a_bad_file_is_a_record_in_its_place(
     assert len(names_below(out)) == 6  # for each of the good ones a drawing and a JSON
 
 
-def test_a_bad_file_ends_the_call_if_asked_to(one_stage, with_bad_ones):
+def test_a_bad_file_ends_the_call_with_on_error_raise(one_stage, with_bad_ones):
     inferencer = one_stage.ours(on_error='raise')
     results = inferencer(with_bad_ones)
     next(results)
@@ -77,7 +77,7 @@ def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, plain, mo
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('part', ['backbone', 'head'])
-def test_a_network_that_hands_out_nan_fails_its_images(one_stage, top_down, kind, part):
+def test_images_fail_if_the_network_outputs_nan(one_stage, top_down, kind, part):
     """Without an error, a one-stage model would find nobody."""
     inferencer = {'one_stage': one_stage, 'top_down': top_down}[kind].ours(batch_size=3)
     for parameter in getattr(inferencer.model, part).parameters():

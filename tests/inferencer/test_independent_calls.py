@@ -65,7 +65,7 @@ def test_two_threads_may_use_one_object(two_calls):
     assert found == {number: [expected[number]] * 2 for number in (0, 1)}
 
 
-def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
+def test_shared_objects_are_used_by_one_thread_at_a_time(ours, monkeypatch):
     inferencer = ours['top_down']
     calls: list[str] = []
     met: list[str] = []
@@ -106,7 +106,7 @@ def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_call_that_is_left_early_leaves_the_settings_alone(ours, plain, kind):
+def test_leaving_a_call_early_does_not_change_settings(ours, plain, kind):
     inferencer, expected = ours[kind], plain[kind]
     settings = copy.deepcopy(dict(inferencer.model.test_cfg))
     abandoned = inferencer(PICTURES, bbox_thr=0.99, draw_heatmap=True, return_vis=True)

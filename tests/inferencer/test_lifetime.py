@@ -47,7 +47,7 @@ def test_a_file_is_read_and_decoded_once(ours, folder, tmp_path, monkeypatch, ki
 
 
 @pytest.mark.parametrize(('kind', 'num_workers'), [('one_stage', 0), ('top_down', 3)])
-def test_nothing_is_kept_of_a_result_that_was_yielded(one_stage, top_down, kind, num_workers):
+def test_yielded_results_are_not_referenced_any_more(one_stage, top_down, kind, num_workers):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     inferencer = model.ours(batch_size=2, det_batch_size=2, num_workers=num_workers)
     images: list[weakref.ref] = []

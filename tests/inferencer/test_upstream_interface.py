@@ -15,7 +15,7 @@ from mmpose_batch import BatchPose2DInferencer, SourceError
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
-def test_a_batch_is_decoded_as_a_whole_where_the_codec_is_simcc(ours):
+def test_batches_of_simcc_are_decoded_by_the_fast_equivalent(ours):
     assert 'decode' in vars(ours['top_down'].model.head)
     assert 'decode' not in vars(ours['one_stage'].model.head)
 
@@ -86,7 +86,7 @@ def test_results_equal_those_of_upstream(ours, upstream, kind, options):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_cases_are_worth_something(plain, kind):
+def test_the_pictures_have_different_results(plain, kind):
     results = plain[kind]
     assert len(set(persons_of(results))) > 3
     points = [p['keypoints'][0] for r in results for p in r['predictions'][0]]
@@ -108,7 +108,7 @@ INPUTS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('inputs', INPUTS.values(), ids=INPUTS)
-def test_every_kind_of_input_gives_the_same(ours, plain, folder, kind, inputs):
+def test_every_kind_of_input_has_the_same_results(ours, plain, folder, kind, inputs):
     found = list(ours[kind](inputs(folder)))
     # The files are in the order of the pictures.
     assert len(found) > 0
@@ -116,7 +116,7 @@ def test_every_kind_of_input_gives_the_same(ours, plain, folder, kind, inputs):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_nothing_gives_nothing(ours, tmp_path, kind):
+def test_empty_inputs_have_no_results(ours, tmp_path, kind):
     assert list(ours[kind]([])) == []
     assert list(ours[kind](str(tmp_path))) == []
 

@@ -507,7 +507,7 @@ def test_a_finished_run_is_not_overwritten_without_the_option(copies, models):
     assert files_below(out_dir) == before
 
 
-def test_a_run_in_a_folder_that_another_writes_to_does_not_begin(copies, models):
+def test_a_run_does_not_start_in_a_folder_that_is_in_use(copies, models):
     photos, out_dir = copies
     before = files_below(out_dir)
     with locked(str(out_dir)):
@@ -561,7 +561,7 @@ def test_a_lost_device_ends_the_run_without_failure_records(models, tmp_path, mo
     assert run_tool(*arguments, '--resume').status == 0
 
 
-def test_a_run_is_replaced_if_asked_for(copies, models):
+def test_a_run_is_replaced_with_overwrite(copies, models):
     photos, out_dir = copies
     (out_dir / 'predictions.coco.json').write_text('of the earlier run')
     with_one_less(photos)
@@ -590,7 +590,7 @@ def test_a_run_killed_as_it_begins_to_replace_another_leaves_no_mixture(
     assert 'by an earlier run' not in outcome.out
 
 
-def test_there_is_nothing_to_resume_at_first(photos, models, tmp_path):
+def test_resume_in_an_empty_folder_starts_a_run(photos, models, tmp_path):
     outcome = run_tool(
         *(photos / '000000000000.jpg', '--out-dir', tmp_path / 'out'),
         *(*models.one_stage, '--resume'),
@@ -695,7 +695,9 @@ IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(('name', 'make', 'reason'), IN_THE_WAY.values(), ids=IN_THE_WAY)
-def test_something_in_the_way_is_one_line(photos, models, tmp_path, name, make, reason):
+def test_a_wrong_file_or_folder_at_an_output_path_is_one_line(
+    photos, models, tmp_path, name, make, reason
+):
     make(tmp_path / name)
     outcome = run_tool(photos, '--out-dir', tmp_path / name, *models.one_stage, '--save-vis')
     assert outcome.status == 1
@@ -712,7 +714,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(photos, models):
 # ----------------------------------------------------------- one image that cannot be written
 
 
-def test_an_image_that_cannot_be_drawn_fails_alone(models, tmp_path):
+def test_only_an_image_that_cannot_be_drawn_fails(models, tmp_path):
     photos = write_photos(tmp_path / 'in', 2)
     # OpenCV reads it, but no JPEG can be as long.
     (tmp_path / 'in' / 'long.jpg').write_bytes(b'P5 70000 4 255 ' + bytes(280_000))
@@ -731,7 +733,7 @@ def test_an_image_that_cannot_be_drawn_fails_alone(models, tmp_path):
     assert read_lines(tmp_path / 'out' / 'failures.jsonl') == [failure]
 
 
-def test_a_name_too_long_for_more_letters_fails_alone(models, tmp_path):
+def test_only_an_image_with_too_long_a_name_fails(models, tmp_path):
     photos = write_photos(tmp_path / 'in', 2)
     long = photos[0].with_name('n' * 251 + '.jpg')  # and `.json` makes 260
     photos[0].rename(long)

@@ -191,7 +191,7 @@ def test_every_format_has_all_images_in_order(complete):
     assert orjson.loads((complete / 'predictions.coco.json').read_bytes())
 
 
-def test_a_format_that_fails_for_an_image_costs_no_other_format_that_image(complete):
+def test_if_one_format_fails_for_an_image_the_others_still_write_it(complete):
     records = {record['image']: record for record in read_lines(complete / 'predictions.jsonl')}
     failed = records[UNWRITABLE]
     assert failed['error'] == 'cannot be written: expected a name that CSV has, found another'
@@ -219,7 +219,7 @@ def test_a_disk_that_fails_ends_the_run(inferencer, photos, tmp_path, monkeypatc
     assert len(read_lines(tmp_path / 'predictions.jsonl')) == CHUNK - 1
 
 
-def test_what_is_derived_from_all_results_is_given_them(inferencer, photos, tmp_path, monkeypatch):
+def test_derived_formats_receive_all_results(inferencer, photos, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(CsvWriter, 'finish', lambda writer, run: given.append(run))
     make_run(inferencer, photos[:3], tmp_path / 'plain', ('csv',))()
@@ -394,7 +394,7 @@ def test_a_file_that_no_run_wrote_is_not_replaced(inferencer, photos, tmp_path, 
     assert path.read_text() == 'mine'
 
 
-def test_what_is_in_the_way_of_a_file_is_named(inferencer, photos, tmp_path):
+def test_the_error_names_the_folder_at_the_path_of_a_file(inferencer, photos, tmp_path):
     (tmp_path / 'persons.csv').mkdir()
     with pytest.raises(RunError, match=r'persons\.csv: expected a file, found a folder'):
         make_run(inferencer, photos[:1], tmp_path)()

@@ -73,7 +73,7 @@ def drawn(here: Path) -> Path:
         *('i*/**', '**', '{}/in', '{}/in/**/*.*g*', '.'),
     ],
 )
-def test_drawings_of_earlier_runs_are_no_inputs(drawn, text):
+def test_drawings_of_earlier_runs_are_not_inputs(drawn, text):
     found = list_inputs([text.format(drawn)])
     assert sorted(map(os.path.realpath, found)) == [str(drawn / path) for path in PHOTOS]
 
@@ -131,7 +131,7 @@ def test_a_run_in_the_input_folder_itself_hides_its_own_drawings_only(here):
     assert list_inputs(['in/**']) == ['in/a.jpg', 'in/vis/mine.jpg']
 
 
-def test_drawings_without_a_record_yet_are_no_inputs(here):
+def test_drawings_without_a_record_are_not_inputs(here):
     touch('in/a.jpg', 'in/b.jpg', 'in/out/vis/b.jpg')
     write_run('in/out', ['a.jpg'], pending=['a.jpg', 'b.jpg'])
     assert list_inputs(['in']) == ['in/a.jpg', 'in/b.jpg']
@@ -212,7 +212,7 @@ def test_a_glob_may_match_in_a_linked_folder(here):
     assert list_inputs(['in/sub/b.jpg', 'in/l/b.jpg', 'in/l']) == ['in/sub/b.jpg']
 
 
-def test_linked_drawings_of_earlier_runs_are_no_inputs(drawn):
+def test_linked_drawings_of_earlier_runs_are_not_inputs(drawn):
     touch('photos/a.jpg', 'in/out/vis/sub/mine.jpg')
     link('photos/run', '../in/out')
     link('photos/sub', '../in/out/vis/sub')

@@ -107,7 +107,7 @@ def test_without_pillow_heif_the_error_names_the_extra(tmp_path, monkeypatch):
         (b'', None),
     ],
 )
-def test_the_kind_of_a_file_is_in_its_first_box(data, kind):
+def test_the_format_of_a_file_is_read_from_its_first_box(data, kind):
     if kind is None and data[:2] == b'\xff\xd8':
         data = cv2.imencode('.jpg', PICTURE)[1].tobytes()
     assert (heif.is_heif(data), heif.is_avif(data)) == (kind == 'heif', kind == 'avif')

@@ -85,7 +85,7 @@ def test_a_source_of_another_package_is_opened_by_the_inferencer(
         assert order == sorted(order)
 
 
-def test_sources_of_other_packages_are_asked_first(noise):
+def test_sources_of_other_packages_are_tried_first(noise):
     assert list(registry.specs()) == ['noise', 'webcam', 'video', 'files', 'arrays']
 
 

@@ -101,7 +101,7 @@ def upstream_boxes(
 
 @pytest.mark.parametrize('cat_ids', [(0,), (1,), (0, 1)])
 @pytest.mark.parametrize(('bbox_thr', 'nms_thr'), [(0.3, 0.3), (0.6, 0.3), (0.05, 0.9)])
-def test_a_batch_finds_what_upstream_finds_image_by_image(
+def test_detections_in_a_batch_equal_those_of_upstream(
     upstream_detections, ours, cat_ids, bbox_thr, nms_thr
 ):
     ours.cat_ids = cat_ids
@@ -114,7 +114,7 @@ def test_a_batch_finds_what_upstream_finds_image_by_image(
         np.testing.assert_allclose(bboxes, expected, rtol=0, atol=1e-4)
 
 
-def test_the_case_tells_the_settings_apart(upstream_detections):
+def test_the_settings_make_a_difference(upstream_detections):
     def count(*settings: Any) -> int:
         return sum(len(upstream_boxes(found, *settings)) for found in upstream_detections)
 
@@ -125,7 +125,7 @@ def test_the_case_tells_the_settings_apart(upstream_detections):
 
 
 @pytest.mark.parametrize('part', ['backbone', 'bbox_head'])
-def test_weights_that_are_broken_are_an_error_and_not_nobody(weights, part):
+def test_broken_weights_are_an_error_and_not_an_empty_result(weights, part):
     inferencer = SafeDetInferencer(two_classes(), weights, 'cpu', 'mmdet', show_progress=False)
     for parameter in getattr(inferencer.model, part).parameters():
         parameter.data.fill_(float('nan'))
@@ -149,9 +149,7 @@ def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
         ours.detect([ours.prepare(IMAGES[0])], 0.3, 0.3)
 
 
-def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(
-    ours, upstream_detections, monkeypatch
-):
+def test_an_engine_is_verified_by_the_requested_boxes(ours, upstream_detections, monkeypatch):
     checked = []
 
     def test_step(run, alone):
@@ -173,9 +171,7 @@ def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(
 
 
 @pytest.mark.parametrize('bbox_thr', [0.3, 1.0])
-def test_boxes_come_with_their_labels_if_asked_for(
-    upstream_detections, ours, monkeypatch, bbox_thr
-):
+def test_boxes_have_labels_if_requested(upstream_detections, ours, monkeypatch, bbox_thr):
     monkeypatch.setattr(ours, 'cat_ids', (0, 1))
     prepared = [ours.prepare(image) for image in IMAGES]
     plain = ours.detect(prepared, bbox_thr, 0.3)
@@ -202,7 +198,7 @@ def test_the_classes_of_a_detector_have_names(ours, monkeypatch):
         assert ours.class_names() == expected
 
 
-def test_nobody_is_an_empty_array(ours):
+def test_no_detections_are_an_empty_array(ours):
     for bboxes in ours.detect([ours.prepare(image) for image in IMAGES], 1.0, 0.3):
         assert (bboxes.shape, bboxes.dtype) == ((0, 5), np.float32)
 
@@ -235,7 +231,7 @@ def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
     assert detector.default_batch_size() == batch_size
 
 
-def test_code_in_a_detectors_weights_is_refused(tmp_path):
+def test_code_in_the_weights_of_a_detector_is_rejected(tmp_path):
     class Evil:
         def __reduce__(self) -> tuple:
             return (print, ('ran',))
@@ -293,7 +289,7 @@ def test_the_default_detector_is_that_of_upstream_for_the_kind_of_data(built, co
     assert detector.cat_ids == tuple(np.atleast_1d(default['cat_ids']))
 
 
-def test_data_without_a_default_detector_are_whole_images(built):
+def test_datasets_without_a_default_detector_use_complete_images(built):
     assert build(pose=Config({'dataset_type': 'DeepFashionDataset'})) is None
 
 

@@ -112,7 +112,7 @@ def small_head(cls: type[nn.Module]) -> nn.Module:
 
 @torch.no_grad()
 @pytest.mark.parametrize('cls', [RTMOHead, YOLOXPoseHead])
-def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
+def test_heads_do_not_share_priors(cls, monkeypatch):
     model = nn.Module()
     model.head = small_head(cls)
     channels = 32 if cls is RTMOHead else 96
@@ -138,9 +138,7 @@ def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
     np.testing.assert_array_equal(found, [portrait, landscape])
 
 
-def test_concurrent_batches_of_two_shapes_take_no_priors_of_each_other(
-    one_stage: TinyModel, monkeypatch
-):
+def test_concurrent_batches_of_two_shapes_do_not_share_priors(one_stage: TinyModel, monkeypatch):
     pytest.importorskip('openvino')
     ours = one_stage.ours(
         rect=True, batch_size=2, engine='openvino', engine_cache=False, self_check=False

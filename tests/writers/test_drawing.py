@@ -60,7 +60,7 @@ def test_drawings_are_returned_as_upstream_returns_them(options, drawn, returned
         ({'thickness': 32768}, 'thickness: expected a whole number from 1 to 32767, found 32768'),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError) as raised:
         DrawOptions(**options)
     assert str(raised.value) == message
@@ -138,7 +138,7 @@ def test_a_drawing_is_rgb_and_leaves_the_image_alone(black_background):
 
 
 @pytest.mark.parametrize(('video', 'expected'), [(False, 5), (True, 1e-5)])
-def test_a_window_does_not_hold_up_a_video(video, expected):
+def test_a_window_does_not_delay_a_video(video, expected):
     visualizer = Visualizer()
     options = DrawOptions(show=True, wait_time=5, video=video)
     draw_result(visualizer, {}, result_of(picture(8, 6)), options)

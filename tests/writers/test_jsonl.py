@@ -46,7 +46,7 @@ def test_records_that_wait_for_a_sync_take_little_memory(tmp_path):
         assert path.stat().st_size > 1000 * len(orjson.dumps(RECORDS[0])) - 10_000
 
 
-def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
+def test_an_incomplete_line_and_all_after_it_are_ignored(tmp_path):
     path = tmp_path / 'records.jsonl'
     data = written(path, RECORDS)
     ends = [end for _, end in read_records(str(path))]
@@ -59,7 +59,7 @@ def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
 
 
 @pytest.mark.parametrize('kept', range(4))
-def test_a_file_is_continued_after_the_bytes_that_are_kept(tmp_path, kept):
+def test_a_file_is_truncated_and_continued(tmp_path, kept):
     path = tmp_path / 'records.jsonl'
     complete = written(path, RECORDS)
     ends = [0, *(end for _, end in read_records(str(path)))]

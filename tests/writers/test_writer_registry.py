@@ -27,7 +27,7 @@ def test_formats_are_listed_in_the_order_of_their_use():
     assert list(registry.specs()) == ['jsonl', 'a', 'json', 'vis', 'other', 'coco']
 
 
-def test_formats_without_an_option_of_their_own_are_choices():
+def test_formats_without_their_own_option_are_choices():
     assert registry.names() == ('jsonl', 'json', 'coco')
     registry.register(OTHER)
     assert registry.names() == ('jsonl', 'json', 'other', 'coco')
@@ -42,7 +42,7 @@ def test_formats_without_an_option_of_their_own_are_choices():
         ({'formats': ('jsonl',), 'save_vis': True}, ['jsonl', 'vis']),
     ],
 )
-def test_a_run_writes_what_it_is_asked_for_and_its_journal(options, expected):
+def test_a_run_writes_the_requested_formats_and_the_journal(options, expected):
     assert [spec.name for spec in RunOptions(out_dir='out', **options).writers] == expected
 
 
@@ -76,7 +76,7 @@ def test_a_format_that_another_is_in_the_way_of_is_rejected(changes, message):
         ({'formats': ('other',)}, {'json': False, 'drawings': None, 'other': True}),
     ],
 )
-def test_what_grows_with_the_images_is_part_of_the_identity_of_a_run(options, expected):
+def test_formats_written_image_by_image_are_part_of_the_identity(options, expected):
     registry.register(OTHER)
     chosen = RunOptions(out_dir='out', **options)
     found = [spec.identity(chosen) for spec in registry.specs().values()]
