@@ -1,4 +1,4 @@
-"""Buckets, order, boundaries and the isolation of failures, with a function for a network."""
+"""Batching: buckets, order, chunk ends and isolation of failures, with a function as network."""
 
 import random
 import subprocess
@@ -21,11 +21,11 @@ SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
 
 
 class Packed(dict):
-    """What a test pipeline packs, as a type that weak references can point to."""
+    """A packed input, as a dict that supports weak references."""
 
 
 def image(index: int, *shapes: tuple[int, ...], error: str | None = None) -> ImageInFlight:
-    """An image with one network input of each shape; each says whose it is."""
+    """An image with one network input of each shape, each labelled with image and position."""
     inputs = [
         Packed(inputs=torch.empty(shape), place=(index, slot)) for slot, shape in enumerate(shapes)
     ]
@@ -34,10 +34,10 @@ def image(index: int, *shapes: tuple[int, ...], error: str | None = None) -> Ima
 
 
 class Network:
-    """Answers each input with its place and remembers every batch.
+    """Outputs the label of each input, and records all batches.
 
     Args:
-        bad: Places whose batch fails.
+        bad: Labels of inputs that make their batch fail.
     """
 
     def __init__(self, bad: Sequence[tuple[int, int]] = ()) -> None:
@@ -59,7 +59,7 @@ def outcome(images: Iterator[ImageInFlight]) -> list[tuple[int, list[Any], str |
 
 
 def naive(images: Sequence[ImageInFlight]) -> list[tuple[int, list[Any], str | None]]:
-    """One input at a time, one image after the other."""
+    """Expected outcome, computed input by input."""
     return [
         (i.result.frame.index, [('output of', item['place']) for item in i.crops], i.result.error)
         for i in images
@@ -77,7 +77,7 @@ def random_images(rng: random.Random, count: int) -> list[ImageInFlight]:
 
 
 class Watched:
-    """Iterates images and knows how many were taken and have not come out again."""
+    """Iterates images and counts those that were consumed but not yielded yet."""
 
     def __init__(self, images: Sequence[ImageInFlight]) -> None:
         self._images = images
@@ -89,10 +89,10 @@ class Watched:
             yield item
 
     def through(
-        self, stage: Callable[[Iterator[ImageInFlight]], Iterator[ImageInFlight]], most: int
+        self, stage: Callable[[Iterator[ImageInFlight]], Iterator[ImageInFlight]], maximum: int
     ) -> Iterator[ImageInFlight]:
         for item in stage(iter(self)):
-            assert self.inside <= most
+            assert self.inside <= maximum
             yield item
             self.inside -= 1
 
@@ -118,7 +118,7 @@ def test_batched_outputs_equal_those_of_single_inputs(seed):
         return (item for item in runner.stream(flushed(items, chunk)) if item is not FLUSH)
 
     assert outcome(Watched(images).through(stage, 2 * batch_size)) == expected
-    assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # never mixed, never padded
+    assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # neither mixed nor padded
     assert all(len(batch) <= batch_size for batch in network.batches)
     run = Counter(place for batch in network.batches for place in batch)
     assert run == Counter(place for _, outputs, _ in expected for _, place in outputs)
@@ -146,7 +146,7 @@ def test_a_full_batch_runs_immediately():
 
 
 def test_an_image_does_not_wait_indefinitely_for_others_of_its_shape():
-    # Every input has a shape of its own, so no batch is ever full.
+    # Every input has a different shape, so no batch is ever full.
     taken = []
 
     def source() -> Iterator[ImageInFlight]:
@@ -200,7 +200,7 @@ def test_a_run_that_starts_at_a_chunk_has_the_batches_of_the_complete_run(seed):
     assert not crossing
 
 
-# One bad instance at each place of batches of each size, with a rest at the end.
+# One bad instance at each position in batches of each size; the last batch is not full.
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 4, 8])
 @pytest.mark.parametrize('bad', [(0, 0), (2, 1), (3, 0), (5, 2), (6, 0)])
 def test_a_bad_instance_fails_its_own_image_only(batch_size, bad):
@@ -323,7 +323,7 @@ def test_a_wrong_number_of_outputs_is_a_failure():
 
 
 class Output:
-    """A network's output, as a type that weak references can point to."""
+    """An output that supports weak references."""
 
 
 @pytest.mark.parametrize('batch_size', [1, 3])

@@ -1,4 +1,4 @@
-"""Options: their declarations, what is rejected, and what None becomes."""
+"""Options: declarations, rejected values, and defaults."""
 
 import inspect
 from dataclasses import FrozenInstanceError
@@ -121,7 +121,7 @@ def test_a_threshold_that_is_not_a_number_is_rejected_by_name(name, value):
         CallOptions(batch_size=1, **{name: value})
 
 
-# ------------------------------------------------------------------ what is declared once
+# ------------------------------------------------------------------------ declarations
 
 
 def test_the_inferencer_has_a_keyword_for_every_option_after_those_of_upstream():
@@ -153,7 +153,7 @@ def test_every_option_is_declared_and_on_the_command_line():
     actions = {action.dest: action for action in build_parser()._actions}
     for name, option in declared(BatchOptions).items():
         assert actions[name].help == option.help
-        assert actions[name].default is None  # so that a config may give it
+        assert actions[name].default is None  # so that the config can set it
 
 
 # ------------------------------------------------------------------- threads of the process

@@ -1,4 +1,4 @@
-"""Cores: those that a process may use, bound to and shared without crowding."""
+"""Cores: parsing, binding a process to them, and sharing them between threads."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def test_cores_that_do_not_exist_are_rejected(machine):
         BatchOptions(cpu_affinity='6-9')
 
 
-# In a process of its own, since threads of libraries stay bound.
+# In a separate process, since threads of libraries stay bound.
 BINDING = """
 import os, sys, threading
 from mmpose_batch.cores import available_cores, bind_to_cores, default_threads

@@ -1,4 +1,4 @@
-"""From a config and what a user adds to it to an inferencer, and nothing else touched by that."""
+"""Building an inferencer from a config and arguments, without other side effects."""
 
 import copy
 import subprocess
@@ -32,7 +32,7 @@ def base_config(one_stage: TinyModel, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def config(base_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Writes a config file with an inferencer in it, and a module that it imports."""
+    """Writes a config file with an inferencer, and a module that it imports."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'imported_by_a_config.py').write_text('')
 
@@ -166,7 +166,7 @@ def test_another_inferencer_in_a_config_is_an_error(one_stage):
 
 
 def test_types_may_be_classes(one_stage):
-    # As in MMEngine's configs of pure Python.
+    # As in MMEngine's pure Python configs.
     cfg = copy.deepcopy(one_stage.cfg)
     cfg.inferencer = {'type': BatchPose2DInferencer, 'weights': one_stage.weights}
     cfg.model.type, cfg.model.head.type = BottomupPoseEstimator, RTMOHead

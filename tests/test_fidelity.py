@@ -1,8 +1,8 @@
-"""In fp32 results match upstream, for every family of 2D models that MMPose ships.
+"""Results in fp32 match upstream, for every family of 2D models that MMPose ships.
 
-Each case takes MMPose's own, untouched ``Pose2DInferencer`` and ours with the
-same weights and compares every field of every instance: same instances, same
-order, within the bounds of ``support/fidelity.py``.
+Each case runs upstream's ``Pose2DInferencer`` and ours with the same weights, and compares every
+field of every instance: the same instances, in the same order, within the bounds of
+``support/fidelity.py``.
 """
 
 import copy
@@ -16,9 +16,9 @@ from support.checkpoints import checkpoint_pair
 from support.families import FAMILIES, UNDETERMINED_SHARE, prepare
 from support.fidelity import Pair, compare_runs, one_thread
 
-# The eight crops or inputs of one shape come in batches of 1, 3, 2 and 8.
+# The eight crops or inputs of one shape are run in batches of 1, 3, 2 and 8.
 BATCH_SIZES = (1, 3, 8)
-# In batches of 3, 2, 7 and 1.
+# With these, in batches of 3, 2, 7 and 1.
 FEWER_BATCH_SIZES = (3, 7)
 
 
@@ -41,7 +41,7 @@ def check(
 
 
 def grouped(name: str) -> pytest.MarkDecorator:
-    """Tests of one model run on one worker, also those of test_engines.py, and build it once."""
+    """Tests of one model, also those of test_engines.py, run on one worker, which builds it once."""
     return pytest.mark.xdist_group(f'model {name}')
 
 
@@ -67,8 +67,8 @@ def test_random_weights(name, request):
     [
         # 0.2 % undetermined, up to 0.19 px where upstream itself moves by 0.17.
         pytest.param('rtmo-s', UNDETERMINED_SHARE, marks=grouped('rtmo-s')),
-        # Its scores go up to 2.2, and to no more than 1e-4 are they determined: 1.6 %
-        # measured beyond that, up to 1.6e-4.
+        # Its scores are up to 2.2, so that 1.6 % of them differ by more than 1e-4: at most by
+        # 1.6e-4.
         pytest.param('pair', 0.04, marks=grouped('pair')),
     ],
 )

@@ -1,4 +1,4 @@
-"""Output folders: which files of a folder a run wrote, and which it must not replace."""
+"""Output folders: files that a run wrote, and files that a run must not replace."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def write_run(
     writers: Sequence[WriterSpec] = (DRAWINGS,),
     **info: Any,
 ) -> Path:
-    """What a run leaves in its folder, without the files of images."""
+    """Write the files of a run, except those of its images."""
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
         'versions': VERSIONS,
@@ -48,7 +48,7 @@ def write_run(
     return folder
 
 
-# --------------------------------------------------------------------- which runs are known
+# --------------------------------------------------------------------- recognition of runs
 
 OURS = {'identity': {'versions': VERSIONS}}
 DEEP = '[' * 100_000 + ']' * 100_000
@@ -87,13 +87,13 @@ def test_a_run_json_that_is_too_large_or_special_is_ignored(tmp_path, monkeypatc
     (tmp_path / 'run.json').unlink()
     (tmp_path / 'run.json').mkdir()
     assert read_info(str(tmp_path)) is None
-    os.mkfifo(tmp_path / 'pipe')  # which reading would wait for
+    os.mkfifo(tmp_path / 'pipe')  # reading it would block
     (tmp_path / 'run.json').rmdir()
     (tmp_path / 'run.json').symlink_to('pipe')
     assert read_info(str(tmp_path)) is None
 
 
-# ------------------------------------------------------------------------- what they wrote
+# ------------------------------------------------------------------------ files of a run
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_nothing_of_a_run_lies_outside_its_folder(name):
 
 
 def written_for_images(folder: Path) -> list[str]:
-    """What a run wrote, but for results that are derived from all images."""
+    """Files that a run wrote, except those derived from all images."""
     return [path for path in written(str(folder)) if path not in COCO.files]
 
 
@@ -132,7 +132,7 @@ def written_for_images(folder: Path) -> list[str]:
 )
 def test_a_run_wrote_only_files_of_its_formats(tmp_path, writers, expected):
     write_run(tmp_path, ['a.gif'], writers)
-    # Results derived from the records can be written by a later run, which leaves no trace of it.
+    # A later run may have added derived files, which no record shows.
     assert list(written(str(tmp_path))) == ['predictions.coco.json', *expected]
 
 
@@ -195,7 +195,7 @@ def test_the_records_of_a_run_are_read_once(tmp_path):
     assert runs.drawn(str(tmp_path)) == {'vis/a.jpg'}
 
 
-# ---------------------------------------------------------------- what must not be replaced
+# ---------------------------------------------------------- files that are not replaced
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -205,7 +205,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def rejection(out_dir: Path, names: Sequence[str], writers: Sequence[WriterSpec] = BOTH) -> str:
-    """Why a run over images of these names is rejected, empty where it is not."""
+    """Why a run over images with these names is rejected; empty if it is not."""
     try:
         check_targets(str(out_dir), names, [JOURNAL, *writers])
     except OutputError as error:
@@ -272,12 +272,12 @@ def test_a_run_is_removed_with_all_its_files_and_no_other(tmp_path):
 
 
 def test_inputs_with_the_same_output_name_are_rejected(tmp_path):
-    # What a name that is no text, and one that spells its bytes out, are both called.
+    # Name of a file with invalid bytes, which equals that of a file with these bytes escaped.
     assert rejection(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
     assert rejection(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
 
 
-# ------------------------------------------------------------------- what is in a run's way
+# ------------------------------------------------ wrong files or folders at output paths
 
 
 @pytest.mark.parametrize(

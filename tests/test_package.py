@@ -1,4 +1,4 @@
-"""What importing the package does: it registers the inferencer, and loads what is needed."""
+"""Importing the package registers the inferencer, and loads only what is needed."""
 
 import ast
 import subprocess
@@ -23,7 +23,7 @@ found = INFERENCERS.get('BatchPose2DInferencer')
 assert found is mmpose_batch.BatchPose2DInferencer
 assert 'torchvision' in sys.modules
 """
-# As if MMPose had been imported before.
+# MMPose is imported first.
 AFTER_MMPOSE = """
 for name in [name for name in sys.modules if name.split('.')[0] == 'mmpose_batch']:
     del sys.modules[name]
@@ -43,7 +43,7 @@ def test_nothing_heavy_is_imported_and_mmpose_finds_the_inferencer_before_and_af
 
 
 def test_importing_the_inferencer_does_not_import_those_of_mmpose():
-    """Importing these registers ours, and it would meet half a module of its own."""
+    """Importing those registers ours, so that a module would be imported while half loaded."""
     folder = Path(mmpose_batch.__file__).parent
     importing = {
         path.name

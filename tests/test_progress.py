@@ -1,4 +1,4 @@
-"""A bar on a terminal, lines in a log, or nothing; and whose time is counted where."""
+"""Progress: a bar on a terminal, lines in a log, or nothing; and the times of stages."""
 
 import io
 
@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 class Time:
-    """A clock that goes on only when told to."""
+    """A clock that a test sets."""
 
     now = 100.0
 
@@ -32,7 +32,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 def run(stream: io.StringIO, time: Time, seconds: float, **options: object) -> str:
-    """Ten images, or those left of them, each taking that many seconds."""
+    """Report on the remaining ones of ten images, which take that many seconds each."""
     with ProgressReport(10, stream=stream, **options) as report:
         for _ in range(10 - options.get('done', 0)):
             time.now += seconds
@@ -76,7 +76,7 @@ def test_the_bar_is_gone_after_an_error(time):
         raise LookupError
     length = len(stream.getvalue())
     time.now += 10
-    assert len(stream.getvalue()) == length  # no thread goes on drawing
+    assert len(stream.getvalue()) == length  # no thread is drawing any more
 
 
 def test_reports_do_not_mix_with_results_on_stdout(time, capsys):
@@ -110,7 +110,7 @@ def test_the_time_of_a_stage_adds_up(time):
             time.now += seconds
     with clock.stage('writing'):
         time.now += 0.25
-    time.now += 10  # nobody's
+    time.now += 10  # in no stage
     assert clock.seconds == {'network': 3.5, 'writing': 0.25}
 
 
@@ -123,7 +123,7 @@ def test_the_time_of_a_failed_stage_counts_too(time):
 
 
 def test_waiting_does_not_include_the_time_of_inner_stages(time):
-    # A stream that reads (1 s an item, waiting) and detects (5 s an item, its own stage).
+    # A stream that reads (1 s per item, waiting) and detects (5 s per item, another stage).
     clock = StageClock()
 
     def read():
@@ -139,7 +139,7 @@ def test_waiting_does_not_include_the_time_of_inner_stages(time):
 
     items = clock.waiting('waiting', detect(clock.waiting('waiting', read())))
     for _ in items:
-        time.now += 100  # the consumer's
+        time.now += 100  # in the consumer
     assert clock.seconds == {'waiting': 3, 'detection': 15}
 
 

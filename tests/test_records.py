@@ -1,4 +1,4 @@
-"""The record of an image: what its result becomes in predictions.jsonl."""
+"""Records of images in predictions.jsonl."""
 
 import numpy as np
 from mmengine.structures import InstanceData

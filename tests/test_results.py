@@ -1,4 +1,4 @@
-"""Which instances are kept, and what an image without any gives."""
+"""Selection of instances, and results of images without instances."""
 
 import copy
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from mmpose_batch.speedups.samples import empty_sample
 
 
 def sample_of(scores: list[float], shifts: list[float], joints: int = 17) -> PoseDataSample:
-    """Poses of equal form, each moved to the right by its shift, in pixels."""
+    """Equal poses, each shifted to the right by some pixels."""
     rng = np.random.default_rng(0)
     form = rng.uniform(0, 100, (joints, 2))
     keypoints = form + np.column_stack((shifts, np.zeros(len(shifts))))[:, None]
@@ -31,7 +31,7 @@ def sample_of(scores: list[float], shifts: list[float], joints: int = 17) -> Pos
 
 
 def upstream_choice(sample: PoseDataSample, bbox_thr: float, pose_based_nms: bool) -> list[int]:
-    """What ``forward`` of upstream's ``Pose2DInferencer`` keeps of a network's prediction."""
+    """Indices of the instances that ``forward`` of upstream's ``Pose2DInferencer`` keeps."""
     itself = SimpleNamespace(
         model=SimpleNamespace(test_step=lambda inputs: [sample]),
         cfg=SimpleNamespace(data_mode='bottomup'),

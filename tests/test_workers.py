@@ -1,4 +1,4 @@
-"""Threads that work ahead: in order, bounded, gone afterwards.
+"""Threads that work ahead: in order, bounded, and ended afterwards.
 
 Whether things happen at the same time is decided by events and barriers, never by a
 clock: `PATIENCE` only ends a test that would hang.
@@ -25,7 +25,7 @@ PATIENCE = 120.0
 
 
 class Counted:
-    """Iterates numbers and knows how many were taken."""
+    """Iterates numbers and counts those that were consumed."""
 
     def __init__(self, length: int = 1_000_000) -> None:
         self.taken = 0
@@ -89,14 +89,14 @@ def test_an_exception_of_a_worker_is_raised_in_order(num_workers):
     got = []
     with WorkerPool(num_workers) as pool, pytest.raises(LookupError, match='five'):
         got.extend(pool.map(fail_at_five, range(10), 4))
-    # `extend` keeps what came before the error.
+    # `extend` keeps the results before the error.
     assert got == [0, 1, 2, 3, 4]
 
 
 def test_workers_run_at_the_same_time():
     together = threading.Barrier(3)
     with WorkerPool(3) as pool:
-        # Each waits until all three are there; one after the other would never end.
+        # Each waits for all three: sequential items would deadlock.
         places = list(pool.map(lambda _: together.wait(PATIENCE), range(3), 3))
     assert sorted(places) == [0, 1, 2]
 
@@ -109,7 +109,7 @@ def test_workers_continue_while_the_consumer_is_busy():
         next(results)
         assert began[1].wait(PATIENCE)
         assert began[2].wait(PATIENCE)
-        assert items.taken == 3  # the last is not asked for and not ahead
+        assert items.taken == 3  # the last is neither requested nor within `ahead`
 
 
 def test_without_workers_items_run_lazily_in_the_calling_thread():
@@ -121,7 +121,7 @@ def test_without_workers_items_run_lazily_in_the_calling_thread():
 
 
 def test_one_pool_serves_two_stages_that_feed_each_other():
-    # With one worker, a stage that waited for the other inside a worker would hang.
+    # With one worker, a stage that waits inside a worker for the other would deadlock.
     with WorkerPool(1) as pool:
         inner = pool.map(lambda number: number + 1, range(20), 3)
         assert list(pool.map(lambda number: 2 * number, inner, 3)) == [
@@ -139,7 +139,7 @@ def test_leaving_early_ends_all_threads_and_starts_no_more_items(error, monkeypa
         release.set()
         wait(running)
 
-    # Two are at work then and six in the queue: the two must end, the six not begin.
+    # Two items run and six are queued: the two must end, and the six must not start.
     monkeypatch.setattr(workers, 'wait', release_and_wait)
 
     def work(number: int) -> int:
@@ -178,7 +178,7 @@ def test_read_ahead_is_bounded():
 
     def source() -> Iterator[int]:
         for number, event in enumerate(read):
-            # Beside what was asked for, `ahead` in the queue, and one that the reader holds.
+            # In addition to the requested items: `ahead` in the queue, and one in the reader.
             if number + 1 > asked + ahead + 1:
                 too_many.append(number)
             event.set()
@@ -235,7 +235,7 @@ def test_closing_ends_the_thread_and_closes_the_source(ahead):
     assert len(our_threads()) == 1
     items.close()
     assert our_threads() == []
-    del items  # a camera is released when nothing refers to its frames any more
+    del items  # a camera is released once its frames are not referenced any more
     assert closed.is_set()
 
 

@@ -1,4 +1,4 @@
-"""The demo models: what they find in scenes that they never saw, and that small mistakes show."""
+"""Demo models: quality on scenes that were not used in training, and sensitivity to errors."""
 
 import json
 from pathlib import Path
@@ -17,11 +17,11 @@ from mmpose_batch.scenes import write_scenes
 from mmpose_batch.writers.jsonl import read_records
 
 COUNT = 40
-SEED = 4  # the training took 1 and 2, the demo takes 3
+SEED = 4  # training uses 1 and 2, the demo 3
 
 
 class Quality(NamedTuple):
-    """How well the people of some scenes were found.
+    """Quality of the poses found in some scenes.
 
     Attributes:
         ap: AP by COCO's metric.
@@ -41,10 +41,10 @@ RECORDED = {
     'demo-rtmo': Quality(ap=0.754, score=0.920, x=0.08, y=-0.01),
     'demo-rtmpose': Quality(ap=0.836, score=1.074, x=0.27, y=0.0),
 }
-# Room for how another machine rounds: on one, all batch sizes came to the same AP.
+# Tolerance for rounding on other machines; on one machine, AP is the same for all batch sizes.
 BOUNDS = Quality(ap=0.01, score=0.01, x=0.1, y=0.1)
 UPSTREAM_BOUND = 0.002
-# Mean over the keypoints, in parts of the longer side of a person: beyond it is somebody else.
+# Maximum mean distance of keypoints, as a fraction of a person's longer side, for a match.
 SAME_PERSON = 0.08
 
 
@@ -93,7 +93,7 @@ def match(person: dict, instances: list[dict], pixel: float) -> tuple | None:
 
 
 def input_pixel(person: dict, image: dict, cfg: Config) -> float:
-    """The side of a pixel of the network's input, of a person's crop or of a whole image."""
+    """Size of a pixel of the network's input, for crops or complete images."""
     padding, sides = 1, (image['width'], image['height'])
     if cfg.data_mode == 'topdown':
         padding, sides = cfg.val_pipeline[1].padding, person['bbox'][2:]
@@ -162,7 +162,7 @@ def test_ap_equals_that_of_upstream(scenes, tmp_path, name):
 def test_weights_are_plain_and_small(name):
     weights = load_config(name, 'mmdet' if name == 'demo-rtmdet' else 'mmpose')[1]
     assert Path(weights).stat().st_size < 4e6
-    checkpoint = torch.load(weights, weights_only=True)  # with nothing else allowed
+    checkpoint = torch.load(weights, weights_only=True)  # allows only plain data
     assert checkpoint.keys() == {'meta', 'state_dict'}
     assert checkpoint['meta'].keys() == {'dataset_meta'}
 

@@ -1,4 +1,4 @@
-"""The schema of annotation files, and which image an entry of theirs means."""
+"""The schema of annotation files, and the images that entries refer to."""
 
 import json
 from typing import Any
@@ -23,12 +23,12 @@ IDS = {
     'a number to Unicode only': ('\u00b2.jpg', None, None),
     'a name of the file': ('x/b.jpg', [('b.jpg', 7)], 7),
     'another name': ('x/c.jpg', [('b.jpg', 7)], None),
-    # The number in the name is not asked where there are annotations.
+    # With annotations, the number in the name is ignored.
     'a number not in the file': ('000000000785.jpg', [('b.jpg', 7)], None),
     'the folder differs': ('images/b.jpg', [('val2017/b.jpg', 7)], None),
     'a number of more than 64 bits': ('9223372036854775808.jpg', None, None),
     'the folder decides': ('in/val/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], 7),
-    # The longest name, whatever its number and its place in the file.
+    # The longest name matches, independent of ids and order.
     'a file beside a folder': ('in/b.jpg', [('b.jpg', 7), ('sub/b.jpg', 9)], 7),
     'a file in a folder': ('in/sub/b.jpg', [('sub/b.jpg', 7), ('b.jpg', 9)], 7),
     'the same in other order': ('in/sub/b.jpg', [('b.jpg', 9), ('sub/b.jpg', 7)], 7),
@@ -134,7 +134,7 @@ ALL = (*IMAGE_FIELDS, *ANNOTATION_FIELDS)
 
 
 def full(kind: str, name: str, *value: Any) -> dict[str, Any]:
-    """Annotations with all fields, of which one of the second entry is another, or missing."""
+    """Annotations with all fields, with one field of the second entry replaced or removed."""
     content = annotations(whole_body=True, crowding=True)
     del content[kind][1][name]
     content[kind][1].update(dict.fromkeys([name], *value) if value else {})

@@ -1,4 +1,4 @@
-"""Box files: their schema, which entries count, and which image an entry means."""
+"""Box files: their schema, used entries, and the images that entries refer to."""
 
 import json
 from typing import Any
@@ -150,7 +150,7 @@ def test_boxes_of_several_categories_must_have_a_category(tmp_path, content, mes
 
 
 def person_boxes(boxes: dict[int | str | ImageKey, np.ndarray]) -> PersonBoxes:
-    """Boxes as they are read, of entries that all count."""
+    """Boxes of a file, all of whose entries are used."""
     by_image = {image_key(key): array for key, array in boxes.items()}
     first = {key: number for number, key in enumerate(by_image)}
     return PersonBoxes('boxes.json', by_image, first, sum(map(len, boxes.values())), {})
@@ -188,7 +188,7 @@ ASSIGNED = {
         FRAMES,
         [ONE, TWO],
     ),
-    # Its file_name says that it is of another image.
+    # Its file_name names another image.
     'not by the id beside a name of no input': (
         'in/frame_0.jpg',
         {ImageKey('frame_1.jpg', 9): TWO, 9: ONE},
@@ -209,7 +209,7 @@ def test_boxes_are_assigned_to_their_images(path, found, images, expected):
     assert none.shape == (0, 5)
 
 
-# Counted from 0 by a converter, the number of the name, none, and text.
+# Counted from 0 by a converter, the number in the name, none, and text.
 @pytest.mark.parametrize('ids', [range(4), range(1, 5), [None] * 4, '0123'], ids=str)
 def test_a_file_name_takes_precedence_over_an_image_id(tmp_path, ids):
     entries = [
@@ -251,7 +251,7 @@ NOTES = {
         '2 of 4 entries used; left out: 2 for images that are not inputs, such as '
         'image_id 8; 2 of 2 images have boxes',
     ),
-    # Their entries are counted where they are read.
+    # Their entries are counted when they are read.
     'no boxes of no input': (
         {'zz.jpg': ONE[:0], 'a.jpg': TWO},
         '2 of 2 entries used; 1 of 2 images have boxes',

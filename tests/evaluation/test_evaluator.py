@@ -235,7 +235,7 @@ BOXES = (([0, 0, 70, 90], 5), ([50, 20, 60, 70], 6), ([20, 10, 80, 80], 6))
 
 
 def box_file(photos: Path, folder: Path, boxes: Sequence[tuple[list[float], int]]) -> Path:
-    """A file of the same boxes (x, y, width, height) and categories in every photo."""
+    """Write a file with the same boxes (x, y, width, height) and categories for every photo."""
     path = folder / 'boxes.json'
     path.write_text(
         json.dumps(
@@ -250,7 +250,7 @@ def box_file(photos: Path, folder: Path, boxes: Sequence[tuple[list[float], int]
 
 
 def annotated(photos: Path, models: Models, folder: Path, **of_images: Any) -> dict[str, Any]:
-    """Annotations near what the model finds in the boxes of the photos, without an area."""
+    """Annotations close to the poses in the boxes of the photos, without ``area``."""
     boxes = box_file(photos, folder, [(box, 1) for box, _ in BOXES])
     run_tool(photos, '--out-dir', folder / 'own', *models.crops, '--bboxes', boxes)
     rng = np.random.default_rng(0)
@@ -336,7 +336,7 @@ def test_the_tool_evaluates_like_upstreams_metric_on_data_samples(
 def test_the_tool_evaluates_categories_that_the_detector_distinguishes(
     models, two_photos, tmp_path
 ):
-    """Of a detector whose only class is a dog."""
+    """The only class of the detector is dog."""
     weights = torch.load(models.file('rtmdet.pth'), weights_only=True)
     weights['meta'] = {'dataset_meta': {'classes': ('dog',)}}
     torch.save(weights, tmp_path / 'dog.pth')

@@ -1,4 +1,4 @@
-"""Persons and images of different inputs share batches."""
+"""Persons and images of several inputs share batches."""
 
 import copy
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
 def batches_of(inferencer: BatchPose2DInferencer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all batches that the pose network will get."""
+    """A list that receives the sizes of all later batches of the pose network."""
     sizes: list[int] = []
     wrap_test_step(inferencer, monkeypatch, lambda data: sizes.append(len(data['inputs'])))
     return sizes
@@ -59,7 +59,7 @@ def test_a_call_may_have_its_own_batch_size(ours, monkeypatch, kind, batch_size)
 
 
 def test_inputs_of_different_shape_are_never_in_one_batch(one_stage, monkeypatch):
-    # The pipeline without its resizing: every image keeps its size.
+    # Without resizing to one size, inputs have different shapes.
     cfg = copy.deepcopy(one_stage.cfg)
     cfg.test_dataloader.dataset.pipeline[1] = {
         'type': 'BottomupResize',

@@ -32,7 +32,7 @@ def test_bf16_runs_on_a_cpu_and_moves_keypoints_a_little(one_stage, top_down, ou
         if len(mine) == len(reference) > 0:
             moved.append(np.abs(mine.keypoints - reference.keypoints).mean())
     assert len(moved) > 1
-    # Images are about 100 px wide; random weights make far more of rounding than trained ones.
+    # Images are about 100 px wide; random weights amplify rounding far more than trained ones.
     assert 0 < np.median(moved) < 5
 
 

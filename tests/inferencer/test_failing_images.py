@@ -42,7 +42,7 @@ def test_a_bad_file_has_a_failure_record_in_order(
     alone = list(inferencer([path for path in with_bad_ones if 'pictures' in path]))
     for mixed, single in zip(good, alone, strict=True):
         assert_close(mixed['predictions'], single['predictions'])
-    assert len(names_below(out)) == 6  # for each of the good ones a drawing and a JSON
+    assert len(names_below(out)) == 6  # a drawing and a JSON file for each good image
 
 
 def test_a_bad_file_ends_the_call_with_on_error_raise(one_stage, with_bad_ones):
@@ -78,7 +78,7 @@ def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, plain, mo
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('part', ['backbone', 'head'])
 def test_images_fail_if_the_network_outputs_nan(one_stage, top_down, kind, part):
-    """Without an error, a one-stage model would find nobody."""
+    """Without the check, a one-stage model would silently have no detections."""
     inferencer = {'one_stage': one_stage, 'top_down': top_down}[kind].ours(batch_size=3)
     for parameter in getattr(inferencer.model, part).parameters():
         parameter.data.fill_(np.nan)

@@ -31,7 +31,7 @@ def as_plain(results: Sequence[dict]) -> list[tuple[Any, list[bytes]]]:
 
 @pytest.fixture(params=KINDS, scope='module')
 def two_calls(request: pytest.FixtureRequest, ours: dict) -> tuple[list[Callable], list[list]]:
-    """Two calls that differ in all they may, and what each gives alone."""
+    """Two calls that differ in all options, and the results of each alone."""
     kind = request.param
     calls = [
         lambda options=options: ours[kind](PICTURES[:4], **options) for options in TWO_CALLS[kind]
@@ -71,12 +71,12 @@ def test_shared_objects_are_used_by_one_thread_at_a_time(ours, monkeypatch):
     met: list[str] = []
 
     def alone(owner: Any, name: str) -> None:
-        """Record whether two threads are within a function at once."""
+        """Record whether two threads are in a function at the same time."""
         function, both = getattr(owner, name), threading.Barrier(2)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
             calls.append(name)
-            with suppress(threading.BrokenBarrierError):  # as if nobody came by: right
+            with suppress(threading.BrokenBarrierError):  # no other thread: as expected
                 both.wait(0.2)
                 met.append(name)
             return function(*args, **kwargs)
@@ -84,7 +84,7 @@ def test_shared_objects_are_used_by_one_thread_at_a_time(ours, monkeypatch):
         monkeypatch.setattr(owner, name, guarded)
 
     def together(owner: Any, name: str) -> None:
-        """Have both threads come to a function before one of them enters it."""
+        """Make both threads reach a function before either enters it."""
         function, both = getattr(owner, name), threading.Barrier(2)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:

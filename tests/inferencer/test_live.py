@@ -1,4 +1,4 @@
-"""Live sources: results come without delay for the images that follow."""
+"""Live sources: results do not wait for later images."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
 class Camera:
-    """Stands in for ``cv2.VideoCapture`` and counts what is read of it."""
+    """Stands in for ``cv2.VideoCapture`` and counts the frames that are read."""
 
     count = 0
 
@@ -59,7 +59,7 @@ def test_frames_of_a_camera_do_not_wait_for_a_batch(one_stage, top_down, monkeyp
 def test_a_single_image_does_not_wait_for_the_next(
     one_stage, top_down, kind, num_workers, engine, option
 ):
-    """Batches of 16, and the verification of an engine by 8 images, would wait for the others."""
+    """Without FLUSH, batches of 16 and the verification of an engine by 8 images would wait."""
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     settings = {'batch_size': 16, 'det_batch_size': 16, 'num_workers': num_workers}
     inferencer = model.ours(**settings, engine=engine, engine_cache=False)

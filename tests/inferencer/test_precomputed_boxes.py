@@ -21,12 +21,12 @@ BOXES = [
 
 class NoDetector(OurDetector):
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
-        pytest.fail('asked although the boxes are given')
+        pytest.fail('the detector runs although there are precomputed boxes')
 
 
 @pytest.fixture
 def undetecting(ours, monkeypatch) -> BatchPose2DInferencer:
-    """One whose detector must not be asked."""
+    """An inferencer whose detector must not run."""
     monkeypatch.setattr(ours['top_down'], 'detector', NoDetector())
     return ours['top_down']
 

@@ -31,7 +31,7 @@ def test_arguments_are_those_of_upstream_by_name_order_and_default(name):
     for parameter in theirs:
         ours = mine_by_name[parameter.name]
         assert ours.kind == parameter.kind
-        if parameter.name != 'batch_size':  # None: the constructor's
+        if parameter.name != 'batch_size':  # None uses that of the constructor
             assert ours.default == parameter.default
     added = [p for p in mine if p.name not in {q.name for q in theirs}]
     assert all(p.kind == inspect.Parameter.KEYWORD_ONLY for p in added)
@@ -62,7 +62,7 @@ CALLS = {
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('options', CALLS.values(), ids=CALLS)
 def test_results_equal_those_of_upstream(ours, upstream, kind, options):
-    # Upstream takes an image without persons for one person, see the tests of no_person.
+    # Upstream uses an image without persons as one person, see the tests of no_person.
     images = [image for image in PICTURES[:4] if kind == 'one_stage' or image[0, 0, 0]]
     expected = list(upstream[kind](images, **options))
     found = list(ours[kind](images, **options))
@@ -81,7 +81,7 @@ def test_results_equal_those_of_upstream(ours, upstream, kind, options):
         if theirs_drawn:
             assert [d.shape for d in drawn] == [d.shape for d in theirs_drawn]
             assert drawn[0].dtype == theirs_drawn[0].dtype
-            # A line that moves by a hundredth of a pixel may touch another pixel.
+            # A line that moves by a hundredth of a pixel may change other pixels.
             assert np.mean(drawn[0] != theirs_drawn[0]) < 0.01
 
 
@@ -126,7 +126,7 @@ def test_empty_inputs_have_no_results(ours, tmp_path, kind):
     [
         ({'batchsize': 4}, 'batchsize'),
         ({'kpt_score': 0.5, 'return_vis': True}, 'kpt_score'),
-        ({'use_oks_tracking': True}, 'use_oks_tracking'),  # of the other inferencers
+        ({'use_oks_tracking': True}, 'use_oks_tracking'),  # an option of other inferencers
         ({'skeleton_style': 'coco'}, 'skeleton_style'),
         ({'batch_size': 0}, 'batch_size'),
         ({'vis_out_dir': 'a.jpg'}, 'vis_out_dir'),

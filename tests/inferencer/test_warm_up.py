@@ -1,4 +1,4 @@
-"""The warm-up: what an engine is built for, and its images, which are decoded once."""
+"""Warm-up: engines are built for the first images, and its images are decoded once."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_eager_pytorch_in_bf16_has_equal_results_with_and_without_self_check(top
 
 @pytest.mark.parametrize(('images', 'batch_size', 'parallel'), [(1, 8, 1), (2, 1, 1), (2, 8, 2)])
 def test_an_engine_is_built_for_the_first_images(one_stage, images, batch_size, parallel):
-    """Two concurrent batches would give each one half of the cores."""
+    """With two concurrent batches, each would have only half of the cores."""
     inferencer = one_stage.ours(engine='openvino', batch_size=8)
     list(inferencer([picture(60, 90)] * images, batch_size=batch_size))
     assert inferencer.runner.selection.parallel == parallel
@@ -54,4 +54,6 @@ def test_images_decoded_by_the_warm_up_are_not_decoded_again(
     assert sorted(read) == sorted(paths)
     read.clear()
     assert list(model.ours(batch_size='auto')(paths)) == expected
-    assert sorted(read) == sorted([*paths, str(tmp_path / 'text.png')])  # which fails twice
+    assert sorted(read) == sorted(
+        [*paths, str(tmp_path / 'text.png')]
+    )  # read twice, since it fails

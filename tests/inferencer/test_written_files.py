@@ -71,7 +71,7 @@ def test_a_video_becomes_one_video_and_one_json(ours, upstream, tmp_path):
     options = {'bbox_thr': 0.2}
     results = list(ours['one_stage'](path, out_dir=str(tmp_path / 'ours'), **options))
     assert len(results) == 8
-    # In the order of the frames: what each frame gives on its own.
+    # Results are in the order of the frames, and equal those of single frames.
     alone = list(ours['one_stage'](list(mmcv.VideoReader(path)), **options))
     assert_close([r['predictions'] for r in results], [r['predictions'] for r in alone])
     assert len({str(result['predictions']) for result in results}) > 4

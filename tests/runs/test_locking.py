@@ -1,4 +1,4 @@
-"""Only one process writes to a folder."""
+"""Only one process may write to a folder."""
 
 import logging
 import subprocess

@@ -1,4 +1,4 @@
-"""Boxes that a user gives: every form that has one meaning, and a line about all others."""
+"""Boxes from users: valid forms are converted, and others have a one-line error."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Inputs become frames: which, in which order, and with which names."""
+"""Inputs become frames: their selection, order and names."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ def frames_of(inputs: Any) -> list[Frame]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree of files, and the working directory in it."""
+    """A tree of files, which is the working directory."""
     for name in (
         *('b.jpg', 'a.PNG', 'notes.txt', 'no_suffix', 'sub/c.jpeg', 'sub/a.PNG', 'sub/deep/d.webp'),
         *('space and ümlaut.jpg', '.hidden.jpg', 'sub/film.mp4'),
@@ -76,7 +76,7 @@ def test_a_folder_without_its_subfolders(folder):
 @pytest.mark.parametrize('content', ['in/b.jpg\n\n  in/a.PNG  \n# no.jpg\nin/b.jpg\nmissing.jpg'])
 def test_a_list_has_one_path_per_line(folder, content):
     Path('list.txt').write_text(content, encoding='utf-8')
-    # A missing file stays and becomes a failure record.
+    # A missing file stays in the list and becomes a failure record.
     assert list_inputs(['@list.txt']) == ['in/b.jpg', 'in/a.PNG', 'missing.jpg']
 
 
@@ -114,10 +114,10 @@ def test_inputs_that_match_nothing_are_an_error(folder, inputs, message):
 
 
 def test_links_and_special_files_in_a_folder(folder):
-    (folder / 'again').symlink_to(folder / 'sub')  # its files would come twice
-    (folder / 'loop').symlink_to(folder)  # its files would never end
+    (folder / 'again').symlink_to(folder / 'sub')  # its files would be listed twice
+    (folder / 'loop').symlink_to(folder)  # an endless recursion
     (folder / 'link.jpg').symlink_to(folder / 'b.jpg')
-    # Named like images, so they are inputs and get failure records.
+    # They have suffixes of images, so they are inputs that fail.
     (folder / 'folder.jpg').symlink_to(folder / 'sub')
     (folder / 'dangling.jpg').symlink_to(folder / 'nowhere')
     os.mkfifo(folder / 'pipe.jpg')
@@ -130,7 +130,7 @@ def test_links_and_special_files_in_a_folder(folder):
 
 
 def listed(content: str | bytes) -> list[str]:
-    """Paths that a list file of this content names."""
+    """Paths in a list file with this content."""
     data = content if isinstance(content, bytes) else content.encode(errors='surrogateescape')
     Path('list.txt').write_bytes(data)
     return list_inputs(['@list.txt'])
@@ -210,7 +210,7 @@ DEEP = 1200
 
 @pytest.fixture(scope='module')
 def deep() -> Iterator[Path]:
-    """A folder 1,200 deep with more folders below whose paths are too long; files in three."""
+    """A folder tree 1,200 deep, with further levels whose paths are too long; files in three."""
     memory = '/dev/shm' if os.path.isdir('/dev/shm') else None  # a disk takes seconds
     top = Path(tempfile.mkdtemp(dir=memory))
     names = [*['d'] * DEEP, *['x' * 250] * 20]
@@ -221,7 +221,7 @@ def deep() -> Iterator[Path]:
             os.mkdir(name)
             os.chdir(name)
     yield top
-    with contextlib.chdir(top):  # by steps, as `shutil.rmtree` is recursive
+    with contextlib.chdir(top):  # level by level, since `shutil.rmtree` recurses
         for name in names:
             os.chdir(name)
         for name in reversed(names):
@@ -235,7 +235,7 @@ def test_a_folder_may_be_deeper_than_the_recursion_limit(deep):
     files = [str(deep / ('d/' * depth) / 'a.jpg') for depth in (DEEP, 600)]
     *found, too_long = list_inputs([str(deep)])
     assert sorted(found) == sorted(files)
-    # A path that the system cannot open is an input that fails, for all files below it.
+    # A folder with too long a path is a single input, which fails.
     with pytest.raises(OSError) as raised:
         os.scandir(too_long)
     assert raised.value.errno == errno.ENAMETOOLONG
@@ -567,7 +567,7 @@ def test_inputs_of_another_type_are_an_error(inputs):
 
 
 class Lazy(Sequence):
-    """Three images of one colour each, made in one buffer when they are asked for."""
+    """Three images of one colour each, created in one buffer when they are requested."""
 
     def __init__(self) -> None:
         self.buffer = np.empty((3, 4, 3), np.uint8)
@@ -646,7 +646,7 @@ def test_a_video_that_cannot_be_read_is_an_error(tmp_path):
 
 
 class Camera:
-    """Stands in for ``cv2.VideoCapture``: three pictures, then nothing more."""
+    """Stands in for ``cv2.VideoCapture``, with three frames."""
 
     def __init__(self, number: int) -> None:
         self.number, self.left, self.released = number, 3, threading.Event()

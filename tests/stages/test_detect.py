@@ -1,4 +1,4 @@
-"""Persons found in batches are those that MMDetection and upstream's rules find one at a time."""
+"""Detections in batches equal those of MMDetection for single images, selected as upstream does."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -31,14 +31,14 @@ from mmpose_batch.stages.detect import (
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
-# All become inputs of 96x96, since the detector's pipeline pads them.
+# The detector's pipeline pads all to inputs of 96x96.
 SIZES = ((90, 60), (60, 90), (40, 41), (900, 300))
 IMAGES = [picture(width, height, seed=width) for width, height in SIZES]
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Weights by which the tiny detector finds a handful of boxes of two classes."""
+    """Weights with which the tiny detector finds a few boxes of two classes."""
     torch.manual_seed(0)
     inferencer = DetInferencer(two_classes(), None, 'cpu', 'mmdet', show_progress=False)
     model = inferencer.model
@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     inputs = model.data_preprocessor(packed, False)['inputs']
     calibrate_batch_norms(model, lambda: model.bbox_head.forward(model.extract_feat(inputs)))
     for scores, boxes in zip(model.bbox_head.rtm_cls, model.bbox_head.rtm_reg, strict=True):
-        scores.weight.data.mul_(3)  # random ones are closer together than trained ones
+        scores.weight.data.mul_(3)  # random scores differ less than trained ones
         scores.bias.data.zero_()
         boxes.bias.data.fill_(1.5)  # in strides, to each side
     path = tmp_path_factory.mktemp('detector') / 'detector.pth'
@@ -61,7 +61,7 @@ def two_classes() -> Config:
 
 
 def compute_in_double(model: nn.Module) -> None:
-    """Random weights blow up the rounding of single precision until boxes change places."""
+    """Use double precision: random weights amplify rounding of fp32 until boxes change order."""
     forward = model.double().bbox_head.forward
     model.bbox_head.forward = lambda feats: tuple(
         [level.float() for level in levels] for levels in forward(feats)
@@ -70,7 +70,7 @@ def compute_in_double(model: nn.Module) -> None:
 
 @pytest.fixture(scope='module')
 def upstream_detections(weights: str) -> list[InstanceData]:
-    """What MMDetection's inferencer, untouched but for the loading of weights, finds in each."""
+    """Detections of MMDetection's inferencer in each image."""
     inferencer = DetInferencer(two_classes(), None, 'cpu', 'mmdet', show_progress=False)
     inferencer.model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'])
     compute_in_double(inferencer.model)
@@ -90,7 +90,7 @@ def ours(weights: str) -> PersonDetector:
 def upstream_boxes(
     found: InstanceData, cat_ids: tuple[int, ...], bbox_thr: float, nms_thr: float
 ) -> np.ndarray:
-    """The lines of upstream's ``preprocess_single`` that turn detections into persons."""
+    """Boxes of persons, by the code of upstream's ``preprocess_single``."""
     bboxes = np.concatenate((found.bboxes, found.scores[:, None]), axis=1)
     wanted = np.zeros(len(bboxes), dtype=np.uint8)
     for cat_id in cat_ids:
@@ -136,7 +136,7 @@ def test_broken_weights_are_an_error_and_not_an_empty_result(weights, part):
 
 @pytest.mark.parametrize('name', ['bboxes', 'scores'])
 def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
-    """Of a category that nobody asks for, too."""
+    """Also scores of a category that is not requested."""
 
     def test_step(batch: Any) -> list[InstanceData]:
         found = InstanceData(bboxes=torch.ones(2, 4), scores=torch.ones(2), labels=torch.ones(2))
@@ -226,7 +226,7 @@ def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
         collate_fn=None,
     )
     detector = PersonDetector(inferencer, [0], EngineOptions())
-    # The network of a convolution cannot be replaced.
+    # A network that is a single convolution cannot be replaced.
     detector.runner = SimpleNamespace(options=EngineOptions(**engine))
     assert detector.default_batch_size() == batch_size
 
@@ -246,7 +246,7 @@ def test_code_in_the_weights_of_a_detector_is_rejected(tmp_path):
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What a detector would be built from; nothing is built or downloaded."""
+    """The choice of the detector, without building or downloading it."""
     asked: dict[str, Any] = {}
 
     def inferencer(
@@ -340,7 +340,7 @@ def test_an_unknown_detector_is_an_error(built):
 
 
 def test_upstreams_ways_to_the_detector_work(models):
-    """Applications call ``inferencer.detector`` and ``preprocess``, or swap our class in."""
+    """Applications call ``inferencer.detector`` and ``preprocess``, or replace upstream's class."""
     arguments = {
         'det_model': models.file('rtmdet.py'),
         'det_weights': models.file('rtmdet.pth'),
@@ -349,7 +349,7 @@ def test_upstreams_ways_to_the_detector_work(models):
     }
     pose = models.file('rtmpose.py'), models.file('rtmpose.pth')
     ours = BatchPose2DInferencer(*pose, **arguments)
-    with allowed_types():  # as PyTorch is, upstream rejects MMEngine's files
+    with allowed_types():  # by default, torch.load rejects MMEngine's files
         theirs = Pose2DInferencer(*pose, **arguments)
         whole = MMPoseInferencer(pose2d=pose[0], pose2d_weights=pose[1], **arguments)
     image = picture(120, 90)

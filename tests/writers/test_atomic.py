@@ -1,4 +1,4 @@
-"""A file is complete or absent; drawings and predictions have the path of their image."""
+"""Files are complete or absent, and drawings and predictions have the path of their image."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def test_an_incomplete_file_is_never_visible(tmp_path, monkeypatch):
 
 
 def test_the_next_write_replaces_the_incomplete_file_of_a_killed_process(tmp_path):
-    # SIGKILL lets no handler run: the part that was written stays behind.
+    # SIGKILL lets no handler run, so the incomplete file stays.
     context = open_atomically(str(tmp_path / 'a.bin'))
     file = context.__enter__()
     file.write(b'half')
@@ -111,7 +111,7 @@ def test_drawings_are_files_that_can_be_read(tmp_path, name, file):
     assert files_below(tmp_path) == [file]
     data = np.frombuffer((tmp_path / file).read_bytes(), np.uint8)
     read = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    # Lossy formats change it a little; swapped colours would be far off.
+    # Lossy formats change it slightly; swapped colours would differ more.
     assert np.abs(read.astype(int) - drawn[..., ::-1]).mean() < 15
     assert np.abs(read.astype(int) - drawn).mean() > 30
 

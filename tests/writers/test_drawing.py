@@ -1,4 +1,4 @@
-"""What is drawn and returned, and that the settings of one call do not affect the next."""
+"""Drawings: when they are made and returned, and that calls do not affect each other."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -71,7 +71,7 @@ def test_invalid_options_are_rejected(options, message):
     [{'radius': 0, 'kpt_thr': -1}, {'radius': 2.5}, {'radius': 32767}, {'thickness': np.int64(9)}],
 )
 def test_options_that_pass_can_be_drawn(options):
-    """By MMPose's own visualizer."""
+    """MMPose's own visualizer accepts the same options."""
     meta = {'dataset_name': 'mine', 'skeleton_links': [(0, 1)], 'num_keypoints': 17}
     result = result_of(picture(8, 6))
     (sample,) = result.data_samples
@@ -89,7 +89,7 @@ def test_a_video_may_be_written_to_a_file():
 
 
 class Visualizer:
-    """Stands in for MMPose's and remembers how it was set and called."""
+    """Stands in for MMPose's visualizer, and records its settings and calls."""
 
     def __init__(self) -> None:
         self.radius = self.line_width = 0
@@ -159,6 +159,6 @@ def test_a_style_that_mmpose_cannot_draw_is_rejected_before_a_run(style, dataset
     with nullcontext() if fits else error:
         check_skeleton_style(style, {'dataset_name': dataset})
     visualizer = PoseLocalVisualizer()
-    error = pytest.raises(NotImplementedError)  # as MMPose itself says it
+    error = pytest.raises(NotImplementedError)  # the error of MMPose itself
     with nullcontext() if fits else error:
         visualizer.set_dataset_meta({'dataset_name': dataset}, style)

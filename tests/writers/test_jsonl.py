@@ -1,4 +1,4 @@
-"""Lines of JSON: complete records, in order, and what a killed run leaves of them."""
+"""JSON lines: complete records in order, also of a killed run."""
 
 import json
 from pathlib import Path
@@ -54,7 +54,7 @@ def test_an_incomplete_line_and_all_after_it_are_ignored(tmp_path):
         path.write_bytes(data[:length])
         found = [record for record, _ in read_records(str(path))]
         assert found == RECORDS[: sum(end <= length for end in ends)]
-    path.write_bytes(data[: ends[0]] + b'\0' * 40 + b'\n' + data)  # as a power cut leaves it
+    path.write_bytes(data[: ends[0]] + b'\0' * 40 + b'\n' + data)  # as after a power cut
     assert [record for record, _ in read_records(str(path))] == RECORDS[:1]
 
 

@@ -1,4 +1,4 @@
-"""Which output formats there are, and what a run may ask for."""
+"""The registry of output formats, and the formats that a run selects."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ OTHER = WriterSpec(name='other', help='nothing', build=lambda context: None, fil
 
 @pytest.fixture(autouse=True)
 def writers(monkeypatch: pytest.MonkeyPatch) -> dict[str, WriterSpec]:
-    """A registry whose additions are forgotten after the test."""
+    """A registry that is restored after the test."""
     monkeypatch.setattr(registry, 'WRITERS', dict(registry.specs()))
     return registry.WRITERS
 
@@ -82,7 +82,7 @@ def test_formats_written_image_by_image_are_part_of_the_identity(options, expect
     found = [spec.identity(chosen) for spec in registry.specs().values()]
     assert {key: value for entries in found for key, value in entries.items()} == expected
     written = [spec.name for spec in registry.specs().values() if spec.was_written(expected)]
-    # What is derived from the records can be written by any run.
+    # Derived formats may be written by any run.
     assert written == ['jsonl', *(set(options.get('formats', ())) - {'coco'}), 'coco']
 
 
