@@ -344,15 +344,15 @@ def test_yielded_images_are_not_referenced_any_more(batch_size):
     def alive(references: list[weakref.ref]) -> int:
         return sum(reference() is not None for reference in references)
 
-    most, done = 0, 0
+    maximum, done = 0, 0
     for item in BatchRunner(network, batch_size).stream(map(made, range(30))):
-        most = max(most, alive(inputs))
+        maximum = max(maximum, alive(inputs))
         own = {id(output) for output in item.poses}
         done += len(own)
         del item
         assert own.isdisjoint(id(output()) for output in outputs)
         assert alive(outputs) <= len(outputs) - done
-    assert most <= 2 * 2 * batch_size  # two inputs for each image that may wait
+    assert maximum <= 2 * 2 * batch_size  # two inputs for each image that may wait
     assert (alive(inputs), alive(outputs)) == (0, 0)
 
 

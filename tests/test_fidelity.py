@@ -41,7 +41,7 @@ def check(
 
 
 def grouped(name: str) -> pytest.MarkDecorator:
-    """Tests of one model, also those of test_engines.py, run on one worker, which builds it once."""
+    """Run tests of one model, also those of test_engines.py, on one worker, to build it once."""
     return pytest.mark.xdist_group(f'model {name}')
 
 
@@ -103,7 +103,7 @@ def test_a_fault_is_not_accepted_as_rounding(small_pair, fault, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('key', 'moved', 'says'),
+    ('key', 'moved', 'message'),
     [
         ('key', 0.0, None),
         ('another key', 0.0, 'recorded with other versions or settings'),
@@ -111,7 +111,7 @@ def test_a_fault_is_not_accepted_as_rounding(small_pair, fault, monkeypatch):
     ],
 )
 def test_upstream_runs_if_outputs_differ_from_the_record(
-    small_pair, tmp_path, monkeypatch, key, moved, says
+    small_pair, tmp_path, monkeypatch, key, moved, message
 ):
     monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
     with one_thread():
@@ -123,9 +123,9 @@ def test_upstream_runs_if_outputs_differ_from_the_record(
     found = copy.deepcopy(expected)
     found[0]['keypoints'] += moved
     monkeypatch.setattr(upstream, 'reruns', lambda index: [])
-    with pytest.warns(match=says) if says else nullcontext():
+    with pytest.warns(match=message) if message else nullcontext():
         comparison = compare_runs(upstream, {'run': found}, UNDETERMINED_SHARE)
-    assert bool(ran) == bool(says)
+    assert bool(ran) == bool(message)
     assert bool(comparison.faults) == bool(moved)
 
 

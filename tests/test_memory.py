@@ -40,7 +40,7 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def peak_memory(arguments: list[str], folder: Path) -> tuple[int, int]:
-    """Peak resident memory of the tool, in bytes, over the first images and over all of them."""
+    """Peak resident memory of the tool, in bytes, after the first images and after all."""
     out = folder / 'peak'
     tool = str(TOOLS / 'batch_infer.py')
     subprocess.run(
@@ -57,8 +57,8 @@ def peak_memory(arguments: list[str], folder: Path) -> tuple[int, int]:
 def photo_folder(folder: Path) -> Path:
     """Photos of several sizes, links to a few files: large ones first, then small ones.
 
-    Whatever is kept of an image shows with the large ones; for the few bytes that
-    would be kept of a record it takes many images, of any size.
+    The large ones reveal images that stay in memory; the few bytes that might stay of each
+    record are revealed by many images of any size.
     """
     folder.mkdir()
     sizes = ((640, 480), (480, 640), (640, 427), (500, 375))

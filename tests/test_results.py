@@ -43,7 +43,7 @@ def upstream_choice(sample: PoseDataSample, bbox_thr: float, pose_based_nms: boo
 
 
 CASES = {
-    'nobody': ([], []),
+    'no detections': ([], []),
     'one': ([0.5], [0]),
     'apart': ([0.2, 0.9, 0.5], [0, 200, 400]),
     'coinciding': ([0.2, 0.9, 0.5, 0.4], [0, 0.5, 300, 300.5]),

@@ -29,7 +29,7 @@ IDS = {
     'a number of more than 64 bits': ('9223372036854775808.jpg', None, None),
     'the folder decides': ('in/val/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], 7),
     # The longest name matches, independent of ids and order.
-    'a file beside a folder': ('in/b.jpg', [('b.jpg', 7), ('sub/b.jpg', 9)], 7),
+    'a file next to a folder': ('in/b.jpg', [('b.jpg', 7), ('sub/b.jpg', 9)], 7),
     'a file in a folder': ('in/sub/b.jpg', [('sub/b.jpg', 7), ('b.jpg', 9)], 7),
     'the same in other order': ('in/sub/b.jpg', [('b.jpg', 9), ('sub/b.jpg', 7)], 7),
     'three folders': ('v/w/b.jpg', [('b.jpg', 8), ('v/w/b.jpg', 7), ('w/b.jpg', 9)], 7),

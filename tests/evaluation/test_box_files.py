@@ -29,15 +29,15 @@ def image_key(key: int | str | ImageKey) -> ImageKey:
 BOXES = {
     'a box': ([BOX], {1: [[10, 20, 40, 60, 0.5]]}),
     'by name': ([but(image_id=None, file_name='./a/b.jpg')], {'a/b.jpg': [[10, 20, 40, 60, 0.5]]}),
-    'by name beside an id': (
+    'by name next to an id': (
         [{**BOX, 'file_name': 'a\\b.jpg'}],
         {ImageKey('a/b.jpg', 1): [[10, 20, 40, 60, 0.5]]},
     ),
-    'by name beside an id of null': (
+    'by name next to an id of null': (
         [{**BOX, 'image_id': None, 'file_name': 'b.jpg'}],
         {'b.jpg': [[10, 20, 40, 60, 0.5]]},
     ),
-    'by an id beside a name of null': (
+    'by an id next to a name of null': (
         [{**BOX, 'file_name': None}],
         {1: [[10, 20, 40, 60, 0.5]]},
     ),
@@ -78,7 +78,7 @@ WRONG_BOXES = {
         [{**BOX, 'image_id': None, 'file_name': None}],
         'entry 0: expected file_name or image_id, found neither',
     ),
-    'no name beside an id': ([but(file_name='')], 'entry 0: file_name: expected a file name'),
+    'no name next to an id': ([but(file_name='')], 'entry 0: file_name: expected a file name'),
     'an image that is a list': ([but(image_id=[1])], 'entry 0: image_id: expected an integer'),
     'an image of 65 bits': ([but(image_id=2**63)], 'entry 0: image_id: expected an integer'),
     'an image that is a bool': ([but(image_id=True)], 'entry 0: image_id: expected an integer'),
@@ -165,18 +165,18 @@ ASSIGNED = {
     'by number of the annotations': ('in/frame_0.jpg', {9: ONE, 0: TWO}, FRAMES, [ONE]),
     'by that number as text': ('in/frame_0.jpg', {'9': ONE}, FRAMES, [ONE]),
     'by stem': ('in/frame_0.jpg', {'frame_0': ONE, 'frame_00': TWO}, None, [ONE]),
-    'by stem beside annotations': ('in/frame_0.jpg', {'frame_0': ONE}, FRAMES, [ONE]),
+    'by stem next to annotations': ('in/frame_0.jpg', {'frame_0': ONE}, FRAMES, [ONE]),
     'by stem in a folder': ('in/x/b.jpg', {'x/b': ONE, 'y/b': TWO}, None, [ONE]),
     'by stem of digits': ('in/000000000001.jpg', {'000000000001': ONE}, None, [ONE]),
     'by number as text': ('in/000000000001.jpg', {'1': ONE}, None, [ONE]),
     'in two ways': ('in/000000000001.jpg', {1: ONE, '000000000001.jpg': TWO}, None, [ONE, TWO]),
-    'by name beside the number of another': (
+    'by name next to the number of another': (
         'in/1.jpg',
         {ImageKey('2.jpg', 1): TWO, ImageKey('1.jpg', 0): ONE},
         None,
         [ONE],
     ),
-    'by name beside an id of no annotated image': (
+    'by name next to an id of no annotated image': (
         'in/frame_0.jpg',
         {ImageKey('frame_0.jpg', 3): ONE, 3: TWO},
         FRAMES,
@@ -189,7 +189,7 @@ ASSIGNED = {
         [ONE, TWO],
     ),
     # Its file_name names another image.
-    'not by the id beside a name of no input': (
+    'not by the id next to a name of no input': (
         'in/frame_0.jpg',
         {ImageKey('frame_1.jpg', 9): TWO, 9: ONE},
         FRAMES,

@@ -50,10 +50,10 @@ def test_a_path_that_is_not_a_folder_is_an_error(tmp_path):
 def test_a_file_system_without_locks_is_reported_and_used(tmp_path, monkeypatch, caplog):
     (tmp_path / '.lock').touch()
 
-    def refuse(*_: object, **__: object) -> None:
+    def reject(*_: object, **__: object) -> None:
         raise OSError(37, 'No locks available')
 
-    monkeypatch.setattr('filelock.FileLock.acquire', refuse)
+    monkeypatch.setattr('filelock.FileLock.acquire', reject)
     done = []
     with caplog.at_level(logging.WARNING), locked(str(tmp_path)):
         done.append(True)

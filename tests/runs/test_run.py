@@ -80,14 +80,14 @@ def wait_at(place: str, text: str, log: str) -> None:
     unittest.mock.patch(place, call_or_wait).start()
 
 
-def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
-    """The tool in a separate process, which waits for a signal before it is finished.
+def main_that_waits(place: str, text: str, maximum: int, *arguments: Any) -> None:
+    """Run the tool in a separate process, which waits for a signal before it is finished.
 
     Args:
-        place: A function in which it waits; '' for none.
-        text: Contained in the arguments of the call in which it waits.
-        most: Records after which it waits, those of earlier runs included.
-        arguments: Those of the tool's process.
+        place: Function in which it waits; '' for none.
+        text: Text in the arguments of the call in which it waits.
+        maximum: Number of records after which it waits, including those of earlier runs.
+        arguments: Arguments of :func:`main_of_process`.
     """
     log = arguments[1]
     append = JsonLinesFile.append
@@ -96,7 +96,7 @@ def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
     def append_or_wait(file: JsonLinesFile, record: dict[str, Any]) -> None:
         if file.path.endswith('predictions.jsonl'):
             counts.append(counts[-1] + 1 if counts else count_lines(Path(file.path)))
-            if counts[-1] >= most:
+            if counts[-1] >= maximum:
                 wait_for_a_signal(log)
         append(file, record)
 
@@ -123,10 +123,10 @@ class Tool:
         block: int = BLOCK,
         place: str = '',
         text: str = '',
-        most: int = COUNT - 1,
+        maximum: int = COUNT - 1,
     ) -> ToolProcess:
         """Start a process that does not end without a signal."""
-        main = partial(main_that_waits, place, text, most)
+        main = partial(main_that_waits, place, text, maximum)
         return ToolProcess([*self.arguments, *more], self.log, block, main)
 
     def finish(self, *more: str) -> Outcome:
@@ -352,7 +352,7 @@ INTERRUPTS = [
 def test_an_interrupted_run_ends_at_once_and_resumes(
     tool, kind, uninterrupted, number, status, message
 ):
-    outcome = tool.interrupt(10, number, most=20)
+    outcome = tool.interrupt(10, number, maximum=20)
     assert outcome.status == status
     assert 'Traceback' not in outcome.err
     assert message in outcome.err
@@ -765,7 +765,7 @@ def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path,
     )
     monkeypatch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', 2)
     assert complete.finish().status == 0
-    assert killed.interrupt(2, signal.SIGKILL, block=2, most=3).status == -signal.SIGKILL
+    assert killed.interrupt(2, signal.SIGKILL, block=2, maximum=3).status == -signal.SIGKILL
     assert count_lines(killed.records) < 4
     assert killed.finish('--resume').status == 0
     assert killed.records.read_bytes() == complete.records.read_bytes()
