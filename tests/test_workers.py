@@ -328,9 +328,10 @@ def test_threads_stay_for_the_next_stream_until_the_pool_is_closed():
 
 
 def test_the_threads_end_with_their_pool():
-    pool = WorkerPool(2)
+    pool = WorkerPool(2, name='mmpose_batch_ending')  # pools of other tests may have threads too
     assert list(pool.map(lambda item: item, range(3), ahead=2)) == [0, 1, 2]
-    threads = [t for t in threading.enumerate() if t.name.startswith('mmpose_batch')]
+    threads = [t for t in threading.enumerate() if t.name.startswith('mmpose_batch_ending')]
+    assert threads
     del pool
     gc.collect()
     for thread in threads:
