@@ -91,10 +91,10 @@ class File:
 
     Attributes:
         name: Path below the folder.
-        make: Its content, or a function that makes it at a path.
-        error: What its record says; None where it is an image.
+        make: Function that returns its content, or that creates it at a path.
+        error: Regular expression for the error in its record; None for a valid image.
         size: Width and height of the image.
-        undetectable: Too thin for the detector, which sees no row of it.
+        undetectable: Whether resizing for the detector leaves no row or column of it.
     """
 
     name: str
@@ -130,7 +130,7 @@ BAD = {
     'noise': File('noise.jpg', holds(lambda: bytes(range(128, 192))), 'damaged'),
     'a pipe': File('pipe.jpg', os.mkfifo, 'found a pipe, socket or device'),
     'a device': File('zeros.jpg', lambda p: p.symlink_to('/dev/zero'), 'pipe, socket or device'),
-    'a link to nothing': File('link.jpg', lambda p: p.symlink_to('nowhere'), 'No such file'),
+    'a broken link': File('link.jpg', lambda p: p.symlink_to('nowhere'), 'No such file'),
     'a link to a folder': File('up.jpg', lambda p: p.symlink_to('.'), 'found a folder'),
     'a link to itself': File('me.jpg', lambda p: p.symlink_to(p.name), 'symbolic links'),
     'a file that cannot be read': File(
@@ -168,12 +168,12 @@ GOOD = {
     'a png named jpg': File('png.jpg', holds(lambda: PNG)),
     'in a folder named as an image': File('x.jpg/inside.jpg', holds(lambda: JPEG)),
     'spaces, other letters, a line end': File('mit Leer ünd 写真/ß \n?.jpg', holds(lambda: JPEG)),
-    'a name that is no text': File(os.fsdecode(b'caf\xe9.jpg'), holds(lambda: JPEG)),
-    'a name that is a number to some': File('\u00b2.jpg', holds(lambda: JPEG)),
+    'a name that is not text': File(os.fsdecode(b'caf\xe9.jpg'), holds(lambda: JPEG)),
+    'a name that is a Unicode digit': File('\u00b2.jpg', holds(lambda: JPEG)),
     'a capital suffix': File('CAPITAL.JPG', holds(lambda: JPEG)),
     'the same name in a': File('a/same.jpg', holds(lambda: JPEG)),
     'the same name in b': File('b/same.jpg', holds(lambda: pillow('JPEG', 'L'))),
-    'beside it another format': File('a/same.png', holds(lambda: PNG)),
+    'another format in the same folder': File('a/same.png', holds(lambda: PNG)),
 }
 GALLERY = {**BAD, **GOOD}
 
@@ -186,7 +186,7 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         file.make(path)
-    (folder / 'notes.txt').write_text('passed over')
+    (folder / 'notes.txt').write_text('skipped')
     (folder / 'empty').mkdir()
     return folder
 
@@ -348,7 +348,7 @@ def test_on_error_raise_ends_the_tool_with_status_1(gallery, models, tmp_path):
 
 # ------------------------------------------------------------------------- truncated files
 
-WHOLE = {
+COMPLETE = {
     'jpeg': JPEG,
     'progressive jpeg': pillow('JPEG', progressive=True),
     'jpeg with a thumbnail': with_exif(1, JPEG),
@@ -366,7 +366,7 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize('data', WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize('data', COMPLETE.values(), ids=COMPLETE)
 def test_a_truncated_file_is_never_accepted(tmp_path, data):
     # OpenCV's imread returns the existing rows and fills the others with grey.
     path = tmp_path / 'image'

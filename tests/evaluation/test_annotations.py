@@ -19,7 +19,7 @@ from mmpose_batch.evaluation.annotations import (
 IDS = {
     'a name': ('000000000785.jpg', None, 785),
     'in a folder': ('/data/val/000000000785.png', None, 785),
-    'a name that is no number': ('photo.jpg', None, None),
+    'a name that is not a number': ('photo.jpg', None, None),
     'a number to Unicode only': ('\u00b2.jpg', None, None),
     'a name of the file': ('x/b.jpg', [('b.jpg', 7)], 7),
     'another name': ('x/c.jpg', [('b.jpg', 7)], None),
@@ -34,7 +34,7 @@ IDS = {
     'the same in other order': ('in/sub/b.jpg', [('b.jpg', 9), ('sub/b.jpg', 7)], 7),
     'three folders': ('v/w/b.jpg', [('b.jpg', 8), ('v/w/b.jpg', 7), ('w/b.jpg', 9)], 7),
     'an absolute path': ('/v/w/b.jpg', [('w/b.jpg', 9), ('/v/w/b.jpg', 7), ('v/w/b.jpg', 6)], 7),
-    'another whole path': ('/x/v/b.jpg', [('/v/b.jpg', 7)], None),
+    'another absolute path': ('/x/v/b.jpg', [('/v/b.jpg', 7)], None),
     'the folder does not decide': ('in/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], None),
     'part of a name decides nothing': ('in/b.jpg', [('n/b.jpg', 6), ('val/b.jpg', 7)], None),
     'a folder of Windows': ('in/val/b.jpg', [('train\\b.jpg', 6), ('val\\b.jpg', 7)], 7),
@@ -68,8 +68,8 @@ def with_entry(**entry: Any) -> dict[str, Any]:
 
 UNREADABLE = {
     'no file': (None, 'cannot be read: No such file or directory'),
-    'no json': ('{', 'expected JSON, found'),
-    'no text': ('\ud83d', 'expected JSON'),
+    'not JSON': ('{', 'expected JSON, found'),
+    'not text': ('\ud83d', 'expected JSON'),
     'results': ([], 'expected COCO annotations with images, annotations, categories'),
     'no images': ({'annotations': []}, 'expected COCO annotations with images'),
     'an image without a name': (

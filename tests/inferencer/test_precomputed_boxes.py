@@ -25,15 +25,15 @@ class NoDetector(OurDetector):
 
 
 @pytest.fixture
-def undetecting(ours, monkeypatch) -> BatchPose2DInferencer:
+def without_detection(ours, monkeypatch) -> BatchPose2DInferencer:
     """An inferencer whose detector must not run."""
     monkeypatch.setattr(ours['top_down'], 'detector', NoDetector())
     return ours['top_down']
 
 
 @pytest.mark.parametrize('form', [list, tuple, lambda boxes: [b.tolist() for b in boxes], iter])
-def test_precomputed_boxes_are_used(undetecting, form):
-    results = list(undetecting(PICTURES[:3], bboxes=form(BOXES)))
+def test_precomputed_boxes_are_used(without_detection, form):
+    results = list(without_detection(PICTURES[:3], bboxes=form(BOXES)))
     found = [[p['bbox'][0] for p in result['predictions'][0]] for result in results]
     scores = [[p['bbox_score'] for p in result['predictions'][0]] for result in results]
     for boxes, expected in zip(found, BOXES, strict=True):
@@ -58,8 +58,8 @@ def test_an_empty_list_of_boxes_uses_the_detector_as_upstreams_default(ours):
     assert persons_of([result]) == [1]
 
 
-def test_boxes_of_a_single_image_need_no_outer_list(undetecting):
-    (result,) = undetecting(PICTURES[0], bboxes=BOXES[0])
+def test_boxes_of_a_single_image_need_no_outer_list(without_detection):
+    (result,) = without_detection(PICTURES[0], bboxes=BOXES[0])
     assert persons_of([result]) == [2]
 
 

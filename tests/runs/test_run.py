@@ -273,7 +273,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize(('end', 'number'), ENDINGS)
 def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(evaluated, tmp_path, end, number):
-    place, text, there = ENDS[end]
+    place, text, expected = ENDS[end]
     killed = number == signal.SIGKILL
     tool = evaluated.another(tmp_path)
     process = tool.start(place=place, text=text)
@@ -283,7 +283,7 @@ def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(evaluated, tmp_
     assert outcome.status == (-signal.SIGKILL if killed else 143), outcome.err
     assert tool.records.read_bytes() == evaluated.tool.records.read_bytes()
     made = {'.partial', 'predictions.coco.json'} & files_below(tool.out_dir).keys()
-    assert made == (there if killed else set())
+    assert made == (expected if killed else set())
     info = json.loads((tool.out_dir / 'run.json').read_text())
     assert info['status'] == ('running' if killed else 'stopped')
     assert tool.finish('--resume').status == 0

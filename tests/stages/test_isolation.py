@@ -73,7 +73,7 @@ def test_assigning_to_the_copy_does_not_change_the_model():
     assert torch.equal(own.head(torch.ones(1, 2)), model.head(torch.ones(1, 2)))
 
 
-class Meeting:
+class Interleaving:
     """Runs one batch after another has stored its priors, but not yet their size."""
 
     def __init__(self, head: type[nn.Module], patch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_heads_do_not_share_priors(cls, monkeypatch):
     landscape, portrait = (predict(size) for size in SIZES)
     assert landscape.shape == portrait.shape and np.abs(landscape - portrait).max() > 16
     predict(SIZES[0])
-    found = Meeting(cls, monkeypatch).run(lambda: predict(SIZES[1]), lambda: predict(SIZES[0]))
+    found = Interleaving(cls, monkeypatch).run(lambda: predict(SIZES[1]), lambda: predict(SIZES[0]))
     np.testing.assert_array_equal(found, [portrait, landscape])
 
 
@@ -155,5 +155,5 @@ def test_concurrent_batches_of_two_shapes_do_not_share_priors(one_stage: TinyMod
     expected = [run(image) for image in (images[1], images[0])]
     assert min(map(len, expected)) > 5
     assert ours.runner.parallel == 2
-    found = Meeting(RTMOHead, monkeypatch).run(lambda: run(images[1]), lambda: run(images[0]))
+    found = Interleaving(RTMOHead, monkeypatch).run(lambda: run(images[1]), lambda: run(images[0]))
     assert found == expected
