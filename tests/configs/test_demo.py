@@ -26,7 +26,7 @@ class Quality(NamedTuple):
     Attributes:
         ap: AP by COCO's metric.
         score: Mean score of the keypoints that are seen.
-        x, y: Median of how far right of and below their labels these were found, in
+        x, y: Median offset of these keypoints from their labels, to the right and down, in
             pixels of the network's input.
     """
 
