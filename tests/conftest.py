@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""Fixtures and settings that all tests share."""
 
 import ctypes
 import gc
@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# Two workers share the cores: a network on one thread each is faster than threads that take turns.
-# Before PyTorch is imported, and for the processes that tests start.
+# Two test workers share the cores: one thread per network is faster than threads that compete.
+# This must be set before PyTorch is imported, and is inherited by processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
@@ -20,10 +20,10 @@ from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.factory import Plan
 
 HERE = Path(__file__).parent
-# More memory than before by this, in bytes, is looked through for what nothing uses any more.
+# Growth of the process, in bytes, after which unused memory is freed.
 GROWTH = 300 * 2**20
 
-# It comes before $XDG_CACHE_HOME, by which tests have caches of their own.
+# It would override $XDG_CACHE_HOME, which tests set to have separate caches.
 os.environ.pop('MMPOSE_BATCH_CACHE', None)
 
 
@@ -36,10 +36,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder, and keep those of a module on one worker.
+    """Mark each test by its folder, and run the tests of a module on one worker.
 
-    A module builds its models once. Tests that share something else, or nothing, have a group of
-    their own: see ``xdist_group`` in the modules.
+    Then a module builds its models once. Tests that share something else, or nothing, have a
+    separate group: see ``xdist_group`` in the modules.
     """
     for item in items:
         folder, *below = item.path.relative_to(HERE).parts
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def resident() -> int:
-    """Memory that this process holds, in bytes; 0 where Linux does not say."""
+    """Resident memory of this process in bytes; 0 if the system is not Linux."""
     path = Path('/proc/self/statm')
     return int(path.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') if path.exists() else 0
 
@@ -61,17 +61,17 @@ def memory() -> dict[str, int]:
 
 
 @pytest.fixture(autouse=True)
-def memory_is_given_back(memory: dict[str, int]) -> Iterator[None]:
-    """Free what tests left, once it is much.
+def free_memory(memory: dict[str, int]) -> Iterator[None]:
+    """Free unused memory once the process has grown by ``GROWTH``.
 
-    TorchScript's exporter keeps two copies of every network's weights until its classes are
-    forgotten, models lie in cycles of references, and glibc holds on to what is free.
+    TorchScript's exporter keeps two copies of every network's weights until its class registry is
+    cleared, models are part of reference cycles, and glibc does not return freed memory.
     """
     yield
     if resident() - memory['before'] < GROWTH:
         return
     gc.collect()
-    torch._C._jit_clear_class_registry()  # nothing here uses a class of it
+    torch._C._jit_clear_class_registry()  # no test uses its classes
     if hasattr(ctypes.CDLL(None), 'malloc_trim'):
         ctypes.CDLL(None).malloc_trim(0)
     memory['before'] = resident()
@@ -79,7 +79,7 @@ def memory_is_given_back(memory: dict[str, int]) -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def shared() -> Path:
-    """The folder of real checkpoints and photos beside the repository, or a skip."""
+    """The folder of real checkpoints and photos next to the repository; without it, skip."""
     folder = HERE.parents[1] / 'shared'
     if not (folder / 'models').is_dir():
         pytest.skip('needs the checkpoints and photos of ../shared')
@@ -88,7 +88,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope='session')
 def two_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of two photos, to be read only."""
+    """A folder of two photos, which tests must not change."""
     folder = tmp_path_factory.mktemp('photos')
     write_photos(folder, 2)
     return folder
@@ -96,7 +96,7 @@ def two_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def one_thread() -> Iterator[None]:
-    """One torch thread: for networks this small the threads cost more than they do."""
+    """Run torch on one thread: networks this small get slower with more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -105,14 +105,14 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def no_thread_is_left() -> Iterator[None]:
-    """Whatever a test does to it, the package ends its threads."""
+    """Check after a test that no thread of the package is left."""
     yield
     assert our_threads() == []
 
 
 @pytest.fixture
 def no_thread_is_busy() -> Iterator[None]:
-    """Whatever a test does, no thread is busy; an inferencer's pools wait for the next call."""
+    """Check after a test that no thread is busy; the idle pools of inferencers may stay."""
     yield
     assert busy_threads() == []
 
@@ -131,23 +131,26 @@ def top_down(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 
 @pytest.fixture(scope='session')
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    """Configs and weights of tiny models as files, for the tool."""
+    """Files with configs and weights of tiny models, for the tools."""
     return build_models(tmp_path_factory.mktemp('models'))
 
 
 @pytest.fixture(scope='session')
 def built_inferencers() -> dict[str, BatchPose2DInferencer]:
-    """Those that :func:`shared_inferencers` has built, by their arguments."""
+    """Inferencers that :func:`shared_inferencers` has built, by their arguments."""
     return {}
 
 
 @pytest.fixture(scope='module')
 def shared_inferencers(built_inferencers: dict[str, BatchPose2DInferencer]) -> Iterator[None]:
-    """Commands build one inferencer for the same plan: no run leaves a trace in it."""
+    """Commands with equal plans share one inferencer, which no run changes."""
     build = Plan.build
 
     def build_once(plan: Plan) -> BatchPose2DInferencer:
-        if plan.settings.get('engine') not in (None, 'torch'):  # whose first run is another
+        if plan.settings.get('engine') not in (
+            None,
+            'torch',
+        ):  # their first run differs from later ones
             return build(plan)
         key = repr((plan.cfg.to_dict(), plan.weights, plan.kind, sorted(plan.settings.items())))
         if key not in built_inferencers:
@@ -161,6 +164,6 @@ def shared_inferencers(built_inferencers: dict[str, BatchPose2DInferencer]) -> I
 
 @pytest.fixture
 def mmpose_scope() -> Iterator[None]:
-    """Names in registries are MMPose's, whatever was built in this process before."""
+    """Look up names in the registries of MMPose, even if other packages set another scope."""
     with DefaultScope.overwrite_default_scope('mmpose'):
         yield

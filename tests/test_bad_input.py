@@ -1,4 +1,4 @@
-"""Files, boxes and weights that go wrong: each gives a clear line, and the run goes on."""
+"""Invalid files, boxes and weights: each has a clear one-line error, and the run continues."""
 
 import io
 import json
@@ -41,11 +41,11 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 WIDTH, HEIGHT = 64, 48
 
 
-# ------------------------------------------------------------------------- making files
+# ----------------------------------------------------------------------- creating files
 
 
 def pillow(form: str, mode: str = 'RGB', frames: int = 1, **options: Any) -> bytes:
-    """An image file as Pillow writes it, from the same picture as all others."""
+    """An image file written by Pillow, from the same picture as all others."""
     images = [Image.fromarray(picture(WIDTH, HEIGHT, seed)[..., ::-1]) for seed in range(frames)]
     images = [image.convert(mode) for image in images]
     if frames > 1:
@@ -60,7 +60,7 @@ def opencv(suffix: str, image: np.ndarray) -> bytes:
 
 
 def with_exif(orientation: int, thumbnail: bytes = b'') -> bytes:
-    """A JPEG with an EXIF segment: an orientation, and maybe a whole JPEG as thumbnail."""
+    """A JPEG with an EXIF segment: an orientation, and possibly a complete JPEG as thumbnail."""
     entry = struct.pack('>HHIHxx', 0x0112, 3, 1, orientation)
     exif = b'Exif\0\0MM\0*' + struct.pack('>IH', 8, 1) + entry + bytes(4) + thumbnail
     segment = b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif
@@ -69,7 +69,7 @@ def with_exif(orientation: int, thumbnail: bytes = b'') -> bytes:
 
 
 def huge_png(width: int, height: int) -> bytes:
-    """A whole black PNG of one bit a pixel, which deflate makes a thousand times smaller."""
+    """A complete black PNG of one bit per pixel, which deflate compresses a thousandfold."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -91,10 +91,10 @@ class File:
 
     Attributes:
         name: Path below the folder.
-        make: Its content, or a function that makes it at a path.
-        error: What its record says; None where it is an image.
+        make: Function that returns its content, or that creates it at a path.
+        error: Regular expression for the error in its record; None for a valid image.
         size: Width and height of the image.
-        undetectable: Too thin for the detector, which sees no row of it.
+        undetectable: Whether resizing for the detector leaves no row or column of it.
     """
 
     name: str
@@ -105,7 +105,7 @@ class File:
 
     @property
     def recorded(self) -> str:
-        """The name in the records: JSON has no bytes that are no text."""
+        """The name in records, where bytes that are not valid text are escaped."""
         return self.name.encode(errors='backslashreplace').decode()
 
 
@@ -130,7 +130,7 @@ BAD = {
     'noise': File('noise.jpg', holds(lambda: bytes(range(128, 192))), 'damaged'),
     'a pipe': File('pipe.jpg', os.mkfifo, 'found a pipe, socket or device'),
     'a device': File('zeros.jpg', lambda p: p.symlink_to('/dev/zero'), 'pipe, socket or device'),
-    'a link to nothing': File('link.jpg', lambda p: p.symlink_to('nowhere'), 'No such file'),
+    'a broken link': File('link.jpg', lambda p: p.symlink_to('nowhere'), 'No such file'),
     'a link to a folder': File('up.jpg', lambda p: p.symlink_to('.'), 'found a folder'),
     'a link to itself': File('me.jpg', lambda p: p.symlink_to(p.name), 'symbolic links'),
     'a file that cannot be read': File(
@@ -168,32 +168,32 @@ GOOD = {
     'a png named jpg': File('png.jpg', holds(lambda: PNG)),
     'in a folder named as an image': File('x.jpg/inside.jpg', holds(lambda: JPEG)),
     'spaces, other letters, a line end': File('mit Leer ünd 写真/ß \n?.jpg', holds(lambda: JPEG)),
-    'a name that is no text': File(os.fsdecode(b'caf\xe9.jpg'), holds(lambda: JPEG)),
-    'a name that is a number to some': File('\u00b2.jpg', holds(lambda: JPEG)),
+    'a name that is not text': File(os.fsdecode(b'caf\xe9.jpg'), holds(lambda: JPEG)),
+    'a name that is a Unicode digit': File('\u00b2.jpg', holds(lambda: JPEG)),
     'a capital suffix': File('CAPITAL.JPG', holds(lambda: JPEG)),
     'the same name in a': File('a/same.jpg', holds(lambda: JPEG)),
     'the same name in b': File('b/same.jpg', holds(lambda: pillow('JPEG', 'L'))),
-    'beside it another format': File('a/same.png', holds(lambda: PNG)),
+    'another format in the same folder': File('a/same.png', holds(lambda: PNG)),
 }
 GALLERY = {**BAD, **GOOD}
 
 
 @pytest.fixture(scope='module')
 def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with every file, one that is no image, and an empty folder."""
+    """A folder with every file, one that is not an image, and an empty folder."""
     folder = tmp_path_factory.mktemp('gallery')
     for file in GALLERY.values():
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
         file.make(path)
-    (folder / 'notes.txt').write_text('passed over')
+    (folder / 'notes.txt').write_text('skipped')
     (folder / 'empty').mkdir()
     return folder
 
 
 @dataclass(frozen=True)
 class GalleryRun:
-    """The tool's run over the gallery."""
+    """Outcome of the tool over the gallery."""
 
     kind: str
     outcome: Outcome
@@ -293,7 +293,7 @@ def test_of_an_animation_the_first_frame_is_read(gallery):
 
 
 @pytest.mark.parametrize('kind', ['one_stage', 'whole_image'])
-def test_in_python_each_file_gives_one_result_in_its_place(gallery, models, kind):
+def test_in_python_each_file_has_one_result_in_order(gallery, models, kind):
     inferencer = build(getattr(models, kind))
     paths = [str(gallery / file.name) for file in GALLERY.values()]
     results = list(inferencer(paths))
@@ -321,12 +321,12 @@ def test_in_python_a_bad_file_can_end_the_run(gallery, ending_inferencer, file):
 
 @pytest.fixture(scope='module')
 def ending_inferencer(models: Models) -> BatchPose2DInferencer:
-    # A batch of one and no look-ahead, so that the good image comes out before the bad one ends it.
+    # Batches of 1 and no look-ahead, so that the good image is yielded before the bad one fails.
     return build(models.one_stage, on_error='raise', batch_size=1, num_workers=0)
 
 
 def build(arguments: list[str], **settings: Any) -> BatchPose2DInferencer:
-    """An inferencer from the tool's arguments for a tiny model."""
+    """An inferencer of a tiny model, from arguments of the tool."""
     names = {'--pose2d': 'model', '--pose2d-weights': 'weights', '--det-model': 'det_model'}
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     return mmpose_batch.build_inferencer(
@@ -342,13 +342,13 @@ def test_on_error_raise_ends_the_tool_with_status_1(gallery, models, tmp_path):
     assert re.search(
         r'^batch_infer: .*/gallery\d*/cut\.jpg: expected a whole JPEG', outcome.err, re.M
     )
-    # What came before it is written.
+    # Earlier results are written.
     assert read_lines(tmp_path / 'out' / 'predictions.jsonl')
 
 
-# -------------------------------------------------------------------------- cut-off files
+# ------------------------------------------------------------------------- truncated files
 
-WHOLE = {
+COMPLETE = {
     'jpeg': JPEG,
     'progressive jpeg': pillow('JPEG', progressive=True),
     'jpeg with a thumbnail': with_exif(1, JPEG),
@@ -366,9 +366,9 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize('data', WHOLE.values(), ids=WHOLE)
-def test_no_part_of_a_file_passes_for_an_image(tmp_path, data):
-    # OpenCV's imread gives the rows that there are and makes the others grey.
+@pytest.mark.parametrize('data', COMPLETE.values(), ids=COMPLETE)
+def test_a_truncated_file_is_never_accepted(tmp_path, data):
+    # OpenCV's imread returns the existing rows and fills the others with grey.
     path = tmp_path / 'image'
     path.write_bytes(data)
     assert read_image(Frame(0, str(path), 'x'), LoadImage()).shape == (HEIGHT, WIDTH, 3)
@@ -385,7 +385,7 @@ def test_no_part_of_a_file_passes_for_an_image(tmp_path, data):
 
 @contextmanager
 def ordinary_user() -> Iterator[None]:
-    """Run as somebody whom permissions bind: they do not bind root."""
+    """Run as a user to whom permissions apply, unlike root."""
     if os.geteuid() != 0:
         yield
         return
@@ -398,14 +398,14 @@ def ordinary_user() -> Iterator[None]:
 
 @pytest.fixture
 def own_folder() -> Iterator[Path]:
-    """A folder that everybody may enter, unlike pytest's."""
+    """A folder that every user may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)
         os.chmod(folder, 0o755)
 
 
-def test_a_file_without_permission_is_an_error_that_says_so(own_folder):
+def test_a_file_without_permission_is_a_clear_error(own_folder):
     path = own_folder / 'a.jpg'
     path.write_bytes(JPEG)
     path.chmod(0)
@@ -423,7 +423,7 @@ def test_a_folder_without_permission_is_an_input_that_fails(own_folder):
         assert found == [str(own_folder / name) for name in ('a/x.jpg', 'closed', 'z/x.jpg')]
         with pytest.raises(ImageError, match='a folder, which cannot be listed'):
             read_image(Frame(0, found[1], 'x'), LoadImage())
-    (own_folder / 'closed').chmod(0o700)  # for those that clean up
+    (own_folder / 'closed').chmod(0o700)  # so that it can be removed
 
 
 def test_an_input_folder_without_permission_is_an_error(own_folder):
@@ -502,7 +502,7 @@ def test_a_box_partly_outside_is_used(photos, crops):
     assert person['bbox'] == ([-50, -50, 30, 500],)
 
 
-def test_boxes_for_a_model_that_takes_none_are_an_error(photos, models):
+def test_boxes_for_a_one_stage_model_are_an_error(photos, models):
     inferencer = build(models.one_stage)
     with pytest.raises(ValueError, match='bboxes: only top-down models take them'):
         list(inferencer([str(photos[0])], bboxes=[[[0, 0, 10, 10]]]))
@@ -512,7 +512,7 @@ def test_boxes_for_a_model_that_takes_none_are_an_error(photos, models):
 
 
 class Code:
-    """Pickles as a call that leaves a mark."""
+    """Pickles as a call that creates a file."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark
@@ -522,24 +522,24 @@ class Code:
 
 
 class Method:
-    """Pickles as getattr of a class that a checkpoint may hold, on the way to its globals."""
+    """Pickles as getattr of an allowed class, to reach its globals."""
 
     def __reduce__(self) -> tuple:
         return getattr, (HistoryBuffer, '__init__')
 
 
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(photos, models, tmp_path):
+def test_code_in_a_checkpoint_is_rejected_and_does_not_run(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Code(tmp_path / 'mark')}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
     assert 'was refused, it holds more than tensors and plain data' in outcome.err
     assert not (tmp_path / 'mark').exists()
-    # It would have run: the test is no test of a file that does nothing.
+    # Without the check it runs, so the test is meaningful.
     torch.load(tmp_path / 'code.pth', weights_only=False)
     assert (tmp_path / 'mark').exists()
 
 
-def test_getattr_in_a_checkpoint_is_refused(photos, models, tmp_path):
+def test_getattr_in_a_checkpoint_is_rejected(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Method()}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
@@ -548,7 +548,7 @@ def test_getattr_in_a_checkpoint_is_refused(photos, models, tmp_path):
 
 
 def weights_outcome(photos: list[Path], models: Models, folder: Path, weights: Path) -> Outcome:
-    """The outcome of a run with such weights: one line, status 1, and nothing written."""
+    """Run with these weights and check that one error line is all that results."""
     outcome = run_tool(
         *(photos[0], '--out-dir', folder / 'out'),
         *('--pose2d', models.file('rtmo.py'), '--pose2d-weights', weights),
@@ -560,7 +560,7 @@ def weights_outcome(photos: list[Path], models: Models, folder: Path, weights: P
     return outcome
 
 
-def test_weights_of_another_model_are_refused(photos, models, tmp_path):
+def test_weights_of_another_model_are_rejected(photos, models, tmp_path):
     outcome = weights_outcome(photos, models, tmp_path, Path(models.file('rtmpose.pth')))
     assert 'rtmpose.pth belongs to another model' in outcome.err
 
@@ -573,14 +573,14 @@ WRONG_WEIGHTS = {
 
 
 @pytest.mark.parametrize(('data', 'error'), WRONG_WEIGHTS.values(), ids=WRONG_WEIGHTS)
-def test_weights_that_are_none_are_an_error(photos, models, tmp_path, data, error):
+def test_files_that_are_not_weights_are_an_error(photos, models, tmp_path, data, error):
     path = tmp_path / 'weights.pth'
     if data is not None:
         path.write_bytes(data)
     assert error in weights_outcome(photos, models, tmp_path, path).err
 
 
-def test_a_cut_off_checkpoint_is_an_error(photos, models, tmp_path):
+def test_a_truncated_checkpoint_is_an_error(photos, models, tmp_path):
     data = Path(models.file('rtmo.pth')).read_bytes()
     (tmp_path / 'cut.pth').write_bytes(data[: len(data) // 2])
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'cut.pth')
@@ -594,14 +594,16 @@ def test_a_cut_off_checkpoint_is_an_error(photos, models, tmp_path):
 def test_without_a_network_a_models_name_is_a_quick_error_with_the_way_out(
     photos, tmp_path, monkeypatch, name
 ):
-    with socket.socket() as unused:  # a port at which nobody listens, once it is closed again
+    with socket.socket() as unused:  # its port is free once it is closed
         unused.bind(('127.0.0.1', 0))
         port = unused.getsockname()[1]
     for variable in ('no_proxy', 'NO_PROXY', 'HTTPS_PROXY'):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv('https_proxy', f'http://127.0.0.1:{port}')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    monkeypatch.setattr(urllib.request, '_opener', None)  # it has the proxy of its first download
+    monkeypatch.setattr(
+        urllib.request, '_opener', None
+    )  # it would keep the proxy of the first download
     attempts = []
     connect = socket.create_connection
 
@@ -611,7 +613,7 @@ def test_without_a_network_a_models_name_is_a_quick_error_with_the_way_out(
 
     monkeypatch.setattr(socket, 'create_connection', note)
     outcome = run_tool(photos[0], '--out-dir', tmp_path / 'out', '--pose2d', name)
-    assert attempts == [('127.0.0.1', port)]  # it neither tries again nor waits for anything
+    assert attempts == [('127.0.0.1', port)]  # neither retries nor waiting
     assert outcome.status == 1
     (line,) = outcome.err.splitlines()
     assert 'weights: cannot download https://' in line

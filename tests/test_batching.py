@@ -1,4 +1,4 @@
-"""Buckets, order, boundaries and the isolation of failures, with a function for a network."""
+"""Batching: buckets, order, chunk ends and isolation of failures, with a function as network."""
 
 import random
 import subprocess
@@ -21,11 +21,11 @@ SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
 
 
 class Packed(dict):
-    """What a test pipeline packs, as a type that weak references can point to."""
+    """A packed input, as a dict that supports weak references."""
 
 
 def image(index: int, *shapes: tuple[int, ...], error: str | None = None) -> ImageInFlight:
-    """An image with one network input of each shape; each says whose it is."""
+    """An image with one network input of each shape, each labelled with image and position."""
     inputs = [
         Packed(inputs=torch.empty(shape), place=(index, slot)) for slot, shape in enumerate(shapes)
     ]
@@ -34,10 +34,10 @@ def image(index: int, *shapes: tuple[int, ...], error: str | None = None) -> Ima
 
 
 class Network:
-    """Answers each input with its place and remembers every batch.
+    """Outputs the label of each input, and records all batches.
 
     Args:
-        bad: Places whose batch fails.
+        bad: Labels of inputs that make their batch fail.
     """
 
     def __init__(self, bad: Sequence[tuple[int, int]] = ()) -> None:
@@ -59,7 +59,7 @@ def outcome(images: Iterator[ImageInFlight]) -> list[tuple[int, list[Any], str |
 
 
 def naive(images: Sequence[ImageInFlight]) -> list[tuple[int, list[Any], str | None]]:
-    """One input at a time, one image after the other."""
+    """Expected outcome, computed input by input."""
     return [
         (i.result.frame.index, [('output of', item['place']) for item in i.crops], i.result.error)
         for i in images
@@ -77,7 +77,7 @@ def random_images(rng: random.Random, count: int) -> list[ImageInFlight]:
 
 
 class Watched:
-    """Iterates images and knows how many were taken and have not come out again."""
+    """Iterates images and counts those that were consumed but not yielded yet."""
 
     def __init__(self, images: Sequence[ImageInFlight]) -> None:
         self._images = images
@@ -89,10 +89,10 @@ class Watched:
             yield item
 
     def through(
-        self, stage: Callable[[Iterator[ImageInFlight]], Iterator[ImageInFlight]], most: int
+        self, stage: Callable[[Iterator[ImageInFlight]], Iterator[ImageInFlight]], maximum: int
     ) -> Iterator[ImageInFlight]:
         for item in stage(iter(self)):
-            assert self.inside <= most
+            assert self.inside <= maximum
             yield item
             self.inside -= 1
 
@@ -105,7 +105,7 @@ def flushed(items: Iterator[ImageInFlight], chunk: int) -> Iterator[ImageInFligh
 
 
 @pytest.mark.parametrize('seed', range(60))
-def test_any_mix_gives_what_one_at_a_time_gives(seed):
+def test_batched_outputs_equal_those_of_single_inputs(seed):
     rng = random.Random(seed)
     batch_size = rng.choice((1, 2, 3, 4, 8, 16, 64))
     images = random_images(rng, rng.randrange(40))
@@ -118,7 +118,7 @@ def test_any_mix_gives_what_one_at_a_time_gives(seed):
         return (item for item in runner.stream(flushed(items, chunk)) if item is not FLUSH)
 
     assert outcome(Watched(images).through(stage, 2 * batch_size)) == expected
-    assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # never mixed, never padded
+    assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # neither mixed nor padded
     assert all(len(batch) <= batch_size for batch in network.batches)
     run = Counter(place for batch in network.batches for place in batch)
     assert run == Counter(place for _, outputs, _ in expected for _, place in outputs)
@@ -132,7 +132,7 @@ def test_batches_are_filled_across_images():
     assert network.batches[0] == [(0, 0), (0, 1), (0, 2), (2, 0)]
 
 
-def test_a_full_batch_runs_at_once():
+def test_a_full_batch_runs_immediately():
     taken = []
 
     def source() -> Iterator[ImageInFlight]:
@@ -145,8 +145,8 @@ def test_a_full_batch_runs_at_once():
     assert taken == [0, 1]
 
 
-def test_an_image_never_waits_for_ever_for_others_of_its_shape():
-    # Every input has a shape of its own, so no batch is ever full.
+def test_an_image_does_not_wait_indefinitely_for_others_of_its_shape():
+    # Every input has a different shape, so no batch is ever full.
     taken = []
 
     def source() -> Iterator[ImageInFlight]:
@@ -159,7 +159,7 @@ def test_an_image_never_waits_for_ever_for_others_of_its_shape():
     assert len(taken) == 2 * 4
 
 
-def test_a_pyramid_of_scales_is_bucketed_by_all_its_levels():
+def test_an_image_pyramid_is_bucketed_by_all_its_levels():
     collector = BatchCollector(2)
 
     def add(*levels: tuple[int, ...]) -> list[Instance] | None:
@@ -173,7 +173,7 @@ def test_a_pyramid_of_scales_is_bucketed_by_all_its_levels():
     assert list(collector.flush()) == []
 
 
-def test_what_is_left_comes_in_the_order_in_which_it_was_begun():
+def test_remaining_batches_run_in_the_order_of_their_first_inputs():
     collector = BatchCollector(4)
     for index, shape in enumerate((SHAPES[1], SHAPES[0], SHAPES[2], SHAPES[0])):
         item = image(index, shape)
@@ -183,7 +183,7 @@ def test_what_is_left_comes_in_the_order_in_which_it_was_begun():
 
 
 @pytest.mark.parametrize('seed', range(40))
-def test_a_run_from_a_boundary_repeats_the_batches_of_the_whole_run(seed):
+def test_a_run_that_starts_at_a_chunk_has_the_batches_of_the_complete_run(seed):
     every = random.Random(seed).choice((1, 4, 6))
     batch_size = random.Random(seed).choice((1, 2, 5, 16))
 
@@ -200,7 +200,7 @@ def test_a_run_from_a_boundary_repeats_the_batches_of_the_whole_run(seed):
     assert not crossing
 
 
-# One bad instance at each place of batches of each size, with a rest at the end.
+# One bad instance at each position in batches of each size; the last batch is not full.
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 4, 8])
 @pytest.mark.parametrize('bad', [(0, 0), (2, 1), (3, 0), (5, 2), (6, 0)])
 def test_a_bad_instance_fails_its_own_image_only(batch_size, bad):
@@ -211,7 +211,7 @@ def test_a_bad_instance_fails_its_own_image_only(batch_size, bad):
     assert outcome(runner.stream(iter(images))) == expected
 
 
-def test_where_all_fail_each_image_gets_its_record():
+def test_if_all_inputs_fail_each_image_gets_a_failure():
     images = [image(i, SHAPES[i % 2], SHAPES[0]) for i in range(7)]
     bad = [(i, slot) for i in range(7) for slot in (0, 1)]
     result = outcome(BatchRunner(Network(bad), 4, stage='detection').stream(iter(images)))
@@ -230,7 +230,7 @@ def test_instances_of_an_image_that_failed_earlier_are_ignored():
     ]
 
 
-def test_images_that_failed_before_pass_through_in_their_place():
+def test_images_that_failed_before_pass_through_in_order():
     images = [
         image(0, error='cannot be read'),
         image(1, SHAPES[0]),
@@ -251,7 +251,7 @@ def test_images_that_failed_before_pass_through_in_their_place():
 
 @pytest.mark.parametrize('threads', [0, 2])
 @pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory')])
-def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, threads):
+def test_batches_that_exceed_memory_are_halved_permanently(error, threads):
     sizes, said = [], []
 
     def network(packed: list[dict[str, Any]]) -> list[Any]:
@@ -269,7 +269,7 @@ def test_what_memory_does_not_hold_is_halved_once_and_for_all(error, threads):
     assert set(sizes[6 * max(threads, 1) :]) == {2}
 
 
-def test_one_instance_that_memory_does_not_hold_is_a_failure_of_its_image():
+def test_a_single_instance_that_exceeds_memory_is_a_failure_of_its_image():
     def network(packed: list[dict[str, Any]]) -> list[Any]:
         raise MemoryError
 
@@ -297,7 +297,7 @@ print([image.result.error for image in done] == [None] * 16)
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs the memory limit of Linux')
-def test_a_run_goes_on_when_the_memory_is_exhausted():
+def test_a_run_continues_when_memory_is_exhausted():
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', EXHAUSTED], capture_output=True, text=True
     )
@@ -305,7 +305,7 @@ def test_a_run_goes_on_when_the_memory_is_exhausted():
     assert done.stdout.split() == ['4', '2', 'True']
 
 
-def test_an_interruption_is_no_failure_of_an_image():
+def test_an_interruption_is_not_a_failure_of_an_image():
     def interrupted(packed: list[dict[str, Any]]) -> list[Any]:
         raise KeyboardInterrupt
 
@@ -314,7 +314,7 @@ def test_an_interruption_is_no_failure_of_an_image():
         next(stream)
 
 
-def test_outputs_that_do_not_match_the_batch_are_never_given_to_the_wrong_image():
+def test_a_wrong_number_of_outputs_is_a_failure():
     stream = BatchRunner(lambda packed: packed[1:], 2).stream(
         iter([image(0, SHAPES[0]), image(1, SHAPES[0])])
     )
@@ -323,11 +323,11 @@ def test_outputs_that_do_not_match_the_batch_are_never_given_to_the_wrong_image(
 
 
 class Output:
-    """A network's output, as a type that weak references can point to."""
+    """An output that supports weak references."""
 
 
 @pytest.mark.parametrize('batch_size', [1, 3])
-def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
+def test_yielded_images_are_not_referenced_any_more(batch_size):
     inputs: list[weakref.ref] = []
     outputs: list[weakref.ref] = []
 
@@ -344,15 +344,15 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
     def alive(references: list[weakref.ref]) -> int:
         return sum(reference() is not None for reference in references)
 
-    most, done = 0, 0
+    maximum, done = 0, 0
     for item in BatchRunner(network, batch_size).stream(map(made, range(30))):
-        most = max(most, alive(inputs))
+        maximum = max(maximum, alive(inputs))
         own = {id(output) for output in item.poses}
         done += len(own)
         del item
         assert own.isdisjoint(id(output()) for output in outputs)
         assert alive(outputs) <= len(outputs) - done
-    assert most <= 2 * 2 * batch_size  # two inputs for each image that may wait
+    assert maximum <= 2 * 2 * batch_size  # two inputs for each image that may wait
     assert (alive(inputs), alive(outputs)) == (0, 0)
 
 
@@ -367,5 +367,5 @@ def test_nothing_is_kept_of_an_image_that_came_out(batch_size):
         pytest.param(MemoryError(), 'MemoryError', id='only a type'),
     ],
 )
-def test_an_error_becomes_one_line_that_says_something(error, text):
+def test_an_error_becomes_one_line_that_is_not_empty(error, text):
     assert one_line(error) == text

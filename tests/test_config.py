@@ -1,4 +1,4 @@
-"""Options: their declarations, what is rejected, and what None becomes."""
+"""Options: declarations, rejected values, and defaults."""
 
 import inspect
 from dataclasses import FrozenInstanceError
@@ -18,14 +18,14 @@ from mmpose_batch.declare import declared
     'name', ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
 )
 @pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(-4), np.float32(4), np.bool_(True)])
-def test_a_number_of_another_kind_is_rejected_by_name(name, value):
+def test_an_invalid_number_is_rejected_by_name(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected a whole number from') as raised:
         BatchOptions(**{name: value})
     assert f'found {value!r}' in str(raised.value)
 
 
 @pytest.mark.parametrize('value', [np.int64(2), np.uint8(2)])
-def test_numbers_of_numpy_are_taken(value):
+def test_numbers_of_numpy_are_accepted(value):
     names = ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
     options = BatchOptions(precision='int8', engine='openvino', **dict.fromkeys(names, value))
     assert [(type(getattr(options, name)), getattr(options, name)) for name in names] == 5 * [
@@ -46,7 +46,7 @@ def test_a_batch_size_may_be_measured():
         BatchOptions(num_workers='auto')
 
 
-def test_no_workers_is_a_choice():
+def test_zero_workers_are_accepted():
     assert BatchOptions(num_workers=0).resolved('cpu').num_workers == 0
 
 
@@ -59,7 +59,7 @@ def test_no_workers_is_a_choice():
         ('precision', None, 'fp32, fp16, bf16, int8, auto'),
     ],
 )
-def test_another_word_is_rejected_with_the_choices(name, value, choices):
+def test_an_invalid_choice_is_rejected_with_the_choices(name, value, choices):
     with pytest.raises(ValueError) as raised:
         BatchOptions(**{name: value})
     assert str(raised.value) == f'{name}: expected one of {choices}, found {value!r}'
@@ -116,12 +116,12 @@ def test_options_are_frozen():
 
 @pytest.mark.parametrize('name', ['bbox_thr', 'nms_thr', 'select_thr'])
 @pytest.mark.parametrize('value', ['0.3', None, True, float('nan')])
-def test_a_threshold_that_is_no_number_is_rejected_by_name(name, value):
+def test_a_threshold_that_is_not_a_number_is_rejected_by_name(name, value):
     with pytest.raises(ValueError, match=f'{name}: expected a number, found'):
         CallOptions(batch_size=1, **{name: value})
 
 
-# ------------------------------------------------------------------ what is declared once
+# ------------------------------------------------------------------------ declarations
 
 
 def test_the_inferencer_has_a_keyword_for_every_option_after_those_of_upstream():
@@ -153,7 +153,7 @@ def test_every_option_is_declared_and_on_the_command_line():
     actions = {action.dest: action for action in build_parser()._actions}
     for name, option in declared(BatchOptions).items():
         assert actions[name].help == option.help
-        assert actions[name].default is None  # so that a config may give it
+        assert actions[name].default is None  # so that the config can set it
 
 
 # ------------------------------------------------------------------- threads of the process
@@ -167,14 +167,14 @@ def three_threads():
     torch.set_num_threads(before)
 
 
-def test_threads_that_are_not_given_are_left_alone(three_threads, monkeypatch):
+def test_without_the_option_threads_are_not_changed(three_threads, monkeypatch):
     monkeypatch.setattr('mmpose_batch.cores.available_cores', lambda: 2)
     options = BatchOptions()
     options.apply_to_process()
     assert (torch.get_num_threads(), options.resolved('cpu').num_threads) == (3, 3)
 
 
-def test_an_inferencer_leaves_threads_alone(three_threads, one_stage, monkeypatch):
+def test_an_inferencer_does_not_change_threads(three_threads, one_stage, monkeypatch):
     monkeypatch.setattr('mmpose_batch.cores.available_cores', lambda: 2)
     assert one_stage.ours().options.num_threads == torch.get_num_threads() == 3
 

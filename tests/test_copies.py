@@ -1,4 +1,4 @@
-"""Copies of an inferencer, and specs of one, give its outputs, in another process too."""
+"""Copies and specs of an inferencer have equal outputs, also in another process."""
 
 import copy
 import json
@@ -35,14 +35,14 @@ def by_spec(inferencer: BatchPose2DInferencer) -> BatchPose2DInferencer:
 
 WAYS = {'deepcopy': copy.deepcopy, 'pickle': by_pickle, 'spec': by_spec}
 in_every_way = pytest.mark.parametrize('way', WAYS.values(), ids=WAYS)
-# `deepcopy` copies what `pickle` sends, so most tests leave it out.
+# `deepcopy` uses the same state as `pickle`, so most tests omit it.
 sent = pytest.mark.parametrize('way', [by_pickle, by_spec], ids=['pickle', 'spec'])
-# Weights that are in memory only are copied by these.
+# Ways that copy weights which exist only in memory.
 in_memory = pytest.mark.parametrize('way', [copy.deepcopy, by_pickle], ids=['deepcopy', 'pickle'])
 
 
 def outputs(inferencer: BatchPose2DInferencer, images: list[np.ndarray] = PICTURES) -> list[Any]:
-    """All numbers of the results; nothing is left out by thresholds."""
+    """All numbers in the results, without thresholds."""
     return [result['predictions'] for result in inferencer(images, bbox_thr=0.0, nms_thr=0.9)]
 
 
@@ -52,7 +52,7 @@ def scenes() -> list[np.ndarray]:
 
 
 def assert_same(one: BatchPose2DInferencer, other: BatchPose2DInferencer) -> None:
-    """Equal to the last bit, and not the same object."""
+    """Check that outputs are bitwise equal, and that the objects differ."""
     found = outputs(one)
     assert sum(len(instances) for (instances,) in found)
     assert outputs(other) == found
@@ -64,7 +64,7 @@ def assert_same(one: BatchPose2DInferencer, other: BatchPose2DInferencer) -> Non
 def demo(
     request: pytest.FixtureRequest, one_thread: None
 ) -> tuple[BatchPose2DInferencer, list[np.ndarray], list[Any]]:
-    """An inferencer of a model's name, images, and its outputs."""
+    """An inferencer built from a model name, images, and its outputs for them."""
     original = build_inferencer(request.param, device='cpu', num_workers=0, batch_size=2)
     images = scenes()
     found = outputs(original, images)
@@ -109,7 +109,7 @@ def test_options_detector_and_settings_are_copied(top_down, tmp_path, way, monke
         rect=True,
         engine_cache=False,
     )
-    monkeypatch.chdir(tmp_path)  # relative paths would be others
+    monkeypatch.chdir(tmp_path)  # relative paths change their meaning
     made = way(original)
     original.show_progress = made.show_progress = False
     assert_same(original, made)
@@ -130,7 +130,7 @@ def test_random_weights_are_copied(top_down, way, weights):
 
 @in_memory
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_what_was_changed_in_memory_is_copied(one_stage, top_down, way, kind):
+def test_changes_in_memory_are_copied(one_stage, top_down, way, kind):
     tiny: TinyModel = {'one_stage': one_stage, 'top_down': top_down}[kind]
     original = BatchPose2DInferencer(tiny.cfg, tiny.weights, 'cpu', det_model='whole_image')
     before = outputs(original)
@@ -157,7 +157,7 @@ def test_the_checkpoint_is_not_read_again(one_stage, tmp_path):
 
 
 class Mine(BatchPose2DInferencer):
-    """A user's class, with a constructor and attributes of its own."""
+    """A user's subclass with its own constructor and attributes."""
 
     def __init__(self, cfg: Any, weights: str, names: list[str]) -> None:
         self.names = names
@@ -185,7 +185,7 @@ def test_threads_are_those_of_the_original(one_stage, way):
 
 
 @sent
-def test_what_was_selected_is_selected_again(one_stage, way, monkeypatch):
+def test_the_selection_is_copied(one_stage, way, monkeypatch):
     original = one_stage.ours(engine='auto', precision='auto', batch_size='auto')
     lifecycle = original.runner.lifecycle
     monkeypatch.setattr(
@@ -238,7 +238,7 @@ def test_paths_of_a_spec_are_absolute(one_stage, monkeypatch):
     assert spec.weights == one_stage.weights
 
 
-def test_a_spec_imports_what_its_config_asks_for(one_stage, tmp_path, monkeypatch):
+def test_a_spec_performs_the_imports_of_its_config(one_stage, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'imported_by_a_spec.py').write_text('')
     cfg = copy.deepcopy(one_stage.cfg)
@@ -249,13 +249,13 @@ def test_a_spec_imports_what_its_config_asks_for(one_stage, tmp_path, monkeypatc
 
 
 def infer_elsewhere(task: tuple[Any, list[np.ndarray]]) -> list[Any]:
-    """What a worker process runs; it is sent an inferencer, or a spec of one."""
+    """Outputs in a worker process, which is sent an inferencer or its spec."""
     made, images = task
     return outputs(made.build() if isinstance(made, InferencerSpec) else made, images)
 
 
 @pytest.mark.slow
-def test_a_new_process_gives_equal_outputs():
+def test_outputs_in_a_new_process_are_equal():
     images, originals = scenes(), []
     for name in ('demo', 'demo-rtmpose'):
         with DefaultScope.overwrite_default_scope('mmpose'):

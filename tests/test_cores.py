@@ -1,4 +1,4 @@
-"""Cores: those that a process may use, bound to and shared without crowding."""
+"""Cores: parsing, binding a process to them, and sharing them between threads."""
 
 import os
 import subprocess
@@ -33,18 +33,18 @@ def test_a_list_of_cores_is_read(text, expected, machine):
 
 
 @pytest.mark.parametrize('text', ['', 'all', '3-1', '-1', '0,', '0-', '1.5', None])
-def test_what_is_no_list_of_cores_is_refused(text, machine):
+def test_an_invalid_list_of_cores_is_rejected(text, machine):
     with pytest.raises(ValueError, match='cpu_affinity: expected cores such as 2, 0-3 or 0,2-3'):
         parse_cores(text)
 
 
-def test_cores_that_are_not_there_are_refused(machine):
+def test_cores_that_do_not_exist_are_rejected(machine):
     message = 'cpu_affinity: this process may use 0, 1, 2, 3, 4, 5, 6, 7, found 8, 9'
     with pytest.raises(ValueError, match=message):
         BatchOptions(cpu_affinity='6-9')
 
 
-# In a process of its own, since threads of libraries stay bound.
+# In a separate process, since threads of libraries stay bound.
 BINDING = """
 import os, sys, threading
 from mmpose_batch.cores import available_cores, bind_to_cores, default_threads
@@ -81,7 +81,7 @@ def test_the_network_has_no_more_threads_than_cores(torchs, there, expected, mon
     assert default_threads() == expected
 
 
-def test_opencv_has_one_thread_while_anybody_wants_that():
+def test_opencv_has_one_thread_while_one_user_requests_that():
     before = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
@@ -110,7 +110,7 @@ def test_an_inferencer_takes_its_threads_and_cores(monkeypatch, one_stage):
     assert bound == [{core}]
 
 
-def test_workers_read_beside_a_single_thread_of_opencv(monkeypatch, one_stage, tmp_path):
+def test_workers_read_with_a_single_thread_of_opencv(monkeypatch, one_stage, tmp_path):
     photos = [str(path) for path in write_photos(tmp_path, 3)]
     seen = []
     original = cv2.imdecode

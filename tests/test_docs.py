@@ -26,7 +26,7 @@ FENCE = re.compile(r'^```.*?^```$', re.DOTALL | re.MULTILINE)
 GENERATED = re.compile(r'^<!-- ([\w-]+) -->\n.*?^<!-- end of \1 -->$', re.DOTALL | re.MULTILINE)
 # Options of programs that are not in tools/.
 FOREIGN = {'--no-cache-dir', '--force-reinstall'}
-# Words of the project's first days, for which there are plainer ones.
+# Words of the project's private vocabulary, which documents must not use.
 AVOIDED = (
     *('anew', 'as a rule', 'beside', 'came to', 'drawn scenes', 'go on', 'goes on'),
     *('nobody', 'passed over', 'refuse', 'refused', 'refuses', 'seam', 'settle', 'settled'),
@@ -49,7 +49,7 @@ def anchors(path: Path) -> set[str]:
 
 
 def commands(path: Path) -> Iterator[list[str]]:
-    """The commands of a document's code blocks that run a tool, from its name on."""
+    """Commands in a document's code blocks that run a tool, starting at its name."""
     for block in FENCE.findall(path.read_text(encoding='utf-8')):
         for line in block.replace('\\\n', ' ').splitlines():
             if (start := line.find('tools/')) >= 0 and '.py' in line:
@@ -57,7 +57,7 @@ def commands(path: Path) -> Iterator[list[str]]:
 
 
 def test_the_site_builds_strictly_and_needs_no_other_host(tmp_path):
-    """In a copy, since a build leaves a cache."""
+    """The site is built in a copy, since a build leaves a cache."""
     shutil.copy(ROOT / 'mkdocs.yml', tmp_path)
     for folder in ('docs', 'mmpose_batch'):
         ignored = shutil.ignore_patterns('__pycache__', '*.pth')
@@ -101,7 +101,7 @@ def test_every_link_has_a_target(path):
 
 @by_name
 def test_every_command_is_one_that_its_tool_takes(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # some make the folder of --out-dir
+    monkeypatch.chdir(tmp_path)  # some create the folder of --out-dir
     for tool, *words in commands(path):
         load_tool(Path(tool).stem).parse_args(words)
 

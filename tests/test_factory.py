@@ -1,4 +1,4 @@
-"""From a config and what a user adds to it to an inferencer, and nothing else touched by that."""
+"""Building an inferencer from a config and arguments, without other side effects."""
 
 import copy
 import subprocess
@@ -32,7 +32,7 @@ def base_config(one_stage: TinyModel, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def config(base_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
-    """Writes a config file with an inferencer in it, and a module that it imports."""
+    """Writes a config file with an inferencer, and a module that it imports."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'imported_by_a_config.py').write_text('')
 
@@ -75,7 +75,7 @@ def test_the_class_reads_the_config_too(config, one_stage):
     assert_same_weights(inferencer, one_stage.ours())
 
 
-def test_what_is_left_at_upstreams_default_is_the_configs(config, one_stage):
+def test_arguments_with_upstreams_default_take_the_value_of_the_config(config, one_stage):
     path = config(show_progress=True, weights=one_stage.weights)
     assert BatchPose2DInferencer(path, device='cpu').show_progress
     with pytest.raises(ValueError, match=r'model: .* in the mmdet::model registry'):
@@ -88,7 +88,7 @@ def test_progress_is_as_given_to_the_builder(config, one_stage, given):
     assert build_inferencer(path, device='cpu', show_progress=given).show_progress is given
 
 
-def test_none_in_a_config_is_left_out(config, one_stage):
+def test_none_in_a_config_is_ignored(config, one_stage):
     path = config(precision=None, weights=one_stage.weights)
     assert build_inferencer(path, device='cpu').options.precision == 'fp32'
 
@@ -125,7 +125,7 @@ def test_a_config_must_have_a_model(model, error, message):
         BatchPose2DInferencer(model, 'weights.pth', device='cpu')
 
 
-def test_arguments_go_before_the_config(config, one_stage):
+def test_arguments_take_precedence_over_the_config(config, one_stage):
     path = config(batch_size=7, num_workers=0, weights='missing.pth')
     inferencer = build_inferencer(
         path, one_stage.weights, batch_size=2, num_workers=None, device='cpu'
@@ -166,7 +166,7 @@ def test_another_inferencer_in_a_config_is_an_error(one_stage):
 
 
 def test_types_may_be_classes(one_stage):
-    # As in MMEngine's configs of pure Python.
+    # As in MMEngine's pure Python configs.
     cfg = copy.deepcopy(one_stage.cfg)
     cfg.inferencer = {'type': BatchPose2DInferencer, 'weights': one_stage.weights}
     cfg.model.type, cfg.model.head.type = BottomupPoseEstimator, RTMOHead

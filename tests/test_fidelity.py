@@ -1,8 +1,8 @@
-"""In fp32 results match upstream, for every family of 2D models that MMPose ships.
+"""Results in fp32 match upstream, for every family of 2D models that MMPose ships.
 
-Each case takes MMPose's own, untouched ``Pose2DInferencer`` and ours with the
-same weights and compares every field of every instance: same instances, same
-order, within the bounds of ``support/fidelity.py``.
+Each case runs upstream's ``Pose2DInferencer`` and ours with the same weights, and compares every
+field of every instance: the same instances, in the same order, within the bounds of
+``support/fidelity.py``.
 """
 
 import copy
@@ -14,11 +14,11 @@ import pytest
 from support import fidelity, recorded
 from support.checkpoints import checkpoint_pair
 from support.families import FAMILIES, UNDETERMINED_SHARE, prepare
-from support.fidelity import Pair, judge_runs, one_thread
+from support.fidelity import Pair, compare_runs, one_thread
 
-# The eight crops or inputs of one shape come in batches of 1, 3, 2 and 8.
+# The eight crops or inputs of one shape are run in batches of 1, 3, 2 and 8.
 BATCH_SIZES = (1, 3, 8)
-# In batches of 3, 2, 7 and 1.
+# With these, in batches of 3, 2, 7 and 1.
 FEWER_BATCH_SIZES = (3, 7)
 
 
@@ -34,14 +34,14 @@ def check(
         pair.batches.clear()
         runs[f'batch size {batch_size}'] = pair.run_ours(batch_size)
         assert (max(pair.batches) > 1) == (batches and batch_size > 1)
-    judge = judge_runs(pair.upstream, runs, undetermined, record)
-    print(judge.summary)
-    assert judge.instances > 0
-    assert not judge.faults, '\n'.join(judge.faults)
+    comparison = compare_runs(pair.upstream, runs, undetermined, record)
+    print(comparison.summary)
+    assert comparison.instances > 0
+    assert not comparison.faults, '\n'.join(comparison.faults)
 
 
 def grouped(name: str) -> pytest.MarkDecorator:
-    """Tests of one model run on one worker, also those of test_engines.py, and build it once."""
+    """Run tests of one model, also those of test_engines.py, on one worker, to build it once."""
     return pytest.mark.xdist_group(f'model {name}')
 
 
@@ -67,8 +67,8 @@ def test_random_weights(name, request):
     [
         # 0.2 % undetermined, up to 0.19 px where upstream itself moves by 0.17.
         pytest.param('rtmo-s', UNDETERMINED_SHARE, marks=grouped('rtmo-s')),
-        # Its scores go up to 2.2, and to no more than 1e-4 are they determined: 1.6 %
-        # measured beyond that, up to 1.6e-4.
+        # Its scores are up to 2.2, so that 1.6 % of them differ by more than 1e-4: at most by
+        # 1.6e-4.
         pytest.param('pair', 0.04, marks=grouped('pair')),
     ],
 )
@@ -83,7 +83,7 @@ def small_pair():
 
 
 @pytest.mark.parametrize('fault', ['boxes', 'order', 'score', 'network'])
-def test_a_fault_is_not_taken_for_rounding(small_pair, fault, monkeypatch):
+def test_a_fault_is_not_accepted_as_rounding(small_pair, fault, monkeypatch):
     monkeypatch.setattr(fidelity, 'NUDGES', 2)
     hook = small_pair.ours.model.head.fc.register_forward_hook(
         lambda module, inputs, outputs: outputs * (1.001 if fault == 'network' else 1)
@@ -97,21 +97,21 @@ def test_a_fault_is_not_taken_for_rounding(small_pair, fault, monkeypatch):
             ]
         elif fault == 'score':
             predictions[0]['keypoint_scores'][0, 0] += 2 * fidelity.SCORE_TOLERANCE
-        judge = judge_runs(small_pair.upstream, {fault: predictions}, UNDETERMINED_SHARE)
-    assert judge.faults
-    assert all(line.startswith(fault) for line in judge.faults)
+        comparison = compare_runs(small_pair.upstream, {fault: predictions}, UNDETERMINED_SHARE)
+    assert comparison.faults
+    assert all(line.startswith(fault) for line in comparison.faults)
 
 
 @pytest.mark.parametrize(
-    ('key', 'moved', 'says'),
+    ('key', 'moved', 'message'),
     [
         ('key', 0.0, None),
         ('another key', 0.0, 'recorded with other versions or settings'),
         ('key', 1.0, 'not as recorded: run, image 0, keypoints'),
     ],
 )
-def test_upstream_runs_where_outputs_are_not_as_recorded(
-    small_pair, tmp_path, monkeypatch, key, moved, says
+def test_upstream_runs_if_outputs_differ_from_the_record(
+    small_pair, tmp_path, monkeypatch, key, moved, message
 ):
     monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
     with one_thread():
@@ -123,13 +123,13 @@ def test_upstream_runs_where_outputs_are_not_as_recorded(
     found = copy.deepcopy(expected)
     found[0]['keypoints'] += moved
     monkeypatch.setattr(upstream, 'reruns', lambda index: [])
-    with pytest.warns(match=says) if says else nullcontext():
-        judge = judge_runs(upstream, {'run': found}, UNDETERMINED_SHARE)
-    assert bool(ran) == bool(says)
-    assert bool(judge.faults) == bool(moved)
+    with pytest.warns(match=message) if message else nullcontext():
+        comparison = compare_runs(upstream, {'run': found}, UNDETERMINED_SHARE)
+    assert bool(ran) == bool(message)
+    assert bool(comparison.faults) == bool(moved)
 
 
-def test_a_record_holds_every_bit(small_pair, tmp_path, monkeypatch):
+def test_a_record_is_exact(small_pair, tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, 'FOLDER', tmp_path)
     record = recorded.Record('rle', 'key')
     assert record.load() is None
@@ -147,7 +147,7 @@ def test_a_record_holds_every_bit(small_pair, tmp_path, monkeypatch):
     assert outputs.reruns(0) == []
 
 
-def test_what_outputs_depend_on_is_in_the_key():
+def test_the_key_depends_on_everything_that_outputs_depend_on():
     upstream = prepare('rle').upstream
     plain = (prepare('rle').cfg, upstream.images, upstream.bboxes, [0], [one_thread])
     other_cfg = copy.deepcopy(plain[0])

@@ -1,4 +1,4 @@
-"""Memory: the peak does not depend on how many images a run has."""
+"""Peak memory does not depend on the number of images of a run."""
 
 import os
 import subprocess
@@ -15,12 +15,12 @@ from mmpose_batch import memory
 from mmpose_batch.memory import STATUS
 
 FIRST, COUNT = 300, 2000
-LARGE = 400  # a hundred more than are looked at first
-# Peak resident memory of all images, at most this much more than of the first: 6 kB an image.
+LARGE = 400  # a hundred more than in the first measurement
+# Maximum growth of peak resident memory from the first images to all, 6 kB per image.
 GROWTH = 1.02
 
-# Runs a tool, and writes what its process held at most after some records, and at its end. (As a
-# child's, Linux tells no less than ours.)
+# Runs a tool, and writes the peak memory of its process after some records and at its end. (It
+# is a separate program, since Linux reports at least the parent's peak for a child.)
 WRAPPER = """
 import atexit, pathlib, runpy, sys
 from mmpose_batch.memory import peak_resident
@@ -40,13 +40,13 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 
 def peak_memory(arguments: list[str], folder: Path) -> tuple[int, int]:
-    """Peak resident memory of the tool, in bytes, over the first images and over all of them."""
+    """Peak resident memory of the tool, in bytes, after the first images and after all."""
     out = folder / 'peak'
     tool = str(TOOLS / 'batch_infer.py')
     subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', WRAPPER, str(out), str(FIRST), tool, *arguments],
         stdout=subprocess.DEVNULL,
-        # For networks this small several threads cost more than they do.
+        # Networks this small get slower with several threads.
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         check=True,
     )
@@ -57,8 +57,8 @@ def peak_memory(arguments: list[str], folder: Path) -> tuple[int, int]:
 def photo_folder(folder: Path) -> Path:
     """Photos of several sizes, links to a few files: large ones first, then small ones.
 
-    Whatever is kept of an image shows with the large ones; for the few bytes that
-    would be kept of a record it takes many images, of any size.
+    The large ones reveal images that stay in memory; the few bytes that might stay of each
+    record are revealed by many images of any size.
     """
     folder.mkdir()
     sizes = ((640, 480), (480, 640), (640, 427), (500, 375))
@@ -99,7 +99,7 @@ def test_peak_memory_does_not_grow_with_images(kind: str, models: Models, tmp_pa
 
 def test_a_small_child_of_a_large_process_reports_little():
     large = bytearray(200 * 2**20)
-    large[::4096] = b'x' * len(large[::4096])  # every page is there
+    large[::4096] = b'x' * len(large[::4096])  # every page is in memory
     code = f'import runpy; print(runpy.run_path({memory.__file__!r})["peak_resident"]())'
     peak = int(subprocess.check_output([sys.executable, '-c', code]))
     assert memory.peak_resident() > len(large)
@@ -107,9 +107,7 @@ def test_a_small_child_of_a_large_process_reports_little():
 
 
 @pytest.mark.parametrize(('platform', 'unit'), [('linux', 1024), ('darwin', 1)])
-def test_where_there_is_no_proc_the_peak_is_that_of_the_system(
-    platform, unit, tmp_path, monkeypatch
-):
+def test_without_proc_the_peak_is_read_from_the_system(platform, unit, tmp_path, monkeypatch):
     usage = SimpleNamespace(ru_maxrss=5000)
     monkeypatch.setattr(memory, 'STATUS', tmp_path / 'status')
     monkeypatch.setattr(memory.sys, 'platform', platform)

@@ -1,4 +1,4 @@
-"""Output folders: which files of a folder a run wrote, and which it must not replace."""
+"""Output folders: files that a run wrote, and files that a run must not replace."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def write_run(
     writers: Sequence[WriterSpec] = (DRAWINGS,),
     **info: Any,
 ) -> Path:
-    """What a run leaves in its folder, without the files of images."""
+    """Write the files of a run, except those of its images."""
     folder.mkdir(parents=True, exist_ok=True)
     identity = {
         'versions': VERSIONS,
@@ -48,7 +48,7 @@ def write_run(
     return folder
 
 
-# --------------------------------------------------------------------- which runs are known
+# --------------------------------------------------------------------- recognition of runs
 
 OURS = {'identity': {'versions': VERSIONS}}
 DEEP = '[' * 100_000 + ']' * 100_000
@@ -60,7 +60,7 @@ DEEP = '[' * 100_000 + ']' * 100_000
         pytest.param(json.dumps(OURS), True, id='by its versions'),
         pytest.param('{"written_by": "mmpose_batch 0.2.0"}', True, id='by its program'),
         pytest.param('{"written_by": "mmpose_batcher 1"}', False, id='a program of like name'),
-        pytest.param('{"written_by": ["mmpose_batch"]}', False, id='a program that is no text'),
+        pytest.param('{"written_by": ["mmpose_batch"]}', False, id='a program that is not text'),
         pytest.param('{"identity": {"versions": {"python": "3"}}}', False, id='other versions'),
         pytest.param('{"identity": {"versions": "mmpose_batch"}}', False, id='versions of text'),
         pytest.param('{"identity": ["versions"]}', False, id='an identity of another kind'),
@@ -72,13 +72,13 @@ DEEP = '[' * 100_000 + ']' * 100_000
         pytest.param(DEEP, False, id='too deep'),
     ],
 )
-def test_a_run_is_known_by_what_its_file_says(tmp_path, content, ours):
+def test_a_run_is_recognised_by_its_run_json(tmp_path, content, ours):
     data = content if isinstance(content, bytes) else content.encode()
     (tmp_path / 'run.json').write_bytes(data)
     assert (read_info(str(tmp_path)) is not None) == ours
 
 
-def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch):
+def test_a_run_json_that_is_too_large_or_special_is_ignored(tmp_path, monkeypatch):
     assert read_info(str(tmp_path)) is None
     (tmp_path / 'run.json').write_text(json.dumps(OURS))
     assert read_info(str(tmp_path)) == OURS
@@ -87,13 +87,13 @@ def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch)
     (tmp_path / 'run.json').unlink()
     (tmp_path / 'run.json').mkdir()
     assert read_info(str(tmp_path)) is None
-    os.mkfifo(tmp_path / 'pipe')  # which reading would wait for
+    os.mkfifo(tmp_path / 'pipe')  # reading it would block
     (tmp_path / 'run.json').rmdir()
     (tmp_path / 'run.json').symlink_to('pipe')
     assert read_info(str(tmp_path)) is None
 
 
-# ------------------------------------------------------------------------- what they wrote
+# ------------------------------------------------------------------------ files of a run
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_file_that_is_too_large_or_special_is_of_no_run(tmp_path, monkeypatch)
         ('a.heic', 'a.heic.png'),
     ],
 )
-def test_a_drawing_is_of_a_kind_that_can_be_written(name, expected):
+def test_a_drawing_has_a_format_that_can_be_written(name, expected):
     assert drawing_name(name) == expected
     assert list(paths_of(BOTH, [name])) == [f'predictions/{name}.json', f'vis/{expected}']
 
@@ -117,7 +117,7 @@ def test_nothing_of_a_run_lies_outside_its_folder(name):
 
 
 def written_for_images(folder: Path) -> list[str]:
-    """What a run wrote, but for results that are derived from all images."""
+    """Files that a run wrote, except those derived from all images."""
     return [path for path in written(str(folder)) if path not in COCO.files]
 
 
@@ -132,7 +132,7 @@ def written_for_images(folder: Path) -> list[str]:
 )
 def test_a_run_wrote_only_files_of_its_formats(tmp_path, writers, expected):
     write_run(tmp_path, ['a.gif'], writers)
-    # Results derived from the records can be written by a later run, which leaves no trace of it.
+    # A later run may have added derived files, which no record shows.
     assert list(written(str(tmp_path))) == ['predictions.coco.json', *expected]
 
 
@@ -144,11 +144,11 @@ def test_files_of_images_without_a_record_yet_are_known(tmp_path):
 @pytest.mark.parametrize(
     'name', ['a "quoted" name.jpg', 'back\\slash.jpg', 'two\nlines.jpg', 'ü.jpg']
 )
-def test_names_are_those_that_records_spell(tmp_path, name):
+def test_names_are_escaped_as_in_records(tmp_path, name):
     assert written_for_images(write_run(tmp_path, [name])) == [f'vis/{name}']
 
 
-def test_a_line_that_a_killed_run_left_names_its_image(tmp_path):
+def test_an_incomplete_line_of_a_killed_run_names_its_image(tmp_path):
     write_run(tmp_path)
     (tmp_path / 'predictions.jsonl').write_bytes(
         b'{"image":"a.jpg","instances":[]}\n{"other":1}\n\xff\n{"image":"b.jpg","inst'
@@ -161,7 +161,7 @@ def test_without_records_nothing_is_known_to_be_written(tmp_path):
     assert written_for_images(tmp_path) == []
 
 
-def test_records_of_another_program_are_of_no_run(tmp_path):
+def test_records_of_another_program_are_ignored(tmp_path):
     write_run(tmp_path, ['a.jpg']).joinpath('run.json').write_text('{}')
     assert list(written(str(tmp_path))) == []
 
@@ -195,7 +195,7 @@ def test_the_records_of_a_run_are_read_once(tmp_path):
     assert runs.drawn(str(tmp_path)) == {'vis/a.jpg'}
 
 
-# ---------------------------------------------------------------- what must not be replaced
+# ---------------------------------------------------------- files that are not replaced
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -205,7 +205,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def rejection(out_dir: Path, names: Sequence[str], writers: Sequence[WriterSpec] = BOTH) -> str:
-    """Why a run over images of these names is rejected, empty where it is not."""
+    """Why a run over images with these names is rejected; empty if it is not."""
     try:
         check_targets(str(out_dir), names, [JOURNAL, *writers])
     except OutputError as error:
@@ -236,7 +236,7 @@ def test_a_file_that_no_run_wrote_is_not_replaced(tmp_path, there, writers, name
     assert bool(reason) == bool(named)
 
 
-def test_what_the_run_in_the_folder_wrote_is_replaced(tmp_path):
+def test_files_of_the_run_in_the_folder_are_replaced(tmp_path):
     write_run(tmp_path, ['a.jpg'], BOTH, pending=['b.jpg'])
     touch(tmp_path, *paths_of(BOTH, ['a.jpg', 'b.jpg']), 'vis/c.jpg')
     touch(tmp_path, 'failures.jsonl', 'predictions.coco.json')
@@ -245,7 +245,7 @@ def test_what_the_run_in_the_folder_wrote_is_replaced(tmp_path):
     assert reason.startswith('vis/c.jpg would be replaced')
 
 
-def test_a_photo_that_a_run_without_drawings_did_not_write_is_kept(tmp_path):
+def test_a_photo_in_the_folder_of_a_run_without_drawings_is_not_replaced(tmp_path):
     write_run(tmp_path, ['a.jpg'], [])
     touch(tmp_path, 'vis/a.jpg')
     assert rejection(tmp_path, ['a.jpg']).startswith('vis/a.jpg would be replaced')
@@ -271,13 +271,13 @@ def test_a_run_is_removed_with_all_its_files_and_no_other(tmp_path):
     assert (tmp_path / 'predictions.jsonl').read_bytes() == b''
 
 
-def test_inputs_of_one_name_are_rejected(tmp_path):
-    # What a name that is no text, and one that spells its bytes out, are both called.
+def test_inputs_with_the_same_output_name_are_rejected(tmp_path):
+    # Name of a file with invalid bytes, which equals that of a file with these bytes escaped.
     assert rejection(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')
     assert rejection(tmp_path / 'new', ['a.jpg', 'b.jpg']) == ''
 
 
-# ------------------------------------------------------------------- what is in a run's way
+# ------------------------------------------------ wrong files or folders at output paths
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,9 @@ def test_inputs_of_one_name_are_rejected(tmp_path):
         ('vis/a/', [DRAWINGS], None),
     ],
 )
-def test_what_is_in_the_way_of_a_run_is_named(tmp_path, place, writers, message):
+def test_the_error_names_a_wrong_file_or_folder_at_an_output_path(
+    tmp_path, place, writers, message
+):
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     path.mkdir() if place.endswith('/') else path.touch()
@@ -316,7 +318,7 @@ def test_two_drawings_in_one_file_are_rejected():
 
 
 @pytest.mark.parametrize('below', ['', 'new', 'new/newer'])
-def test_whether_a_folder_can_be_written_leaves_no_trace(tmp_path, below):
+def test_checking_a_folder_leaves_no_trace(tmp_path, below):
     (tmp_path / 'mine').touch()
     check_folder(str(tmp_path / below))
     assert [path.name for path in tmp_path.iterdir()] == ['mine']

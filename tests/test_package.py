@@ -1,4 +1,4 @@
-"""What importing the package does: it registers the inferencer, and loads what is needed."""
+"""Importing the package registers the inferencer, and loads only what is needed."""
 
 import ast
 import subprocess
@@ -23,7 +23,7 @@ found = INFERENCERS.get('BatchPose2DInferencer')
 assert found is mmpose_batch.BatchPose2DInferencer
 assert 'torchvision' in sys.modules
 """
-# As if MMPose had been imported before.
+# MMPose is imported first.
 AFTER_MMPOSE = """
 for name in [name for name in sys.modules if name.split('.')[0] == 'mmpose_batch']:
     del sys.modules[name]
@@ -42,8 +42,8 @@ def test_nothing_heavy_is_imported_and_mmpose_finds_the_inferencer_before_and_af
     assert done.returncode == 0, done.stderr
 
 
-def test_what_the_inferencer_imports_does_not_import_mmposes_inferencers():
-    """Importing these registers ours, and it would meet half a module of its own."""
+def test_importing_the_inferencer_does_not_import_those_of_mmpose():
+    """Importing those registers ours, so that a module would be imported while half loaded."""
     folder = Path(mmpose_batch.__file__).parent
     importing = {
         path.name
@@ -54,7 +54,7 @@ def test_what_the_inferencer_imports_does_not_import_mmposes_inferencers():
     assert importing == {'inferencer.py'}
 
 
-def test_every_name_is_there():
+def test_every_exported_name_exists():
     for name in mmpose_batch.__all__:
         assert getattr(mmpose_batch, name) is not None
     assert set(mmpose_batch.__all__) <= set(dir(mmpose_batch))

@@ -1,4 +1,4 @@
-"""Nothing of the package needs what only Linux has."""
+"""The package needs no features that only Linux has."""
 
 import json
 import os
@@ -7,11 +7,11 @@ import sys
 
 from support.factories import TOOLS, write_photos
 
-# Hides from this package, though not from the libraries below it, what Windows or macOS lack, then
-# runs a tool with the arguments given.
+# Hides features that Windows or macOS lack from this package, but not from its dependencies, and
+# then runs a tool with the given arguments.
 HIDE = """
 import builtins, io, os, pathlib, runpy, signal, sys
-import filelock._native  # the library has ways for every system, and chose this one on import
+import filelock._native  # the library chooses its implementation for the system on import
 import mmpose_batch  # stands in for torchvision, which MMPose imports
 import mmengine, mmpose.apis.inferencers, mmdet.apis, orjson, rich.progress, loky
 from mmpose.registry import INFERENCERS
@@ -39,7 +39,7 @@ def importing(name, *more, import_=builtins.__import__, **kinds):
 
 def opening(file, flags, *more, open_=os.open, **kinds):
     if os.path.isdir(file) and is_ours(2):
-        raise PermissionError(13, 'Permission denied', file)  # as Windows
+        raise PermissionError(13, 'Permission denied', file)  # as on Windows
     return open_(file, flags, *more, **kinds)
 
 

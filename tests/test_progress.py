@@ -1,4 +1,4 @@
-"""A bar on a terminal, lines in a log, or nothing; and whose time is counted where."""
+"""Progress: a bar on a terminal, lines in a log, or nothing; and the times of stages."""
 
 import io
 
@@ -14,7 +14,7 @@ class Terminal(io.StringIO):
 
 
 class Time:
-    """A clock that goes on only when told to."""
+    """A clock that a test sets."""
 
     now = 100.0
 
@@ -32,7 +32,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 def run(stream: io.StringIO, time: Time, seconds: float, **options: object) -> str:
-    """Ten images, or those left of them, each taking that many seconds."""
+    """Report on the remaining ones of ten images, which take that many seconds each."""
     with ProgressReport(10, stream=stream, **options) as report:
         for _ in range(10 - options.get('done', 0)):
             time.now += seconds
@@ -40,7 +40,7 @@ def run(stream: io.StringIO, time: Time, seconds: float, **options: object) -> s
     return stream.getvalue()
 
 
-def test_a_log_gets_a_line_now_and_then(time):
+def test_a_log_gets_a_line_every_ten_seconds(time):
     # An image takes 4 s: a line at the third (12 s), the sixth and the ninth.
     assert run(io.StringIO(), time, LOG_INTERVAL * 0.4).splitlines() == [
         '3/10 images, 0.2 images/s, 0:28 left',
@@ -53,7 +53,7 @@ def test_a_fast_run_leaves_no_line_in_a_log(time):
     assert run(io.StringIO(), time, LOG_INTERVAL / 20) == ''
 
 
-def test_what_an_earlier_run_did_is_no_speed_of_this_one(time):
+def test_the_rate_does_not_include_an_earlier_run(time):
     lines = run(io.StringIO(), time, LOG_INTERVAL, done=8).splitlines()
     assert lines[0] == '9/10 images, 0.1 images/s, 0:10 left'
 
@@ -65,7 +65,7 @@ def test_a_terminal_gets_a_bar(time):
 
 
 @pytest.mark.parametrize('stream', [io.StringIO, Terminal], ids=['log', 'terminal'])
-def test_quiet_is_quiet(time, stream):
+def test_quiet_shows_nothing(time, stream):
     assert run(stream(), time, LOG_INTERVAL, quiet=True) == ''
 
 
@@ -76,7 +76,7 @@ def test_the_bar_is_gone_after_an_error(time):
         raise LookupError
     length = len(stream.getvalue())
     time.now += 10
-    assert len(stream.getvalue()) == length  # no thread goes on drawing
+    assert len(stream.getvalue()) == length  # no thread is drawing any more
 
 
 def test_reports_do_not_mix_with_results_on_stdout(time, capsys):
@@ -99,7 +99,7 @@ def test_reports_do_not_mix_with_results_on_stdout(time, capsys):
         (90061, '25:01:01'),
     ],
 )
-def test_durations_are_read_like_a_clock(seconds, text):
+def test_durations_are_formatted_like_a_clock(seconds, text):
     assert format_duration(seconds) == text
 
 
@@ -110,11 +110,11 @@ def test_the_time_of_a_stage_adds_up(time):
             time.now += seconds
     with clock.stage('writing'):
         time.now += 0.25
-    time.now += 10  # nobody's
+    time.now += 10  # in no stage
     assert clock.seconds == {'network': 3.5, 'writing': 0.25}
 
 
-def test_a_stage_that_fails_took_its_time_too(time):
+def test_the_time_of_a_failed_stage_counts_too(time):
     clock = StageClock()
     with pytest.raises(LookupError), clock.stage('network'):
         time.now += 2
@@ -122,8 +122,8 @@ def test_a_stage_that_fails_took_its_time_too(time):
     assert clock.seconds == {'network': 2}
 
 
-def test_waiting_leaves_out_what_inner_stages_took(time):
-    # A stream that reads (1 s an item, waiting) and detects (5 s an item, its own stage).
+def test_waiting_does_not_include_the_time_of_inner_stages(time):
+    # A stream that reads (1 s per item, waiting) and detects (5 s per item, another stage).
     clock = StageClock()
 
     def read():
@@ -139,11 +139,11 @@ def test_waiting_leaves_out_what_inner_stages_took(time):
 
     items = clock.waiting('waiting', detect(clock.waiting('waiting', read())))
     for _ in items:
-        time.now += 100  # the consumer's
+        time.now += 100  # in the consumer
     assert clock.seconds == {'waiting': 3, 'detection': 15}
 
 
-def test_waiting_counts_the_end_of_the_stream_and_hands_on_errors(time):
+def test_waiting_includes_the_end_of_the_stream_and_passes_on_errors(time):
     clock = StageClock()
 
     def read():

@@ -1,4 +1,4 @@
-"""The record of an image: what its result becomes in predictions.jsonl."""
+"""Records of images in predictions.jsonl."""
 
 import numpy as np
 from mmengine.structures import InstanceData
@@ -50,7 +50,7 @@ def test_a_record_has_all_instances_in_pixels():
     ]
 
 
-def test_instances_have_the_category_of_their_label_if_one_is_asked_for():
+def test_instances_have_the_category_of_their_label_if_requested():
     fields = {'keypoints': KEYPOINTS, 'keypoint_scores': SCORES, 'labels': np.array([4, -1])}
     with_labels = result_of(sample_of(**fields))
     found = to_record(with_labels, {4: 2**40})['instances']
@@ -60,14 +60,14 @@ def test_instances_have_the_category_of_their_label_if_one_is_asked_for():
     assert found == to_record(result_of(sample_of(**fields)), {4: 1})['instances']
 
 
-def test_boxes_are_left_out_where_a_model_gives_none():
+def test_boxes_are_omitted_if_the_model_has_none():
     record = to_record(result_of(sample_of(keypoints=KEYPOINTS, keypoint_scores=SCORES)))
     assert [sorted(instance) for instance in record['instances']] == [
         ['keypoint_scores', 'keypoints']
     ] * 2
 
 
-def test_persons_that_were_not_merged_come_one_after_the_other():
+def test_persons_that_were_not_merged_are_listed_in_order():
     one, two = (
         sample_of(keypoints=KEYPOINTS[i : i + 1], keypoint_scores=SCORES[i : i + 1]) for i in (0, 1)
     )
@@ -75,10 +75,10 @@ def test_persons_that_were_not_merged_come_one_after_the_other():
     assert [instance['keypoints'][0] for instance in record['instances']] == [[1.235, 2.0], [5, 6]]
 
 
-def test_no_detections_are_no_instances():
+def test_without_detections_instances_are_empty():
     assert to_record(result_of(empty_sample('a.jpg', (640, 480), 17)))['instances'] == []
 
 
-def test_a_failure_is_a_record_too():
+def test_a_failure_has_a_record():
     result = ImageResult(Frame(0, 'in/a.jpg', 'a.jpg'), error='expected an image, found text')
     assert to_record(result) == {'image': 'a.jpg', 'error': 'expected an image, found text'}

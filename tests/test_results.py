@@ -1,4 +1,4 @@
-"""Which instances are kept, and what an image without any gives."""
+"""Selection of instances, and results of images without instances."""
 
 import copy
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from mmpose_batch.speedups.samples import empty_sample
 
 
 def sample_of(scores: list[float], shifts: list[float], joints: int = 17) -> PoseDataSample:
-    """Poses of equal form, each moved to the right by its shift, in pixels."""
+    """Equal poses, each shifted to the right by some pixels."""
     rng = np.random.default_rng(0)
     form = rng.uniform(0, 100, (joints, 2))
     keypoints = form + np.column_stack((shifts, np.zeros(len(shifts))))[:, None]
@@ -31,7 +31,7 @@ def sample_of(scores: list[float], shifts: list[float], joints: int = 17) -> Pos
 
 
 def upstream_choice(sample: PoseDataSample, bbox_thr: float, pose_based_nms: bool) -> list[int]:
-    """What ``forward`` of upstream's ``Pose2DInferencer`` keeps of a network's prediction."""
+    """Indices of the instances that ``forward`` of upstream's ``Pose2DInferencer`` keeps."""
     itself = SimpleNamespace(
         model=SimpleNamespace(test_step=lambda inputs: [sample]),
         cfg=SimpleNamespace(data_mode='bottomup'),
@@ -43,7 +43,7 @@ def upstream_choice(sample: PoseDataSample, bbox_thr: float, pose_based_nms: boo
 
 
 CASES = {
-    'nobody': ([], []),
+    'no detections': ([], []),
     'one': ([0.5], [0]),
     'apart': ([0.2, 0.9, 0.5], [0, 200, 400]),
     'coinciding': ([0.2, 0.9, 0.5, 0.4], [0, 0.5, 300, 300.5]),
@@ -56,7 +56,7 @@ CASES = {
 @pytest.mark.parametrize(('scores', 'shifts'), CASES.values(), ids=CASES)
 @pytest.mark.parametrize('select_thr', [-1, 0, 0.3, 0.5, 2])
 @pytest.mark.parametrize('pose_based_nms', [False, True])
-def test_the_same_instances_are_kept_in_the_same_order_as_by_upstream(
+def test_selected_instances_and_their_order_equal_those_of_upstream(
     scores, shifts, select_thr, pose_based_nms
 ):
     expected = upstream_choice(sample_of(scores, shifts), select_thr, pose_based_nms)
@@ -64,7 +64,7 @@ def test_the_same_instances_are_kept_in_the_same_order_as_by_upstream(
     assert selected.pred_instances.place.tolist() == expected
 
 
-def test_the_cases_tell_the_rules_apart():
+def test_the_cases_distinguish_the_rules():
     def kept(case: str, select_thr: float, pose_based_nms: bool) -> list[int]:
         return upstream_choice(sample_of(*CASES[case]), select_thr, pose_based_nms)
 
@@ -74,7 +74,7 @@ def test_the_cases_tell_the_rules_apart():
 
 
 @pytest.mark.parametrize('coinciding', range(18))
-def test_poses_coincide_from_a_third_of_their_keypoints_on_as_in_upstream(coinciding):
+def test_poses_coincide_if_a_third_of_their_keypoints_do_as_in_upstream(coinciding):
     sample = sample_of([0.5, 0.9], [0, 200])
     points = sample.pred_instances.keypoints
     points[1, :coinciding] = points[0, :coinciding]
@@ -89,7 +89,7 @@ def test_instances_without_a_box_score_are_not_selected_by_it():
 
 
 @pytest.mark.parametrize('num_keypoints', [17, 133])
-def test_nobody_is_a_sample_of_length_nought(num_keypoints):
+def test_no_detections_are_an_empty_sample(num_keypoints):
     sample = merge_data_samples([empty_sample('a.jpg', (640, 480), num_keypoints)])
     assert len(sample.pred_instances) == 0
     assert sample.pred_instances.keypoints.shape == (0, num_keypoints, 2)
@@ -113,6 +113,6 @@ def test_plain_predictions_of_each_sample_equal_those_of_upstream():
         pytest.param(Frame(3, np.zeros(1), '000003.jpg'), '000003.jpg', id='array'),
     ],
 )
-def test_a_failure_record_names_the_image_as_the_user_did(frame, image):
+def test_a_failure_record_has_the_path_that_the_user_passed(frame, image):
     result = ImageResult(frame, error='expected an image, found text')
     assert result.failure == {'image': image, 'error': 'expected an image, found text'}

@@ -1,4 +1,4 @@
-"""Threads that work ahead: in order, bounded, gone afterwards.
+"""Threads that work ahead: in order, bounded, and ended afterwards.
 
 Whether things happen at the same time is decided by events and barriers, never by a
 clock: `PATIENCE` only ends a test that would hang.
@@ -25,7 +25,7 @@ PATIENCE = 120.0
 
 
 class Counted:
-    """Iterates numbers and knows how many were taken."""
+    """Iterates numbers and counts those that were consumed."""
 
     def __init__(self, length: int = 1_000_000) -> None:
         self.taken = 0
@@ -48,7 +48,7 @@ def test_results_come_in_the_order_of_the_items(num_workers, ahead):
 
 
 @pytest.mark.parametrize('ahead', [1, 5])
-def test_what_is_finished_first_comes_in_its_place(ahead):
+def test_results_that_are_finished_early_keep_their_order(ahead):
     done = [threading.Event() for _ in range(40)]
 
     def overtaken(number: int) -> int:
@@ -70,7 +70,7 @@ def test_what_is_finished_first_comes_in_its_place(ahead):
         pytest.param(7, 2, 2, id='more workers than ahead'),
     ],
 )
-def test_no_more_items_are_taken_than_asked_for_and_ahead(num_workers, ahead, beyond):
+def test_at_most_the_requested_items_and_those_ahead_are_consumed(num_workers, ahead, beyond):
     items = Counted()
     with WorkerPool(num_workers) as pool:
         results = pool.map(lambda number: number, items, ahead)
@@ -80,7 +80,7 @@ def test_no_more_items_are_taken_than_asked_for_and_ahead(num_workers, ahead, be
 
 
 @pytest.mark.parametrize('num_workers', [0, 1, 3])
-def test_what_a_worker_raises_arrives_at_its_items_place(num_workers):
+def test_an_exception_of_a_worker_is_raised_in_order(num_workers):
     def fail_at_five(number: int) -> int:
         if number == 5:
             raise LookupError('five')
@@ -89,19 +89,19 @@ def test_what_a_worker_raises_arrives_at_its_items_place(num_workers):
     got = []
     with WorkerPool(num_workers) as pool, pytest.raises(LookupError, match='five'):
         got.extend(pool.map(fail_at_five, range(10), 4))
-    # `extend` keeps what came before the error.
+    # `extend` keeps the results before the error.
     assert got == [0, 1, 2, 3, 4]
 
 
 def test_workers_run_at_the_same_time():
     together = threading.Barrier(3)
     with WorkerPool(3) as pool:
-        # Each waits until all three are there; one after the other would never end.
+        # Each waits for all three: sequential items would deadlock.
         places = list(pool.map(lambda _: together.wait(PATIENCE), range(3), 3))
     assert sorted(places) == [0, 1, 2]
 
 
-def test_workers_go_on_while_the_consumer_is_busy():
+def test_workers_continue_while_the_consumer_is_busy():
     began = [threading.Event() for _ in range(4)]
     items = Counted(4)
     with WorkerPool(1) as pool:
@@ -109,10 +109,10 @@ def test_workers_go_on_while_the_consumer_is_busy():
         next(results)
         assert began[1].wait(PATIENCE)
         assert began[2].wait(PATIENCE)
-        assert items.taken == 3  # the last is not asked for and not ahead
+        assert items.taken == 3  # the last is neither requested nor within `ahead`
 
 
-def test_without_workers_everything_runs_in_the_callers_thread_when_asked_for():
+def test_without_workers_items_run_lazily_in_the_calling_thread():
     threads = []
     results = WorkerPool(0).map(lambda _: threads.append(threading.current_thread()), range(3), 9)
     assert threads == []
@@ -121,7 +121,7 @@ def test_without_workers_everything_runs_in_the_callers_thread_when_asked_for():
 
 
 def test_one_pool_serves_two_stages_that_feed_each_other():
-    # With one worker, a stage that waited for the other inside a worker would hang.
+    # With one worker, a stage that waits inside a worker for the other would deadlock.
     with WorkerPool(1) as pool:
         inner = pool.map(lambda number: number + 1, range(20), 3)
         assert list(pool.map(lambda number: 2 * number, inner, 3)) == [
@@ -130,7 +130,7 @@ def test_one_pool_serves_two_stages_that_feed_each_other():
 
 
 @pytest.mark.parametrize('error', [None, RuntimeError, KeyboardInterrupt, GeneratorExit])
-def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error, monkeypatch):
+def test_leaving_early_ends_all_threads_and_starts_no_more_items(error, monkeypatch):
     release = threading.Event()
     begun = []
     wait = workers.wait
@@ -139,7 +139,7 @@ def test_leaving_early_leaves_no_thread_and_begins_nothing_more(error, monkeypat
         release.set()
         wait(running)
 
-    # Two are at work then and six in the queue: the two must end, the six not begin.
+    # Two items run and six are queued: the two must end, and the six must not start.
     monkeypatch.setattr(workers, 'wait', release_and_wait)
 
     def work(number: int) -> int:
@@ -178,7 +178,7 @@ def test_read_ahead_is_bounded():
 
     def source() -> Iterator[int]:
         for number, event in enumerate(read):
-            # Beside what was asked for, `ahead` in the queue, and one that the reader holds.
+            # In addition to the requested items: `ahead` in the queue, and one in the reader.
             if number + 1 > asked + ahead + 1:
                 too_many.append(number)
             event.set()
@@ -209,7 +209,7 @@ def test_read_ahead_reads_while_the_consumer_is_busy():
 
 
 @pytest.mark.parametrize('error', [LookupError, KeyboardInterrupt])
-def test_what_the_source_raises_arrives_at_its_place(error):
+def test_an_exception_of_the_source_is_raised_in_order(error):
     def source() -> Iterator[int]:
         yield from range(3)
         raise error('three')
@@ -235,11 +235,11 @@ def test_closing_ends_the_thread_and_closes_the_source(ahead):
     assert len(our_threads()) == 1
     items.close()
     assert our_threads() == []
-    del items  # a camera is released when nothing refers to its frames any more
+    del items  # a camera is released once its frames are not referenced any more
     assert closed.is_set()
 
 
-def test_closing_waits_for_a_source_that_is_slow_for_the_moment(monkeypatch):
+def test_closing_waits_for_a_slow_source(monkeypatch):
     in_source, go_on = threading.Event(), threading.Event()
 
     def source() -> Iterator[int]:
@@ -267,7 +267,7 @@ def test_the_thread_ends_with_the_source():
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_flush_comes_after_all_results_before_it_and_nothing_later_is_asked_for(num_workers):
+def test_flush_follows_all_earlier_results_before_later_items_are_requested(num_workers):
     asked = []
 
     def items() -> Iterator[object]:
@@ -283,7 +283,7 @@ def test_flush_comes_after_all_results_before_it_and_nothing_later_is_asked_for(
         assert list(results) == [-3, FLUSH, FLUSH]
 
 
-def test_a_source_that_gives_nothing_gives_flush_once():
+def test_a_source_without_new_items_yields_flush_once():
     more = threading.Event()
 
     def items() -> Iterator[int]:
@@ -298,7 +298,7 @@ def test_a_source_that_gives_nothing_gives_flush_once():
     assert list(read) in ([], [FLUSH])
 
 
-def test_a_source_that_waits_for_ever_does_not_keep_its_reader_from_being_closed():
+def test_the_reader_of_a_blocked_source_can_be_closed():
     never = threading.Event()
 
     def items() -> Iterator[int]:
@@ -328,9 +328,9 @@ def test_threads_stay_for_the_next_stream_until_the_pool_is_closed():
 
 
 def test_the_threads_end_with_their_pool():
-    pool = WorkerPool(2, 'mmpose_batch_test')
+    pool = WorkerPool(2, name='mmpose_batch_ending')  # pools of other tests may have threads too
     assert list(pool.map(lambda item: item, range(3), ahead=2)) == [0, 1, 2]
-    threads = [t for t in threading.enumerate() if t.name.startswith('mmpose_batch_test')]
+    threads = [t for t in threading.enumerate() if t.name.startswith('mmpose_batch_ending')]
     assert threads
     del pool
     gc.collect()
@@ -339,7 +339,7 @@ def test_the_threads_end_with_their_pool():
         assert not thread.is_alive()
 
 
-def test_a_stream_that_is_left_waits_for_what_runs_and_begins_nothing_more():
+def test_closing_a_stream_waits_for_running_items_and_starts_no_more():
     started, release, finished = threading.Event(), threading.Event(), []
 
     def slow(item: int) -> int:
@@ -360,7 +360,7 @@ def test_a_stream_that_is_left_waits_for_what_runs_and_begins_nothing_more():
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_starts_new_threads():
     with WorkerPool(1) as pool:
         assert list(pool.map(lambda item: item, [1], ahead=1)) == [1]
         child = os.fork()

@@ -1,4 +1,4 @@
-"""Every config override builds, and its weights are those MMPose publishes for it."""
+"""Every config builds an inferencer, with the weights that MMPose publishes for it."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def build(path: str) -> BatchPose2DInferencer:
 
 
 def without_scope(node):
-    """A config without the ``_scope_`` keys that a ``_base_`` of another package leaves."""
+    """A config without the ``_scope_`` keys that a ``_base_`` of another package adds."""
     if isinstance(node, dict):
         return {key: without_scope(value) for key, value in node.items() if key != '_scope_'}
     return [without_scope(value) for value in node] if isinstance(node, list | tuple) else node

@@ -1,4 +1,4 @@
-"""The demo models: what they find in scenes that they never saw, and that small mistakes show."""
+"""Demo models: quality on scenes that were not used in training, and sensitivity to errors."""
 
 import json
 from pathlib import Path
@@ -17,16 +17,16 @@ from mmpose_batch.scenes import write_scenes
 from mmpose_batch.writers.jsonl import read_records
 
 COUNT = 40
-SEED = 4  # the training took 1 and 2, the demo takes 3
+SEED = 4  # training uses 1 and 2, the demo 3
 
 
 class Quality(NamedTuple):
-    """How well the people of some scenes were found.
+    """Quality of the poses found in some scenes.
 
     Attributes:
         ap: AP by COCO's metric.
         score: Mean score of the keypoints that are seen.
-        x, y: Median of how far right of and below their labels these were found, in
+        x, y: Median offset of these keypoints from their labels, to the right and down, in
             pixels of the network's input.
     """
 
@@ -41,10 +41,10 @@ RECORDED = {
     'demo-rtmo': Quality(ap=0.754, score=0.920, x=0.08, y=-0.01),
     'demo-rtmpose': Quality(ap=0.836, score=1.074, x=0.27, y=0.0),
 }
-# Room for how another machine rounds: on one, all batch sizes came to the same AP.
+# Tolerance for rounding on other machines; on one machine, AP is the same for all batch sizes.
 BOUNDS = Quality(ap=0.01, score=0.01, x=0.1, y=0.1)
 UPSTREAM_BOUND = 0.002
-# Mean over the keypoints, in parts of the longer side of a person: beyond it is somebody else.
+# Maximum mean distance of keypoints, as a fraction of a person's longer side, for a match.
 SAME_PERSON = 0.08
 
 
@@ -93,7 +93,7 @@ def match(person: dict, instances: list[dict], pixel: float) -> tuple | None:
 
 
 def input_pixel(person: dict, image: dict, cfg: Config) -> float:
-    """The side of a pixel of the network's input, of a person's crop or of a whole image."""
+    """Size of a pixel of the network's input, for crops or complete images."""
     padding, sides = 1, (image['width'], image['height'])
     if cfg.data_mode == 'topdown':
         padding, sides = cfg.val_pipeline[1].padding, person['bbox'][2:]
@@ -102,7 +102,7 @@ def input_pixel(person: dict, image: dict, cfg: Config) -> float:
 
 @pytest.mark.parametrize('batch_size', [1, 4, 16])
 @pytest.mark.parametrize('name', RECORDED)
-def test_quality_is_the_recorded_one(scenes, tmp_path, name, batch_size):
+def test_quality_equals_the_recorded_one(scenes, tmp_path, name, batch_size):
     sizes = ['--batch-size', batch_size]
     if load_config(name)[0].data_mode == 'topdown':
         sizes += ['--det-batch-size', batch_size]
@@ -121,7 +121,7 @@ def differences(found: Quality, recorded: Quality) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECORDED)
-def test_red_taken_for_blue_would_show(scenes, tmp_path, name):
+def test_swapped_colour_channels_lower_the_quality(scenes, tmp_path, name):
     swapped = 'model.data_preprocessor.bgr_to_rgb=False'
     found = find_quality(scenes, tmp_path, name, '--cfg-options', swapped)
     assert differences(found, RECORDED[name])
@@ -129,7 +129,7 @@ def test_red_taken_for_blue_would_show(scenes, tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', RECORDED)
-def test_half_a_pixel_would_show(scenes, tmp_path, monkeypatch, name):
+def test_a_shift_of_half_a_pixel_lowers_the_quality(scenes, tmp_path, monkeypatch, name):
     one_stage = load_config(name)[0].data_mode == 'bottomup'
     estimator = BottomupPoseEstimator if one_stage else TopdownPoseEstimator
     into_image = estimator.add_pred_to_datasample
@@ -162,7 +162,7 @@ def test_ap_equals_that_of_upstream(scenes, tmp_path, name):
 def test_weights_are_plain_and_small(name):
     weights = load_config(name, 'mmdet' if name == 'demo-rtmdet' else 'mmpose')[1]
     assert Path(weights).stat().st_size < 4e6
-    checkpoint = torch.load(weights, weights_only=True)  # with nothing else allowed
+    checkpoint = torch.load(weights, weights_only=True)  # allows only plain data
     assert checkpoint.keys() == {'meta', 'state_dict'}
     assert checkpoint['meta'].keys() == {'dataset_meta'}
 
@@ -175,7 +175,7 @@ def test_the_pair_is_small():
     assert sum(sizes) < 6e6
 
 
-def test_the_tool_takes_it_by_default_and_says_what_it_is_for(scenes, tmp_path):
+def test_the_tool_uses_it_by_default_and_reports_its_purpose(scenes, tmp_path):
     image = scenes / '000000.jpg'
     outcome = run_tool(image, '--out-dir', tmp_path / 'default')
     assert outcome.status == 0, outcome.err
@@ -188,7 +188,7 @@ def test_the_tool_takes_it_by_default_and_says_what_it_is_for(scenes, tmp_path):
 
 
 @pytest.mark.parametrize(('name', 'brings_detector'), [('demo', False), ('demo-rtmpose', True)])
-def test_a_program_takes_it_by_name(scenes, name, brings_detector):
+def test_python_code_can_use_it_by_name(scenes, name, brings_detector):
     inferencer = BatchPose2DInferencer(name, device='cpu')
     (result,) = inferencer(str(scenes / '000000.jpg'))
     assert len(result['predictions'][0]) == 1

@@ -18,7 +18,7 @@ from support.fidelity import (
     ENGINE_KEYPOINT_TOLERANCE_PX,
     ENGINE_SCORE_TOLERANCE,
     Pair,
-    judge_runs,
+    compare_runs,
     mmpose_config,
     one_thread,
 )
@@ -60,10 +60,10 @@ def tolerances(monkeypatch: pytest.MonkeyPatch) -> None:
 def check(pair: Pair, engine: str, undetermined: float = UNDETERMINED_SHARE) -> None:
     with one_thread():
         runs = {engine: pair.run_ours(3)}
-        judge = judge_runs(pair.upstream, runs, undetermined)
-    print(judge.summary)
-    assert judge.instances > 0
-    assert not judge.faults, '\n'.join(judge.faults)
+        comparison = compare_runs(pair.upstream, runs, undetermined)
+    print(comparison.summary)
+    assert comparison.instances > 0
+    assert not comparison.faults, '\n'.join(comparison.faults)
 
 
 def grouped(names, marks=()) -> list:

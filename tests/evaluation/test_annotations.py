@@ -1,4 +1,4 @@
-"""The schema of annotation files, and which image an entry of theirs means."""
+"""The schema of annotation files, and the images that entries refer to."""
 
 import json
 from typing import Any
@@ -19,22 +19,22 @@ from mmpose_batch.evaluation.annotations import (
 IDS = {
     'a name': ('000000000785.jpg', None, 785),
     'in a folder': ('/data/val/000000000785.png', None, 785),
-    'a name that is no number': ('photo.jpg', None, None),
+    'a name that is not a number': ('photo.jpg', None, None),
     'a number to Unicode only': ('\u00b2.jpg', None, None),
     'a name of the file': ('x/b.jpg', [('b.jpg', 7)], 7),
     'another name': ('x/c.jpg', [('b.jpg', 7)], None),
-    # The number in the name is not asked where there are annotations.
+    # With annotations, the number in the name is ignored.
     'a number not in the file': ('000000000785.jpg', [('b.jpg', 7)], None),
     'the folder differs': ('images/b.jpg', [('val2017/b.jpg', 7)], None),
     'a number of more than 64 bits': ('9223372036854775808.jpg', None, None),
     'the folder decides': ('in/val/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], 7),
-    # The longest name, whatever its number and its place in the file.
-    'a file beside a folder': ('in/b.jpg', [('b.jpg', 7), ('sub/b.jpg', 9)], 7),
+    # The longest name matches, independent of ids and order.
+    'a file next to a folder': ('in/b.jpg', [('b.jpg', 7), ('sub/b.jpg', 9)], 7),
     'a file in a folder': ('in/sub/b.jpg', [('sub/b.jpg', 7), ('b.jpg', 9)], 7),
     'the same in other order': ('in/sub/b.jpg', [('b.jpg', 9), ('sub/b.jpg', 7)], 7),
     'three folders': ('v/w/b.jpg', [('b.jpg', 8), ('v/w/b.jpg', 7), ('w/b.jpg', 9)], 7),
     'an absolute path': ('/v/w/b.jpg', [('w/b.jpg', 9), ('/v/w/b.jpg', 7), ('v/w/b.jpg', 6)], 7),
-    'another whole path': ('/x/v/b.jpg', [('/v/b.jpg', 7)], None),
+    'another absolute path': ('/x/v/b.jpg', [('/v/b.jpg', 7)], None),
     'the folder does not decide': ('in/b.jpg', [('train/b.jpg', 6), ('val/b.jpg', 7)], None),
     'part of a name decides nothing': ('in/b.jpg', [('n/b.jpg', 6), ('val/b.jpg', 7)], None),
     'a folder of Windows': ('in/val/b.jpg', [('train\\b.jpg', 6), ('val\\b.jpg', 7)], 7),
@@ -45,7 +45,7 @@ IDS = {
 
 
 @pytest.mark.parametrize(('path', 'images', 'expected'), IDS.values(), ids=IDS)
-def test_the_number_of_an_image_is_found_by_its_path(path, images, expected):
+def test_the_id_of_an_image_is_found_by_its_path(path, images, expected):
     if images is not None:
         images = [{'file_name': name, 'id': number} for name, number in images]
     assert ImageIds(images).find(path) == expected
@@ -68,8 +68,8 @@ def with_entry(**entry: Any) -> dict[str, Any]:
 
 UNREADABLE = {
     'no file': (None, 'cannot be read: No such file or directory'),
-    'no json': ('{', 'expected JSON, found'),
-    'no text': ('\ud83d', 'expected JSON'),
+    'not JSON': ('{', 'expected JSON, found'),
+    'not text': ('\ud83d', 'expected JSON'),
     'results': ([], 'expected COCO annotations with images, annotations, categories'),
     'no images': ({'annotations': []}, 'expected COCO annotations with images'),
     'an image without a name': (
@@ -134,7 +134,7 @@ ALL = (*IMAGE_FIELDS, *ANNOTATION_FIELDS)
 
 
 def full(kind: str, name: str, *value: Any) -> dict[str, Any]:
-    """Annotations with all fields, of which one of the second entry is another, or missing."""
+    """Annotations with all fields, with one field of the second entry replaced or removed."""
     content = annotations(whole_body=True, crowding=True)
     del content[kind][1][name]
     content[kind][1].update(dict.fromkeys([name], *value) if value else {})

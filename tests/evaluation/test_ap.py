@@ -1,4 +1,4 @@
-"""AP and AR are those of upstream's metrics, untouched, over the same data samples."""
+"""AP and AR equal those of upstream's metrics for the same data samples."""
 
 import copy
 import json
@@ -46,7 +46,7 @@ def our_metrics(
 def upstream_ap_of_records(
     path: str, records: list[dict[str, Any]], scoring: ScoringOptions
 ) -> dict[str, float | None]:
-    """AP and AR by upstream's metric for the same instances, each in a data sample of its own."""
+    """AP and AR by upstream's metric for the same instances, each in a separate data sample."""
     settings = asdict(scoring)
     for name in ('whole_body', 'converters', 'crop'):
         del settings[name]
@@ -83,7 +83,7 @@ def data_sample(
 
 
 def crop_scales(bbox: np.ndarray) -> np.ndarray:
-    """Width and height of the crop that a test pipeline makes of a box, (1, 2)."""
+    """Width and height, (1, 2), of the crop of a box by a test pipeline."""
     info = {'bbox': bbox.astype(np.float32), 'img': np.zeros((2, 2, 3), np.uint8)}
     for step in (GetBBoxCenterScale(), TopdownAffine(input_size=(192, 256))):
         info = step.transform(info)
@@ -162,7 +162,7 @@ def test_ap_is_that_of_the_metric_that_the_config_names(tmp_path, content, scori
 def test_the_settings_make_a_difference(tmp_path):
     content = annotations(images=8, crowding=True)
     for entry in content['annotations']:
-        entry['area'] /= 4  # as one of a mask that is smaller than its box
+        entry['area'] /= 4  # like a mask smaller than its box
     path, records = written(tmp_path, content), predictions(content, copies=2, jitter=0.05)
     found = [
         our_metrics(path, records, ScoringOptions(**settings))['AP']
@@ -204,7 +204,7 @@ def test_ap_of_several_categories_is_their_mean_as_upstream(tmp_path, nms_mode):
     truth['annotations'] = [e for e in truth['annotations'] if e['category_id'] != 6]
     path = written(tmp_path, with_gaps(copy.deepcopy(truth)))
     records = predictions(truth, copies=2, jitter=0.05, missed=4, own_category=True)
-    records[0]['instances'][0]['category_id'] = 4  # a cat that is called a dog
+    records[0]['instances'][0]['category_id'] = 4  # a cat with the category of dogs
     scoring = ScoringOptions(nms_mode=nms_mode)
     ours = our_metrics(path, records, scoring, category=None)
     assert_same(ours, upstream_ap_of_records(path, records, scoring))
@@ -216,7 +216,7 @@ def test_ap_of_several_categories_is_their_mean_as_upstream(tmp_path, nms_mode):
 
 
 @pytest.mark.parametrize('category', [1, 0, 7])
-def test_perfect_predictions_are_worth_1_whatever_number_the_category_has(tmp_path, category):
+def test_perfect_predictions_have_ap_1_for_any_category_id(tmp_path, category):
     truth = annotations(category=category)
     records = predictions(truth, copies=1, jitter=0.0)
     metrics = our_metrics(written(tmp_path, truth), records, ScoringOptions())
@@ -225,7 +225,7 @@ def test_perfect_predictions_are_worth_1_whatever_number_the_category_has(tmp_pa
     assert metrics['AR'] == pytest.approx(1.0)
 
 
-def test_where_nobody_is_found_ap_is_0(tmp_path):
+def test_without_detections_ap_is_0(tmp_path):
     truth = annotations()
     records = [{'image': image['file_name'], 'instances': []} for image in truth['images']]
     assert our_metrics(written(tmp_path, truth), records, ScoringOptions())['AP'] == 0.0
@@ -239,7 +239,7 @@ def test_an_image_that_failed_counts_as_missed(tmp_path):
     assert metrics['AR'] == pytest.approx(0.75)
 
 
-def test_images_that_were_not_run_do_not_count(tmp_path):
+def test_images_that_were_not_run_are_ignored(tmp_path):
     truth = annotations(images=4)
     records = predictions(truth, copies=1, jitter=0.0)[:2]
     metrics = our_metrics(written(tmp_path, truth), records, ScoringOptions())
@@ -280,7 +280,7 @@ def test_pycocotools_gives_the_same_ap(tmp_path, category):
     assert 0.2 < ours['AP'] < 0.95
 
 
-# ------------------------------------------------------------------- the four photos, for real
+# ------------------------------------------------------------------------ the four photos
 
 
 @pytest.mark.slow
@@ -297,12 +297,12 @@ def test_on_real_photos_ap_equals_that_of_upstream(shared, tmp_path, kind):
     print(f'{kind}: AP {ours["AP"]:.4f}, upstream {theirs["AP"]:.4f}')
     assert ours == pytest.approx(theirs, abs=0.002)
     assert f'AP        {ours["AP"]:.4f}' in outcome.out
-    # The checkpoints are fitted to these photos, the keypoints of the first one poorly.
+    # The checkpoints are overfitted to these photos, with poor keypoints of the first one.
     assert theirs['AP'] > {'one_stage': 0.01, 'top_down': 0.8}[kind]
 
 
 def upstream_arguments(arguments: list[str]) -> dict[str, Any]:
-    """The constructor's arguments for the tool's."""
+    """Arguments of the constructor that correspond to those of the tool."""
     names = {
         '--pose2d': 'model',
         '--pose2d-weights': 'weights',

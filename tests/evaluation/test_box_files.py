@@ -1,4 +1,4 @@
-"""Box files: their schema, which entries count, and which image an entry means."""
+"""Box files: their schema, used entries, and the images that entries refer to."""
 
 import json
 from typing import Any
@@ -29,15 +29,15 @@ def image_key(key: int | str | ImageKey) -> ImageKey:
 BOXES = {
     'a box': ([BOX], {1: [[10, 20, 40, 60, 0.5]]}),
     'by name': ([but(image_id=None, file_name='./a/b.jpg')], {'a/b.jpg': [[10, 20, 40, 60, 0.5]]}),
-    'by name beside an id': (
+    'by name next to an id': (
         [{**BOX, 'file_name': 'a\\b.jpg'}],
         {ImageKey('a/b.jpg', 1): [[10, 20, 40, 60, 0.5]]},
     ),
-    'by name beside an id of null': (
+    'by name next to an id of null': (
         [{**BOX, 'image_id': None, 'file_name': 'b.jpg'}],
         {'b.jpg': [[10, 20, 40, 60, 0.5]]},
     ),
-    'by an id beside a name of null': (
+    'by an id next to a name of null': (
         [{**BOX, 'file_name': None}],
         {1: [[10, 20, 40, 60, 0.5]]},
     ),
@@ -78,7 +78,7 @@ WRONG_BOXES = {
         [{**BOX, 'image_id': None, 'file_name': None}],
         'entry 0: expected file_name or image_id, found neither',
     ),
-    'no name beside an id': ([but(file_name='')], 'entry 0: file_name: expected a file name'),
+    'no name next to an id': ([but(file_name='')], 'entry 0: file_name: expected a file name'),
     'an image that is a list': ([but(image_id=[1])], 'entry 0: image_id: expected an integer'),
     'an image of 65 bits': ([but(image_id=2**63)], 'entry 0: image_id: expected an integer'),
     'an image that is a bool': ([but(image_id=True)], 'entry 0: image_id: expected an integer'),
@@ -116,7 +116,7 @@ def test_boxes_of_another_form_are_an_error(tmp_path, content, message):
     assert str(raised.value).startswith(path)
 
 
-def test_entries_left_out_are_counted(tmp_path):
+def test_ignored_entries_are_counted(tmp_path):
     entries = [BOX, BOX, but(score=0.1), but(category_id=0), but(category_id=3)]
     assert read_bboxes(written(tmp_path, entries), bbox_thr=0.3).line() == (
         'boxes: 2 of 5 entries used; left out: '
@@ -150,7 +150,7 @@ def test_boxes_of_several_categories_must_have_a_category(tmp_path, content, mes
 
 
 def person_boxes(boxes: dict[int | str | ImageKey, np.ndarray]) -> PersonBoxes:
-    """Boxes as they are read, of entries that all count."""
+    """Boxes of a file, all of whose entries are used."""
     by_image = {image_key(key): array for key, array in boxes.items()}
     first = {key: number for number, key in enumerate(by_image)}
     return PersonBoxes('boxes.json', by_image, first, sum(map(len, boxes.values())), {})
@@ -165,18 +165,18 @@ ASSIGNED = {
     'by number of the annotations': ('in/frame_0.jpg', {9: ONE, 0: TWO}, FRAMES, [ONE]),
     'by that number as text': ('in/frame_0.jpg', {'9': ONE}, FRAMES, [ONE]),
     'by stem': ('in/frame_0.jpg', {'frame_0': ONE, 'frame_00': TWO}, None, [ONE]),
-    'by stem beside annotations': ('in/frame_0.jpg', {'frame_0': ONE}, FRAMES, [ONE]),
+    'by stem next to annotations': ('in/frame_0.jpg', {'frame_0': ONE}, FRAMES, [ONE]),
     'by stem in a folder': ('in/x/b.jpg', {'x/b': ONE, 'y/b': TWO}, None, [ONE]),
     'by stem of digits': ('in/000000000001.jpg', {'000000000001': ONE}, None, [ONE]),
     'by number as text': ('in/000000000001.jpg', {'1': ONE}, None, [ONE]),
     'in two ways': ('in/000000000001.jpg', {1: ONE, '000000000001.jpg': TWO}, None, [ONE, TWO]),
-    'by name beside the number of another': (
+    'by name next to the number of another': (
         'in/1.jpg',
         {ImageKey('2.jpg', 1): TWO, ImageKey('1.jpg', 0): ONE},
         None,
         [ONE],
     ),
-    'by name beside an id of no annotated image': (
+    'by name next to an id of no annotated image': (
         'in/frame_0.jpg',
         {ImageKey('frame_0.jpg', 3): ONE, 3: TWO},
         FRAMES,
@@ -188,8 +188,8 @@ ASSIGNED = {
         FRAMES,
         [ONE, TWO],
     ),
-    # Its file_name says that it is of another image.
-    'not by the id beside a name of no input': (
+    # Its file_name names another image.
+    'not by the id next to a name of no input': (
         'in/frame_0.jpg',
         {ImageKey('frame_1.jpg', 9): TWO, 9: ONE},
         FRAMES,
@@ -202,16 +202,16 @@ ASSIGNED = {
 
 
 @pytest.mark.parametrize(('path', 'found', 'images', 'expected'), ASSIGNED.values(), ids=ASSIGNED)
-def test_boxes_go_to_their_images(path, found, images, expected):
+def test_boxes_are_assigned_to_their_images(path, found, images, expected):
     found = person_boxes(found)
     (boxes, none), _ = assign_bboxes([path, 'in/d.jpg'], found, ImageIds(images))
     np.testing.assert_array_equal(boxes, np.concatenate(expected))
     assert none.shape == (0, 5)
 
 
-# Counted from 0 by a converter, the number of the name, none, and text.
+# Counted from 0 by a converter, the number in the name, none, and text.
 @pytest.mark.parametrize('ids', [range(4), range(1, 5), [None] * 4, '0123'], ids=str)
-def test_a_name_decides_whatever_an_id_counts(tmp_path, ids):
+def test_a_file_name_takes_precedence_over_an_image_id(tmp_path, ids):
     entries = [
         {**BOX, 'image_id': ids[number], 'file_name': f'{number + 1}.jpg', 'bbox': [0, 0, 1, size]}
         for number, size in enumerate((1, 2, 3, 4))
@@ -251,7 +251,7 @@ NOTES = {
         '2 of 4 entries used; left out: 2 for images that are not inputs, such as '
         'image_id 8; 2 of 2 images have boxes',
     ),
-    # Their entries are counted where they are read.
+    # Their entries are counted when they are read.
     'no boxes of no input': (
         {'zz.jpg': ONE[:0], 'a.jpg': TWO},
         '2 of 2 entries used; 1 of 2 images have boxes',
@@ -265,12 +265,12 @@ NOTES = {
 
 
 @pytest.mark.parametrize(('found', 'expected'), NOTES.values(), ids=NOTES)
-def test_entries_of_no_input_are_counted(found, expected):
+def test_entries_for_images_that_are_not_inputs_are_counted(found, expected):
     _, line = assign_bboxes(['in/a.jpg', 'in/b.jpg'], person_boxes(found), ImageIds())
     assert line == f'boxes: {expected}'
 
 
-def test_a_name_is_no_stem_of_another_input():
+def test_a_name_is_not_used_as_the_stem_of_another_input():
     found = person_boxes({'a.gif': ONE})
     (first, second), _ = assign_bboxes(['in/a.gif', 'in/a.gif.png'], found, ImageIds())
     assert (len(first), len(second)) == (1, 0)
@@ -278,7 +278,7 @@ def test_a_name_is_no_stem_of_another_input():
 
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('value', [1e300, float('inf'), float('nan')])
-def test_numbers_that_are_not_finite_stay_for_the_record_of_their_image(tmp_path, value):
+def test_boxes_that_are_not_finite_are_read_so_that_their_image_fails(tmp_path, value):
     path = written(tmp_path, [BOX, but(bbox=[1, 2, value, 4])])
     good, bad = read_bboxes(path, bbox_thr=0.3).by_image[image_key(1)]
     assert np.isfinite(good).all()
@@ -303,7 +303,7 @@ def test_boxes_of_other_images_are_an_error_with_an_example(found, entry):
 
 
 @pytest.mark.parametrize('key', [1, '000000000001.jpg'])
-def test_boxes_that_two_images_could_own_are_an_error(key):
+def test_boxes_that_match_two_images_are_an_error(key):
     paths = ['a/000000000001.jpg', 'b/000000000001.jpg']
     with pytest.raises(AnnotationError) as raised:
         assign_bboxes(paths, person_boxes({key: ONE}), ImageIds())
@@ -313,7 +313,7 @@ def test_boxes_that_two_images_could_own_are_an_error(key):
     )
 
 
-def test_an_id_that_two_images_could_own_does_not_matter_beside_a_name():
+def test_an_ambiguous_id_is_ignored_next_to_a_file_name():
     found = person_boxes({ImageKey('a/1.jpg', 1): ONE})
     (first, second), _ = assign_bboxes(['a/1.jpg', 'b/1.jpg'], found, ImageIds())
     assert (len(first), len(second)) == (1, 0)

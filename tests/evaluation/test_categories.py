@@ -32,7 +32,7 @@ FOUND = {
         {1: 8, 2: 8},
         '2, of which the detector distinguishes 1 by name; never found: Cat',
     ),
-    'categories of one name, which no class tells apart': (
+    'categories of one name, which no class distinguishes': (
         {1: 'dog', 2: 'cat'},
         {**CAT_AND_DOG, 9: 'Dog'},
         {2: 3},
@@ -82,8 +82,8 @@ def test_with_one_category_all_instances_are_of_it(evaluated):
 LABELS = {
     'one for each person': ([1, 1], [4.0, 7.0], [4, 7]),
     'one for each of more instances': ([2, 0], [4.0, 7.0], [4, 4]),
-    'the whole image stands for a person': ([1], [], [-1]),
-    'nobody': ([0], [], []),
+    'the complete image is one person': ([1], [], [-1]),
+    'no detections': ([0], [], []),
 }
 
 

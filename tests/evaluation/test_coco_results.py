@@ -1,4 +1,4 @@
-"""COCO results have the scores that MMPose's own metric gives."""
+"""COCO results have the scores of MMPose's own metric."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ RECORD = {
 
 
 def scores_by_mmpose(score_mode: str, kpt_thr: float, folder: Path) -> list[float]:
-    """The scores that the untouched CocoMetric writes for the same instances."""
+    """Scores that upstream's CocoMetric writes for the same instances."""
     annotations = folder / 'annotations.json'
     categories = [{'id': 1, 'name': 'person'}]
     annotations.write_text(
@@ -110,7 +110,7 @@ def test_the_result_of_an_instance():
     }
 
 
-def test_of_several_categories_each_instance_has_its_own():
+def test_with_several_categories_each_instance_has_its_own():
     first, second = RECORD['instances']
     instances = [{**first, 'category_id': 7}, {**second, 'category_id': None}]
     (result,) = to_coco({**RECORD, 'instances': instances}, 7, 'bbox', 0.2, category_id=None)
@@ -118,7 +118,7 @@ def test_of_several_categories_each_instance_has_its_own():
     assert list(to_coco(RECORD, 7, 'bbox', 0.2, category_id=None)) == []
 
 
-def test_parts_have_fields_of_their_own():
+def test_body_parts_have_separate_fields():
     plain, parted = (
         list(to_coco(RECORD, 7, 'bbox', 0.2, parts=parts))
         for parts in (None, {'keypoints': 9, 'foot_kpts': 8})
@@ -154,7 +154,7 @@ BROKEN = {
 @pytest.mark.parametrize(('name', 'value'), BROKEN.items(), ids=BROKEN)
 @pytest.mark.parametrize('score_mode', ['bbox', 'bbox_keypoint'])
 def test_null_for_a_number_is_an_error_of_one_line(name, value, score_mode):
-    """As runs of earlier versions left it, whose network had handed out NaN."""
+    """Runs of earlier versions wrote null if the network had output NaN."""
     first, second = RECORD['instances']
     record = {**RECORD, 'instances': [first, {**second, name: value}]}
     results = to_coco(record, 7, score_mode, 0.2)

@@ -104,7 +104,7 @@ UNFIT = {
 @pytest.mark.parametrize(
     ('content', 'evaluator', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT
 )
-def test_what_the_metric_needs_is_checked_without_a_model(
+def test_fields_that_the_metric_needs_are_checked_without_a_model(
     tmp_path, content, evaluator, keypoints, message
 ):
     cfg = inferencer(evaluator, keypoints).cfg
@@ -132,7 +132,7 @@ def test_images_of_the_same_name_in_two_folders_are_evaluated(tmp_path):
     assert found.coverage_note() == 'annotations: 2 of 2 images are evaluated'
 
 
-def test_what_the_metric_does_not_need_may_be_missing(tmp_path):
+def test_fields_that_the_metric_does_not_read_may_be_missing(tmp_path):
     content = without_area(annotations(crowding=True))
     assert notes(content, tmp_path, CROWD) == ['annotations: 4 of 4 images are evaluated']
 
@@ -146,7 +146,7 @@ COCO_IDS = {
 
 
 @pytest.mark.parametrize(('paths', 'annotated', 'expected'), COCO_IDS.values(), ids=COCO_IDS)
-def test_every_image_has_a_number(paths, annotated, expected):
+def test_every_image_has_a_coco_id(paths, annotated, expected):
     assert coco_ids(paths, ImageIds(), annotated) == expected
 
 
@@ -168,7 +168,7 @@ def test_ap_by_crowding_is_computed_and_stored(tmp_path):
     assert 'AP(H)     none: no image is that crowded' in found.lines()
 
 
-def test_a_whole_body_has_a_block_for_each_part(tmp_path):
+def test_whole_body_metrics_are_reported_for_each_part(tmp_path):
     content = annotations(whole_body=True)
     records = predictions(content, copies=1, jitter=0.015, missed=5)
     for entry in content['annotations']:
@@ -235,7 +235,7 @@ BOXES = (([0, 0, 70, 90], 5), ([50, 20, 60, 70], 6), ([20, 10, 80, 80], 6))
 
 
 def box_file(photos: Path, folder: Path, boxes: Sequence[tuple[list[float], int]]) -> Path:
-    """A file of the same boxes (x, y, width, height) and categories in every photo."""
+    """Write a file with the same boxes (x, y, width, height) and categories for every photo."""
     path = folder / 'boxes.json'
     path.write_text(
         json.dumps(
@@ -250,7 +250,7 @@ def box_file(photos: Path, folder: Path, boxes: Sequence[tuple[list[float], int]
 
 
 def annotated(photos: Path, models: Models, folder: Path, **of_images: Any) -> dict[str, Any]:
-    """Annotations near what the model finds in the boxes of the photos, without an area."""
+    """Annotations close to the poses in the boxes of the photos, without ``area``."""
     boxes = box_file(photos, folder, [(box, 1) for box, _ in BOXES])
     run_tool(photos, '--out-dir', folder / 'own', *models.crops, '--bboxes', boxes)
     rng = np.random.default_rng(0)
@@ -336,7 +336,7 @@ def test_the_tool_evaluates_like_upstreams_metric_on_data_samples(
 def test_the_tool_evaluates_categories_that_the_detector_distinguishes(
     models, two_photos, tmp_path
 ):
-    """Of a detector whose only class is a dog."""
+    """The only class of the detector is dog."""
     weights = torch.load(models.file('rtmdet.pth'), weights_only=True)
     weights['meta'] = {'dataset_meta': {'classes': ('dog',)}}
     torch.save(weights, tmp_path / 'dog.pth')
@@ -366,7 +366,9 @@ def test_the_tool_evaluates_categories_that_the_detector_distinguishes(
     assert re.search(r'^AP +0\.\d+$', outcome.out, re.MULTILINE)
 
 
-def test_a_detector_of_other_classes_leaves_no_ap_and_the_same_bytes(models, two_photos, tmp_path):
+def test_with_a_detector_of_other_classes_there_is_no_ap_and_the_records_are_the_same(
+    models, two_photos, tmp_path
+):
     names = [path.name for path in sorted(two_photos.iterdir())]
     entry = {'image_id': 0, 'bbox': [0, 0, 99, 99], 'area': 9e3, 'keypoints': [9, 9, 2] * 17}
     content = {

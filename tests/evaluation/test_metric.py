@@ -1,4 +1,4 @@
-"""The metric is the one that a config names, with its settings."""
+"""The metric and its settings are those of the config."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,7 +74,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(('name', 'value'), UNKNOWN.items(), ids=UNKNOWN)
-def test_a_setting_that_the_metric_does_not_know_is_an_error(name, value):
+def test_an_invalid_setting_of_the_metric_is_an_error(name, value):
     with pytest.raises(ValueError, match=f'test_evaluator: {name}: expected .*, found {value!r}'):
         ScoringOptions.from_config(Config({'test_evaluator': {**COCO_METRIC, name: value}}))
 
@@ -120,7 +120,7 @@ def config(request: pytest.FixtureRequest) -> tuple[str, Config]:
 def test_settings_are_those_of_the_metric_that_mmpose_builds(config):
     name, cfg = config
     evaluator = {**cfg.test_evaluator}
-    evaluator.pop('ann_file', None)  # which is not here
+    evaluator.pop('ann_file', None)  # that file does not exist here
     metric = METRICS.build(evaluator)
     scoring = ScoringOptions.from_config(cfg)
     for setting in (
@@ -142,7 +142,7 @@ def test_areas_are_those_of_the_crops_of_the_test_pipeline(config):
 
 
 def crop_area(cfg: Config, box: np.ndarray) -> float:
-    """What the pipeline makes of a box (x, y, width, height)."""
+    """Result of the pipeline for a box (x, y, width, height)."""
     x, y, width, height = box
     info: dict[str, Any] = {'img': np.zeros((2, 2, 3), np.uint8)}
     info['bbox'] = np.float32([[x, y, x + width, y + height]])

@@ -19,7 +19,7 @@ COCO = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
 SIGMAS = COCO['sigmas']
 
 
-# ------------------------------------------------------------------ a file that is not sound
+# ---------------------------------------------------------------- unusual annotation files
 
 NAN, INF = float('nan'), float('inf')
 MUTATIONS = {
@@ -41,7 +41,7 @@ IMAGES = [f'{number:012}.jpg' for number in range(4)]
 
 
 def mutated(kind: str, field: str, mutation: str) -> dict[str, Any]:
-    """Annotations, of which one field of the last entry is replaced."""
+    """Annotations with one field of the last entry replaced."""
     content = annotations()
     entry = content[kind][-1]
     if mutation == 'missing':
@@ -56,7 +56,7 @@ def mutated(kind: str, field: str, mutation: str) -> dict[str, Any]:
 
 
 def evaluated(path: str) -> Evaluation:
-    """The evaluation of fixed predictions, as a run does it."""
+    """Evaluate fixed predictions as a run does."""
     ids = ImageIds(read_annotations(path)['images'])
     check_images(IMAGES, ids)
     truth = read_truth(path, 17)
@@ -101,7 +101,7 @@ def test_a_mutated_field_is_one_line_or_does_not_change_ap(tmp_path, sound, kind
         assert found.skipped == {'without keypoints': 1}
         assert 'skipped   annotations: 1 without keypoints' in found.lines()
     elif field == 'file_name':
-        assert mutation in ('text', 'number as text')  # a name like others
+        assert mutation in ('text', 'number as text')  # a valid name
         assert (found.coverage.judged, sound.coverage.judged) == (3, 4)
         assert IMAGES[-1] in found.coverage.warning()
     else:
@@ -182,7 +182,7 @@ def test_the_reason_for_no_ap_is_reported(tmp_path, change, reason):
     assert list(found.lines())[-1] == f'no AP:    {reason}'
 
 
-def test_a_size_that_no_person_has_is_reported_as_such(tmp_path):
+def test_a_size_that_no_person_has_is_reported(tmp_path):
     content = annotations()
     for entry in content['annotations']:
         entry['area'] = 200.0**2
@@ -193,7 +193,7 @@ def test_a_size_that_no_person_has_is_reported_as_such(tmp_path):
 
 
 def with_others() -> dict[str, Any]:
-    """Annotations, and among them those that upstream's dataset skips."""
+    """Annotations that include some which upstream's dataset skips."""
     content = annotations()
     content['categories'].append({'id': 2, 'name': 'dog'})
     template = content['annotations'][0]
@@ -210,7 +210,7 @@ def with_others() -> dict[str, Any]:
     return content
 
 
-def test_annotations_of_no_use_are_skipped_and_counted(tmp_path, sound):
+def test_unusable_annotations_are_skipped_and_counted(tmp_path, sound):
     found = evaluated(written(tmp_path, with_others()))
     assert found.metrics == sound.metrics
     assert found.categories == (1,)

@@ -88,7 +88,7 @@ def test_a_metric_that_rearranges_keypoints_is_an_error():
         check_metric(ScoringOptions(converters=('gt_converter', 'pred_converter')))
 
 
-def test_annotations_that_fit_are_none():
+def test_without_matching_annotations_nothing_is_evaluated():
     content = annotations()
     check_images(
         ['000000000001.jpg', 'x/000000000002.jpg', 'other.jpg'], ImageIds(content['images'])
@@ -121,7 +121,7 @@ def test_a_category_of_other_keypoints_is_not_evaluated():
     assert (truth.categories, truth.skipped) == ({1: 'body'}, {'of another category': 6})
 
 
-def test_what_the_metric_does_not_read_is_left_out():
+def test_fields_that_the_metric_does_not_read_are_omitted():
     content = annotations(whole_body=True, crowding=True)
     truth = check_annotations(content, 17)
     assert truth.images[0] == {'id': 0}

@@ -1,4 +1,4 @@
-"""Inferencers of both kinds, ours and upstream's, and pictures as files."""
+"""Inferencers of one-stage and top-down models, ours and upstream's, and files of pictures."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from mmpose_batch import BatchPose2DInferencer
 
 @pytest.fixture(scope='session')
 def ours(one_stage: TinyModel, top_down: TinyModel) -> dict[str, BatchPose2DInferencer]:
-    """One inferencer of each kind for nearly all tests: calls leave no trace in it."""
+    """One inferencer of each kind, which most tests share: calls do not change it."""
     return {
         'one_stage': one_stage.ours(batch_size=3),
         'top_down': top_down.ours(batch_size=4, det_batch_size=2),
@@ -21,12 +21,13 @@ def ours(one_stage: TinyModel, top_down: TinyModel) -> dict[str, BatchPose2DInfe
 
 @pytest.fixture(scope='session')
 def plain(ours: dict[str, BatchPose2DInferencer]) -> dict[str, list[dict]]:
-    """What each kind finds in the pictures."""
+    """Results of each kind for the pictures."""
     return {kind: list(inferencer(PICTURES)) for kind, inferencer in ours.items()}
 
 
 @pytest.fixture(scope='session')
 def upstream_inferencers(one_stage: TinyModel, top_down: TinyModel) -> dict[str, Pose2DInferencer]:
+    """Upstream's inferencers with the same weights."""
     return {'one_stage': one_stage.upstream(), 'top_down': top_down.upstream()}
 
 
@@ -40,7 +41,7 @@ def upstream(upstream_inferencers: dict[str, Pose2DInferencer]) -> dict[str, Pos
 
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pictures as files that keep every pixel; two of them share a name."""
+    """The pictures in lossless files; two of them have the same name."""
     folder = tmp_path_factory.mktemp('pictures')
     names = ('a.png', 'b.png', 'x/c.png', 'x/d.png', 'y/c.png', 'y/e.png', 'y/f.png')
     for name, image in zip(names, PICTURES, strict=True):

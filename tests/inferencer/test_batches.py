@@ -1,4 +1,4 @@
-"""Persons and images of different inputs share batches."""
+"""Persons and images of several inputs share batches."""
 
 import copy
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
 def batches_of(inferencer: BatchPose2DInferencer, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of all batches that the pose network will get."""
+    """A list that receives the sizes of all later batches of the pose network."""
     sizes: list[int] = []
     wrap_test_step(inferencer, monkeypatch, lambda data: sizes.append(len(data['inputs'])))
     return sizes
@@ -50,7 +50,7 @@ def test_images_of_a_one_stage_model_fill_batches(ours, monkeypatch):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('batch_size', [1, 2, 100])
-def test_a_call_may_have_a_batch_size_of_its_own(ours, monkeypatch, kind, batch_size):
+def test_a_call_may_have_its_own_batch_size(ours, monkeypatch, kind, batch_size):
     sizes = batches_of(ours[kind], monkeypatch)
     list(ours[kind](PICTURES, batch_size=batch_size))
     whole = sum(PERSONS) if kind == 'top_down' else len(PICTURES)
@@ -59,7 +59,7 @@ def test_a_call_may_have_a_batch_size_of_its_own(ours, monkeypatch, kind, batch_
 
 
 def test_inputs_of_different_shape_are_never_in_one_batch(one_stage, monkeypatch):
-    # The pipeline without its resizing: every image keeps its size.
+    # Without resizing to one size, inputs have different shapes.
     cfg = copy.deepcopy(one_stage.cfg)
     cfg.test_dataloader.dataset.pipeline[1] = {
         'type': 'BottomupResize',
@@ -84,7 +84,7 @@ def test_inputs_of_different_shape_are_never_in_one_batch(one_stage, monkeypatch
         assert_close(together['predictions'], single['predictions'])
 
 
-def test_nobody_is_an_empty_result_by_default(ours):
+def test_no_detections_are_an_empty_result_by_default(ours):
     (result,) = ours['top_down'](PICTURES[1])
     assert result == {'predictions': [[]], 'visualization': None}
     (result,) = ours['top_down'](PICTURES[1], merge_results=False, return_datasamples=True)
@@ -93,7 +93,7 @@ def test_nobody_is_an_empty_result_by_default(ours):
     assert instances.keypoints.shape == (0, 17, 2)
 
 
-def test_nobody_is_the_whole_image_if_asked_for_as_in_upstream(top_down, upstream):
+def test_no_person_whole_image_equals_upstream(top_down, upstream):
     inferencer = top_down.ours(no_person='whole_image')
     found, expected = list(inferencer(PICTURES)), list(upstream['top_down'](PICTURES))
     for mine, theirs in zip(found, expected, strict=True):

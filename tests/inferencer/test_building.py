@@ -32,7 +32,7 @@ def test_bf16_runs_on_a_cpu_and_moves_keypoints_a_little(one_stage, top_down, ou
         if len(mine) == len(reference) > 0:
             moved.append(np.abs(mine.keypoints - reference.keypoints).mean())
     assert len(moved) > 1
-    # Images are about 100 px wide; random weights make far more of rounding than trained ones.
+    # Images are about 100 px wide; random weights amplify rounding far more than trained ones.
     assert 0 < np.median(moved) < 5
 
 
@@ -76,20 +76,20 @@ def test_the_default_batch_fits_the_inputs(one_stage, top_down, kind, size, expe
     assert TinyModel(cfg, model.weights).ours().options.batch_size == expected
 
 
-def test_a_batch_size_that_is_asked_for_is_taken(ours):
+def test_the_requested_batch_size_is_used(ours):
     assert {kind: ours[kind].options.batch_size for kind in KINDS} == {
         'one_stage': 3,
         'top_down': 4,
     }
 
 
-def test_progress_is_shown_if_asked_for(one_stage, capsys):
+def test_progress_is_shown_with_show_progress(one_stage, capsys):
     inferencer = one_stage.ours(show_progress=True)
     assert len(list(inferencer(PICTURES))) == len(PICTURES)
     assert 'Inference' in capsys.readouterr().out
 
 
-def test_a_pipeline_that_is_replaced_is_the_one_that_runs(top_down):
+def test_a_replaced_pipeline_is_used(top_down):
     images = [picture(60, 90, persons=2)]
     inferencer = top_down.ours()
     before = next(inferencer(images))

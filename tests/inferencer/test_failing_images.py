@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
 @pytest.fixture
-def with_bad_ones(folder: Path, tmp_path: Path) -> list[str]:
+def paths_with_bad_files(folder: Path, tmp_path: Path) -> list[str]:
     (tmp_path / 'text.png').write_text('no image')
     missing = str(tmp_path / 'missing.png')
     good = [str(folder / name) for name in ('a.png', 'x/c.png', 'x/d.png')]
@@ -23,15 +23,16 @@ def with_bad_ones(folder: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('num_workers', [0, 2])
-def test_a_bad_file_is_a_record_in_its_place(
-    one_stage, top_down, with_bad_ones, tmp_path, kind, num_workers
+def test_a_bad_file_has_a_failure_record_in_order(
+    one_stage, top_down, paths_with_bad_files, tmp_path, kind, num_workers
 ):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     inferencer = model.ours(num_workers=num_workers)
     out = tmp_path / 'out'
-    results = list(inferencer(with_bad_ones, return_vis=True, out_dir=str(out)))
+    results = list(inferencer(paths_with_bad_files, return_vis=True, out_dir=str(out)))
     assert [result.get('image') for result in results] == [
-        path if position in (1, 3, 4) else None for position, path in enumerate(with_bad_ones)
+        path if position in (1, 3, 4) else None
+        for position, path in enumerate(paths_with_bad_files)
     ]
     for result in results:
         if 'error' in result:
@@ -39,19 +40,19 @@ def test_a_bad_file_is_a_record_in_its_place(
             assert 'expected' in result['error']
             assert '\n' not in result['error']
     good = [result for result in results if 'error' not in result]
-    alone = list(inferencer([path for path in with_bad_ones if 'pictures' in path]))
+    alone = list(inferencer([path for path in paths_with_bad_files if 'pictures' in path]))
     for mixed, single in zip(good, alone, strict=True):
         assert_close(mixed['predictions'], single['predictions'])
-    assert len(names_below(out)) == 6  # for each of the good ones a drawing and a JSON
+    assert len(names_below(out)) == 6  # a drawing and a JSON file for each good image
 
 
-def test_a_bad_file_ends_the_call_if_asked_to(one_stage, with_bad_ones):
+def test_a_bad_file_ends_the_call_with_on_error_raise(one_stage, paths_with_bad_files):
     inferencer = one_stage.ours(on_error='raise')
-    results = inferencer(with_bad_ones)
+    results = inferencer(paths_with_bad_files)
     next(results)
     with pytest.raises(InputError) as raised:
         next(results)
-    assert str(raised.value).startswith(f'{with_bad_ones[1]}: expected an image')
+    assert str(raised.value).startswith(f'{paths_with_bad_files[1]}: expected an image')
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -77,8 +78,8 @@ def test_a_network_that_fails_on_one_input_fails_that_image_only(ours, plain, mo
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('part', ['backbone', 'head'])
-def test_a_network_that_hands_out_nan_fails_its_images(one_stage, top_down, kind, part):
-    """Without an error, a one-stage model would find nobody."""
+def test_images_fail_if_the_network_outputs_nan(one_stage, top_down, kind, part):
+    """Without the check, a one-stage model would silently have no detections."""
     inferencer = {'one_stage': one_stage, 'top_down': top_down}[kind].ours(batch_size=3)
     for parameter in getattr(inferencer.model, part).parameters():
         parameter.data.fill_(np.nan)

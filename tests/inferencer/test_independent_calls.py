@@ -31,7 +31,7 @@ def as_plain(results: Sequence[dict]) -> list[tuple[Any, list[bytes]]]:
 
 @pytest.fixture(params=KINDS, scope='module')
 def two_calls(request: pytest.FixtureRequest, ours: dict) -> tuple[list[Callable], list[list]]:
-    """Two calls that differ in all they may, and what each gives alone."""
+    """Two calls that differ in all options, and the results of each alone."""
     kind = request.param
     calls = [
         lambda options=options: ours[kind](PICTURES[:4], **options) for options in TWO_CALLS[kind]
@@ -65,18 +65,18 @@ def test_two_threads_may_use_one_object(two_calls):
     assert found == {number: [expected[number]] * 2 for number in (0, 1)}
 
 
-def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
+def test_shared_objects_are_used_by_one_thread_at_a_time(ours, monkeypatch):
     inferencer = ours['top_down']
     calls: list[str] = []
     met: list[str] = []
 
     def alone(owner: Any, name: str) -> None:
-        """Record whether two threads are within a function at once."""
+        """Record whether two threads are in a function at the same time."""
         function, both = getattr(owner, name), threading.Barrier(2)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
             calls.append(name)
-            with suppress(threading.BrokenBarrierError):  # as if nobody came by: right
+            with suppress(threading.BrokenBarrierError):  # no other thread: as expected
                 both.wait(0.2)
                 met.append(name)
             return function(*args, **kwargs)
@@ -84,7 +84,7 @@ def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
         monkeypatch.setattr(owner, name, guarded)
 
     def together(owner: Any, name: str) -> None:
-        """Have both threads come to a function before one of them enters it."""
+        """Make both threads reach a function before either enters it."""
         function, both = getattr(owner, name), threading.Barrier(2)
 
         def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -106,7 +106,7 @@ def test_what_calls_share_is_used_by_one_thread_at_a_time(ours, monkeypatch):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_call_that_is_left_early_leaves_the_settings_alone(ours, plain, kind):
+def test_leaving_a_call_early_does_not_change_settings(ours, plain, kind):
     inferencer, expected = ours[kind], plain[kind]
     settings = copy.deepcopy(dict(inferencer.model.test_cfg))
     abandoned = inferencer(PICTURES, bbox_thr=0.99, draw_heatmap=True, return_vis=True)

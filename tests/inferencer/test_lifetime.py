@@ -47,7 +47,7 @@ def test_a_file_is_read_and_decoded_once(ours, folder, tmp_path, monkeypatch, ki
 
 
 @pytest.mark.parametrize(('kind', 'num_workers'), [('one_stage', 0), ('top_down', 3)])
-def test_nothing_is_kept_of_a_result_that_was_yielded(one_stage, top_down, kind, num_workers):
+def test_yielded_results_are_not_referenced_any_more(one_stage, top_down, kind, num_workers):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     inferencer = model.ours(batch_size=2, det_batch_size=2, num_workers=num_workers)
     images: list[weakref.ref] = []
@@ -67,14 +67,16 @@ def test_nothing_is_kept_of_a_result_that_was_yielded(one_stage, top_down, kind,
         results.append(weakref.ref(result['visualization'][0]))
         del result
         if index % 12 == 11:
-            gc.collect()  # data samples of mmengine hold cycles
-            # But for the newest, which the generator lets go of when it is resumed.
+            gc.collect()  # data samples of MMEngine are part of reference cycles
+            # Except the newest, which the generator releases when it is resumed.
             assert alive(results[:-2]) == 0
-            # Reading and preparing are each at most 2 * workers ahead, reading also a batch of
-            # the detector; and images wait for their batch, at most 2 batches in each stage.
+            # Reading and preprocessing are each at most 2 * workers ahead, reading also by a
+            # batch of the detector; and at most 2 batches of images wait in each stage.
             assert alive(images) <= 2 * 2 * num_workers + 2 + 2 * 2 * 2 + 2
     del call
-    inferencer([PICTURES[0]], return_vis=True).__next__()  # mmpose's visualizer keeps one drawing
+    inferencer(
+        [PICTURES[0]], return_vis=True
+    ).__next__()  # MMPose's visualizer references the last drawing
     gc.collect()
     assert (alive(images), alive(results)) == (0, 0)
 
@@ -136,7 +138,7 @@ def test_an_interruption_in_the_network_ends_all_work(ours, monkeypatch):
     with pytest.raises(KeyboardInterrupt) as raised:
         list(ours['one_stage'](itertools.cycle(PICTURES)))
     assert busy_threads() == []
-    assert raised.value is not None  # held until here, and with it its frames
+    assert raised.value is not None  # the error and its stack frames are alive until here
 
 
 def test_a_full_disk_ends_all_work_while_its_error_is_held(ours, tmp_path, monkeypatch):

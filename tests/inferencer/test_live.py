@@ -1,4 +1,4 @@
-"""Live sources: results come without delay for the images that follow."""
+"""Live sources: results do not wait for later images."""
 
 import threading
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
 class Camera:
-    """Stands in for ``cv2.VideoCapture`` and counts what is read of it."""
+    """Stands in for ``cv2.VideoCapture`` and counts the frames that are read."""
 
     count = 0
 
@@ -39,7 +39,7 @@ class Camera:
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatch, kind):
+def test_frames_of_a_camera_do_not_wait_for_a_batch(one_stage, top_down, monkeypatch, kind):
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     inferencer = model.ours(batch_size=16, det_batch_size=16, engine='openvino')
     monkeypatch.setattr('mmpose_batch.sources.live.cv2.VideoCapture', Camera)
@@ -56,10 +56,10 @@ def test_what_a_camera_shows_is_not_kept_waiting(one_stage, top_down, monkeypatc
 @pytest.mark.parametrize('num_workers', [0, 2])
 @pytest.mark.parametrize('engine', ['torch', 'openvino'])
 @pytest.mark.parametrize('option', ['a source that sends FLUSH', 'an iterator with max_wait'])
-def test_one_image_and_then_nothing_gives_its_result(
+def test_a_single_image_does_not_wait_for_the_next(
     one_stage, top_down, kind, num_workers, engine, option
 ):
-    """Batches of 16, and the verification of an engine by 8 images, would wait for the others."""
+    """Without FLUSH, batches of 16 and the verification of an engine by 8 images would wait."""
     model = {'one_stage': one_stage, 'top_down': top_down}[kind]
     settings = {'batch_size': 16, 'det_batch_size': 16, 'num_workers': num_workers}
     inferencer = model.ours(**settings, engine=engine, engine_cache=False)
@@ -88,6 +88,6 @@ def test_one_image_and_then_nothing_gives_its_result(
 
 
 @pytest.mark.parametrize('max_wait', [-1, float('nan'), float('inf'), '1', True])
-def test_a_wait_that_is_no_time_is_an_error_at_the_call(ours, max_wait):
+def test_an_invalid_max_wait_is_an_error_at_the_call(ours, max_wait):
     with pytest.raises(ValueError, match='max_wait: expected seconds from 0, or None, found'):
         ours['one_stage']([PICTURES[0]], max_wait=max_wait)

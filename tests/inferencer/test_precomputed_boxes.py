@@ -21,19 +21,19 @@ BOXES = [
 
 class NoDetector(OurDetector):
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
-        pytest.fail('asked although the boxes are given')
+        pytest.fail('the detector runs although there are precomputed boxes')
 
 
 @pytest.fixture
-def undetecting(ours, monkeypatch) -> BatchPose2DInferencer:
-    """One whose detector must not be asked."""
+def without_detection(ours, monkeypatch) -> BatchPose2DInferencer:
+    """An inferencer whose detector must not run."""
     monkeypatch.setattr(ours['top_down'], 'detector', NoDetector())
     return ours['top_down']
 
 
 @pytest.mark.parametrize('form', [list, tuple, lambda boxes: [b.tolist() for b in boxes], iter])
-def test_given_boxes_are_used(undetecting, form):
-    results = list(undetecting(PICTURES[:3], bboxes=form(BOXES)))
+def test_precomputed_boxes_are_used(without_detection, form):
+    results = list(without_detection(PICTURES[:3], bboxes=form(BOXES)))
     found = [[p['bbox'][0] for p in result['predictions'][0]] for result in results]
     scores = [[p['bbox_score'] for p in result['predictions'][0]] for result in results]
     for boxes, expected in zip(found, BOXES, strict=True):
@@ -41,7 +41,7 @@ def test_given_boxes_are_used(undetecting, form):
     assert scores == [[1, 1], [], [0.5]]
 
 
-def test_given_boxes_make_what_the_same_detected_ones_make(ours, monkeypatch):
+def test_precomputed_boxes_have_the_result_of_equal_detected_ones(ours, monkeypatch):
     inferencer = ours['top_down']
     image = PICTURES[2]
     (detected,) = inferencer(image, return_datasamples=True)
@@ -53,13 +53,13 @@ def test_given_boxes_make_what_the_same_detected_ones_make(ours, monkeypatch):
     assert_close_instances(given['predictions'][0], detected['predictions'][0])
 
 
-def test_upstreams_empty_default_of_boxes_means_none_are_given(ours):
+def test_an_empty_list_of_boxes_uses_the_detector_as_upstreams_default(ours):
     (result,) = ours['top_down'](PICTURES[0], bboxes=[])
     assert persons_of([result]) == [1]
 
 
-def test_the_boxes_of_one_image_may_come_as_they_are(undetecting):
-    (result,) = undetecting(PICTURES[0], bboxes=BOXES[0])
+def test_boxes_of_a_single_image_need_no_outer_list(without_detection):
+    (result,) = without_detection(PICTURES[0], bboxes=BOXES[0])
     assert persons_of([result]) == [2]
 
 
@@ -68,7 +68,7 @@ def test_too_few_boxes_are_an_error_before_anything_runs(ours):
         ours['top_down'](PICTURES[:3], bboxes=[BOXES[0]])
 
 
-def test_boxes_left_out_for_one_image_are_detected(ours):
+def test_none_among_the_boxes_uses_the_detector(ours):
     results = list(ours['top_down'](PICTURES[:3], bboxes=[BOXES[0], None, None]))
     assert persons_of(results) == [2, 0, 5]
 
@@ -82,7 +82,7 @@ def test_boxes_for_another_number_of_images_are_an_error(ours, count, stream):
         list(ours['top_down'](images, bboxes=boxes))
 
 
-def test_boxes_for_a_model_that_takes_none_are_an_error(ours):
+def test_boxes_for_a_one_stage_model_are_an_error(ours):
     with pytest.raises(ValueError, match='only top-down models'):
         ours['one_stage'](PICTURES[:1], bboxes=[BOXES[0]])
 
@@ -102,14 +102,14 @@ def test_boxes_for_a_model_that_takes_none_are_an_error(ours):
         pytest.param([[1, 2, 3, 4], [1, 2]], '[1, 2]]', id='of different length'),
     ],
 )
-def test_bad_boxes_are_a_failure_of_their_image(ours, boxes, found):
+def test_invalid_boxes_are_a_failure_of_their_image(ours, boxes, found):
     results = list(ours['top_down'](PICTURES[:3], bboxes=[BOXES[0], boxes, BOXES[0]]))
     assert [len(result['predictions']) for result in results] == [1, 0, 1]
     assert results[1]['image'] == '000001.jpg'
     assert found in results[1]['error']
 
 
-def test_boxes_that_reach_over_the_edge_are_used_as_they_are(ours):
+def test_boxes_partly_outside_the_image_are_not_clipped(ours):
     (result,) = ours['top_down'](PICTURES[0], bboxes=[[[-20, -20, 100, 200]]])
     assert result['predictions'][0][0]['bbox'][0] == [-20, -20, 100, 200]
 

@@ -15,7 +15,7 @@ from mmpose_batch import BatchPose2DInferencer, SourceError
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
-def test_a_batch_is_decoded_as_a_whole_where_the_codec_is_simcc(ours):
+def test_batches_of_simcc_are_decoded_by_the_fast_equivalent(ours):
     assert 'decode' in vars(ours['top_down'].model.head)
     assert 'decode' not in vars(ours['one_stage'].model.head)
 
@@ -31,7 +31,7 @@ def test_arguments_are_those_of_upstream_by_name_order_and_default(name):
     for parameter in theirs:
         ours = mine_by_name[parameter.name]
         assert ours.kind == parameter.kind
-        if parameter.name != 'batch_size':  # None: the constructor's
+        if parameter.name != 'batch_size':  # None uses that of the constructor
             assert ours.default == parameter.default
     added = [p for p in mine if p.name not in {q.name for q in theirs}]
     assert all(p.kind == inspect.Parameter.KEYWORD_ONLY for p in added)
@@ -62,7 +62,7 @@ CALLS = {
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('options', CALLS.values(), ids=CALLS)
 def test_results_equal_those_of_upstream(ours, upstream, kind, options):
-    # Upstream takes an image without persons for one person, see the tests of no_person.
+    # Upstream uses an image without persons as one person, see the tests of no_person.
     images = [image for image in PICTURES[:4] if kind == 'one_stage' or image[0, 0, 0]]
     expected = list(upstream[kind](images, **options))
     found = list(ours[kind](images, **options))
@@ -81,12 +81,12 @@ def test_results_equal_those_of_upstream(ours, upstream, kind, options):
         if theirs_drawn:
             assert [d.shape for d in drawn] == [d.shape for d in theirs_drawn]
             assert drawn[0].dtype == theirs_drawn[0].dtype
-            # A line that moves by a hundredth of a pixel may touch another pixel.
+            # A line that moves by a hundredth of a pixel may change other pixels.
             assert np.mean(drawn[0] != theirs_drawn[0]) < 0.01
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_the_cases_are_worth_something(plain, kind):
+def test_the_pictures_have_different_results(plain, kind):
     results = plain[kind]
     assert len(set(persons_of(results))) > 3
     points = [p['keypoints'][0] for r in results for p in r['predictions'][0]]
@@ -108,7 +108,7 @@ INPUTS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('inputs', INPUTS.values(), ids=INPUTS)
-def test_every_kind_of_input_gives_the_same(ours, plain, folder, kind, inputs):
+def test_every_kind_of_input_has_the_same_results(ours, plain, folder, kind, inputs):
     found = list(ours[kind](inputs(folder)))
     # The files are in the order of the pictures.
     assert len(found) > 0
@@ -116,7 +116,7 @@ def test_every_kind_of_input_gives_the_same(ours, plain, folder, kind, inputs):
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_nothing_gives_nothing(ours, tmp_path, kind):
+def test_empty_inputs_have_no_results(ours, tmp_path, kind):
     assert list(ours[kind]([])) == []
     assert list(ours[kind](str(tmp_path))) == []
 
@@ -126,7 +126,7 @@ def test_nothing_gives_nothing(ours, tmp_path, kind):
     [
         ({'batchsize': 4}, 'batchsize'),
         ({'kpt_score': 0.5, 'return_vis': True}, 'kpt_score'),
-        ({'use_oks_tracking': True}, 'use_oks_tracking'),  # of the other inferencers
+        ({'use_oks_tracking': True}, 'use_oks_tracking'),  # an option of other inferencers
         ({'skeleton_style': 'coco'}, 'skeleton_style'),
         ({'batch_size': 0}, 'batch_size'),
         ({'vis_out_dir': 'a.jpg'}, 'vis_out_dir'),

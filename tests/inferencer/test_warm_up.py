@@ -1,4 +1,4 @@
-"""The warm-up: what an engine is built for, and its images, which are decoded once."""
+"""Warm-up: engines are built for the first images, and its images are decoded once."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from mmpose_batch.sources.base import Frame
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
 
-def test_eager_pytorch_in_bf16_is_the_same_with_and_without_the_check(top_down, monkeypatch):
+def test_eager_pytorch_in_bf16_has_equal_results_with_and_without_self_check(top_down, monkeypatch):
     monkeypatch.setitem(BOUNDS, 'bf16', Bound(size=9.0, score=9.0, found=0.0))  # random weights
     images = [picture(90, 120, seed, persons=2) for seed in range(3)]
     checked = top_down.ours(precision='bf16')
@@ -26,15 +26,15 @@ def test_eager_pytorch_in_bf16_is_the_same_with_and_without_the_check(top_down, 
 
 
 @pytest.mark.parametrize(('images', 'batch_size', 'parallel'), [(1, 8, 1), (2, 1, 1), (2, 8, 2)])
-def test_an_engine_is_built_for_what_comes_first(one_stage, images, batch_size, parallel):
-    """Two concurrent batches would give each one half of the cores."""
+def test_an_engine_is_built_for_the_first_images(one_stage, images, batch_size, parallel):
+    """With two concurrent batches, each would have only half of the cores."""
     inferencer = one_stage.ours(engine='openvino', batch_size=8)
     list(inferencer([picture(60, 90)] * images, batch_size=batch_size))
     assert inferencer.runner.selection.parallel == parallel
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_what_the_warm_up_has_decoded_is_not_decoded_again(
+def test_images_decoded_by_the_warm_up_are_not_decoded_again(
     one_stage, top_down, monkeypatch, tmp_path, kind
 ):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
@@ -54,4 +54,6 @@ def test_what_the_warm_up_has_decoded_is_not_decoded_again(
     assert sorted(read) == sorted(paths)
     read.clear()
     assert list(model.ours(batch_size='auto')(paths)) == expected
-    assert sorted(read) == sorted([*paths, str(tmp_path / 'text.png')])  # which fails twice
+    assert sorted(read) == sorted(
+        [*paths, str(tmp_path / 'text.png')]
+    )  # read twice, since it fails

@@ -28,7 +28,7 @@ def test_heatmaps_are_drawn_as_by_upstream(ours, upstream):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('style', ['mmpose', 'openpose'])
-def test_an_image_with_nobody_can_be_drawn(ours, kind, style):
+def test_an_image_without_detections_can_be_drawn(ours, kind, style):
     options = {'return_vis': True, 'draw_heatmap': True, 'draw_bbox': True, 'bbox_thr': 2.0}
     (result,) = ours[kind](PICTURES[1], skeleton_style=style, **options)
     assert persons_of([result]) == [0]
@@ -37,7 +37,9 @@ def test_an_image_with_nobody_can_be_drawn(ours, kind, style):
 
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('options', [{'out_dir': ''}, {'vis_out_dir': 'v', 'pred_out_dir': 'p'}])
-def test_files_with_one_name_in_two_folders_do_not_meet(ours, folder, tmp_path, kind, options):
+def test_files_of_the_same_name_in_two_folders_do_not_collide(
+    ours, folder, tmp_path, kind, options
+):
     options = {key: str(tmp_path / value) for key, value in options.items()}
     results = list(ours[kind](str(folder), **options))
     vis = Path(options.get('vis_out_dir', tmp_path / 'visualizations'))
@@ -69,7 +71,7 @@ def test_a_video_becomes_one_video_and_one_json(ours, upstream, tmp_path):
     options = {'bbox_thr': 0.2}
     results = list(ours['one_stage'](path, out_dir=str(tmp_path / 'ours'), **options))
     assert len(results) == 8
-    # In the order of the frames: what each frame gives on its own.
+    # Results are in the order of the frames, and equal those of single frames.
     alone = list(ours['one_stage'](list(mmcv.VideoReader(path)), **options))
     assert_close([r['predictions'] for r in results], [r['predictions'] for r in alone])
     assert len({str(result['predictions']) for result in results}) > 4
@@ -87,7 +89,7 @@ def test_a_video_becomes_one_video_and_one_json(ours, upstream, tmp_path):
         assert np.abs(one.astype(int) - other).mean() < 2
 
 
-def test_a_video_that_is_left_early_has_whole_files(ours, tmp_path):
+def test_files_of_a_video_are_complete_after_leaving_early(ours, tmp_path):
     path = write_video(tmp_path / 'film.mp4', [picture(96, 64, seed) for seed in range(60)])
     results = ours['one_stage'](path, out_dir=str(tmp_path / 'out'))
     for _ in range(3):

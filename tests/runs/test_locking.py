@@ -1,4 +1,4 @@
-"""Only one process writes to a folder."""
+"""Only one process may write to a folder."""
 
 import logging
 import subprocess
@@ -18,7 +18,7 @@ with locked(sys.argv[1]):
 """
 
 
-def test_another_process_is_kept_out_until_the_first_ends_even_if_it_is_killed(tmp_path):
+def test_a_folder_is_locked_until_the_process_ends_or_is_killed(tmp_path):
     with subprocess.Popen(
         [sys.executable, '-c', HOLD, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -33,7 +33,7 @@ def test_another_process_is_kept_out_until_the_first_ends_even_if_it_is_killed(t
         pass
 
 
-def test_it_can_be_had_again_and_after_an_error(tmp_path):
+def test_a_lock_can_be_acquired_again_also_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError), locked(str(tmp_path)):
         1 / 0  # noqa: B018
     for _ in range(2):
@@ -41,7 +41,7 @@ def test_it_can_be_had_again_and_after_an_error(tmp_path):
             pass
 
 
-def test_what_is_no_folder_is_an_error(tmp_path):
+def test_a_path_that_is_not_a_folder_is_an_error(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(OSError), locked(str(tmp_path / 'file')):
         raise AssertionError('nothing is held')
@@ -50,10 +50,10 @@ def test_what_is_no_folder_is_an_error(tmp_path):
 def test_a_file_system_without_locks_is_reported_and_used(tmp_path, monkeypatch, caplog):
     (tmp_path / '.lock').touch()
 
-    def refuse(*_: object, **__: object) -> None:
+    def reject(*_: object, **__: object) -> None:
         raise OSError(37, 'No locks available')
 
-    monkeypatch.setattr('filelock.FileLock.acquire', refuse)
+    monkeypatch.setattr('filelock.FileLock.acquire', reject)
     done = []
     with caplog.at_level(logging.WARNING), locked(str(tmp_path)):
         done.append(True)

@@ -1,4 +1,4 @@
-"""A run that is killed, or that fills the disk, resumes to the files of an uninterrupted run."""
+"""A run that was killed, or filled the disk, resumes to the files of an uninterrupted run."""
 
 import json
 import pkgutil
@@ -47,7 +47,7 @@ FORMATS = ('--format', 'json', 'coco', '--save-vis')
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of three sizes, and files that are none in the first and in later blocks."""
+    """Images of three sizes, and files that are not images in the first and in later blocks."""
     folder = tmp_path_factory.mktemp('photos')
     for path in write_photos(folder, COUNT)[3::13]:
         path.write_bytes(b'no image')
@@ -56,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope='module')
 def small_blocks() -> Iterator[None]:
-    """A run can resume from every eighth image here, instead of every 256th."""
+    """Use chunks of 8 images instead of 256."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', BLOCK)
         yield
@@ -80,14 +80,14 @@ def wait_at(place: str, text: str, log: str) -> None:
     unittest.mock.patch(place, call_or_wait).start()
 
 
-def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
-    """The tool in a separate process, which waits for a signal before it is finished.
+def main_that_waits(place: str, text: str, maximum: int, *arguments: Any) -> None:
+    """Run the tool in a separate process, which waits for a signal before it is finished.
 
     Args:
-        place: A function in which it waits; '' for none.
-        text: Contained in the arguments of the call in which it waits.
-        most: Records after which it waits, those of earlier runs included.
-        arguments: Those of the tool's process.
+        place: Function in which it waits; '' for none.
+        text: Text in the arguments of the call in which it waits.
+        maximum: Number of records after which it waits, including those of earlier runs.
+        arguments: Arguments of :func:`main_of_process`.
     """
     log = arguments[1]
     append = JsonLinesFile.append
@@ -96,7 +96,7 @@ def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
     def append_or_wait(file: JsonLinesFile, record: dict[str, Any]) -> None:
         if file.path.endswith('predictions.jsonl'):
             counts.append(counts[-1] + 1 if counts else count_lines(Path(file.path)))
-            if counts[-1] >= most:
+            if counts[-1] >= maximum:
                 wait_for_a_signal(log)
         append(file, record)
 
@@ -107,14 +107,14 @@ def main_that_waits(place: str, text: str, most: int, *arguments: Any) -> None:
 
 
 class Tool:
-    """The tool's command over a folder of photos, to be interrupted and to be completed."""
+    """The tool over a folder of photos, which tests interrupt and resume."""
 
     def __init__(self, photos: Path, folder: Path, arguments: list[str]) -> None:
         folder.mkdir(exist_ok=True)
         self.out_dir = folder / 'out'
         self.records = self.out_dir / 'predictions.jsonl'
         self.log = folder / 'log'
-        self.waits = folder / 'waits'  # is there once the process waits for a signal
+        self.waits = folder / 'waits'  # exists once the process waits for a signal
         self.arguments = [photos, '--out-dir', self.out_dir, *arguments]
 
     def start(
@@ -123,17 +123,17 @@ class Tool:
         block: int = BLOCK,
         place: str = '',
         text: str = '',
-        most: int = COUNT - 1,
+        maximum: int = COUNT - 1,
     ) -> ToolProcess:
-        """Start a process, which never ends by itself."""
-        main = partial(main_that_waits, place, text, most)
+        """Start a process that does not end without a signal."""
+        main = partial(main_that_waits, place, text, maximum)
         return ToolProcess([*self.arguments, *more], self.log, block, main)
 
     def finish(self, *more: str) -> Outcome:
         return run_tool(*self.arguments, *more)
 
     def interrupt(self, lines: int, number: signal.Signals, **options: int) -> Outcome:
-        """Start, and send a signal as soon as that many lines are written."""
+        """Start a process, and send a signal once it has written that many lines."""
         process = self.start(**options)
         process.wait_for_lines(self.records, lines)
         process.send(number)
@@ -201,8 +201,8 @@ def test_a_killed_run_resumes_to_the_same_files(tool, kind, uninterrupted, lines
     assert (f'({resumed} of them by an earlier run)' in outcome.out) == (resumed > 0)
 
 
-# Functions that the end of a run calls, wherever the package does so; what is in the arguments of
-# the call that does not return; and what the folder holds by then.
+# Functions that are called at the end of a run; text in the arguments of the call that does not
+# return; and the content of the folder at that time.
 ENDS = {
     'AP': ('xtcocotools.cocoeval.COCOeval.accumulate', '', set()),
     'COCO file': ('orjson.dumps', "'file_name': '000000000005.jpg'", {'.partial'}),
@@ -224,7 +224,7 @@ class Evaluated:
     arguments: list[str]
 
     def another(self, folder: Path) -> Tool:
-        """A run with the same arguments that has not begun."""
+        """A run with the same arguments that has not started."""
         return Tool(self.photos, folder, self.arguments)
 
 
@@ -246,7 +246,7 @@ def evaluated(
     truth = annotations(count, 0)
     assert run_tool(photos, '--out-dir', folder / 'first', *models.one_stage).status == 0
     for number, record in enumerate(read_lines(folder / 'first' / 'predictions.jsonl')):
-        for person in record['instances'][::2]:  # the others are false
+        for person in record['instances'][::2]:  # the others are wrong
             truth['annotations'].append(annotation_of(person, len(truth['annotations']), number))
     arguments = [*models.one_stage, *FORMATS[:3], '--ann-file', written(folder, truth)]
     tool = Tool(photos, folder, arguments)
@@ -273,7 +273,7 @@ ENDINGS = [
 
 @pytest.mark.parametrize(('end', 'number'), ENDINGS)
 def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(evaluated, tmp_path, end, number):
-    place, text, there = ENDS[end]
+    place, text, expected = ENDS[end]
     killed = number == signal.SIGKILL
     tool = evaluated.another(tmp_path)
     process = tool.start(place=place, text=text)
@@ -283,7 +283,7 @@ def test_a_run_ended_while_it_finishes_resumes_to_the_same_files(evaluated, tmp_
     assert outcome.status == (-signal.SIGKILL if killed else 143), outcome.err
     assert tool.records.read_bytes() == evaluated.tool.records.read_bytes()
     made = {'.partial', 'predictions.coco.json'} & files_below(tool.out_dir).keys()
-    assert made == (there if killed else set())
+    assert made == (expected if killed else set())
     info = json.loads((tool.out_dir / 'run.json').read_text())
     assert info['status'] == ('running' if killed else 'stopped')
     assert tool.finish('--resume').status == 0
@@ -297,7 +297,7 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unin
     for _ in range(5):
         process = tool.start('--resume')
         process.wait_for_lines(tool.log, 1)
-        # From the building of the model, where there are as many lines already, to the last block.
+        # From the building of the model, when no new line is written yet, to the last block.
         process.wait_for_lines(tool.records, rng.randrange(COUNT - BLOCK // 2))
         process.send(signal.SIGKILL)
         assert process.wait().status == -signal.SIGKILL
@@ -352,7 +352,7 @@ INTERRUPTS = [
 def test_an_interrupted_run_ends_at_once_and_resumes(
     tool, kind, uninterrupted, number, status, message
 ):
-    outcome = tool.interrupt(10, number, most=20)
+    outcome = tool.interrupt(10, number, maximum=20)
     assert outcome.status == status
     assert 'Traceback' not in outcome.err
     assert message in outcome.err
@@ -396,7 +396,7 @@ def finished(
 
 @pytest.fixture
 def copies(finished: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
-    """Copies of these, to be changed."""
+    """Copies of these, which a test may change."""
     return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in finished)
 
 
@@ -417,7 +417,7 @@ def test_derived_files_can_be_added_by_a_resumed_run(copies, models):
 
 
 def test_metrics_stay_with_the_coco_file_that_they_belong_to(evaluated, tmp_path):
-    """run.json and predictions.coco.json agree, whichever of them a later run is asked for."""
+    """run.json and predictions.coco.json match, also after a later run with other options."""
     out_dir = shutil.copytree(evaluated.tool.out_dir, tmp_path / 'out')
     info, coco = out_dir / 'run.json', out_dir / 'predictions.coco.json'
     before, written_before = json.loads(info.read_text()), coco.read_bytes()
@@ -449,7 +449,7 @@ OTHER = {
     'precision': (['--precision', 'bf16'], 'precision'),
     'config': (['--cfg-options', 'model.test_cfg.nms_pre=3'], 'config, test_cfg'),
     'weights': (['--pose2d-weights', 'none'], 'model'),
-    # Images that are done would have no such files.
+    # Images that are done would lack these files.
     'drawings': (['--save-vis'], 'drawings'),
     'json': (['--format', 'json'], 'json'),
 }
@@ -507,7 +507,7 @@ def test_a_finished_run_is_not_overwritten_without_the_option(copies, models):
     assert files_below(out_dir) == before
 
 
-def test_a_run_in_a_folder_that_another_writes_to_does_not_begin(copies, models):
+def test_a_run_does_not_start_in_a_folder_that_is_in_use(copies, models):
     photos, out_dir = copies
     before = files_below(out_dir)
     with locked(str(out_dir)):
@@ -561,7 +561,7 @@ def test_a_lost_device_ends_the_run_without_failure_records(models, tmp_path, mo
     assert run_tool(*arguments, '--resume').status == 0
 
 
-def test_a_run_is_replaced_if_asked_for(copies, models):
+def test_a_run_is_replaced_with_overwrite(copies, models):
     photos, out_dir = copies
     (out_dir / 'predictions.coco.json').write_text('of the earlier run')
     with_one_less(photos)
@@ -590,7 +590,7 @@ def test_a_run_killed_as_it_begins_to_replace_another_leaves_no_mixture(
     assert 'by an earlier run' not in outcome.out
 
 
-def test_there_is_nothing_to_resume_at_first(photos, models, tmp_path):
+def test_resume_in_an_empty_folder_starts_a_run(photos, models, tmp_path):
     outcome = run_tool(
         *(photos / '000000000000.jpg', '--out-dir', tmp_path / 'out'),
         *(*models.one_stage, '--resume'),
@@ -598,7 +598,7 @@ def test_there_is_nothing_to_resume_at_first(photos, models, tmp_path):
     assert outcome.status == 0
 
 
-# ------------------------------------------------------------------- disks that do not write
+# ------------------------------------------------------------ full and read-only disks
 
 
 class Disk:
@@ -695,7 +695,9 @@ IN_THE_WAY: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(('name', 'make', 'reason'), IN_THE_WAY.values(), ids=IN_THE_WAY)
-def test_something_in_the_way_is_one_line(photos, models, tmp_path, name, make, reason):
+def test_a_wrong_file_or_folder_at_an_output_path_is_one_line(
+    photos, models, tmp_path, name, make, reason
+):
     make(tmp_path / name)
     outcome = run_tool(photos, '--out-dir', tmp_path / name, *models.one_stage, '--save-vis')
     assert outcome.status == 1
@@ -712,9 +714,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(photos, models):
 # ----------------------------------------------------------- one image that cannot be written
 
 
-def test_an_image_that_cannot_be_drawn_fails_alone(models, tmp_path):
+def test_only_an_image_that_cannot_be_drawn_fails(models, tmp_path):
     photos = write_photos(tmp_path / 'in', 2)
-    # OpenCV reads it, but no JPEG can be as long.
+    # OpenCV can read it, but a JPEG cannot be that long.
     (tmp_path / 'in' / 'long.jpg').write_bytes(b'P5 70000 4 255 ' + bytes(280_000))
     outcome = run_tool(
         *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.one_stage),
@@ -725,13 +727,17 @@ def test_an_image_that_cannot_be_drawn_fails_alone(models, tmp_path):
     assert [record['image'] for record in done] == [photo.name for photo in photos]
     assert failed['image'] == 'long.jpg'
     assert failed['error'].startswith('cannot be written: ')
-    assert {'width', 'height', 'instances'} <= failed.keys()  # a drawing costs no prediction
+    assert {
+        'width',
+        'height',
+        'instances',
+    } <= failed.keys()  # the prediction is there without the drawing
     assert (tmp_path / 'out' / 'predictions' / 'long.jpg.json').exists()
     failure = {key: failed[key] for key in ('image', 'error')}
     assert read_lines(tmp_path / 'out' / 'failures.jsonl') == [failure]
 
 
-def test_a_name_too_long_for_more_letters_fails_alone(models, tmp_path):
+def test_only_an_image_with_too_long_a_name_fails(models, tmp_path):
     photos = write_photos(tmp_path / 'in', 2)
     long = photos[0].with_name('n' * 251 + '.jpg')  # and `.json` makes 260
     photos[0].rename(long)
@@ -759,7 +765,7 @@ def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path,
     )
     monkeypatch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', 2)
     assert complete.finish().status == 0
-    assert killed.interrupt(2, signal.SIGKILL, block=2, most=3).status == -signal.SIGKILL
+    assert killed.interrupt(2, signal.SIGKILL, block=2, maximum=3).status == -signal.SIGKILL
     assert count_lines(killed.records) < 4
     assert killed.finish('--resume').status == 0
     assert killed.records.read_bytes() == complete.records.read_bytes()

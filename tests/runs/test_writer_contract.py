@@ -1,4 +1,4 @@
-"""Two formats of a third party, known to the registry only, get through a real run.
+"""Two third-party formats, which only the registry knows, in real runs.
 
 One is a file that grows, as CSV; the other has a complete file per chunk, as Parquet would.
 """
@@ -31,13 +31,13 @@ from mmpose_batch.writers.base import FinishedRun, Record, ResumePoint, Writer, 
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
-CHUNK, COUNT = 4, 10  # for real a chunk has 256 images
+CHUNK, COUNT = 4, 10  # by default, a chunk has 256 images
 FORMATS = ('json', 'csv', 'chunks', 'coco')
 UNWRITABLE = 'unwritable.jpg'
 
 
 class CsvWriter(Writer):
-    """One row per person, in a file that is written again when a run is resumed."""
+    """Writes one row per person to a file, which is written again when a run is resumed."""
 
     def open(self, folder: str, resume: ResumePoint) -> None:
         self._file = open(Path(folder) / 'persons.csv', 'w', newline='')  # noqa: SIM115
@@ -65,7 +65,7 @@ class CsvWriter(Writer):
 
 
 class ChunkWriter(Writer):
-    """One file per chunk, which cannot grow."""
+    """Writes one file per chunk."""
 
     def open(self, folder: str, resume: ResumePoint) -> None:
         self._folder = Path(folder) / 'chunks'
@@ -125,7 +125,7 @@ def small_chunks() -> Iterator[None]:
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Images of three sizes, one that is no image and one that CSV cannot have."""
+    """Images of three sizes, a file that is not an image, and a name that CSV does not allow."""
     folder = tmp_path_factory.mktemp('photos')
     paths = write_photos(folder, COUNT)
     paths[1].write_bytes(b'no image')
@@ -171,7 +171,7 @@ def complete(
     return folder
 
 
-# ------------------------------------------------------------------------------ what is written
+# ------------------------------------------------------------------------------ contents
 
 
 def test_every_format_has_all_images_in_order(complete):
@@ -191,7 +191,7 @@ def test_every_format_has_all_images_in_order(complete):
     assert orjson.loads((complete / 'predictions.coco.json').read_bytes())
 
 
-def test_a_format_that_fails_for_an_image_costs_no_other_format_that_image(complete):
+def test_if_one_format_fails_for_an_image_the_others_still_write_it(complete):
     records = {record['image']: record for record in read_lines(complete / 'predictions.jsonl')}
     failed = records[UNWRITABLE]
     assert failed['error'] == 'cannot be written: expected a name that CSV has, found another'
@@ -219,7 +219,7 @@ def test_a_disk_that_fails_ends_the_run(inferencer, photos, tmp_path, monkeypatc
     assert len(read_lines(tmp_path / 'predictions.jsonl')) == CHUNK - 1
 
 
-def test_what_is_derived_from_all_results_is_given_them(inferencer, photos, tmp_path, monkeypatch):
+def test_derived_formats_receive_all_results(inferencer, photos, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(CsvWriter, 'finish', lambda writer, run: given.append(run))
     make_run(inferencer, photos[:3], tmp_path / 'plain', ('csv',))()
@@ -283,7 +283,7 @@ class DyingCsvWriter(CsvWriter):
 
 
 def run_and_die(moment: str, count: int, arguments: list[str], log: str, chunk: int) -> None:
-    """A run in a process of its own that does not end by itself."""
+    """A run in a separate process, which has to be killed."""
     torch.set_num_threads(1)
     mmpose_batch.runs.run.CHECKPOINT_EVERY = chunk
     registry.register(replace(CSV, build=lambda context: DyingCsvWriter(moment, count)))
@@ -294,7 +294,7 @@ def run_and_die(moment: str, count: int, arguments: list[str], log: str, chunk: 
 
 
 MOMENTS = [
-    # Where, at which call, and images that are not repeated.
+    # Function, number of the call, and number of images that are not repeated.
     pytest.param('append', 6, 4, id='in the middle of an image'),
     pytest.param('sync', 2, 4, id='before other formats are safe'),
     pytest.param('before append', 9, 8, id='after a chunk', marks=pytest.mark.slow),
@@ -335,7 +335,7 @@ def test_a_run_killed_as_it_resumes_resumes_to_the_same_bytes(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at(patch, '000000000005.jpg')
         make_run(inferencer, photos, out_dir)()
-    assert len(read_lines(out_dir / 'predictions.jsonl')) == 5  # nothing that is done is lost
+    assert len(read_lines(out_dir / 'predictions.jsonl')) == 5  # no finished image is lost
     arguments = [models.folder, out_dir, *photos]
     outcome = ToolProcess(
         arguments, tmp_path / 'log', CHUNK, partial(run_and_die, 'open', 1)
@@ -387,14 +387,14 @@ def test_a_file_that_no_run_wrote_is_not_replaced(inferencer, photos, tmp_path, 
     with pytest.raises(RunError, match=f'{name} would be replaced, and no run.json shows'):
         make_run(inferencer, photos[:1], tmp_path)()
     make_run(inferencer, photos[:1], tmp_path, ())()
-    # Nor by the run that replaces one which did not write the format.
+    # Nor by a run that replaces one without the format.
     with pytest.raises(RunError, match=f'{name} would be replaced'):
         make_run(inferencer, photos[:1], tmp_path, overwrite=True)()
     make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
     assert path.read_text() == 'mine'
 
 
-def test_what_is_in_the_way_of_a_file_is_named(inferencer, photos, tmp_path):
+def test_the_error_names_the_folder_at_the_path_of_a_file(inferencer, photos, tmp_path):
     (tmp_path / 'persons.csv').mkdir()
     with pytest.raises(RunError, match=r'persons\.csv: expected a file, found a folder'):
         make_run(inferencer, photos[:1], tmp_path)()

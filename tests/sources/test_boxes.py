@@ -1,4 +1,4 @@
-"""Boxes that a user gives: every form that has one meaning, and a line about all others."""
+"""Boxes from users: valid forms are converted, and others have a one-line error."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_a_tensor_of_many_images_is_split():
     assert [as_boxes(boxes).shape for boxes in found] == [(2, 4)] * 3
 
 
-def test_none_leaves_an_image_to_the_detector():
+def test_none_uses_the_detector():
     assert list(boxes_of_images([None], 1)) == [None]
     assert list(boxes_of_images([None, [BOX]], 2)) == [None, [BOX]]
 
@@ -83,7 +83,7 @@ def test_a_generator_is_not_read_ahead():
         ),
     ],
 )
-def test_other_boxes_are_an_error_with_what_was_found(bboxes, length, found):
+def test_invalid_boxes_are_an_error_that_shows_them(bboxes, length, found):
     with pytest.raises(ValueError) as raised:
         boxes_of_images(bboxes, length)
     expected = 'bboxes: expected one array of boxes for every image, found '

@@ -35,7 +35,7 @@ def link(path: str, target: str) -> None:
 
 
 def write_run(folder: str, images: Sequence[str], **info: Any) -> None:
-    """An output folder with the drawings of images."""
+    """Write an output folder with drawings of images."""
     identity = {'versions': {'mmpose_batch': '0.1.0'}, 'drawings': {'radius': 3}, 'json': True}
     paths = paths_of(specs().values(), images)
     touch(f'{folder}/run.json', *(f'{folder}/{path}' for path in paths))
@@ -58,7 +58,7 @@ PHOTOS = ['in/a.jpg', 'in/b.gif', 'in/sub/a.jpg']
 
 @pytest.fixture
 def drawn(here: Path) -> Path:
-    """Photos, and below them a folder of a run over them."""
+    """A folder of photos that contains the output folder of a run over them."""
     touch(*PHOTOS)
     write_run('in/out', ['a.jpg', 'b.gif', 'sub/a.jpg'])
     link('linked', 'in')
@@ -73,7 +73,7 @@ def drawn(here: Path) -> Path:
         *('i*/**', '**', '{}/in', '{}/in/**/*.*g*', '.'),
     ],
 )
-def test_drawings_of_earlier_runs_are_no_inputs(drawn, text):
+def test_drawings_of_earlier_runs_are_not_inputs(drawn, text):
     found = list_inputs([text.format(drawn)])
     assert sorted(map(os.path.realpath, found)) == [str(drawn / path) for path in PHOTOS]
 
@@ -84,7 +84,7 @@ def test_the_python_interface_lists_the_same(drawn):
 
 
 def test_drawings_are_counted(drawn):
-    # Where a glob goes, hidden files stay out.
+    # A glob does not match hidden files.
     assert skipped(['in']) == '4 .json, 1 .jsonl, 3 drawings of earlier runs'
     assert skipped(['in/**/*.jpg']) == '2 drawings of earlier runs'
     assert skipped(['in', 'in/**', f'{drawn}/in']) == skipped(['in'])
@@ -131,7 +131,7 @@ def test_a_run_in_the_input_folder_itself_hides_its_own_drawings_only(here):
     assert list_inputs(['in/**']) == ['in/a.jpg', 'in/vis/mine.jpg']
 
 
-def test_drawings_without_a_record_yet_are_no_inputs(here):
+def test_drawings_without_a_record_are_not_inputs(here):
     touch('in/a.jpg', 'in/b.jpg', 'in/out/vis/b.jpg')
     write_run('in/out', ['a.jpg'], pending=['a.jpg', 'b.jpg'])
     assert list_inputs(['in']) == ['in/a.jpg', 'in/b.jpg']
@@ -207,12 +207,12 @@ def test_a_glob_may_match_in_a_linked_folder(here):
     link('in/l', 'sub')
     assert list_inputs(['in/l/*']) == ['in/l/b.jpg']
     assert list_inputs(['in/**/l/*.jpg']) == ['in/l/b.jpg']
-    # One file, however its folder is named.
+    # The same file, by several paths of its folder.
     assert list_inputs(['in/*/*.jpg']) == ['in/l/b.jpg']
     assert list_inputs(['in/sub/b.jpg', 'in/l/b.jpg', 'in/l']) == ['in/sub/b.jpg']
 
 
-def test_linked_drawings_of_earlier_runs_are_no_inputs(drawn):
+def test_linked_drawings_of_earlier_runs_are_not_inputs(drawn):
     touch('photos/a.jpg', 'in/out/vis/sub/mine.jpg')
     link('photos/run', '../in/out')
     link('photos/sub', '../in/out/vis/sub')
@@ -232,7 +232,7 @@ def test_a_linked_folder_of_sidecars_is_skipped(here):
     assert skipped(['in'], follow_links=True) == '1 hidden'
 
 
-# -------------------------------------------------------------------------- what is counted
+# ---------------------------------------------------------------------------- skipped files
 
 
 @pytest.mark.parametrize('follow', [False, True])

@@ -1,4 +1,4 @@
-"""HEIF images: read by pillow-heif as displayed, or a line that says what to install."""
+"""HEIF images are read by pillow-heif as displayed; without it, the error names the extra."""
 
 import importlib.util
 import io
@@ -37,7 +37,7 @@ def encoded(number: int = 1, image: np.ndarray = PICTURE) -> bytes:
 
 
 def read(tmp_path, data: bytes, **loader) -> np.ndarray:
-    path = tmp_path / 'image.jpg'  # phones' images are renamed
+    path = tmp_path / 'image.jpg'  # images of phones are often renamed
     path.write_bytes(data)
     return read_image(Frame(0, str(path), 'name'), LoadImage(**loader))
 
@@ -56,7 +56,7 @@ def test_an_image_is_read_as_displayed_once(tmp_path, number):
     assert image.dtype == np.uint8
     assert image.flags['C_CONTIGUOUS']
     assert image.shape == displayed(number).shape
-    # What is coded is blurred a little; what is turned otherwise differs by 60.
+    # Encoding blurs the image a little; a wrong rotation differs by 60.
     assert cv2.absdiff(image, displayed(number)).mean() < 8
 
 
@@ -80,7 +80,7 @@ def test_a_truncated_file_is_an_error_of_one_line(tmp_path):
         assert '\n' not in str(raised.value)
 
 
-# What begins a file: the size of the box, its kind, the brand, a version and more brands.
+# The start of a file: size and type of the box, brand, version and compatible brands.
 HEIC = b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'
 
 
@@ -107,7 +107,7 @@ def test_without_pillow_heif_the_error_names_the_extra(tmp_path, monkeypatch):
         (b'', None),
     ],
 )
-def test_the_kind_of_a_file_is_in_its_first_box(data, kind):
+def test_the_format_of_a_file_is_read_from_its_first_box(data, kind):
     if kind is None and data[:2] == b'\xff\xd8':
         data = cv2.imencode('.jpg', PICTURE)[1].tobytes()
     assert (heif.is_heif(data), heif.is_avif(data)) == (kind == 'heif', kind == 'avif')

@@ -1,4 +1,4 @@
-"""A source of another package, which knows the contract and the registry only."""
+"""A source of another package, which uses only the public interface and the registry."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ BROKEN = 2  # index of the frame that cannot be used
 
 
 class Noise:
-    """Opens ``noise:N``: N random images, of which one is broken; FLUSH after each two.
+    """Opens ``noise:N``: N random images, of which one is broken, with FLUSH after every second.
 
     Attributes:
         events: What was generated, and what a test adds to it.
@@ -79,13 +79,13 @@ def test_a_source_of_another_package_is_opened_by_the_inferencer(
     assert sum(len(result['predictions'][0]) for result in results if 'error' not in result) > 0
     assert results[BROKEN]['image'] == 'noise_2.png'
     assert 'expected a uint8 or float32 array' in results[BROKEN]['error']
-    # Batches of 16 would wait for all frames; FLUSH finishes each two.
+    # Batches of 16 would wait for all frames; FLUSH finishes every two.
     for before, after in ((1, 2), (3, 4)):
         order = [noise.events.index(event) for event in (('result', before), ('frame', after))]
         assert order == sorted(order)
 
 
-def test_sources_of_other_packages_are_asked_first(noise):
+def test_sources_of_other_packages_are_tried_first(noise):
     assert list(registry.specs()) == ['noise', 'webcam', 'video', 'files', 'arrays']
 
 

@@ -1,4 +1,4 @@
-"""Inputs become frames: which, in which order, and with which names."""
+"""Inputs become frames: their selection, order and names."""
 
 import contextlib
 import errno
@@ -35,7 +35,7 @@ def frames_of(inputs: Any) -> list[Frame]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree of files, and the working directory in it."""
+    """A tree of files, which is the working directory."""
     for name in (
         *('b.jpg', 'a.PNG', 'notes.txt', 'no_suffix', 'sub/c.jpeg', 'sub/a.PNG', 'sub/deep/d.webp'),
         *('space and ümlaut.jpg', '.hidden.jpg', 'sub/film.mp4'),
@@ -76,7 +76,7 @@ def test_a_folder_without_its_subfolders(folder):
 @pytest.mark.parametrize('content', ['in/b.jpg\n\n  in/a.PNG  \n# no.jpg\nin/b.jpg\nmissing.jpg'])
 def test_a_list_has_one_path_per_line(folder, content):
     Path('list.txt').write_text(content, encoding='utf-8')
-    # A missing file stays and becomes a failure record.
+    # A missing file stays in the list and becomes a failure record.
     assert list_inputs(['@list.txt']) == ['in/b.jpg', 'in/a.PNG', 'missing.jpg']
 
 
@@ -86,14 +86,14 @@ def test_a_list_may_name_folders(folder):
     assert len(list_inputs(['in'])) > 1
 
 
-def test_a_glob_skips_files_that_are_no_images(folder):
+def test_a_glob_skips_files_that_are_not_images(folder):
     Path('in/notes.txt').write_text('')
     found = list_inputs(['in/*'])
     assert found
     assert not any(path.endswith('.txt') for path in found)
 
 
-def test_a_file_whose_name_begins_with_an_at_sign_is_no_list(folder):
+def test_a_file_whose_name_starts_with_an_at_sign_is_not_a_list(folder):
     Path('@photo.jpg').touch()
     assert list_inputs(['@photo.jpg']) == ['@photo.jpg']
 
@@ -107,17 +107,17 @@ def test_a_file_whose_name_begins_with_an_at_sign_is_no_list(folder):
         pytest.param(['@missing.txt'], 'the list missing.txt cannot be read', id='a list'),
     ],
 )
-def test_inputs_that_name_nothing_are_an_error(folder, inputs, message):
+def test_inputs_that_match_nothing_are_an_error(folder, inputs, message):
     with pytest.raises(SourceError) as raised:
         list_inputs(inputs)
     assert message in str(raised.value)
 
 
 def test_links_and_special_files_in_a_folder(folder):
-    (folder / 'again').symlink_to(folder / 'sub')  # its files would come twice
-    (folder / 'loop').symlink_to(folder)  # its files would never end
+    (folder / 'again').symlink_to(folder / 'sub')  # its files would be listed twice
+    (folder / 'loop').symlink_to(folder)  # an endless recursion
     (folder / 'link.jpg').symlink_to(folder / 'b.jpg')
-    # Named like images, so they are inputs and get failure records.
+    # They have suffixes of images, so they are inputs that fail.
     (folder / 'folder.jpg').symlink_to(folder / 'sub')
     (folder / 'dangling.jpg').symlink_to(folder / 'nowhere')
     os.mkfifo(folder / 'pipe.jpg')
@@ -130,7 +130,7 @@ def test_links_and_special_files_in_a_folder(folder):
 
 
 def listed(content: str | bytes) -> list[str]:
-    """Paths that a list file of this content names."""
+    """Paths in a list file with this content."""
     data = content if isinstance(content, bytes) else content.encode(errors='surrogateescape')
     Path('list.txt').write_bytes(data)
     return list_inputs(['@list.txt'])
@@ -185,7 +185,7 @@ def test_lines_of_a_list(tmp_path, monkeypatch, content, expected):
     assert listed(content) == expected
 
 
-def test_a_list_that_is_no_text_is_an_error(tmp_path, monkeypatch):
+def test_a_list_that_is_not_text_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=r'the list list.txt is not text'):
         listed(b'\xff\xfea')
@@ -210,7 +210,7 @@ DEEP = 1200
 
 @pytest.fixture(scope='module')
 def deep() -> Iterator[Path]:
-    """A folder 1,200 deep with more folders below whose paths are too long; files in three."""
+    """A folder tree 1,200 deep, with further levels whose paths are too long; files in three."""
     memory = '/dev/shm' if os.path.isdir('/dev/shm') else None  # a disk takes seconds
     top = Path(tempfile.mkdtemp(dir=memory))
     names = [*['d'] * DEEP, *['x' * 250] * 20]
@@ -221,7 +221,7 @@ def deep() -> Iterator[Path]:
             os.mkdir(name)
             os.chdir(name)
     yield top
-    with contextlib.chdir(top):  # by steps, as `shutil.rmtree` is recursive
+    with contextlib.chdir(top):  # level by level, since `shutil.rmtree` recurses
         for name in names:
             os.chdir(name)
         for name in reversed(names):
@@ -235,7 +235,7 @@ def test_a_folder_may_be_deeper_than_the_recursion_limit(deep):
     files = [str(deep / ('d/' * depth) / 'a.jpg') for depth in (DEEP, 600)]
     *found, too_long = list_inputs([str(deep)])
     assert sorted(found) == sorted(files)
-    # A path that the system cannot open is an input that fails, for all files below it.
+    # A folder with too long a path is a single input, which fails.
     with pytest.raises(OSError) as raised:
         os.scandir(too_long)
     assert raised.value.errno == errno.ENAMETOOLONG
@@ -288,7 +288,7 @@ def test_an_entry_of_unknown_kind_is_an_input_that_fails(monkeypatch, recursive)
     assert list(list_images('in', recursive)) == [Unknown.path]
 
 
-def test_a_walk_opens_a_folder_only_when_it_gets_there(folder, monkeypatch):
+def test_a_walk_opens_folders_lazily(folder, monkeypatch):
     opened = []
     scandir = os.scandir
 
@@ -329,7 +329,7 @@ def sidecars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize('text', ['in', 'in/**', 'in/**/*', 'in/**/*.*g'])
-def test_sidecars_are_no_images(sidecars, text):
+def test_sidecars_are_not_images(sidecars, text):
     assert list_inputs([text]) == ['in/a.jpg', 'in/sub/b.png']
 
 
@@ -477,7 +477,7 @@ def test_other_forms_of_an_image_are_an_error_with_advice(item, advice):
         open_source(item)
 
 
-def test_the_advice_for_bytes_and_images_gives_the_same_as_a_file(tmp_path):
+def test_the_advice_for_bytes_and_images_yields_the_same_image_as_a_file(tmp_path):
     (tmp_path / 'a.jpg').write_bytes(DATA)
     expected = cv2.imread(str(tmp_path / 'a.jpg'))
     names = {'np': np, 'cv2': cv2, 'data': DATA, 'image': Image.open(tmp_path / 'a.jpg')}
@@ -567,7 +567,7 @@ def test_inputs_of_another_type_are_an_error(inputs):
 
 
 class Lazy(Sequence):
-    """Three images of one colour each, made in one buffer when they are asked for."""
+    """Three images of one colour each, created in one buffer when they are requested."""
 
     def __init__(self) -> None:
         self.buffer = np.empty((3, 4, 3), np.uint8)
@@ -611,7 +611,7 @@ def test_a_file_named_like_a_camera_is_a_file(tmp_path, monkeypatch, name):
     assert [frame.data for frame in frames_of(name)] == [name]
 
 
-def test_a_missing_path_is_an_error_at_once(tmp_path):
+def test_a_missing_path_is_an_error_when_it_is_opened(tmp_path):
     with pytest.raises(SourceError, match='no such file or folder'):
         open_source(str(tmp_path / 'missing.jpg'))
 
@@ -646,7 +646,7 @@ def test_a_video_that_cannot_be_read_is_an_error(tmp_path):
 
 
 class Camera:
-    """Stands in for ``cv2.VideoCapture``: three pictures, then nothing more."""
+    """Stands in for ``cv2.VideoCapture``, with three frames."""
 
     def __init__(self, number: int) -> None:
         self.number, self.left, self.released = number, 3, threading.Event()
@@ -689,7 +689,7 @@ def test_a_camera_flushes_every_frame(camera, text, number):
     assert cameras[0].released.is_set()
 
 
-def test_a_camera_is_released_when_its_frames_are_no_longer_wanted(camera):
+def test_a_camera_is_released_when_its_frames_are_closed(camera):
     source = open_source('webcam')
     next(iter(source))
     del source
@@ -737,19 +737,19 @@ def test_flush_comes_at_the_end_of_every_chunk(start, count, ends):
 
 
 @pytest.mark.parametrize('kind', [list, tuple, iter])
-def test_inputs_of_known_extent_come_in_chunks(kind):
+def test_inputs_of_known_length_are_split_into_chunks(kind):
     source = open_source(kind([np.zeros((2, 2, 3), np.uint8)] * (CHUNK + 1)))
     flushed = [i for i, item in enumerate(source) if item is FLUSH]
     assert flushed == ([] if kind is iter else [CHUNK, CHUNK + 2])
 
 
-def test_a_video_comes_in_chunks(tmp_path):
+def test_a_video_is_split_into_chunks(tmp_path):
     path = write_video(tmp_path / 'film.mp4', CHUNK + 2)
     flushed = [i for i, item in enumerate(open_source(path)) if item is FLUSH]
     assert flushed == [CHUNK, CHUNK + 3]
 
 
-def test_frames_know_their_video_and_time(tmp_path):
+def test_frames_of_a_video_have_its_id_and_time(tmp_path):
     path = write_video(tmp_path / 'film.mp4', 3)
     frames = frames_of(path)
     assert {frame.source_id for frame in frames} == {path}
@@ -758,7 +758,7 @@ def test_frames_know_their_video_and_time(tmp_path):
     assert (frame.source_id, frame.time) == ('', None)
 
 
-def test_frames_know_their_camera_and_time(camera):
+def test_frames_of_a_camera_have_its_id_and_time(camera):
     frames = frames_of('webcam:1')
     assert {frame.source_id for frame in frames} == {'webcam:1'}
     assert 0 <= frames[0].time <= frames[1].time <= frames[2].time

@@ -1,4 +1,4 @@
-"""Persons found in batches are those that MMDetection and upstream's rules find one at a time."""
+"""Detections in batches equal those of MMDetection for single images, selected as upstream does."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -31,14 +31,14 @@ from mmpose_batch.stages.detect import (
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
-# All become inputs of 96x96, since the detector's pipeline pads them.
+# The detector's pipeline pads all to inputs of 96x96.
 SIZES = ((90, 60), (60, 90), (40, 41), (900, 300))
 IMAGES = [picture(width, height, seed=width) for width, height in SIZES]
 
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Weights by which the tiny detector finds a handful of boxes of two classes."""
+    """Weights with which the tiny detector finds a few boxes of two classes."""
     torch.manual_seed(0)
     inferencer = DetInferencer(two_classes(), None, 'cpu', 'mmdet', show_progress=False)
     model = inferencer.model
@@ -46,7 +46,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     inputs = model.data_preprocessor(packed, False)['inputs']
     calibrate_batch_norms(model, lambda: model.bbox_head.forward(model.extract_feat(inputs)))
     for scores, boxes in zip(model.bbox_head.rtm_cls, model.bbox_head.rtm_reg, strict=True):
-        scores.weight.data.mul_(3)  # random ones are closer together than trained ones
+        scores.weight.data.mul_(3)  # random scores differ less than trained ones
         scores.bias.data.zero_()
         boxes.bias.data.fill_(1.5)  # in strides, to each side
     path = tmp_path_factory.mktemp('detector') / 'detector.pth'
@@ -61,7 +61,7 @@ def two_classes() -> Config:
 
 
 def compute_in_double(model: nn.Module) -> None:
-    """Random weights blow up the rounding of single precision until boxes change places."""
+    """Use double precision: random weights amplify rounding of fp32 until boxes change order."""
     forward = model.double().bbox_head.forward
     model.bbox_head.forward = lambda feats: tuple(
         [level.float() for level in levels] for levels in forward(feats)
@@ -70,7 +70,7 @@ def compute_in_double(model: nn.Module) -> None:
 
 @pytest.fixture(scope='module')
 def upstream_detections(weights: str) -> list[InstanceData]:
-    """What MMDetection's inferencer, untouched but for the loading of weights, finds in each."""
+    """Detections of MMDetection's inferencer in each image."""
     inferencer = DetInferencer(two_classes(), None, 'cpu', 'mmdet', show_progress=False)
     inferencer.model.load_state_dict(torch.load(weights, weights_only=True)['state_dict'])
     compute_in_double(inferencer.model)
@@ -90,7 +90,7 @@ def ours(weights: str) -> PersonDetector:
 def upstream_boxes(
     found: InstanceData, cat_ids: tuple[int, ...], bbox_thr: float, nms_thr: float
 ) -> np.ndarray:
-    """The lines of upstream's ``preprocess_single`` that turn detections into persons."""
+    """Boxes of persons, by the code of upstream's ``preprocess_single``."""
     bboxes = np.concatenate((found.bboxes, found.scores[:, None]), axis=1)
     wanted = np.zeros(len(bboxes), dtype=np.uint8)
     for cat_id in cat_ids:
@@ -101,7 +101,7 @@ def upstream_boxes(
 
 @pytest.mark.parametrize('cat_ids', [(0,), (1,), (0, 1)])
 @pytest.mark.parametrize(('bbox_thr', 'nms_thr'), [(0.3, 0.3), (0.6, 0.3), (0.05, 0.9)])
-def test_a_batch_finds_what_upstream_finds_image_by_image(
+def test_detections_in_a_batch_equal_those_of_upstream(
     upstream_detections, ours, cat_ids, bbox_thr, nms_thr
 ):
     ours.cat_ids = cat_ids
@@ -114,7 +114,7 @@ def test_a_batch_finds_what_upstream_finds_image_by_image(
         np.testing.assert_allclose(bboxes, expected, rtol=0, atol=1e-4)
 
 
-def test_the_case_tells_the_settings_apart(upstream_detections):
+def test_the_settings_make_a_difference(upstream_detections):
     def count(*settings: Any) -> int:
         return sum(len(upstream_boxes(found, *settings)) for found in upstream_detections)
 
@@ -125,7 +125,7 @@ def test_the_case_tells_the_settings_apart(upstream_detections):
 
 
 @pytest.mark.parametrize('part', ['backbone', 'bbox_head'])
-def test_weights_that_are_broken_are_an_error_and_not_nobody(weights, part):
+def test_broken_weights_are_an_error_and_not_an_empty_result(weights, part):
     inferencer = SafeDetInferencer(two_classes(), weights, 'cpu', 'mmdet', show_progress=False)
     for parameter in getattr(inferencer.model, part).parameters():
         parameter.data.fill_(float('nan'))
@@ -136,7 +136,7 @@ def test_weights_that_are_broken_are_an_error_and_not_nobody(weights, part):
 
 @pytest.mark.parametrize('name', ['bboxes', 'scores'])
 def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
-    """Of a category that nobody asks for, too."""
+    """Also scores of a category that is not requested."""
 
     def test_step(batch: Any) -> list[InstanceData]:
         found = InstanceData(bboxes=torch.ones(2, 4), scores=torch.ones(2), labels=torch.ones(2))
@@ -149,9 +149,7 @@ def test_a_detection_that_is_not_finite_is_an_error(ours, monkeypatch, name):
         ours.detect([ours.prepare(IMAGES[0])], 0.3, 0.3)
 
 
-def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(
-    ours, upstream_detections, monkeypatch
-):
+def test_an_engine_is_verified_by_the_requested_boxes(ours, upstream_detections, monkeypatch):
     checked = []
 
     def test_step(run, alone):
@@ -173,9 +171,7 @@ def test_an_engine_is_checked_by_the_boxes_that_are_asked_for(
 
 
 @pytest.mark.parametrize('bbox_thr', [0.3, 1.0])
-def test_boxes_come_with_their_labels_if_asked_for(
-    upstream_detections, ours, monkeypatch, bbox_thr
-):
+def test_boxes_have_labels_if_requested(upstream_detections, ours, monkeypatch, bbox_thr):
     monkeypatch.setattr(ours, 'cat_ids', (0, 1))
     prepared = [ours.prepare(image) for image in IMAGES]
     plain = ours.detect(prepared, bbox_thr, 0.3)
@@ -202,7 +198,7 @@ def test_the_classes_of_a_detector_have_names(ours, monkeypatch):
         assert ours.class_names() == expected
 
 
-def test_nobody_is_an_empty_array(ours):
+def test_no_detections_are_an_empty_array(ours):
     for bboxes in ours.detect([ours.prepare(image) for image in IMAGES], 1.0, 0.3):
         assert (bboxes.shape, bboxes.dtype) == ((0, 5), np.float32)
 
@@ -230,12 +226,12 @@ def test_the_default_batch_fits_the_inputs_the_device_and_the_engine(
         collate_fn=None,
     )
     detector = PersonDetector(inferencer, [0], EngineOptions())
-    # The network of a convolution cannot be replaced.
+    # A network that is a single convolution cannot be replaced.
     detector.runner = SimpleNamespace(options=EngineOptions(**engine))
     assert detector.default_batch_size() == batch_size
 
 
-def test_code_in_a_detectors_weights_is_refused(tmp_path):
+def test_code_in_the_weights_of_a_detector_is_rejected(tmp_path):
     class Evil:
         def __reduce__(self) -> tuple:
             return (print, ('ran',))
@@ -250,7 +246,7 @@ def test_code_in_a_detectors_weights_is_refused(tmp_path):
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What a detector would be built from; nothing is built or downloaded."""
+    """The choice of the detector, without building or downloading it."""
     asked: dict[str, Any] = {}
 
     def inferencer(
@@ -293,7 +289,7 @@ def test_the_default_detector_is_that_of_upstream_for_the_kind_of_data(built, co
     assert detector.cat_ids == tuple(np.atleast_1d(default['cat_ids']))
 
 
-def test_data_without_a_default_detector_are_whole_images(built):
+def test_datasets_without_a_default_detector_use_complete_images(built):
     assert build(pose=Config({'dataset_type': 'DeepFashionDataset'})) is None
 
 
@@ -344,7 +340,7 @@ def test_an_unknown_detector_is_an_error(built):
 
 
 def test_upstreams_ways_to_the_detector_work(models):
-    """Applications call ``inferencer.detector`` and ``preprocess``, or swap our class in."""
+    """Applications call ``inferencer.detector`` and ``preprocess``, or replace upstream's class."""
     arguments = {
         'det_model': models.file('rtmdet.py'),
         'det_weights': models.file('rtmdet.pth'),
@@ -353,7 +349,7 @@ def test_upstreams_ways_to_the_detector_work(models):
     }
     pose = models.file('rtmpose.py'), models.file('rtmpose.pth')
     ours = BatchPose2DInferencer(*pose, **arguments)
-    with allowed_types():  # as PyTorch is, upstream rejects MMEngine's files
+    with allowed_types():  # by default, torch.load rejects MMEngine's files
         theirs = Pose2DInferencer(*pose, **arguments)
         whole = MMPoseInferencer(pose2d=pose[0], pose2d_weights=pose[1], **arguments)
     image = picture(120, 90)

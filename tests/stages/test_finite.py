@@ -1,4 +1,4 @@
-"""Decoded values that are not finite are an error."""
+"""Decoded values must be finite."""
 
 from contextlib import nullcontext
 

@@ -1,4 +1,4 @@
-"""Concurrent batches share weights and nothing else."""
+"""Concurrent batches share only weights."""
 
 import dis
 import inspect
@@ -22,7 +22,7 @@ from mmpose_batch.stages.isolation import with_own_head
 pytestmark = pytest.mark.usefixtures('mmpose_scope')
 
 YOLOX = 'configs/body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py'
-# Landscape and portrait: their inputs have equally many priors, at other places.
+# Landscape and portrait inputs have equally many priors, at different positions.
 SIZES = ((128, 64), (64, 128))
 # Seconds until a batch that waits for the other is considered deadlocked.
 SECONDS = 120
@@ -48,7 +48,7 @@ def assigned_by(cls: type, roots: tuple[str, ...] = ('predict', 'forward')) -> s
 
 
 def test_heads_that_store_state_are_known():
-    """MMDetection's store none; if MMPose's store none any more, with_own_head can go."""
+    """Heads of MMDetection store none; once those of MMPose do not either, remove with_own_head."""
     registries = mmpose.registry.MODELS, mmdet.registry.MODELS
     heads = [
         cls
@@ -73,8 +73,8 @@ def test_assigning_to_the_copy_does_not_change_the_model():
     assert torch.equal(own.head(torch.ones(1, 2)), model.head(torch.ones(1, 2)))
 
 
-class Meeting:
-    """Runs one batch while another has stored its priors, and not yet their size."""
+class Interleaving:
+    """Runs one batch after another has stored its priors, but not yet their size."""
 
     def __init__(self, head: type[nn.Module], patch: pytest.MonkeyPatch) -> None:
         self._stored, self._passed = threading.Event(), threading.Event()
@@ -89,7 +89,7 @@ class Meeting:
         patch.setattr(head, '__setattr__', assign_and_wait)
 
     def run(self, one: Callable[[], object], other: Callable[[], object]) -> list:
-        """Results of one batch, which waits for the other, and of the other."""
+        """Results of a batch that waits for another, and results of the other."""
         results: list = []
         thread = threading.Thread(target=lambda: results.append(one()))
         thread.start()
@@ -112,7 +112,7 @@ def small_head(cls: type[nn.Module]) -> nn.Module:
 
 @torch.no_grad()
 @pytest.mark.parametrize('cls', [RTMOHead, YOLOXPoseHead])
-def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
+def test_heads_do_not_share_priors(cls, monkeypatch):
     model = nn.Module()
     model.head = small_head(cls)
     channels = 32 if cls is RTMOHead else 96
@@ -126,7 +126,7 @@ def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
             )
             for stride in ((16, 32) if cls is RTMOHead else (8, 16, 32))
         ]
-        with torch.no_grad():  # which a thread does not inherit
+        with torch.no_grad():  # threads do not inherit it
             cfg = {'score_thr': 0.0, 'nms_thr': 0.99}
             (found,) = with_own_head(model).head.predict(feats, [sample], cfg)
         return found.keypoints
@@ -134,26 +134,26 @@ def test_heads_take_no_priors_of_each_other(cls, monkeypatch):
     landscape, portrait = (predict(size) for size in SIZES)
     assert landscape.shape == portrait.shape and np.abs(landscape - portrait).max() > 16
     predict(SIZES[0])
-    found = Meeting(cls, monkeypatch).run(lambda: predict(SIZES[1]), lambda: predict(SIZES[0]))
+    found = Interleaving(cls, monkeypatch).run(lambda: predict(SIZES[1]), lambda: predict(SIZES[0]))
     np.testing.assert_array_equal(found, [portrait, landscape])
 
 
-def test_concurrent_batches_of_two_shapes_take_no_priors_of_each_other(
-    one_stage: TinyModel, monkeypatch
-):
+def test_concurrent_batches_of_two_shapes_do_not_share_priors(one_stage: TinyModel, monkeypatch):
     pytest.importorskip('openvino')
     ours = one_stage.ours(
         rect=True, batch_size=2, engine='openvino', engine_cache=False, self_check=False
     )
-    monkeypatch.delattr(ours.model.head, 'predict')  # ours stores no state; third-party heads may
+    monkeypatch.delattr(
+        ours.model.head, 'predict'
+    )  # the fast equivalent stores no state; third-party heads may
     images = [picture(*size) for size in SIZES]
 
     def run(image: np.ndarray) -> list:
-        result, _ = ours([image, image], bbox_thr=0.1)  # a single image would wait for its turn
+        result, _ = ours([image, image], bbox_thr=0.1)  # single images would run one by one
         return result['predictions'][0]
 
     expected = [run(image) for image in (images[1], images[0])]
     assert min(map(len, expected)) > 5
     assert ours.runner.parallel == 2
-    found = Meeting(RTMOHead, monkeypatch).run(lambda: run(images[1]), lambda: run(images[0]))
+    found = Interleaving(RTMOHead, monkeypatch).run(lambda: run(images[1]), lambda: run(images[0]))
     assert found == expected

@@ -1,4 +1,4 @@
-"""COCO annotations, files of them, and predictions of the persons in them."""
+"""COCO annotations, as dicts and files, and matching predictions."""
 
 import json
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ def annotations(
     whole_body: bool = False,
     crowding: bool = False,
 ) -> dict[str, Any]:
-    """COCO annotations of persons with keypoints all over their boxes, of two sizes.
+    """COCO annotations of persons of two sizes, with random keypoints in their boxes.
 
     Args:
-        images: Their number.
-        persons: In each image.
+        images: Number of images.
+        persons: Number of persons in each image.
         category: Id of the only category, or of the first of several.
-        categories: Names of several categories, in turn those of the persons.
-        whole_body: With the fields of COCO-WholeBody.
-        crowding: With the fields of CrowdPose; each image is more crowded than the one before.
+        categories: Names of several categories, assigned to the persons in turn.
+        whole_body: Whether to add the fields of COCO-WholeBody.
+        crowding: Whether to add the fields of CrowdPose; crowding grows from image to image.
     """
     rng = np.random.default_rng(0)
     entries = []
@@ -63,14 +63,14 @@ def annotations(
 
 
 def without_area(content: dict[str, Any]) -> dict[str, Any]:
-    """As the annotation files of CrowdPose and AIC are."""
+    """Annotations without ``area``, like those of CrowdPose and AIC."""
     for entry in content['annotations']:
         del entry['area']
     return content
 
 
 def with_gaps(content: dict[str, Any]) -> dict[str, Any]:
-    """Some persons without a labelled keypoint, in a part or at all, and some crowds."""
+    """Annotations with some crowds and some persons without labelled keypoints, or only few."""
     for entry in content['annotations'][::5]:
         entry.update(keypoints=[0] * len(entry['keypoints']), num_keypoints=0)
     for entry in content['annotations'][1::6]:
@@ -90,14 +90,14 @@ def written(folder: Path, content: object) -> str:
 def predictions(
     truth: dict[str, Any], copies: int, jitter: float, missed: int = 0, own_category: bool = False
 ) -> list[dict[str, Any]]:
-    """Records as of a run: persons some times, moved more or less, with scores.
+    """Records of a run that found the annotated persons with some errors.
 
     Args:
-        truth: As :func:`annotations` returns it.
-        copies: Of each person, the first with the best boxes.
-        jitter: In sizes of the person.
-        missed: One of so many is not found; 0 for none.
-        own_category: Instances have the category of their annotation.
+        truth: Result of :func:`annotations`.
+        copies: Number of instances for each person, the first with the best score.
+        jitter: Standard deviation of keypoints, as a fraction of the person's width.
+        missed: Every ``missed``-th person is not found; 0 to find all.
+        own_category: Whether instances have the category of their annotation.
     """
     rng = np.random.default_rng(1)
     records = []

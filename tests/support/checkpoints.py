@@ -1,4 +1,4 @@
-"""Upstream and ours on the real checkpoints and photos beside the repository."""
+"""Pairs of inferencers, ours and upstream's, with the real checkpoints and photos."""
 
 import copy
 import functools
@@ -25,12 +25,12 @@ _SETTINGS = {'rtmo-s': {'bbox_thr': 0.1, 'nms_thr': 0.65}, 'pair': {}}
 
 
 def checkpoint_pair(shared: Path, name: str, engine: str = 'torch') -> Pair:
-    """Both inferencers on a real checkpoint; pairs of the same one share upstream's.
+    """Both inferencers with a real checkpoint; pairs with the same one share upstream's.
 
     Args:
         shared: Folder of checkpoints and photos.
         name: ``rtmo-s``, or ``pair``: RTMDet-nano and RTMPose-s.
-        engine: Of ours.
+        engine: Engine of our inferencer.
     """
     ours = BatchPose2DInferencer(
         mmpose_config(_CONFIGS[name]),
@@ -44,7 +44,7 @@ def checkpoint_pair(shared: Path, name: str, engine: str = 'torch') -> Pair:
 
 @functools.lru_cache(maxsize=1)
 def _upstream(shared: Path, name: str) -> Upstream:
-    with allowed_types():  # as PyTorch is, upstream rejects MMEngine's files
+    with allowed_types():  # by default, torch.load rejects MMEngine's files
         inferencer = Pose2DInferencer(
             copy.deepcopy(mmpose_config(_CONFIGS[name])), **_arguments(shared, name)
         )
@@ -52,7 +52,7 @@ def _upstream(shared: Path, name: str) -> Upstream:
 
 
 def _photos(shared: Path) -> list[np.ndarray]:
-    """The four photos and their mirror images: eight for a full batch."""
+    """The four photos and their mirror images: eight images, a full batch."""
     images = [mmcv.imread(path) for path in sorted((shared / 'images').glob('*.jpg'))]
     return images + [np.ascontiguousarray(image[:, ::-1]) for image in images]
 

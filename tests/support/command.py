@@ -1,4 +1,4 @@
-"""Inputs of the command `infer`: names of photos, annotations of them, and files that are wrong."""
+"""Inputs of the command `infer`: photos, their annotations, and invalid files."""
 
 import json
 from pathlib import Path
@@ -7,19 +7,19 @@ from typing import Any
 from .factories import write_photos
 from .tiny import picture, save
 
-# What :func:`write_tree` writes, in the order in which it is read.
+# Files of :func:`write_tree`, in the order in which they are read.
 NAMES = [*(f'{number:012}.jpg' for number in range(3)), 'a/same.jpg', 'b/same.png']
 
 
 def write_tree(folder: Path) -> None:
-    """Three photos, and two more in subfolders."""
+    """Write three photos, and two more in subfolders."""
     write_photos(folder, 3)
     save(folder / 'a' / 'same.jpg', picture(100, 80, 7))
     save(folder / 'b' / 'same.png', picture(80, 100, 8))
 
 
 def person(image: int, number: int) -> dict[str, Any]:
-    """An annotation, whose keypoints depend on its number."""
+    """An annotation whose keypoints depend on its number."""
     return {
         'id': number + 1,
         'image_id': image,
@@ -33,7 +33,7 @@ def person(image: int, number: int) -> dict[str, Any]:
 
 
 def annotated(folder: Path, **changes: Any) -> Path:
-    """Annotations of the photos, with one person each, in a file."""
+    """Write a file of annotations of the photos, with one person in each; returns its path."""
     content = {
         'images': [{'id': number, 'file_name': name} for number, name in enumerate(NAMES)],
         'annotations': [person(number, number) for number in range(5)],
@@ -45,7 +45,7 @@ def annotated(folder: Path, **changes: Any) -> Path:
 
 
 def write_wrong_files(folder: Path) -> None:
-    """Files that are wrong in some way."""
+    """Write files that are invalid in some way."""
     (folder / 'empty').mkdir()
     hand = {**person(0, 0), 'keypoints': [1, 2, 2] * 21}
     for name, text in {

@@ -1,4 +1,4 @@
-"""Files of models and photos, and the tool as a function and as a process of its own."""
+"""Files of models and photos, and the tools as functions and as separate processes."""
 
 import concurrent.futures.thread
 import importlib.util
@@ -39,7 +39,7 @@ from .tiny import build_tiny, detector_config, one_stage_config, picture, save, 
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
-# What processes that tests fork have imported.
+# Modules that are imported in the server which forks processes for tests.
 FORKED_WITH = ['mmpose_batch.runs.run', 'support.factories']
 
 REAL_DETECTOR = 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'
@@ -47,7 +47,7 @@ REAL_DETECTOR = 'demo/mmdetection_cfg/rtmdet_nano_320-8xb32_coco-person.py'
 
 @dataclass(frozen=True)
 class Models:
-    """Files of the tiny models, and the tool's arguments that name them."""
+    """Files of the tiny models, and arguments of the tools that name them."""
 
     folder: Path
 
@@ -76,24 +76,28 @@ class Models:
 def build_models(folder: Path) -> Models:
     """Write the configs and weights of a tiny RTMO, RTMPose and RTMDet as files."""
     rtmo, rtmpose, rtmdet = one_stage_config(), top_down_config(), detector_config()
-    # Random weights find a person in every place: keep the best.
+    # Random weights detect a person everywhere: keep the best.
     rtmo.model.test_cfg.nms_pre = 4
     rtmdet.model.test_cfg.update(score_thr=0.0, max_per_img=3)
     for name, cfg in (('rtmo', rtmo), ('rtmpose', rtmpose), ('rtmdet', rtmdet)):
         lines = (f'{key} = {value!r}\n' for key, value in cfg.to_dict().items())
-        (folder / f'{name}.py').write_text(''.join(lines))  # cfg.dump formats it, for seconds
+        (folder / f'{name}.py').write_text(
+            ''.join(lines)
+        )  # cfg.dump would take seconds to format it
     build_tiny(rtmo, folder / 'rtmo.pth')
     build_tiny(rtmpose, folder / 'rtmpose.pth')
     torch.manual_seed(0)
     detector = DetInferencer(rtmdet, device='cpu', scope='mmdet', show_progress=False).model
     for distances in detector.bbox_head.rtm_reg:
-        distances.bias.data.fill_(2)  # strides to each side; untrained, boxes have no area
+        distances.bias.data.fill_(
+            2
+        )  # in strides; without this, boxes of random weights have no area
     torch.save({'state_dict': detector.state_dict()}, folder / 'rtmdet.pth')
     return Models(folder)
 
 
 def real_models(shared: Path) -> dict[str, list[str]]:
-    """The tool's arguments for the checkpoints beside the repository."""
+    """Arguments of the tools for the real checkpoints next to the repository."""
     mmpose = Path(BaseInferencer._get_repo_or_mim_dir('mmpose'))
     coco = mmpose / 'configs' / 'body_2d_keypoint'
     return {
@@ -112,7 +116,7 @@ def real_models(shared: Path) -> dict[str, list[str]]:
 
 
 def write_photos(folder: Path, count: int) -> list[Path]:
-    """JPEGs of three sizes, named as COCO names them: their number is their image id."""
+    """Write JPEGs of three sizes, named by their image id like those of COCO."""
     paths = [folder / f'{number:012}.jpg' for number in range(count)]
     for number, path in enumerate(paths):
         width, height = ((160, 120), (120, 160), (144, 96))[number % 3]
@@ -121,13 +125,13 @@ def write_photos(folder: Path, count: int) -> list[Path]:
 
 
 def our_threads() -> list[str]:
-    """Names of the package's threads that live, without those of the pools of inferencers."""
+    """Names of this package's running threads, except those of inferencers' pools."""
     names = [thread.name for thread in threading.enumerate()]
     return [n for n in names if n.startswith('mmpose_batch') and 'mmpose_batch_pool' not in n]
 
 
 def busy_threads() -> list[str]:
-    """Names of the package's threads, without those of a pool that wait for work."""
+    """Names of this package's threads that are not idle in a pool."""
     frames = sys._current_frames()
     idle = {
         number
@@ -139,12 +143,12 @@ def busy_threads() -> list[str]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a file of JSON lines."""
+    """The records in a file of JSON lines."""
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder but run.json, which tells times, and the empty lock."""
+    """Path and content of all files below a folder, except the lock and run.json with its times."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob('*'))
@@ -154,7 +158,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 def upstream_metrics(arguments: dict[str, Any], folder: Path, ann_file: Path | str) -> dict:
     """AP and AR of upstream's ``Pose2DInferencer`` over the annotated images of a folder."""
-    with allowed_types():  # as plain torch, upstream rejects MMEngine's files
+    with allowed_types():  # by default, torch.load rejects MMEngine's files
         upstream = Pose2DInferencer(**arguments, device='cpu')
     filters = default_filters(upstream.cfg)
     scoring = ScoringOptions.from_config(upstream.cfg)
@@ -172,7 +176,7 @@ def upstream_metrics(arguments: dict[str, Any], folder: Path, ann_file: Path | s
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call of the tool came to."""
+    """Exit status and output of a tool."""
 
     status: int
     out: str
@@ -180,13 +184,13 @@ class Outcome:
 
 
 def run_tool(*arguments: object, tool: str = 'batch_infer') -> Outcome:
-    """Call a tool's main function as the command line would."""
+    """Call the main function of a tool with command line arguments."""
     out, err = io.StringIO(), io.StringIO()
     previous = signal.getsignal(signal.SIGTERM)
     with redirect_stdout(out), redirect_stderr(err):
         try:
             status = load_tool(tool).main([str(argument) for argument in arguments])
-        except SystemExit as error:  # argparse ends the process
+        except SystemExit as error:  # from argparse
             status = error.code
         finally:
             signal.signal(signal.SIGTERM, previous)
@@ -194,7 +198,7 @@ def run_tool(*arguments: object, tool: str = 'batch_infer') -> Outcome:
 
 
 def load_tool(name: str) -> ModuleType:
-    """The module of the command that a script of tools/ runs, or else the script as a module."""
+    """The module of the command that a script in tools/ runs, or else the script as a module."""
     spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     with unittest.mock.patch('sys.path', [str(TOOLS), *sys.path]):
@@ -203,7 +207,7 @@ def load_tool(name: str) -> ModuleType:
 
 
 def run_script(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    """Run a shell script of tools/ with this Python first on its path."""
+    """Run a shell script of tools/ with this Python first in its PATH."""
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     return subprocess.run(
         [str(TOOLS / f'{name}.sh'), *map(str, arguments)],
@@ -215,15 +219,15 @@ def run_script(name: str, *arguments: object, **environment: str) -> subprocess.
 
 
 class ToolProcess:
-    """The tool in a process of its own, to be killed.
+    """A tool in a separate process, which a test can kill.
 
-    A server that has imported everything forks it, since importing takes seconds.
+    A server with all imports forks it, since importing takes seconds.
 
     Args:
         arguments: The command line.
-        log: Takes what the process prints.
-        checkpoint_every: In place of 256 images, which would take minutes.
-        main: In place of :func:`main_of_process`, with the same arguments.
+        log: File for the output of the process.
+        checkpoint_every: Images per chunk, instead of 256, which would take minutes.
+        main: Function to run instead of :func:`main_of_process`, with the same arguments.
     """
 
     def __init__(
@@ -243,7 +247,7 @@ class ToolProcess:
         self._process.start()
 
     def wait_for_lines(self, path: Path, count: int) -> None:
-        """Wait until a file has that many lines, or until the process ends."""
+        """Wait until a file has that many lines or the process has ended."""
         deadline = time.monotonic() + 600
         while (
             time.monotonic() < deadline
@@ -256,7 +260,7 @@ class ToolProcess:
         os.kill(self._process.pid, number)
 
     def wait(self, seconds: float = 120) -> Outcome:
-        """Wait for the end; a process that does not end in time is killed and fails the test."""
+        """Wait for the process to end; if it does not in time, kill it and fail the test."""
         self._process.join(seconds)
         status = self._process.exitcode
         if status is None:
@@ -266,9 +270,9 @@ class ToolProcess:
 
 
 def main_of_process(arguments: list[str], log: str, checkpoint_every: int) -> None:
-    """Run the tool, with all that it prints in a file."""
+    """Run the tool with its output in a file."""
     mmpose_batch.runs.run.CHECKPOINT_EVERY = checkpoint_every
-    # Whoever starts the tests in a shell's background has it ignored.
+    # SIGINT is ignored if a shell started the tests in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     with open(log, 'w') as file, redirect_stdout(file), redirect_stderr(file):

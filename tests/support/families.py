@@ -1,8 +1,8 @@
 """One config of every family of 2D models that MMPose ships, with random weights and images.
 
-Not here: DWPose's own configs, which train (DWPoseDistiller); its students are RTMPose models
-and one of them is below. DeepFashion, whose dataset has no meta information before it is loaded,
-so that upstream cannot build it without a checkpoint; DeepFashion2 is below.
+Not included are DWPose's own configs, which are for training (its students are RTMPose models, one
+of which is below), and DeepFashion, which upstream cannot build without a checkpoint, since its
+dataset has no meta information before it is loaded (DeepFashion2 is below).
 """
 
 import atexit
@@ -25,13 +25,13 @@ from .fidelity import (
     synthetic_image,
 )
 
-# Of the values of one field, how many may be beyond the bound because fp32 does
-# not determine them (upstream itself moves by as much, see fidelity.Judge).
+# Maximum fraction of the values of one field that may exceed the bound because fp32 does not
+# determine them (upstream itself moves by as much, see fidelity.Comparison).
 UNDETERMINED_SHARE = 0.01
 
-# Width, height and number of persons. An image without persons is one person: eight in all.
+# Width, height and number of persons. An image without persons counts as one: eight in total.
 CROPS = ((97, 123, 3), (160, 120, 0), (200, 151, 4))
-# Network inputs of two or three shapes, eight of one.
+# These have network inputs of two or three shapes, eight of them of the same.
 SCENES = (
     *((160, 120), (168, 126), (97, 123), (192, 144), (176, 132)),
     *((160, 120), (200, 150), (128, 160), (164, 123), (240, 180)),
@@ -40,19 +40,20 @@ SCENES = (
 
 @dataclass(frozen=True)
 class Family:
-    """One config of MMPose and what to run it on.
+    """One config of MMPose, and how to test it.
 
     Attributes:
         config: Path below MMPose's ``configs``.
-        input_size: Of the network, smaller than the config's; None keeps that.
-        options: Changes of the config: of its weights, which are random, fewer do.
-        scenes: How many images a one-stage model gets.
-        settings: Of every call.
-        fast: Takes a few seconds.
-        few_batches: One by one takes seconds, so only in batches of 3, 2, 7 and 1.
-        undetermined: Accepted share, where random weights make it larger.
-        batches: MMPose's head can do more than one image in a pass.
-        needs: A package that MMPose takes the backbone from, not always there.
+        input_size: Width and height of the network input, smaller than the config's; None keeps
+            the config's.
+        options: Changes of the config, to make the network smaller.
+        scenes: Number of images for a one-stage model.
+        settings: Options of every call.
+        fast: Whether the test takes only a few seconds.
+        few_batches: Whether batches of 1 would take too long, so that the sizes are 3, 2, 7 and 1.
+        undetermined: Accepted fraction of undetermined values, if random weights increase it.
+        batches: Whether MMPose's head supports more than one image per forward pass.
+        needs: Optional package that contains the backbone.
     """
 
     config: str
@@ -156,7 +157,7 @@ FAMILIES = {
     'cpm': Family(
         f'{HEATMAP}/td-hm_cpm_8xb64-210e_coco-256x192.py',
         (72, 96),
-        options={'model.backbone.num_stages': 3, 'model.head.num_stages': 3},  # of six alike
+        options={'model.backbone.num_stages': 3, 'model.head.num_stages': 3},  # of six equal stages
     ),
     'hourglass': Family(
         f'{HEATMAP}/td-hm_hourglass52_8xb32-210e_coco-256x256.py', (128, 128), few_batches=True
@@ -212,7 +213,7 @@ FAMILIES = {
     ),
     'edpose': Family(
         f'{BODY}/edpose/coco/edpose_res50_8xb2-50e_coco-800x1333.py',
-        (192, 320),  # where it has few more places than its 900 queries
+        (192, 320),  # which has few more positions than its 900 queries
         scenes=2,
         few_batches=True,
     ),
@@ -221,7 +222,7 @@ FAMILIES = {
 
 @functools.lru_cache(maxsize=1)
 def prepare(name: str) -> RandomModel:
-    """One family with its weights and images; tests of one family in a row share it."""
+    """One family with weights and images; successive tests of the same family share it."""
     family = FAMILIES[name]
     if family.needs is not None:
         reason = f'needs {family.needs} and a torchvision of the installed torch'
@@ -237,6 +238,6 @@ def prepare(name: str) -> RandomModel:
         sizes = [crop[:2] for crop in CROPS]
         bboxes = [synthetic_boxes(*crops, seed) for seed, crops in enumerate(CROPS)]
     images = [synthetic_image(*size, seed) for seed, size in enumerate(sizes)]
-    record = None if family.fast else name  # of these upstream itself runs, every time
+    record = None if family.fast else name  # for fast ones, upstream runs each time
     with one_thread():
         return random_model(cfg, folder, images, bboxes, name=record, **family.settings)

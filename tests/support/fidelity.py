@@ -1,4 +1,4 @@
-"""Upstream and ours on the same weights and images, and the judgement of what differs."""
+"""Runs upstream and this package on the same weights and images, and compares the outputs."""
 
 import copy
 import functools
@@ -27,19 +27,18 @@ from mmpose_batch import BatchPose2DInferencer
 
 from . import recorded
 
-# The project's promise for fp32: no keypoint moves by more than a hundredth of
-# a pixel, no score by more than a ten-thousandth.
+# The bounds of the project for fp32, for keypoints in pixels and for scores.
 KEYPOINT_TOLERANCE_PX = 0.01
 SCORE_TOLERANCE = 1e-4
 
-# What another library's fp32 may differ from upstream: it sums in another order.
+# Bounds for fp32 in another library, which sums in a different order.
 ENGINE_KEYPOINT_TOLERANCE_PX = 0.05
 ENGINE_SCORE_TOLERANCE = 1e-3
 
-# A value over the bound is accepted only if fp32 does not determine it: if upstream
-# itself moves by a third of the difference in one of 16 runs, each with all weights
-# moved by one unit in the last place. Measured on the 317 such values of the cases
-# in test_fidelity.py: the difference is at most 1.7 times what upstream moves by.
+# A value beyond the bound is accepted only if fp32 does not determine it: if upstream itself
+# moves by at least a third of the difference in one of 16 runs, each with all weights changed by
+# one unit in the last place. For the 317 such values in test_fidelity.py, the difference is at
+# most 1.7 times the change of upstream.
 SPREAD_FACTOR = 3
 NUDGES = 16
 
@@ -51,9 +50,9 @@ Prediction = dict[str, np.ndarray]
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run the network on one thread: small inputs gain nothing from more.
+    """Run networks on one thread: small inputs gain nothing from more.
 
-    On a busy machine threads that wait for each other take ten times as long.
+    On a busy machine, synchronising threads can take ten times as long.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -66,8 +65,8 @@ def one_thread() -> Iterator[None]:
 def mmpose_config(path: str, copy_to: Path | None = None) -> Config:
     """A config of the installed MMPose, by its path below ``configs``.
 
-    A config of the new style takes its base from a package ``mmpose.configs`` that
-    MMPose does not install; copies of both in one folder find each other.
+    A config of the new style imports its base from a package ``mmpose.configs`` that MMPose
+    does not install; therefore both are copied to one folder.
     """
     folder = Path(BaseInferencer._get_repo_or_mim_dir('mmpose')) / 'configs'
     text = (folder / path).read_text(encoding='utf-8')
@@ -80,11 +79,11 @@ def mmpose_config(path: str, copy_to: Path | None = None) -> Config:
 
 
 def resize_input(cfg: Config, size: tuple[int, int]) -> None:
-    """Make the network's input smaller: weights fit any size, or are random and made for it.
+    """Change the size of the network's input; random weights are created for it.
 
     Args:
-        cfg: Of any model of MMPose.
-        size: Width and height.
+        cfg: Config of a model of MMPose, which is changed.
+        size: Width and height in pixels.
     """
     for step in cfg.test_dataloader.dataset.pipeline:
         if 'input_size' in step:
@@ -93,7 +92,7 @@ def resize_input(cfg: Config, size: tuple[int, int]) -> None:
             step['scales'] = [size]
     head = cfg.model.head
     decoder = head.get('decoder', {})
-    if 'in_featuremap_size' in head:  # to which some layers are made
+    if 'in_featuremap_size' in head:  # some layers depend on it
         sizes = zip(head['in_featuremap_size'], size, decoder['input_size'], strict=True)
         head['in_featuremap_size'] = tuple(cells * new // old for cells, new, old in sizes)
     if 'input_size' in head:
@@ -106,7 +105,7 @@ def resize_input(cfg: Config, size: tuple[int, int]) -> None:
 
 
 def synthetic_image(width: int, height: int, seed: int) -> np.ndarray:
-    """Blurred noise with shapes on it: structure at every scale, no two places alike."""
+    """Blurred noise with shapes: structure at every scale, without repetition."""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(noise, (0, 0), 1.5)
@@ -123,7 +122,7 @@ def synthetic_image(width: int, height: int, seed: int) -> np.ndarray:
 
 
 def synthetic_boxes(width: int, height: int, count: int, seed: int) -> np.ndarray:
-    """Boxes (N, 5) with fractions of pixels, some over the edge, best score first."""
+    """Random boxes (N, 5), some partly outside the image, best score first."""
     rng = np.random.default_rng(seed)
     centers = rng.uniform(0.2, 0.8, (count, 2)) * (width, height)
     sizes = rng.uniform(0.3, 0.9, (count, 2)) * (width, height)
@@ -132,7 +131,7 @@ def synthetic_boxes(width: int, height: int, count: int, seed: int) -> np.ndarra
 
 
 class FixedDetector:
-    """Stands in for upstream's person detector and gives every image the boxes it is due."""
+    """Stands in for upstream's person detector; returns fixed boxes for each image in turn."""
 
     def __init__(self, bboxes: Sequence[np.ndarray]) -> None:
         self._bboxes = iter(bboxes)
@@ -148,14 +147,13 @@ class FixedDetector:
 
 
 def randomize(inferencer: Pose2DInferencer, images: Sequence[np.ndarray], seed: int) -> None:
-    """Make a freshly built model behave like a trained one, as far as rounding goes.
+    """Make a newly built model behave like a trained one with respect to rounding.
 
-    Batch norms get scales, shifts and statistics that differ from channel to
-    channel, or folding them into convolutions would not be tested. The statistics
-    are those of a pass over the images, so activations stay sane to the last
-    layer. Shifts are positive, where activation functions are almost linear:
-    with shifts of 0 each layer magnifies rounding by about 1.2, and behind a
-    hundred layers nothing would be determined in fp32.
+    Batch norms get scales, shifts and statistics that differ between channels; otherwise folding
+    them into convolutions would not be tested. The statistics are those of one forward pass over
+    the images, so that activations neither vanish nor overflow. Shifts are positive, where
+    activation functions are almost linear: with shifts of 0, each layer magnifies rounding by
+    about 1.2, and after a hundred layers fp32 would determine nothing.
     """
     model = inferencer.model
     generator = torch.Generator().manual_seed(seed)
@@ -183,11 +181,11 @@ def randomize(inferencer: Pose2DInferencer, images: Sequence[np.ndarray], seed: 
 
 @torch.no_grad()
 def scale_outputs(model: nn.Module, inputs: torch.Tensor) -> None:
-    """Scale a head's last layer until heatmaps lie in 0 to 1 and SimCC vectors end at 1.
+    """Scale a head's last layer so that heatmaps are in 0 to 1 and SimCC vectors have maximum 1.
 
-    Scores of random weights would be ten times those of trained ones, and their
-    rounding with them. Where a heatmap is not positive its logarithm, by which
-    UDP and DARK refine a maximum, is cut off and has no curvature to divide by.
+    Scores of random weights, and their rounding errors, would be ten times those of trained
+    ones. UDP and DARK refine a maximum by the logarithm of the heatmap, which is clipped for
+    values that are not positive; then they would divide by a curvature of 0.
     """
     head = getattr(model.head, 'pose_head', model.head)
     if isinstance(head, RTMCCHead | RTMWHead | SimCCHead):
@@ -209,7 +207,7 @@ def scale_outputs(model: nn.Module, inputs: torch.Tensor) -> None:
 
 
 def nudged(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose every weight is moved by one unit in the last place, up or down."""
+    """A copy with every weight changed by one unit in the last place, up or down at random."""
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
     for tensor in (*model.parameters(), *model.buffers()):
@@ -221,7 +219,7 @@ def nudged(model: nn.Module, seed: int) -> nn.Module:
 
 
 def plain(results: Iterable[dict]) -> list[Prediction]:
-    """Every field of every image's instances, as arrays."""
+    """All fields of the instances of each image, as arrays."""
     return [
         {
             key: np.asarray(value)
@@ -234,15 +232,15 @@ def plain(results: Iterable[dict]) -> list[Prediction]:
 
 @dataclass
 class Upstream:
-    """MMPose's own inferencer, what it is given, and what it gave so far.
+    """Upstream's inferencer with its inputs and the outputs that were computed so far.
 
     Args:
-        inferencer: An object of MMPose's own class.
+        inferencer: An object of upstream's class.
         images: Decoded images.
-        bboxes: Persons of each image, best score first; None leaves them to the
-            model's own detector or to the whole image.
-        settings: Of every call.
-        record: Its recorded outputs, if there are such.
+        bboxes: Person boxes of each image, best score first; None uses the model's own detector
+            or the complete image.
+        settings: Options of every call.
+        record: Recorded outputs, if there are any.
     """
 
     inferencer: Pose2DInferencer
@@ -254,11 +252,11 @@ class Upstream:
 
     @functools.cached_property
     def expected(self) -> list[Prediction]:
-        """Its predictions of all images."""
+        """Predictions for all images."""
         return self._run(range(len(self.images)))
 
     def reruns(self, index: int) -> Iterator[Prediction]:
-        """How far the values of one image move, run by run, when all weights are nudged."""
+        """Yield how far the values of one image move in each run with nudged weights."""
         expected, moved = self.expected[index], self._moved[index]
         for seed in range(NUDGES):
             if seed == len(moved):
@@ -267,7 +265,7 @@ class Upstream:
                     {
                         name: distance(found[name], values, name)
                         for name, values in expected.items()
-                        if found[name].shape == values.shape  # else other instances came out
+                        if found[name].shape == values.shape  # else the instances are others
                     }
                 )
             yield moved[seed]
@@ -297,12 +295,12 @@ class Upstream:
 
 @dataclass
 class Pair:
-    """Upstream and ours with the same model.
+    """Upstream's inferencer and ours with the same model.
 
     Args:
-        upstream: With what both are given.
-        ours: The same model in ours.
-        batches: How many instances each successful pass of our network had.
+        upstream: Upstream's inferencer with the inputs of both.
+        ours: Our inferencer.
+        batches: Number of instances in each successful forward pass of our network.
     """
 
     upstream: Upstream
@@ -320,7 +318,7 @@ class Pair:
         self.ours.runner.test_step = counted
 
     def run_ours(self, batch_size: int, shift: float = 0.0) -> list[Prediction]:
-        """Run ours on all images; ``shift`` moves the given boxes, for a fault that must show."""
+        """Run ours on all images; ``shift`` moves the boxes, in pixels, to simulate a fault."""
         settings, images = self.upstream.settings, self.upstream.images
         if self.upstream.bboxes is not None:
             moved = np.array([shift, 0, shift, 0, 0], np.float32)
@@ -334,9 +332,9 @@ class RandomModel:
     """A model with random weights.
 
     Attributes:
-        cfg: Its config.
-        weights: File of its weights.
-        upstream: MMPose's own inferencer with these weights, and what it is given.
+        cfg: Config of the model.
+        weights: Path of the weights.
+        upstream: Upstream's inferencer with these weights and its inputs.
     """
 
     cfg: Config
@@ -344,7 +342,7 @@ class RandomModel:
     upstream: Upstream
 
     def pair(self, engine: str = 'torch', **options: Any) -> Pair:
-        """Upstream and ours with these weights."""
+        """Upstream's inferencer and ours with these weights."""
         ours = BatchPose2DInferencer(
             *(self.cfg, self.weights),
             **{'device': 'cpu', 'det_model': 'whole_image', 'engine_cache': False, **options},
@@ -364,16 +362,16 @@ def random_model(
     name: str | None = None,
     **settings: Any,
 ) -> RandomModel:
-    """Build upstream's inferencer, make its weights random and keep them in a file.
+    """Build upstream's inferencer with random weights, and save these.
 
     Args:
-        cfg: Of the model.
-        folder: Takes the file of weights.
+        cfg: Config of the model.
+        folder: Folder for the weights.
         images: Decoded images.
-        bboxes: For a top-down model the persons of each image.
-        seed: Of the weights.
-        name: Under which outputs of upstream are recorded.
-        **settings: Of every call.
+        bboxes: For a top-down model, the person boxes of each image.
+        seed: Seed of the weights.
+        name: Name of the record of upstream's outputs; None without one.
+        **settings: Options of every call.
     """
     torch.manual_seed(seed)
     inferencer = Pose2DInferencer(copy.deepcopy(cfg), device='cpu', det_model='whole_image')
@@ -393,14 +391,21 @@ def random_model(
 
 
 def distance(values: np.ndarray, expected: np.ndarray, name: str) -> np.ndarray:
-    """How far each point or score of one field is from the expected one."""
+    """Distance of each point (maximum of x and y) or score of one field from the expected one."""
     difference = np.abs(values.astype(np.float64) - expected)
     return difference.max(axis=-1) if name in POINT_FIELDS else difference
 
 
 @dataclass
 class Tally:
-    """Counts for one field of the predictions: points of keypoints and boxes, or scores."""
+    """Comparison of one field of the predictions: points of keypoints and boxes, or scores.
+
+    Attributes:
+        compared: Number of values.
+        accepted: Number of values beyond the bound that fp32 does not determine.
+        within: Maximum difference within the bound.
+        beyond: Maximum difference of the accepted values.
+    """
 
     compared: int = 0
     accepted: int = 0
@@ -409,21 +414,24 @@ class Tally:
 
     @property
     def share(self) -> float:
-        """Accepted ones among all compared ones."""
+        """Fraction of values that were accepted beyond the bound."""
         return self.accepted / max(self.compared, 1)
 
 
 @dataclass
-class Judge:
-    """Compares predictions with upstream's and tells rounding from a fault.
+class Comparison:
+    """Compares predictions with upstream's, and distinguishes rounding from faults.
 
     Args:
-        expected: What upstream gives.
-        reruns: For the index of an image, how far each value moves in runs of
-            upstream with nudged weights, one dict of fields per run.
+        expected: Predictions of upstream.
+        reruns: Maps the index of an image to how far each value moves in runs of upstream with
+            nudged weights, one dict of fields per run.
 
     Attributes:
-        rerun: Images for which that was asked.
+        fields: Tally of each field.
+        largest_ratio: Maximum ratio of an accepted difference to the change of upstream.
+        faults: Description of each fault.
+        rerun: Indices of the images for which ``reruns`` was called.
     """
 
     expected: list[Prediction]
@@ -488,12 +496,12 @@ class Judge:
 
     @property
     def instances(self) -> int:
-        """How many instances upstream finds in all images."""
+        """Number of instances that upstream finds in all images."""
         return sum(len(prediction['keypoints']) for prediction in self.expected)
 
     @property
     def summary(self) -> str:
-        """What was found, for the log."""
+        """Summary of the comparison, for the log."""
         fields = '; '.join(
             f'{name} {tally.within:.2g}'
             + (
@@ -512,37 +520,37 @@ def largest(runs: list[Prediction]) -> Prediction:
     return {name: np.maximum.reduce([run[name] for run in runs if name in run]) for name in names}
 
 
-def judge_runs(
+def compare_runs(
     upstream: Upstream, runs: dict[str, list[Prediction]], undetermined: float, record: bool = False
-) -> Judge:
-    """Judge runs of ours by recorded outputs of upstream, or else by upstream itself.
+) -> Comparison:
+    """Compare runs of ours with recorded outputs of upstream, or else with upstream itself.
 
     Args:
-        upstream: What they are compared with.
-        runs: What to call a run, and its predictions.
-        undetermined: Share of values that may be beyond the bound where upstream moves as much.
-        record: Run upstream and record its outputs.
+        upstream: Upstream's inferencer with its inputs.
+        runs: Name of each run, and its predictions.
+        undetermined: Maximum fraction of values that may be accepted beyond the bound.
+        record: Whether to run upstream and record its outputs.
     """
 
-    def judged(judge: Judge) -> Judge:
+    def compared(comparison: Comparison) -> Comparison:
         for what, predictions in runs.items():
-            judge.compare(predictions, what)
-        for name, tally in judge.fields.items():
+            comparison.compare(predictions, what)
+        for name, tally in comparison.fields.items():
             if tally.share > undetermined:
-                judge.faults.append(f'{name}: fp32 does not determine {tally.share:.1%}')
-        return judge
+                comparison.faults.append(f'{name}: fp32 does not determine {tally.share:.1%}')
+        return comparison
 
     if upstream.record is not None and not record:
         outputs = upstream.record.load()
         reason = upstream.record.reason
         if outputs is not None:
-            judge = judged(Judge(outputs.expected, outputs.reruns))
-            if not judge.faults:
-                return judge
-            reason = f'not as recorded: {judge.faults[0]}'
+            comparison = compared(Comparison(outputs.expected, outputs.reruns))
+            if not comparison.faults:
+                return comparison
+            reason = f'not as recorded: {comparison.faults[0]}'
         warnings.warn(f'{upstream.record.name}: {reason}; upstream runs', stacklevel=2)
-    judge = judged(Judge(upstream.expected, upstream.reruns))
-    if record and not judge.faults:
-        spreads = {index: largest(list(upstream.reruns(index))) for index in judge.rerun}
+    comparison = compared(Comparison(upstream.expected, upstream.reruns))
+    if record and not comparison.faults:
+        spreads = {index: largest(list(upstream.reruns(index))) for index in comparison.rerun}
         upstream.record.write(upstream.expected, spreads)
-    return judge
+    return comparison

@@ -1,4 +1,4 @@
-"""Pictures for the tests of the inferencer, and comparisons of its results."""
+"""Pictures for the tests of the inferencer, and comparison of its results."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from mmpose_batch import BatchPose2DInferencer
 
 from .tiny import picture
 
-# In these, the tiny one-stage model finds from none to five persons.
+# The tiny one-stage model finds none to five persons in these.
 SIZES = ((60, 90), (70, 83), (80, 76), (90, 69), (100, 62), (110, 55), (120, 48))
 PERSONS = (1, 0, 5, 2, 0, 12, 3)
 PICTURES = [
@@ -28,7 +28,7 @@ def names_below(folder: Path) -> list[str]:
 
 
 def assert_close(found: Any, expected: Any) -> None:
-    """The same structure and types, numbers within the bounds of the project."""
+    """Check that structures and types are equal, and numbers equal within 0.01."""
     assert type(found) is type(expected)
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
@@ -77,7 +77,7 @@ def wrap_test_step(
     monkeypatch: pytest.MonkeyPatch,
     before: Callable[[dict], object],
 ) -> None:
-    """Call a function with every batch before the pose network gets it."""
+    """Call a function with every batch before the pose network runs on it."""
     kind = type(inferencer.model)  # the inferencer runs copies of its model
     test_step = kind.test_step
 

@@ -1,9 +1,9 @@
-"""Recorded outputs of upstream MMPose, so that not every run of the tests computes them again.
+"""Recorded outputs of upstream MMPose, so that the tests need not compute them each time.
 
-A record holds the outputs of MMPose's untouched class for one model with random weights, and how
-far its values move when the weights are nudged. It counts only for the very versions, config,
-images and seed that it was made with; else, and where outputs differ from it, upstream runs. After
-a change of these ``pytest tests/test_fidelity.py -m "" --record-upstream`` makes all of them again.
+A record contains the outputs of upstream's inferencer for one model with random weights, and how
+far its values move when the weights are nudged. It is valid only for the versions, config, images
+and seed that it was made with; otherwise, or if outputs differ from it, upstream runs. After a
+change of these, ``pytest tests/test_fidelity.py -m "" --record-upstream`` records all again.
 """
 
 import ast
@@ -27,30 +27,30 @@ Prediction = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What upstream gave.
+    """Outputs of upstream.
 
     Attributes:
-        expected: Its predictions, image by image.
-        spreads: Image to how far its values move at most with nudged weights.
+        expected: Predictions for each image.
+        spreads: Index of an image to the maximum by which its values move with nudged weights.
     """
 
     expected: list[Prediction]
     spreads: dict[int, Prediction]
 
     def reruns(self, index: int) -> Iterable[Prediction]:
-        """As :class:`fidelity.Judge` wants them: all runs in one."""
+        """The argument ``reruns`` of :class:`fidelity.Comparison`: all runs merged into one."""
         return [self.spreads[index]] if index in self.spreads else []
 
 
 class Record:
-    """A file of outputs.
+    """A file of recorded outputs.
 
     Args:
-        name: Of the file.
-        key: What the outputs depend on.
+        name: Name of the file, without suffix.
+        key: Digest of everything that the outputs depend on.
 
     Attributes:
-        reason: Why it cannot be used.
+        reason: Why the record cannot be used.
     """
 
     def __init__(self, name: str, key: str) -> None:
@@ -60,7 +60,7 @@ class Record:
         self._path = FOLDER / f'{name}.npz'
 
     def load(self) -> Outputs | None:
-        """Read it; None where there is none of this key."""
+        """Read the outputs; None if there is no record with this key."""
         if not self._path.exists():
             return None
         with np.load(self._path, allow_pickle=False) as file:
@@ -79,7 +79,7 @@ class Record:
         return Outputs(expected, spreads)
 
     def write(self, expected: list[Prediction], spreads: dict[int, Prediction]) -> None:
-        """Replace it."""
+        """Replace the file."""
         entries = {
             f'expected/{index}/{name}': values
             for index, prediction in enumerate(expected)
@@ -101,13 +101,13 @@ def key_of(
     settings: object,
     making: Sequence[Callable],
 ) -> str:
-    """What outputs of upstream depend on, in one word.
+    """Digest of everything that outputs of upstream depend on.
 
     Args:
-        cfg: Of the model.
-        images, bboxes: That it is given.
-        settings: All else, as JSON has it.
-        making: Functions that make its weights.
+        cfg: Config of the model.
+        images, bboxes: Inputs.
+        settings: All other settings, serialisable as JSON.
+        making: Functions that create the weights.
     """
     parts = [
         json.dumps({name: version(name) for name in PACKAGES}),
@@ -124,7 +124,7 @@ def key_of(
 
 
 def _code_of(function: Callable) -> str:
-    """Source of a function without its comments and docstring."""
+    """Source code of a function without comments and docstring."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     definition = tree.body[0]
     if ast.get_docstring(definition) is not None:

@@ -1,4 +1,4 @@
-"""The scripts of tools/ with a stand-in for Python that records each command line."""
+"""Runs scripts of tools/ with a stand-in for Python that records each command line."""
 
 import os
 import shlex
@@ -14,7 +14,7 @@ from mmpose_batch.models.names import load_config
 
 from .factories import TOOLS, load_tool, run_script
 
-# A command that has no tool of tools/ is a question, which has its answer, or a program on stdin.
+# Commands without a tool of tools/ are queries, which get an answer, or programs on stdin.
 PYTHON = """#!/usr/bin/env bash
 echo "${@@Q}" >>"$RECORDED"
 case "$*" in
@@ -32,7 +32,7 @@ esac
 
 @dataclass(frozen=True)
 class Command:
-    """What a script ran with Python: a tool and its words, or the words of a question."""
+    """A command that a script ran with Python: a tool with its arguments, or a query."""
 
     words: list[str]
 
@@ -46,12 +46,12 @@ class Command:
 
     @cached_property
     def args(self) -> Namespace:
-        """Its words as the tool reads them, which ends a test that has wrong ones."""
+        """Its arguments as parsed by the tool; invalid ones end the test."""
         return self.module.parse_args(self.words[1:])
 
     @property
     def rows(self) -> list[str]:
-        """Names of what it compares, which the tool builds or rejects."""
+        """Names of the contenders that the tool compares; invalid ones raise an error."""
         if self.tool == 'benchmark_overhead':
             cfg, _ = load_config(self.args.pose2d)
             assert cfg.data_mode == 'topdown'
@@ -69,7 +69,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A script's run, and the commands that it gave."""
+    """The outcome of a script, and the commands that it ran."""
 
     outcome: subprocess.CompletedProcess
     commands: list[Command] = field(default_factory=list)
@@ -85,15 +85,15 @@ class Recorded:
 
 
 def record(folder: Path, script: str, *arguments: object, **environment: object) -> Recorded:
-    """Run a script of tools/ with a stand-in for Python first on its path.
+    """Run a script of tools/ with a stand-in for Python first in its PATH.
 
     Args:
-        folder: For the stand-in and its record.
-        script: Its name.
-        arguments: Its arguments.
-        environment: ``CUDA`` and ``BF16``, 1 where the machine has it; ``STATUS``, of
-            every tool that measures; ``RESULT``, a file that each of these leaves as its
-            ``benchmark.json``; with it tools/write_benchmarks.py really runs.
+        folder: Folder for the stand-in and its recorded commands.
+        script: Name of the script.
+        arguments: Arguments of the script.
+        environment: ``CUDA`` and ``BF16``, 1 if the machine supports it; ``STATUS``, the exit
+            status of every tool that measures; ``RESULT``, a file that each of these copies to
+            its ``benchmark.json``; if it is set, tools/write_benchmarks.py really runs.
     """
     played, log = folder / 'played', folder / 'played' / 'recorded'
     played.mkdir(exist_ok=True)
@@ -112,6 +112,6 @@ def record(folder: Path, script: str, *arguments: object, **environment: object)
 
 
 def is_tool_of_ours(command: Command) -> bool:
-    """Whether a command names a file of tools/ that can be run."""
+    """Whether a command runs an executable file of tools/."""
     path = TOOLS / f'{command.tool}.py'
     return path.is_file() and os.access(path, os.X_OK)

@@ -1,4 +1,4 @@
-"""Models of the real kinds, small enough to be built and run within a unit test."""
+"""Models of the real architectures, small enough for unit tests."""
 
 import copy
 import functools
@@ -25,10 +25,10 @@ from mmpose_batch.models.checkpoint import load_checkpoint
 
 
 def picture(width: int, height: int, seed: int = 0, persons: int = 0) -> np.ndarray:
-    """A coloured picture without two like places; its first pixel says how many persons are in it.
+    """A coloured picture without repetition, (H, W, 3), uint8; its first pixel is ``persons``.
 
-    Only the stand-in detectors below read that pixel, and only a file format that
-    loses nothing keeps it.
+    The stand-in detectors below read their number of persons from that pixel, which only
+    lossless file formats preserve.
     """
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -38,17 +38,17 @@ def picture(width: int, height: int, seed: int = 0, persons: int = 0) -> np.ndar
 
 
 def save(path: Path, image: np.ndarray) -> str:
-    """Write an image file and return its path as the string that users give."""
+    """Write an image file; returns its path as a string."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
     return str(path)
 
 
 def persons_in(image: np.ndarray) -> np.ndarray:
-    """Boxes (N, 5) of the persons that a picture's first pixel asks for, best score first."""
+    """As many boxes (N, 5) as a picture's first pixel says, best score first."""
     height, width = image.shape[:2]
     count = int(image[0, 0, 0])
-    columns = max(1, math.ceil(math.sqrt(count)))  # apart from each other: none suppresses another
+    columns = max(1, math.ceil(math.sqrt(count)))  # without overlap, so that none is suppressed
     rows, places = np.divmod(np.arange(count), columns)
     cell = np.array([width, height]) / columns
     corners = (np.column_stack((places, rows)) + 0.07) * cell
@@ -58,7 +58,7 @@ def persons_in(image: np.ndarray) -> np.ndarray:
 
 
 class OurDetector:
-    """Stands in for ``PersonDetector``; remembers the sizes of its batches."""
+    """Stands in for ``PersonDetector``; records the sizes of its batches."""
 
     cat_ids = (0,)
     loader = None
@@ -91,7 +91,7 @@ class OurDetector:
 
 
 class UpstreamDetector:
-    """Stands in for MMDetection's inferencer within upstream's, with the same persons."""
+    """Stands in for the detector of upstream's inferencer, with the same persons."""
 
     def __call__(self, image: str | np.ndarray, return_datasamples: bool) -> dict:
         found = persons_in(mmcv.imread(image))
@@ -105,13 +105,13 @@ class UpstreamDetector:
 
 @dataclass(frozen=True)
 class TinyModel:
-    """A config and weights for it."""
+    """A config and its weights."""
 
     cfg: Config
     weights: str
 
     def ours(self, **settings: Any) -> BatchPose2DInferencer:
-        """Our inferencer, with the stand-in detector if it is a top-down model."""
+        """This package's inferencer, with a stand-in detector for a top-down model."""
         usual = {'det_model': 'whole_image', 'device': 'cpu', 'num_workers': 2, 'det_batch_size': 4}
         inferencer = BatchPose2DInferencer(self.cfg, self.weights, **{**usual, **settings})
         if self.cfg.data_mode == 'topdown':
@@ -119,7 +119,7 @@ class TinyModel:
         return inferencer
 
     def upstream(self) -> Pose2DInferencer:
-        """MMPose's inferencer with the same weights."""
+        """Upstream's inferencer with the same weights."""
         inferencer = Pose2DInferencer(self.cfg, device='cpu', det_model='whole_image')
         state = load_checkpoint(self.weights)['state_dict']
         inferencer.model.load_state_dict(state)
@@ -158,7 +158,7 @@ def one_stage_config() -> Config:
     model.neck.encoder_cfg.ffn_cfg.update(embed_dims=32, feedforward_channels=32)
     model.neck.projector.update(in_channels=[32, 32], out_channels=32)
     model.head.head_module_cfg.update(
-        in_channels=16,  # half of the projector's: classes and poses share it
+        in_channels=16,  # half of the projector's channels: classes and poses share them
         cls_feat_channels=32,
         channels_per_group=8,
         pose_vec_channels=32,
@@ -201,10 +201,10 @@ def detector_config() -> Config:
 
 
 def calibrate_batch_norms(model: nn.Module, forward: Callable[[], object]) -> None:
-    """Give the batch norms of a random model the statistics of one pass.
+    """Set the statistics of batch norms in a random model by one forward pass.
 
-    Random weights alone let activations die out or overflow on the way, and a
-    batch norm that was never used is no scale at all: nothing would be tested.
+    With random weights alone, activations would vanish or overflow, and a batch norm without
+    statistics does not scale: little would be tested.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
@@ -217,7 +217,7 @@ def calibrate_batch_norms(model: nn.Module, forward: Callable[[], object]) -> No
 
 
 def build_tiny(cfg: Config, path: Path) -> TinyModel:
-    """Random weights, the same at every run, saved as MMEngine's runner saves them."""
+    """Build a model with reproducible random weights, saved like those of MMEngine's runner."""
     torch.manual_seed(0)
     upstream = Pose2DInferencer(cfg, device='cpu', det_model='whole_image')
     model = upstream.model
@@ -226,8 +226,8 @@ def build_tiny(cfg: Config, path: Path) -> TinyModel:
     calibrate_batch_norms(model, lambda: model.head.forward(model.extract_feat(inputs)))
     module = getattr(model.head, 'head_module', None)
     if module is not None:
-        # Untrained, every place scores the same and boxes may have any size. These find from
-        # none to five persons above the usual threshold, in boxes of some strides.
+        # Untrained, all positions score the same and boxes may have any size. With this, none to
+        # five persons score above the usual threshold, in boxes of a few strides.
         for scores, boxes in zip(module.out_cls, module.out_bbox, strict=True):
             scores.bias.data.fill_(-1.7)
             boxes.weight.data.mul_(0.3)

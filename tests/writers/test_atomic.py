@@ -1,4 +1,4 @@
-"""A file is complete or absent; drawings and predictions have the path of their image."""
+"""Files are complete or absent, and drawings and predictions have the path of their image."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def test_a_file_is_written_into_folders_that_are_made(tmp_path):
 
 @pytest.mark.parametrize('error', [OSError(28, 'No space left'), KeyboardInterrupt()])
 @pytest.mark.parametrize('before', [None, b'before'], ids=['new', 'old'])
-def test_a_write_that_ends_halfway_leaves_what_was_there(tmp_path, error, before):
+def test_an_interrupted_write_leaves_the_previous_file(tmp_path, error, before):
     path = tmp_path / 'a.bin'
     if before is not None:
         path.write_bytes(before)
@@ -49,7 +49,7 @@ def test_a_write_that_ends_halfway_leaves_what_was_there(tmp_path, error, before
     assert files_below(tmp_path) == ([] if before is None else ['a.bin'])
 
 
-def test_no_moment_shows_a_part_of_the_file(tmp_path, monkeypatch):
+def test_an_incomplete_file_is_never_visible(tmp_path, monkeypatch):
     path = tmp_path / 'a.bin'
     path.write_bytes(b'before')
     seen = []
@@ -64,8 +64,8 @@ def test_no_moment_shows_a_part_of_the_file(tmp_path, monkeypatch):
     assert seen == [(b'before', b'after')]
 
 
-def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
-    # SIGKILL lets no handler run: the part that was written stays behind.
+def test_the_next_write_replaces_the_incomplete_file_of_a_killed_process(tmp_path):
+    # SIGKILL lets no handler run, so the incomplete file stays.
     context = open_atomically(str(tmp_path / 'a.bin'))
     file = context.__enter__()
     file.write(b'half')
@@ -111,7 +111,7 @@ def test_drawings_are_files_that_can_be_read(tmp_path, name, file):
     assert files_below(tmp_path) == [file]
     data = np.frombuffer((tmp_path / file).read_bytes(), np.uint8)
     read = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    # Lossy formats change it a little; swapped colours would be far off.
+    # Lossy formats change it slightly; swapped colours would differ more.
     assert np.abs(read.astype(int) - drawn[..., ::-1]).mean() < 15
     assert np.abs(read.astype(int) - drawn).mean() > 30
 

@@ -15,7 +15,7 @@ def test_the_file_is_one_json_array(tmp_path, count):
     assert json.loads(path.read_text()) == results
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path):
+def test_a_failed_write_leaves_the_previous_file(tmp_path):
     path = tmp_path / 'results.json'
     write_coco(str(path), [{'image_id': 1}])
 

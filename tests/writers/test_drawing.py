@@ -1,4 +1,4 @@
-"""What is drawn and returned, and that the settings of one call do not affect the next."""
+"""Drawings: when they are made and returned, and that calls do not affect each other."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -60,7 +60,7 @@ def test_drawings_are_returned_as_upstream_returns_them(options, drawn, returned
         ({'thickness': 32768}, 'thickness: expected a whole number from 1 to 32767, found 32768'),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ValueError) as raised:
         DrawOptions(**options)
     assert str(raised.value) == message
@@ -71,7 +71,7 @@ def test_options_that_do_not_fit_are_refused(options, message):
     [{'radius': 0, 'kpt_thr': -1}, {'radius': 2.5}, {'radius': 32767}, {'thickness': np.int64(9)}],
 )
 def test_options_that_pass_can_be_drawn(options):
-    """By MMPose's own visualizer."""
+    """MMPose's own visualizer accepts the same options."""
     meta = {'dataset_name': 'mine', 'skeleton_links': [(0, 1)], 'num_keypoints': 17}
     result = result_of(picture(8, 6))
     (sample,) = result.data_samples
@@ -89,7 +89,7 @@ def test_a_video_may_be_written_to_a_file():
 
 
 class Visualizer:
-    """Stands in for MMPose's and remembers how it was set and called."""
+    """Stands in for MMPose's visualizer, and records its settings and calls."""
 
     def __init__(self) -> None:
         self.radius = self.line_width = 0
@@ -138,7 +138,7 @@ def test_a_drawing_is_rgb_and_leaves_the_image_alone(black_background):
 
 
 @pytest.mark.parametrize(('video', 'expected'), [(False, 5), (True, 1e-5)])
-def test_a_window_does_not_hold_up_a_video(video, expected):
+def test_a_window_does_not_delay_a_video(video, expected):
     visualizer = Visualizer()
     options = DrawOptions(show=True, wait_time=5, video=video)
     draw_result(visualizer, {}, result_of(picture(8, 6)), options)
@@ -159,6 +159,6 @@ def test_a_style_that_mmpose_cannot_draw_is_rejected_before_a_run(style, dataset
     with nullcontext() if fits else error:
         check_skeleton_style(style, {'dataset_name': dataset})
     visualizer = PoseLocalVisualizer()
-    error = pytest.raises(NotImplementedError)  # as MMPose itself says it
+    error = pytest.raises(NotImplementedError)  # the error of MMPose itself
     with nullcontext() if fits else error:
         visualizer.set_dataset_meta({'dataset_name': dataset}, style)

@@ -1,4 +1,4 @@
-"""Lines of JSON: complete records, in order, and what a killed run leaves of them."""
+"""JSON lines: complete records in order, also of a killed run."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_records_that_wait_for_a_sync_take_little_memory(tmp_path):
         assert path.stat().st_size > 1000 * len(orjson.dumps(RECORDS[0])) - 10_000
 
 
-def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
+def test_an_incomplete_line_and_all_after_it_are_ignored(tmp_path):
     path = tmp_path / 'records.jsonl'
     data = written(path, RECORDS)
     ends = [end for _, end in read_records(str(path))]
@@ -54,12 +54,12 @@ def test_a_torn_line_and_all_after_it_are_no_records(tmp_path):
         path.write_bytes(data[:length])
         found = [record for record, _ in read_records(str(path))]
         assert found == RECORDS[: sum(end <= length for end in ends)]
-    path.write_bytes(data[: ends[0]] + b'\0' * 40 + b'\n' + data)  # as a power cut leaves it
+    path.write_bytes(data[: ends[0]] + b'\0' * 40 + b'\n' + data)  # as after a power cut
     assert [record for record, _ in read_records(str(path))] == RECORDS[:1]
 
 
 @pytest.mark.parametrize('kept', range(4))
-def test_a_file_is_continued_after_the_bytes_that_are_kept(tmp_path, kept):
+def test_a_file_is_truncated_and_continued(tmp_path, kept):
     path = tmp_path / 'records.jsonl'
     complete = written(path, RECORDS)
     ends = [0, *(end for _, end in read_records(str(path)))]

@@ -1,4 +1,4 @@
-"""Which output formats there are, and what a run may ask for."""
+"""The registry of output formats, and the formats that a run selects."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ OTHER = WriterSpec(name='other', help='nothing', build=lambda context: None, fil
 
 @pytest.fixture(autouse=True)
 def writers(monkeypatch: pytest.MonkeyPatch) -> dict[str, WriterSpec]:
-    """A registry whose additions are forgotten after the test."""
+    """A registry that is restored after the test."""
     monkeypatch.setattr(registry, 'WRITERS', dict(registry.specs()))
     return registry.WRITERS
 
@@ -27,7 +27,7 @@ def test_formats_are_listed_in_the_order_of_their_use():
     assert list(registry.specs()) == ['jsonl', 'a', 'json', 'vis', 'other', 'coco']
 
 
-def test_formats_without_an_option_of_their_own_are_choices():
+def test_formats_without_their_own_option_are_choices():
     assert registry.names() == ('jsonl', 'json', 'coco')
     registry.register(OTHER)
     assert registry.names() == ('jsonl', 'json', 'other', 'coco')
@@ -42,7 +42,7 @@ def test_formats_without_an_option_of_their_own_are_choices():
         ({'formats': ('jsonl',), 'save_vis': True}, ['jsonl', 'vis']),
     ],
 )
-def test_a_run_writes_what_it_is_asked_for_and_its_journal(options, expected):
+def test_a_run_writes_the_requested_formats_and_the_journal(options, expected):
     assert [spec.name for spec in RunOptions(out_dir='out', **options).writers] == expected
 
 
@@ -76,13 +76,13 @@ def test_a_format_that_another_is_in_the_way_of_is_rejected(changes, message):
         ({'formats': ('other',)}, {'json': False, 'drawings': None, 'other': True}),
     ],
 )
-def test_what_grows_with_the_images_is_part_of_the_identity_of_a_run(options, expected):
+def test_formats_written_image_by_image_are_part_of_the_identity(options, expected):
     registry.register(OTHER)
     chosen = RunOptions(out_dir='out', **options)
     found = [spec.identity(chosen) for spec in registry.specs().values()]
     assert {key: value for entries in found for key, value in entries.items()} == expected
     written = [spec.name for spec in registry.specs().values() if spec.was_written(expected)]
-    # What is derived from the records can be written by any run.
+    # Derived formats may be written by any run.
     assert written == ['jsonl', *(set(options.get('formats', ())) - {'coco'}), 'coco']
 
 
