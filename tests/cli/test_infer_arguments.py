@@ -205,7 +205,7 @@ def test_where_keypoints_are_read_from_is_reported(photos, models, tmp_path):
     torch.save({**content, 'dataset_meta': meta}, tmp_path / 'top.pth')
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage, '--limit', '1']
     outcome = run_tool(*arguments, '--pose2d-weights', tmp_path / 'top.pth')
-    assert 'top.pth: dataset_meta is read from the top of the file' in outcome.err
+    assert 'top.pth: using dataset_meta from the top level of the file' in outcome.err
 
 
 @pytest.mark.parametrize('wrong', WRONG.values(), ids=WRONG)
