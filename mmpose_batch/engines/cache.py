@@ -216,13 +216,13 @@ class Measurements:
         return self._cache.recall(self._key(kind, options, settings))
 
     def _key(self, kind: str, options: EngineOptions, settings: dict[str, Any]) -> str:
-        asked = asdict(options)
-        del asked['precision_is_free']  # has no influence on what is measured
+        requested = asdict(options)
+        del requested['precision_is_free']  # has no influence on what is measured
         on_cuda = self._device.type == 'cuda'
         device = torch.cuda.get_device_name(self._device) if on_cuda else self._device.type
         threads = torch.get_num_threads()
         return entry_key(
-            self._network, kind=kind, options=asked, threads=threads, device=device, **settings
+            self._network, kind=kind, options=requested, threads=threads, device=device, **settings
         )
 
 

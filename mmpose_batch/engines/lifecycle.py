@@ -187,7 +187,7 @@ class EngineLifecycle:
                 return False
             samples = self._state.samples
             if not samples:
-                return self._selector.remembers
+                return self._selector.uses_history
             name = self._selector.known(samples)
             if name is None or not samples.enough_points:
                 return name is not None

@@ -100,8 +100,8 @@ class OnnxRuntimeEngine(Engine):
         session.disable_fallback()
         if absent := [name for name in self._providers if name not in session.get_providers()]:
             raise EngineError(
-                f'providers: {", ".join(absent)} does not start here; ONNX Runtime would run on '
-                f'{", ".join(session.get_providers())}'
+                f'providers: {", ".join(absent)} cannot be started; ONNX Runtime would fall back '
+                f'to {", ".join(session.get_providers())}'
             )
         return session
 

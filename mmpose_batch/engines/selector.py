@@ -172,13 +172,13 @@ class EngineSelector:
     # ------------------------------------------------- engines that passed in earlier runs
 
     @property
-    def remembers(self) -> bool:
+    def uses_history(self) -> bool:
         """Whether earlier verifications count: not for int8, which depends on the calibration."""
         return self.options.precision != 'int8'
 
     def known(self, samples: Samples) -> str | None:
         """Return the engine that passed before and would be selected; None if there is none."""
-        if not self.remembers:
+        if not self.uses_history:
             return None
         name = self._previous or self.options.engine
         if name == AUTO:
@@ -239,7 +239,7 @@ class EngineSelector:
         return self._selection(name, difference)
 
     def _remember(self, name: str, difference: Difference | None, samples: Samples) -> None:
-        if difference and difference.instances and samples.enough_inputs and self.remembers:
+        if difference and difference.instances and samples.enough_inputs and self.uses_history:
             self._history.remember(name, self.options, difference)
 
     def _selection(

@@ -91,8 +91,8 @@ class Difference:
 
     def within(self, bound: Bound) -> bool:
         """Return whether the difference is within a tolerance."""
-        # One instance with a score close to a threshold may be missing or surplus in any case,
-        # unless it is the only one.
+        # One instance with a score close to a threshold may be surplus or, of at least three,
+        # missing.
         spare = max(1.0, (1 - bound.found) * self.instances)
         missing = round((1 - self.found) * self.instances)
         return (
@@ -274,7 +274,7 @@ def verify(
     bound = BOUNDS[options.precision]
     difference = compare(*zip(*pairs, strict=True), quantile=bound.quantile)
     if not difference.instances:
-        logger.warning('engine: no detections in the first images, so %s is not compared', name)
+        logger.warning('engine: no detections in the first images; %s is not verified', name)
     if options.self_check and not difference.within(bound):
         raise OutputsDeviate(
             f'engine: {name} in {options.precision}: outputs deviate beyond tolerance: '

@@ -84,25 +84,25 @@ class Warmup:
         self._inputs: dict[str, dict[str, Any]] | None = None  # first packed input of each network
         self._warm: dict[str, int] = {}  # batch sizes that engines were warmed up for
 
-    def wanted(self, runners: Runners, asked: Sizes) -> int:
+    def wanted(self, runners: Runners, requested: Sizes) -> int:
         """Return the number of images that the warm-up needs before the first result; 0 for none.
 
         Args:
             runners: Engine runner of each network.
-            asked: Requested batch size of each network.
+            requested: Requested batch size of each network.
         """
         select = not self._done and any(_is_open(runner) for runner in runners.values())
-        return self._samples if select or _to_measure(runners, asked) else 0
+        return self._samples if select or _to_measure(runners, requested) else 0
 
-    def prepare(self, runners: Runners, asked: Sizes) -> None:
+    def prepare(self, runners: Runners, requested: Sizes) -> None:
         """Discard the warm-up of engines for a batch size that differs from that of this call.
 
         Args:
             runners: Engine runner of each network.
-            asked: Requested batch size of each network.
+            requested: Requested batch size of each network.
         """
         for name, size in list(self._warm.items()):
-            if batch_size(runners[name], asked[name]) != size:
+            if batch_size(runners[name], requested[name]) != size:
                 runners[name].cool_down()
                 del self._warm[name]
 
@@ -115,7 +115,7 @@ class Warmup:
         self,
         images: Sequence[Item],
         runners: Runners,
-        asked: Sizes,
+        requested: Sizes,
         infer: Callable[[Sequence[Item]], None],
         run_batch: Mapping[str, RunBatch],
         **settings: Any,
@@ -125,7 +125,7 @@ class Warmup:
         Args:
             images: Images of the run; only as many as needed are inferred.
             runners: Engine runner of each network.
-            asked: Requested batch size of each network.
+            requested: Requested batch size of each network.
             infer: Infers images, and calls :meth:`note` with all packed inputs of networks.
             run_batch: For each network, the function that runs a batch.
             settings: Settings that the rates depend on, besides the network and its inputs.
@@ -134,26 +134,26 @@ class Warmup:
             EngineError: An engine cannot run its network, its outputs deviate from PyTorch's
                 beyond tolerance, or batch sizes cannot be measured.
         """
-        with self._sampling(runners, asked) as inputs:
-            self._sample(images, runners, asked, infer)
+        with self._sampling(runners, requested) as inputs:
+            self._sample(images, runners, requested, infer)
             for runner in runners.values():
                 runner.lifecycle.select()
         trials = {name: _Trial(packed, run_batch[name]) for name, packed in inputs.items()}
-        for name in _to_measure(runners, asked):
+        for name in _to_measure(runners, requested):
             self._measure(runners[name], trials.get(name), settings)
         for name, trial in trials.items():
-            size = batch_size(runners[name], asked[name])
+            size = batch_size(runners[name], requested[name])
             runners[name].warm_up(partial(trial, size))
             self._warm[name] = size
         self._done = True
 
     @contextmanager
-    def _sampling(self, runners: Runners, asked: Sizes) -> Iterator[dict[str, dict[str, Any]]]:
+    def _sampling(self, runners: Runners, requested: Sizes) -> Iterator[dict[str, dict[str, Any]]]:
         """Let PyTorch compute all networks without a selected engine in this block."""
         self._inputs = inputs = {}
         for name, runner in runners.items():
             if _is_open(runner):
-                runner.lifecycle.start_sampling(asked[name])
+                runner.lifecycle.start_sampling(requested[name])
         try:
             yield inputs
         finally:
@@ -165,19 +165,19 @@ class Warmup:
         self,
         images: Sequence[Item],
         runners: Runners,
-        asked: Sizes,
+        requested: Sizes,
         infer: Callable[[Sequence[Item]], None],
     ) -> None:
         """Infer images batch by batch until all is decided; engines that passed before need few."""
         name = 'detector' if 'detector' in runners else 'pose'
-        step, rest = batch_size(runners[name], asked[name]), images
+        step, rest = batch_size(runners[name], requested[name]), images
         while rest:
             infer(rest[:step])
             rest = rest[step:]
             open_ = [runner for runner in runners.values() if _is_open(runner)]
             waiting = [runner.lifecycle.select_known() for runner in open_] if rest else []
             open_ = [runner for runner in open_ if _is_open(runner)]
-            unseen = set(_to_measure(runners, asked)) - self._inputs.keys()
+            unseen = set(_to_measure(runners, requested)) - self._inputs.keys()
             if not open_ and not unseen:
                 return
             if sum(waiting) < len(open_):  # at least one of them needs all images
@@ -226,9 +226,9 @@ class _Trial:
         self._run_batch([{'inputs': self._inputs, 'data_samples': each} for each in samples])
 
 
-def batch_size(runner: EngineRunner, asked: int | str) -> int:
+def batch_size(runner: EngineRunner, requested: int | str) -> int:
     """Return the number of inputs per batch of one network."""
-    return (runner.lifecycle.batch_size or SAMPLES) if asked == 'auto' else asked
+    return (runner.lifecycle.batch_size or SAMPLES) if requested == 'auto' else requested
 
 
 def _is_open(runner: EngineRunner) -> bool:
@@ -236,7 +236,7 @@ def _is_open(runner: EngineRunner) -> bool:
     return runner.lifecycle.wants_samples
 
 
-def _to_measure(runners: Runners, asked: Sizes) -> list[str]:
+def _to_measure(runners: Runners, requested: Sizes) -> list[str]:
     """Names of the networks whose batch size is to be measured."""
-    names = [name for name in runners if asked[name] == 'auto']
+    names = [name for name in runners if requested[name] == 'auto']
     return [name for name in names if runners[name].lifecycle.batch_size is None]
