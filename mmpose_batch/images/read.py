@@ -135,7 +135,7 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
             image = _decode(data, loader)
     except Exception as error:  # each decoding backend raises its own errors
         limit = re.search(r'CV_(IO_MAX_IMAGE_\w+)', str(error))
-        found = f'one over OPENCV_{limit[1]}' if limit else _one_line(error)
+        found = f'one that exceeds OPENCV_{limit[1]}' if limit else _one_line(error)
         raise ImageError(f'expected an image, found {found}') from error
     if image is None:
         raise ImageError(f'expected an image, found {_describe(data)}')
@@ -183,7 +183,9 @@ def _check_file(path: str) -> None:
     except (OSError, ValueError):
         return  # left to the file backend, whose files need not be on this machine
     if stat.S_ISDIR(info.st_mode):
-        raise ImageError('expected a file, found a folder, which cannot be listed or is linked')
+        raise ImageError(
+            'expected a file, found a folder, which cannot be listed or is a link to a folder'
+        )
     if not stat.S_ISREG(info.st_mode):
         raise ImageError('expected a file, found a pipe, socket or device')
     if info.st_size > MAX_FILE_BYTES:

@@ -329,7 +329,7 @@ _SAFETENSORS = (
     'it is a safetensors file; load it by safetensors.torch.load_file, save the result by '
     'torch.save'
 )
-_ONNX = 'it is an ONNX file; pass it by --engine-file, and here the weights it was exported from'
+_ONNX = 'it is an ONNX file; pass that by --engine-file, and its original weights here'
 _TORCHSCRIPT = 'it is a TorchScript archive; pass the checkpoint that it was exported from'
 
 

@@ -47,7 +47,7 @@ def filtered(data: bytes, quiet: bool, step: int) -> bytes:
         pytest.param(b'a line\n\nand a part', *2 * [b'a line\n\nand a part'], id='other text'),
         pytest.param(b'10 %\r20 %\rlibp', *2 * [b'10 %\r20 %\rlibp'], id='a progress bar'),
         pytest.param(b'not libpng warning: x\n', *2 * [b'not libpng warning: x\n'], id='within'),
-        pytest.param(WARNING, WARNING, b'', id='of nobody'),
+        pytest.param(WARNING, WARNING, b'', id='without an image'),
         pytest.param(
             begins(A) + WARNING + ends(A) + WARNING, b'a.png: ' + WARNING + WARNING, b'', id='one'
         ),

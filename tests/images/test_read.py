@@ -174,8 +174,8 @@ def test_a_jpeg_that_is_truncated_anywhere_is_recognised(data):
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
     assert not is_truncated_jpeg(data)
     assert not is_truncated_jpeg(data + b'\0' * 100)  # some cameras pad their files
-    whole = [cut for cut in range(2, len(data) - 1) if not is_truncated_jpeg(data[:cut])]
-    assert whole == []
+    complete_cuts = [cut for cut in range(2, len(data) - 1) if not is_truncated_jpeg(data[:cut])]
+    assert complete_cuts == []
 
 
 @pytest.mark.parametrize(

@@ -308,13 +308,13 @@ ATTACKS = {
     ),
     'setattr': (lambda: Call(setattr, HistoryBuffer, 'mean', 0), 'setattr'),
     'partial': (lambda: functools.partial(print, MARK), 'functools.partial'),
-    'an object of its own': (Custom, 'Custom'),
+    'a third-party object': (Custom, 'Custom'),
     'objects in an array': (lambda: np.array([Custom()], dtype=object), 'Object'),
     'a call in an array': (
         lambda: np.array([Call(os.system, f'touch {MARK}')], dtype=object),
         '',
     ),
-    'a whole module': (lambda: nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
+    'a complete module': (lambda: nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
 }
 
 
@@ -413,19 +413,19 @@ def test_a_file_that_is_not_a_checkpoint_is_described(tmp_path, data, found):
 def test_a_damaged_file_raises_only_checkpoint_errors(tmp_path, new_format):
     content = runner_checkpoint(network())
     path = Path(saved(tmp_path, content, _use_new_zipfile_serialization=new_format))
-    whole, rng = path.read_bytes(), random.Random(0)
-    refused = 0
+    complete, rng = path.read_bytes(), random.Random(0)
+    rejected = 0
     for attempt in range(60):
-        data = bytearray(whole[: rng.randrange(len(whole))] if attempt % 2 else whole)
+        data = bytearray(complete[: rng.randrange(len(complete))] if attempt % 2 else complete)
         for _ in range(rng.randrange(1, 5) if data else 0):
             data[rng.randrange(len(data))] = rng.randrange(256)
         path.write_bytes(data)
         try:
             load_checkpoint(str(path))  # a changed byte within a number may go undetected
         except CheckpointError as error:
-            refused += 1
+            rejected += 1
             assert_no_dangerous_advice(error)
-    assert refused > 30
+    assert rejected > 30
 
 
 def test_a_file_that_contains_no_dict_is_rejected(tmp_path):

@@ -48,14 +48,14 @@ def change(cfg: Config, path: str, value: Any) -> Config:
 
 def metainfo(**changes: Any) -> dict[str, Any]:
     """A description of two custom keypoints, as in a config."""
-    whole = {
+    complete = {
         'dataset_name': 'mine',
         'keypoint_info': {0: {'name': 'a', 'swap': 'b'}, 1: {'name': 'b', 'swap': 'a'}},
         'skeleton_info': {0: {'link': ('a', 'b')}},
         'joint_weights': [1.0, 1.0],
         'sigmas': [0.05, 0.05],
     }
-    return {k: v for k, v in {**whole, **changes}.items() if v is not DELETED}
+    return {k: v for k, v in {**complete, **changes}.items() if v is not DELETED}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ WRONG = {
     'a link to nowhere': (
         METAINFO,
         metainfo(skeleton_info={0: {'link': ('a', 'hip')}}),
-        f"{METAINFO}: .*'hip' is missing, .* keypoint that swap or link names",
+        f"{METAINFO}: .*'hip' is missing, .* keypoint that swap or link refer to",
     ),
     'a keypoint without name': (METAINFO, metainfo(keypoint_info={0: {}}), "'name' is missing"),
     'no metainfo file': (METAINFO, {'from_file': 'no.py'}, f'{METAINFO}: .*no.py'),

@@ -37,9 +37,9 @@ from mmpose_batch.models.names import (
     ],
 )
 def test_names_of_the_libraries_are_resolved_as_in_the_libraries(name, scope):
-    stock = Pose2DInferencer.__new__(Pose2DInferencer)
-    stock.scope = scope
-    expected, expected_weights = stock._load_model_from_metafile(name)
+    upstream = Pose2DInferencer.__new__(Pose2DInferencer)
+    upstream.scope = scope
+    expected, expected_weights = upstream._load_model_from_metafile(name)
     cfg, weights = load_config(name, scope)
     assert (cfg.filename, weights) == (expected.filename, expected_weights)
 

@@ -63,7 +63,7 @@ def test_batches_that_need_padding_are_left_to_upstream():
         RGB,
         {**RGB, 'bgr_to_rgb': False},
         {'bgr_to_rgb': True},
-        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # whole numbers, as RTMO's configs have
+        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # integers, as RTMO's configs have
     ],
 )
 def test_a_batch_that_is_stacked_first_is_identical_to_upstream(kind, settings):

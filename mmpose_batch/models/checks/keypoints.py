@@ -75,7 +75,7 @@ def _meta_of_config(cfg: AnyConfig) -> dict:
             meta = dataset_meta_from_config(config, dataset_mode='train')
         except KeyError as error:
             raise ValueError(
-                f'{error} is missing, as a field or as a keypoint that swap or link names'
+                f'{error} is missing, as a field or as a keypoint that swap or link refer to'
             ) from error
         except AssertionError as error:  # has no message; raised for a file or dataset class
             raise ValueError(
