@@ -547,7 +547,7 @@ def test_getattr_in_a_checkpoint_is_refused(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Method()}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
-    assert 'was refused' in outcome.err
+    assert 'was rejected' in outcome.err
     assert 'getattr' in outcome.err
 
 

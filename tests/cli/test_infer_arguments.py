@@ -93,7 +93,7 @@ WRONG = {
     'workers below 0': Wrong(
         ['--num-workers', '-1'], 'num_workers: expected a whole number from 0, found -1'
     ),
-    'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16 there'),
+    'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16'),
     'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
     'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
     'a config that is no Python': Wrong(
