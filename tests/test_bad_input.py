@@ -120,9 +120,13 @@ def grey(dtype: type) -> np.ndarray:
 
 JPEG, PNG = pillow('JPEG'), pillow('PNG')
 BAD = {
-    'a truncated jpeg': File('cut.jpg', holds(lambda: JPEG[:-300]), 'a whole JPEG, found one cut'),
+    'a truncated jpeg': File(
+        'cut.jpg', holds(lambda: JPEG[:-300]), 'a complete JPEG, found one truncated'
+    ),
     'a jpeg cut after its thumbnail': File(
-        'thumbnail.jpg', holds(lambda: with_exif(1, JPEG)[:-300]), 'a whole JPEG, found one cut'
+        'thumbnail.jpg',
+        holds(lambda: with_exif(1, JPEG)[:-300]),
+        'a complete JPEG, found one truncated',
     ),
     'a truncated png': File('cut.png', holds(lambda: PNG[:-300]), 'damaged'),
     'zero bytes': File('zero.jpg', holds(bytes), 'found an empty file'),
@@ -340,7 +344,7 @@ def test_on_error_raise_ends_the_tool_with_status_1(gallery, models, tmp_path):
     )
     assert outcome.status == 1
     assert re.search(
-        r'^batch_infer: .*/gallery\d*/cut\.jpg: expected a whole JPEG', outcome.err, re.M
+        r'^batch_infer: .*/gallery\d*/cut\.jpg: expected a complete JPEG', outcome.err, re.M
     )
     # Earlier results are written.
     assert read_lines(tmp_path / 'out' / 'predictions.jsonl')
@@ -532,7 +536,7 @@ def test_code_in_a_checkpoint_is_rejected_and_does_not_run(photos, models, tmp_p
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Code(tmp_path / 'mark')}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
-    assert 'was refused, it holds more than tensors and plain data' in outcome.err
+    assert 'was rejected: it contains objects that are not on the allow-list' in outcome.err
     assert not (tmp_path / 'mark').exists()
     # Without the check it runs, so the test is meaningful.
     torch.load(tmp_path / 'code.pth', weights_only=False)
@@ -543,7 +547,7 @@ def test_getattr_in_a_checkpoint_is_rejected(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     torch.save({**content, 'more': Method()}, tmp_path / 'code.pth')
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'code.pth')
-    assert 'was refused' in outcome.err
+    assert 'was rejected' in outcome.err
     assert 'getattr' in outcome.err
 
 
@@ -568,7 +572,7 @@ def test_weights_of_another_model_are_rejected(photos, models, tmp_path):
 WRONG_WEIGHTS = {
     'missing': (None, 'no such file'),
     'empty': (b'', 'empty'),
-    'a web page': (b'<html>404</html>', 'no readable PyTorch checkpoint'),
+    'a web page': (b'<html>404</html>', 'not a readable PyTorch checkpoint'),
 }
 
 
@@ -584,7 +588,7 @@ def test_a_truncated_checkpoint_is_an_error(photos, models, tmp_path):
     data = Path(models.file('rtmo.pth')).read_bytes()
     (tmp_path / 'cut.pth').write_bytes(data[: len(data) // 2])
     outcome = weights_outcome(photos, models, tmp_path, tmp_path / 'cut.pth')
-    assert 'cut.pth is no readable PyTorch checkpoint' in outcome.err
+    assert 'cut.pth is not a readable PyTorch checkpoint' in outcome.err
 
 
 # ------------------------------------------------------------------------------ no network

@@ -188,7 +188,7 @@ def test_a_plain_config_needs_no_inferencer_in_it(one_stage):
         ({'model.backbone.type': 'Nobody'}, {}, 'no Nobody in the mmpose::model registry'),
         ({'model.head.type': 'mmdet.Nobody'}, {}, 'no mmdet.Nobody in the mmpose::model registry'),
         ({}, {'device': 'abacus'}, 'device: abacus cannot be used'),
-        ({}, {'flip_test': True}, 'flip_test: this model never tests mirrored images'),
+        ({}, {'flip_test': True}, 'flip_test: this model has no flip test'),
         ({}, {'engine': 'openvino', 'engine_file': 'no.onnx'}, 'engine_file: no.onnx: No such'),
     ],
 )

@@ -1,1 +1,1 @@
-"""What runs the network: one file per engine, and what they have in common."""
+"""Inference engines: one file per engine, and the code that they share."""

@@ -1,4 +1,4 @@
-"""The contract of an engine: what it does, how it is registered, what is asked of it."""
+"""The engine interface, the options of an engine, and its entry in the registry."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class Engine(ABC):
-    """Computes a network: a batch of its inputs to what its head decodes.
+    """Computes a network, from a batch of inputs to the outputs that the model's head decodes.
 
-    Several threads may call it at once.
+    Several threads may call an engine concurrently.
 
     Attributes:
-        parallel: Calls that it runs concurrently; others wait for their turn.
+        parallel: Number of calls that run concurrently; further calls wait.
         description: Library, version and device, for reports.
     """
 
@@ -30,42 +30,43 @@ class Engine(ABC):
 
         Args:
             inputs: (N, 3, H, W), uint8 pixels as the pipeline packs them, or
-                float32 where the model's data preprocessor had to pad them.
+                normalised float32 where the model's data preprocessor had to pad them.
 
         Returns:
             The tensors that :class:`mmpose_batch.engines.network.Network` returns,
-            float32, with N in front.
+            float32, each with N as its first dimension.
         """
 
-    def warm_up(self, run: Callable[[], object]) -> None:  # noqa: B027 - most need none
+    def warm_up(self, run: Callable[[], object]) -> None:  # noqa: B027 - most engines need none
         """Compile for full batches before the first result.
 
         Args:
-            run: Runs one through the model. An engine that compiles for no batch size
-                need not call it.
+            run: Runs one full batch through the model. An engine that does not compile for
+                a particular batch size need not call it.
         """
 
     def cool_down(self) -> None:  # noqa: B027
-        """Forget the batch size of :meth:`warm_up`: the next run has another."""
+        """Discard the batch size of :meth:`warm_up`, because the next run uses another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
-    """What computes a network.
+    """Options that determine which engine computes a network, and how.
 
     Attributes:
-        engine: The name of a registered engine, or ``auto``.
+        engine: Name of a registered engine, or ``auto``.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
-        device: OpenVINO's device, or ONNX Runtime's providers with commas between, the
-            preferred one first; None takes the CPU, but under ``auto`` ONNX Runtime's
-            CUDA where the model is on a GPU.
-        file: An external ONNX file of the network; None has it exported.
+        device: OpenVINO device, or comma-separated ONNX Runtime execution providers, the
+            preferred one first. None selects the CPU; with ``auto`` and a model on a GPU it
+            selects ONNX Runtime's CUDA provider.
+        file: Path of an external ONNX file of the network; None exports the network.
         cache: Whether built engines are cached on disk.
-        self_check: Whether an engine whose outputs deviate too much from PyTorch's is rejected.
-        latency: Whether one batch at a time is run, as fast as it can be, rather than
-            as many in a second as can be.
-        precision_is_free: Whether fp32 may be taken where the outputs of an engine in that
-            precision deviate too much, since the user named none.
+        self_check: Whether an engine is rejected if its outputs deviate from PyTorch's
+            beyond tolerance.
+        latency: Whether the engine is built for the shortest time per batch, one batch at a
+            time, rather than for the highest throughput.
+        precision_is_free: Whether the engine may fall back to fp32 if its outputs in
+            ``precision`` deviate beyond tolerance, because the user named no precision.
     """
 
     engine: str = 'torch'
@@ -80,11 +81,11 @@ class EngineOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoCase:
-    """What decides whether ``auto`` tries an engine.
+    """The conditions that decide whether ``auto`` tries an engine.
 
     Attributes:
         on_cuda: Whether the model is on an NVIDIA GPU.
-        alternatives: Whether an engine is installed that is more than PyTorch.
+        alternatives: Whether an engine of another library than PyTorch is installed.
     """
 
     on_cuda: bool
@@ -97,27 +98,27 @@ def _same_device(engine_device: str | None, kind: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineSpec:
-    """An engine as it is registered: what it can be asked for, and how it is built.
+    """A registered engine: the options that it supports, and the function that builds it.
 
     Attributes:
-        name: What users write.
-        build: Builds the engine of a network.
-        precisions: Those that it can be asked for; whether a device computes them is
-            another question.
-        modules: Packages that it imports to run.
-        build_modules: Packages that must be installed and are imported where it is built.
-        precision_modules: More of these, for single precisions.
-        extra: The extra of this distribution that installs them, if there is one.
-        takes_device: Whether ``engine_device`` says where it runs.
-        takes_file: Whether it runs an external ONNX file.
-        parallel: Batches that it runs concurrently, unless it is built for latency; on a
-            CPU each has cores of its own.
-        compiles_for_batch: Whether it compiles for single batch sizes, so that it is
-            warmed up before the first result.
-        computes_on: From ``engine_device`` and the kind of PyTorch's device (``cpu``,
-            ``cuda``) to the kind of device that it computes on.
-        is_available: Whether what is no package, such as a compiler, is there.
-        in_auto: Whether ``auto`` tries it; it never tries one that takes no file on a file.
+        name: Name by which users select the engine.
+        build: Builds the engine for a network.
+        precisions: Precisions that the engine supports on at least one device.
+        modules: Packages that the engine imports to run.
+        build_modules: Packages that must be installed but are imported only to build the engine.
+        precision_modules: Further build packages that one precision needs, by precision.
+        extra: Extra of this distribution that installs these packages, if there is one.
+        takes_device: Whether ``engine_device`` selects the device of the engine.
+        takes_file: Whether the engine can run an external ONNX file.
+        parallel: Number of batches that run concurrently unless the engine is built for
+            latency; on a CPU each of them has its own cores.
+        compiles_for_batch: Whether the engine compiles for one batch size, so that it needs
+            a warm-up before the first result.
+        computes_on: Maps ``engine_device`` and the type of PyTorch's device (``cpu``,
+            ``cuda``) to the type of the device that the engine computes on.
+        is_available: Whether requirements other than packages, such as a compiler, are met.
+        in_auto: Whether ``auto`` tries the engine. With an external ONNX file, ``auto`` only
+            tries engines with ``takes_file``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The batch size that is fastest: typically, or here, found by measuring."""
+"""The fastest batch size: a default, or one that is measured on this machine."""
 
 import time
 from collections.abc import Callable
@@ -11,30 +11,31 @@ from ..progress import Clock
 from ..workers import WorkerPool
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-# A larger batch must be faster by this to be worth its memory and the wait for it.
+# A larger batch must be faster by this factor to be worth its memory and its latency.
 _GAIN = 1.03
-# Sizes beyond one that is slower than the best by this are not tried.
+# Larger sizes are not tried once a size runs at less than this fraction of the best rate.
 _LOSS = 0.9
-# Pixels of the largest input of which a CPU takes many per forward pass.
+# Pixels of the largest input for which a CPU is fastest with large batches.
 _SMALL_INPUT = 416 * 416
 
 
 def default_batch_size(
     device: str | torch.device, inputs: object, *, crops: bool = False, split: bool = False
 ) -> int:
-    """Inputs per forward pass that are typically fastest.
+    """Return the number of inputs per forward pass that is typically fastest.
 
-    On a CPU every layer costs a fixed time besides its work, and a batch that leaves
-    the cache costs more: measured, 320x320 images are fastest by 16 and 640x640 by
-    2; in OpenVINO, two batches concurrently on two cores, 320x320 are as fast by 4, for
-    which fewer images wait. A GPU holds many persons' crops.
+    On a CPU every layer has a fixed cost per call, and a batch that exceeds the processor
+    cache costs more per input. In measurements, 320x320 images were fastest in batches of 16
+    and 640x640 images in batches of 2. OpenVINO with two concurrent batches on two cores ran
+    320x320 images as fast in batches of 4, which reduces latency. A GPU has room for the
+    crops of many persons.
 
     Args:
-        device: Of the network.
-        inputs: One of its inputs, (3, h, w); anything else is taken for large, unless
-            it is a crop.
-        crops: Whether it is a person's crop and not a whole image.
-        split: Whether the engine gives cores of its own to each of several batches.
+        device: Device of the network.
+        inputs: One input of the network, (3, h, w). If it is not a tensor, it is assumed to
+            be large, unless it is a crop.
+        crops: Whether the input is the crop of a person and not a complete image.
+        split: Whether the engine runs several batches concurrently, each on its own cores.
     """
     if torch.device(device).type == 'cpu':
         known = isinstance(inputs, torch.Tensor)
@@ -48,15 +49,18 @@ def default_batch_size(
 def measure_rates(
     run: Callable[[int], object], parallel: int = 1, clock: Clock = time.perf_counter
 ) -> dict[int, float]:
-    """Instances a second for batches of growing size, as far as it pays.
+    """Measure the throughput for increasing batch sizes until it declines.
 
     Args:
-        run: Runs a batch of this many instances.
-        parallel: Batches that share the machine, as they do in a run.
-        clock: Seconds that have passed.
+        run: Runs a batch of the given number of instances.
+        parallel: Number of batches that run concurrently, as in a run.
+        clock: Returns a time in seconds.
 
     Returns:
-        Size to rate; sizes that the memory does not hold are left out.
+        Batch size to instances per second, without the sizes that do not fit into memory.
+
+    Raises:
+        Exception: Any error of ``run``, except out of memory for a size after the first.
     """
     rates: dict[int, float] = {}
     for size in SIZES:
@@ -74,7 +78,7 @@ def measure_rates(
 
 
 def choose_size(rates: dict[int, float]) -> int:
-    """The smallest size that is as fast as any, within little."""
+    """Return the smallest batch size whose rate is within 3 % of the highest rate."""
     return min(size for size, rate in rates.items() if rate * _GAIN >= max(rates.values()))
 
 
@@ -84,18 +88,18 @@ def shortest(
     times: int = 3,
     clock: Clock = time.perf_counter,
 ) -> float:
-    """Seconds that a call takes at its best, when everything is built.
+    """Return the shortest time of a call in seconds, after one call that is not timed.
 
     Args:
-        run: What is called.
-        parallel: Calls that share the machine, as they do in a run: an engine that
-            takes several gives each a share of the cores.
-        times: Of which the shortest counts.
-        clock: Seconds that have passed.
+        run: Function to call.
+        parallel: Number of calls that run concurrently, as in a run: an engine that runs
+            several batches gives each of them a share of the cores.
+        times: Number of timed repetitions, of which the shortest counts.
+        clock: Returns a time in seconds.
     """
     seconds = []
     with WorkerPool(parallel if parallel > 1 else 0) as pool:
-        for _ in range(times + 1):  # threads start in the first
+        for _ in range(times + 1):  # the first repetition starts the threads
             start = clock()
             for _ in pool.map(lambda _: run(), iter(range(parallel)), ahead=parallel):
                 pass

@@ -1,4 +1,4 @@
-"""Builds engines of one model's network: of its export, or of an external ONNX file."""
+"""Builds engines for the network of a model, from its export or from an external ONNX file."""
 
 import logging
 from dataclasses import dataclass
@@ -17,23 +17,24 @@ from .onnx_export import OnnxFiles
 from .optional import require
 from .registry import AUTO, get
 
-# Inputs with which int8 is calibrated badly.
+# Calibration with fewer inputs than this is unreliable.
 FEW_INPUTS = 16
 logger = logging.getLogger('mmpose_batch')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkSource:
-    """What an engine is built from: one network, in PyTorch and as ONNX files.
+    """A network from which an engine is built, in PyTorch and as ONNX files.
 
     Attributes:
-        network: From normalised float32 inputs to what the head decodes.
-        normalization: From pixels to these inputs.
-        key: Tells the network from others, in the cache.
-        files: Height and width of the inputs to the ONNX file in fp32.
-        calibration: Inputs that int8 is calibrated with.
-        cache: Keeps what is built.
-        fixed_batch: The only batch size that the files take; None for any.
+        network: Computes the outputs that the head decodes from normalised float32 inputs
+            (N, 3, H, W).
+        normalization: Converts uint8 pixels to these inputs.
+        key: Identifies the network in the cache.
+        files: Returns the fp32 ONNX file for a height and width of the inputs.
+        calibration: Inputs for the calibration of int8.
+        cache: Cache of built files.
+        fixed_batch: The only batch size that the files support; None for any.
         on_cuda: Whether the model is on an NVIDIA GPU.
     """
 
@@ -47,47 +48,50 @@ class NetworkSource:
     on_cuda: bool
 
     def onnx_files(self, precision: str, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
-        """Files of the network for a precision, and what tells them from others in the cache.
+        """Return the ONNX files of the network in a precision, and their key in the cache.
 
         Args:
-            precision: With ``int8`` the files are quantised; else they are in fp32.
-            quantize: Quantises one.
-            name: Of a quantised file.
+            precision: ``int8`` for quantised files; files of all other precisions are in fp32.
+            quantize: Quantises one file.
+            name: Name of a quantised file.
         """
         if precision != 'int8':
             return self.files, self.key
         if len(self.calibration) < FEW_INPUTS:
-            logger.warning('int8: calibrated with %d inputs only', len(self.calibration))
+            logger.warning('int8: calibrated with only %d inputs', len(self.calibration))
         key = f'{self.key} {self.calibration.key}'
         files = QuantizedFiles(self.files, self.calibration, key, self.cache, quantize, name)
         return files, key
 
 
 class EngineBuilder:
-    """Makes a model's network replaceable, and builds engines that replace it.
+    """Makes the network of a model replaceable, and builds engines that replace it.
 
     Args:
-        model: In eval mode, see :func:`mmpose_batch.engines.network.is_replaceable`;
-            changed in place.
-        options: What is asked for; ``precision`` and ``latency`` may be others when an
-            engine is built.
+        model: Model in eval mode that :func:`mmpose_batch.engines.network.is_replaceable`
+            accepts; it is changed in place.
+        options: Requested options. Engines may be built with another ``precision`` and
+            ``latency``.
 
     Attributes:
-        swap: Of the model, computed by PyTorch so far.
-        external: The file that is run instead of an export, if there is one.
-        calibration: Inputs that int8 is calibrated with; to be filled before.
-        key: Tells the network from others.
-        model_key: Tells the model; the network may be of a file.
+        swap: Network swap of the model; at first PyTorch is active.
+        external: External ONNX file that replaces the export, if there is one.
+        calibration: Inputs for the calibration of int8; the caller fills it before an int8
+            engine is built.
+        key: Identifies the network in the cache.
+        model_key: Identifies the model; differs from ``key`` if the network is that of an
+            external file.
 
     Raises:
         EngineError: The engine is not installed, or the file does not fit the model.
-        ValueError: There is no such file, or it is to be quantised.
+        ValueError: The file does not exist or is not a valid ONNX file, or int8 was requested
+            for it.
     """
 
     def __init__(self, model: nn.Module, options: EngineOptions) -> None:
         self._cached = options.cache
         fuse_layers(model)
-        self.key = self.model_key = network_key(model)  # before anything of the model is another
+        self.key = self.model_key = network_key(model)  # before the network swap changes the model
         normalization = Normalization(model.data_preprocessor)
         self.calibration = Calibration(normalization)
         if options.engine != AUTO:
@@ -100,11 +104,16 @@ class EngineBuilder:
             self._fit_head(head_of(model), self.external)
 
     def build(self, name: str, options: EngineOptions) -> Engine:
-        """Build an engine of the network.
+        """Build an engine for the network.
+
+        Args:
+            name: Name of the engine.
+            options: Options of the engine.
 
         Raises:
-            EngineError: It is not installed, or cannot be built.
-            ValueError: It lacks the device, or the device the precision.
+            EngineError: The engine is not installed or cannot be built.
+            ValueError: The engine does not have the device, or the device does not support
+                the precision.
         """
         spec = get(name)
         require(spec, options.precision)
@@ -114,17 +123,17 @@ class EngineBuilder:
 
     @cached_property
     def cache(self) -> EngineCache:
-        """Where built files are cached."""
+        """The cache of built files."""
         return open_cache(self._cached)
 
     @cached_property
     def measurements(self) -> Measurements:
-        """What was measured with this network on this machine."""
+        """Measurements with this network on this machine."""
         return Measurements(self.cache, self.key, self.device)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.swap.network.parameters()).device
 
     @property
@@ -147,7 +156,7 @@ class EngineBuilder:
         )
 
     def _fit_head(self, head: nn.Module, external: ExternalFile) -> None:
-        """Have the head take what the file gives, or check that it does."""
+        """Adapt the head to the outputs of the file, or check that they fit it."""
         if external.decoded:
             self.swap.replace_predict(predict_decoded(self.swap, head, external))
         elif external.size is not None:
@@ -156,5 +165,5 @@ class EngineBuilder:
 
 def _read_file(options: EngineOptions) -> ExternalFile:
     if options.precision == 'int8':
-        raise ValueError('engine_file: int8 is for networks that are exported here')
+        raise ValueError('engine_file: cannot be combined with int8')
     return ExternalFile(options.file)

@@ -1,4 +1,4 @@
-"""The engine cache: what is slow to build is built once and cached on disk."""
+"""The engine cache: files that are slow to build are built once and cached on disk."""
 
 import errno
 import hashlib
@@ -24,8 +24,8 @@ from .base import EngineOptions
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
 FOLDER_VARIABLE = 'MMPOSE_BATCH_CACHE'
-# Seconds; no build takes a day.
-_LEFT_BEHIND = 24 * 60 * 60
+# Age in seconds beyond which the folder of a build is taken for that of a killed process.
+_MAX_BUILD_AGE = 24 * 60 * 60
 _VERSIONS = (
     *('torch', 'mmcv', 'mmpose', 'mmdet', 'mmpose-batch', 'openvino', 'nncf', 'onnx'),
     *('onnxruntime', 'onnxruntime-gpu', 'onnxruntime-openvino'),
@@ -35,16 +35,17 @@ logger = logging.getLogger('mmpose_batch')
 
 
 class EngineCache:
-    """Entries of files, each complete or absent, safe for several processes at once.
+    """A cache on disk with atomic entries, which several processes can share.
 
-    An entry is a folder that is renamed into place when all its files are written;
-    of two processes that build the same one, the first wins. The files' checksums
-    are read before use, and an entry that does not fit them is built again. What
-    cannot be written there, on a full disk say, lasts as long as this object.
+    An entry is a folder that is renamed to its final name once all its files are written.
+    If two processes build the same entry, the first one wins. The checksums of the files
+    are verified before use, and an entry with a wrong checksum is built again. Entries that
+    cannot be written to the cache folder, for instance because the disk is full, are built
+    in a temporary folder that exists as long as this object.
 
     Args:
-        folder: Where entries lie; None takes ``$MMPOSE_BATCH_CACHE``, or
-            ``$XDG_CACHE_HOME/mmpose_batch``, or ``~/.cache/mmpose_batch``.
+        folder: Folder of the entries; None selects ``$MMPOSE_BATCH_CACHE``, else
+            ``$XDG_CACHE_HOME/mmpose_batch``, else ``~/.cache/mmpose_batch``.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -54,35 +55,36 @@ class EngineCache:
 
     @property
     def bytes_used(self) -> int:
-        """Size of the entries that were asked for."""
-        there = (entry for entry in self._used if entry.exists())  # others may clear the cache
-        files = (path for entry in there for path in entry.iterdir())
+        """Size in bytes of the entries that were requested from this object."""
+        # Another process may have cleared the cache.
+        existing = (entry for entry in self._used if entry.exists())
+        files = (path for entry in existing for path in entry.iterdir())
         spare = 0 if self._spare is None else self._spare.bytes_used
         return sum(path.stat().st_size for path in files) + spare
 
     def entry(self, key: str, build: Callable[[Path], None]) -> Path:
-        """The folder of one entry, built if it is not there.
+        """Return the folder of an entry, and build the entry first if it does not exist.
 
         Args:
-            key: As :func:`entry_key` makes it.
+            key: Key of the entry, from :func:`entry_key`.
             build: Writes the files of the entry into an empty folder.
 
         Raises:
-            EngineError: It can be written nowhere.
+            EngineError: The entry can be written neither to the cache nor to a temporary folder.
         """
         entry = self.folder / key
         if not _intact(entry):
-            if self._spare is not None:  # not built twice, to fail once
+            if self._spare is not None:  # the cache is not writable: building there would fail
                 return self._spare.entry(key, build)
             try:
                 self._build(entry, build)
             except OSError as error:
-                return self._do_without(key, build, error)
+                return self._build_temporary(key, build, error)
         self._used.add(entry)
         return entry
 
     def drop(self, key: str) -> None:
-        """Forget an entry that is intact and yet of no use."""
+        """Remove an entry that is intact but cannot be used."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
         if self._spare is not None:
             self._spare.drop(key)
@@ -102,59 +104,61 @@ class EngineCache:
     def _new_folder(self, entry: Path) -> Path:
         return Path(tempfile.mkdtemp(prefix=f'.{entry.name[:16]}-', dir=self.folder))
 
-    def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
-        if self._spare is None:  # the build of another entry, within this one's, may have made it
+    def _build_temporary(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
+        # Building this entry may build another one first, which may have set `_spare` already.
+        if self._spare is None:
             try:
                 self._spare = NoCache()
-            except OSError:  # one full disk for everything
-                raise _nowhere(self.folder, error) from error
-            logger.warning('engine cache: %s: %s; not kept', self.folder, error.strerror or error)
+            except OSError:  # the temporary folder may be on the same full disk
+                raise _not_writable(self.folder, error) from error
+            logger.warning('engine cache: %s: %s; not cached', self.folder, error.strerror or error)
         return self._spare.entry(key, build)
 
     def measurement(
         self, key: str, measure: Callable[[], tuple[dict[str, Any], bool]]
     ) -> dict[str, Any]:
-        """A result that was measured before, or is now.
+        """Return the cached result of a measurement, or measure now.
 
         Args:
-            key: As :func:`entry_key` makes it.
-            measure: Returns the result, as JSON has it, and whether to cache it.
+            key: Key of the measurement, from :func:`entry_key`.
+            measure: Returns the result, which JSON can represent, and whether to cache it.
         """
         known = self.recall(key)
         if known is not None:
             return known
-        outcome, kept = measure()
-        if kept:
-            with suppress(EngineError):  # it is known, after all
+        outcome, cacheable = measure()
+        if cacheable:
+            with suppress(EngineError):  # the result is valid even if it cannot be cached
                 self.entry(key, lambda folder: (folder / _MEASURED).write_text(json.dumps(outcome)))
-            self._used.discard(self.folder / key)  # no engine's file
+            self._used.discard(self.folder / key)  # it does not count as a file of an engine
         return outcome
 
     def recall(self, key: str) -> dict[str, Any] | None:
-        """A result that :meth:`measurement` has cached; None where there is none."""
+        """Return a result that :meth:`measurement` has cached; None if there is none."""
         try:
             return (
                 json.loads((self.folder / key / _MEASURED).read_text())
                 if _intact(self.folder / key)
                 else None
             )
-        except (OSError, ValueError):  # others may clear the cache
+        except (OSError, ValueError):  # another process may have cleared the cache
             return None
 
     def _sweep(self) -> None:
-        """Remove what processes left that were killed while they built."""
+        """Remove the folders of processes that were killed while they built an entry."""
         for building in self.folder.glob('.*-*'):
-            with suppress(OSError):  # another process may be as tidy
-                if time.time() - building.stat().st_mtime > _LEFT_BEHIND:
+            with suppress(OSError):  # another process may remove the same folder
+                if time.time() - building.stat().st_mtime > _MAX_BUILD_AGE:
                     shutil.rmtree(building, ignore_errors=True)
 
     def _put(self, building: Path, entry: Path) -> None:
         try:
             building.rename(entry)
-        except OSError:  # another process was faster, or what is there is broken
+        except OSError:  # another process was faster, or the existing entry is broken
             if _intact(entry):
                 return
-            aside = self._new_folder(entry)  # a rename, for no other process to find half of it
+            # The broken entry is renamed first, so that no process sees it partly removed.
+            aside = self._new_folder(entry)
             with suppress(OSError):
                 entry.rename(aside / 'broken')
             shutil.rmtree(aside, ignore_errors=True)
@@ -165,23 +169,23 @@ class EngineCache:
 
 
 class NoCache(EngineCache):
-    """Builds everything again, in a folder that goes with this object."""
+    """Caches nothing beyond its lifetime: its temporary folder is removed with the object."""
 
     def __init__(self) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
         super().__init__(Path(self._temporary.name))
 
-    def _do_without(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
-        raise _nowhere(self.folder, error) from error
+    def _build_temporary(self, key: str, build: Callable[[Path], None], error: OSError) -> Path:
+        raise _not_writable(self.folder, error) from error
 
 
 class Measurements:
-    """What was measured on this machine with one network; measured once, where it is cached.
+    """Cached measurements with one network on this machine.
 
     Args:
-        cache: Keeps it.
-        network: The key of the network.
-        device: Where the model is.
+        cache: Cache of the results.
+        network: Key of the network.
+        device: Device of the model.
     """
 
     def __init__(self, cache: EngineCache, network: str, device: torch.device) -> None:
@@ -196,37 +200,46 @@ class Measurements:
         measure: Callable[[], tuple[dict[str, Any], bool]],
         **settings: Any,
     ) -> dict[str, Any]:
-        """The result of a measurement, known from before or measured now.
+        """Return the cached result of a measurement, or measure now.
 
         Args:
-            kind: Of the measurement.
-            options: Those of the engine.
-            measure: Returns the result, as JSON has it, and whether to cache it.
-            settings: That it depends on, besides the network, the options and the device.
+            kind: Name of the measurement.
+            options: Options of the engine.
+            measure: Returns the result, which JSON can represent, and whether to cache it.
+            settings: Further settings that the result depends on, besides the network, the
+                options and the device.
         """
         return self._cache.measurement(self._key(kind, options, settings), measure)
 
     def recall(self, kind: str, options: EngineOptions, **settings: Any) -> dict[str, Any] | None:
-        """A result that is known from before; None where there is none."""
+        """Return the cached result of a measurement; None if there is none."""
         return self._cache.recall(self._key(kind, options, settings))
 
     def _key(self, kind: str, options: EngineOptions, settings: dict[str, Any]) -> str:
-        asked = asdict(options)
-        del asked['precision_is_free']  # one that is named is as fast
+        requested = asdict(options)
+        del requested['precision_is_free']  # has no influence on what is measured
         on_cuda = self._device.type == 'cuda'
         device = torch.cuda.get_device_name(self._device) if on_cuda else self._device.type
         threads = torch.get_num_threads()
         return entry_key(
-            self._network, kind=kind, options=asked, threads=threads, device=device, **settings
+            self._network, kind=kind, options=requested, threads=threads, device=device, **settings
         )
 
 
-def _nowhere(folder: Path, error: OSError) -> EngineError:
+def _not_writable(folder: Path, error: OSError) -> EngineError:
     return EngineError(f'engine: cannot be written to {folder}: {error.strerror or error}')
 
 
 def open_cache(wanted: bool) -> EngineCache:
-    """The cache; one that keeps nothing where none is wanted or none can be written."""
+    """Open the cache in its default folder.
+
+    Args:
+        wanted: Whether to cache at all.
+
+    Returns:
+        A :class:`NoCache` if ``wanted`` is false or, after a warning, if the folder is not
+        writable.
+    """
     if not wanted:
         return NoCache()
     folder = os.environ.get(FOLDER_VARIABLE) or '~'
@@ -239,28 +252,29 @@ def open_cache(wanted: bool) -> EngineCache:
         if not os.access(cache.folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
-        logger.warning('engine cache: %s: %s; nothing is kept', folder, error.strerror)
+        logger.warning('engine cache: %s: %s; caching is off', folder, error.strerror)
         return NoCache()
     return cache
 
 
 def default_folder() -> Path:
-    """Where entries lie if nothing else is said, as an absolute path.
+    """Return the default folder of the cache as an absolute path.
 
     Raises:
-        FileNotFoundError: It would be in a home folder that is not known.
+        FileNotFoundError: The folder would be in the home folder, which is not known.
     """
     base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     folder = os.path.expanduser(os.environ.get(FOLDER_VARIABLE) or f'{base}/mmpose_batch')
-    if folder.startswith('~'):  # in a container, say, whose user has no name
+    if folder.startswith('~'):  # for instance in a container whose user has no name
         raise FileNotFoundError(errno.ENOENT, f'no home folder; set {FOLDER_VARIABLE}', folder)
     return Path(os.path.abspath(folder))
 
 
 def network_key(model: nn.Module) -> str:
-    """What tells one network from another: its weights, how it is put together, its config.
+    """Return a key that identifies a network by its weights, its structure and its config.
 
-    Buffers that no checkpoint holds count too: means, deviations and position codes.
+    Buffers that are not saved in checkpoints count too, such as means, deviations and
+    position codes.
     """
     config = getattr(model, 'cfg', None)
     described = [repr(model), '' if config is None else str(config.get('model'))]
@@ -274,7 +288,7 @@ def network_key(model: nn.Module) -> str:
 
 
 def entry_key(network: str, **settings: Any) -> str:
-    """The name of an entry: of a network, the settings, the versions and the processor."""
+    """Return the key of an entry: a hash of network, settings, versions and processor."""
     text = json.dumps(
         {'network': network, **settings, 'versions': versions(), 'processor': processor()},
         sort_keys=True,
@@ -284,7 +298,7 @@ def entry_key(network: str, **settings: Any) -> str:
 
 
 def versions(names: Sequence[str] = _VERSIONS) -> dict[str, str]:
-    """Of some libraries that are installed; by default those that have a part in an entry."""
+    """Return name and version of installed libraries, by default those that entries depend on."""
     found = {}
     for name in names:
         try:
@@ -295,18 +309,18 @@ def versions(names: Sequence[str] = _VERSIONS) -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's model and what it can do, as far as the system tells it."""
+    """Return the model of the processor and a hash of its instruction sets, where known."""
     flags_sum = hashlib.sha256(_cpuinfo('flags').encode()).hexdigest()[:16]
     return f'{processor_name()} {flags_sum}'
 
 
 def processor_name() -> str:
-    """The processor's model."""
+    """Return the model of the processor."""
     return _cpuinfo('model name') or platform.processor()
 
 
 def _cpuinfo(field: str) -> str:
-    """What Linux tells of the first core; empty where it does not."""
+    """A field of the first core in Linux's ``/proc/cpuinfo``; empty if there is none."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""External ONNX files: inspected, and run as they are."""
+"""External ONNX files, which are inspected and run unchanged."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -17,25 +17,27 @@ from .network import Network, NetworkSwap, Pending
 from .optional import import_onnx
 from .padding import pad_batch
 
-# What MMDeploy and rtmlib call the outputs of an RTMO file with decoding and NMS inside.
+# Names that MMDeploy and rtmlib give the outputs of an RTMO file that includes decoding and NMS.
 DECODED = ('dets', 'keypoints')
 
 
 class ExternalFile:
-    """The form of a network in an external ONNX file.
+    """An external ONNX file, with the shapes of its inputs and outputs.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Attributes:
-        batch_size: The only one that the file takes; None for any.
-        size: Height and width of its inputs; None for any.
-        decoded: Whether persons come out instead of what a head decodes: ``dets``
+        batch_size: The only batch size that the file supports; None for any.
+        size: Height and width of the inputs in pixels; None for any.
+        outputs: Shape of each output by its name; None for a dimension of any length.
+        decoded: Whether the file includes decoding, so that its outputs are persons: ``dets``
             (N, M, 5) and ``keypoints`` (N, M, K, 3), in pixels of the input.
-        key: Names the file in the cache.
+        key: Identifies the content of the file in the cache.
 
     Raises:
-        ValueError: No ONNX file, or one with another kind of input.
+        ValueError: The file cannot be read, is not an ONNX file, or does not have exactly one
+            float32 input (N, 3, H, W).
         EngineError: The package ``onnx`` cannot be imported.
     """
 
@@ -47,10 +49,10 @@ class ExternalFile:
             graph = onnx.load_model_from_string(content).graph
         except OSError as error:
             raise ValueError(f'engine_file: {path}: {error.strerror}') from error
-        except Exception as error:  # protobuf has several
-            raise ValueError(f'engine_file: {path} is no ONNX file') from error
+        except Exception as error:  # protobuf raises errors of several classes
+            raise ValueError(f'engine_file: {path} is not an ONNX file') from error
         digest = hashlib.sha256(content)
-        for location in sorted(_data_files(graph)):  # each of which may hold all weights
+        for location in sorted(_data_files(graph)):  # weights may be stored only there
             try:
                 with open(self.path.parent / location, 'rb') as file:
                     digest.update(hashlib.file_digest(file, 'sha256').digest())
@@ -79,23 +81,27 @@ class ExternalFile:
         self.decoded = set(DECODED) <= self.outputs.keys()
 
     def __call__(self, size: tuple[int, int]) -> Path:
-        """The file, for inputs of one height and width.
+        """Return the path of the file for inputs of one height and width.
 
         Raises:
-            EngineError: It takes others.
+            EngineError: The file expects inputs of another size.
         """
         if self.size not in (None, size):
             raise EngineError(
-                f'engine_file: takes inputs of {_text(self.size)}, and the config makes '
-                f'{_text(size)} (height x width)'
+                f'engine_file: expected inputs of {_text(size)} (height x width) as in the config, '
+                f'found {_text(self.size)}'
             )
         return self.path
 
     def check_outputs(self, network: Network, size: tuple[int, int]) -> None:
-        """Check that the file gives what the head decodes, in its order.
+        """Check that the outputs of the file have the shapes and order that the head decodes.
+
+        Args:
+            network: Network of the config.
+            size: Height and width of the inputs in pixels.
 
         Raises:
-            EngineError: It does not.
+            EngineError: The outputs differ, or the network cannot run inputs of this size.
         """
         if self.decoded:
             return
@@ -105,26 +111,31 @@ class ExternalFile:
                 outputs = network(torch.zeros(1, 3, *size, device=device))
         except RuntimeError as error:
             raise EngineError(
-                f'engine_file: takes inputs of {_text(size)} (height x width), and the network of '
-                'the config does not'
+                'engine_file: the network of the config cannot run inputs of '
+                f'{_text(size)} (height x width), which the file expects'
             ) from error
         wanted = [tuple(output.shape[1:]) for output in outputs]
         found = [shape[1:] for shape in self.outputs.values()]
         if len(wanted) != len(found) or not all(map(_fits, wanted, found)):
             raise EngineError(
-                f'engine_file: the head decodes outputs of {", ".join(map(_text, wanted))}, '
-                f'the file gives {", ".join(map(_text, found))} (for each instance)'
+                f'engine_file: expected outputs of {", ".join(map(_text, wanted))}, which the head '
+                f'decodes, found {", ".join(map(_text, found))} (for each instance)'
             )
 
 
 def _data_files(graph: Any) -> set[str]:
-    """Names of the files beside an ONNX file that its weights lie in."""
+    """Names of the files alongside an ONNX file that hold its weights."""
     entries = (entry for weights in graph.initializer for entry in weights.external_data)
     return {entry.value for entry in entries if entry.key == 'location'}
 
 
 class FixedBatch(Engine):
-    """An engine that takes batches of one size only: others are split, and the last padded."""
+    """An engine that runs batches of one size only: larger batches are split, smaller ones padded.
+
+    Args:
+        engine: Engine that runs the batches.
+        batch_size: Number of inputs in each of its batches.
+    """
 
     def __init__(self, engine: Engine, batch_size: int) -> None:
         self._engine, self._batch_size = engine, batch_size
@@ -132,15 +143,15 @@ class FixedBatch(Engine):
 
     @property
     def description(self) -> str:
-        """That of the engine, and the batch size."""
+        """Description of the engine, and its batch size."""
         return f'{self._engine.description}, batches of {self._batch_size}'
 
     def warm_up(self, run: Callable[[], object]) -> None:
-        """As the engine does."""
+        """Warm up the engine."""
         self._engine.warm_up(run)
 
     def cool_down(self) -> None:
-        """As the engine does."""
+        """Discard the batch size of the warm-up."""
         self._engine.cool_down()
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
@@ -151,7 +162,7 @@ class FixedBatch(Engine):
 
 
 def _join(outputs: Sequence[Tensor]) -> Tensor:
-    """One output of several batches; where another batch has more persons, it is zero-padded."""
+    """Concatenate one output of several batches, zero-padded to the largest number of persons."""
     longest = max(output.shape[1] if output.ndim > 1 else 0 for output in outputs)
     return torch.cat(
         [
@@ -164,7 +175,17 @@ def _join(outputs: Sequence[Tensor]) -> Tensor:
 
 
 def predict_decoded(swap: NetworkSwap, head: nn.Module, external: ExternalFile) -> Callable:
-    """What replaces ``head.predict`` where the engine decodes by itself."""
+    """Return the replacement of ``head.predict`` for a file that includes decoding.
+
+    Args:
+        swap: Network swap of the model.
+        head: Head whose ``predict`` is replaced; PyTorch's outputs are still decoded by it.
+        external: The file.
+
+    Returns:
+        A function with the arguments and outputs of ``RTMOHead.predict``. It raises EngineError
+        for a flip test.
+    """
     upstream = head.predict
 
     def predict(
@@ -174,9 +195,7 @@ def predict_decoded(swap: NetworkSwap, head: nn.Module, external: ExternalFile) 
         if swap.uses_reference:
             return upstream(feats, batch_data_samples, test_cfg)
         if isinstance(feats, list):
-            raise EngineError(
-                'engine_file: a file with decoding inside cannot test mirrored images'
-            )
+            raise EngineError('engine_file: a file that includes decoding cannot use the flip test')
         outputs = dict(zip(external.outputs, swap.compute_as_is(feats), strict=True))
         dets, keypoints = (outputs[name].cpu() for name in DECODED)
         return [
@@ -190,13 +209,13 @@ def predict_decoded(swap: NetworkSwap, head: nn.Module, external: ExternalFile) 
 def _instances(
     dets: Tensor, keypoints: Tensor, test_cfg: Any, input_size: tuple[int, int]
 ) -> InstanceData:
-    """One image's persons with the fields of ``RTMOHead.predict``, in pixels of the input."""
-    kept = dets[:, 4] > test_cfg.get('score_thr', 0.01)
-    dets, keypoints = dets[kept], keypoints[kept]
+    """The persons of one image with the fields of ``RTMOHead.predict``, in pixels of the input."""
+    selected = dets[:, 4] > test_cfg.get('score_thr', 0.01)
+    dets, keypoints = dets[selected], keypoints[selected]
     nms_thr = test_cfg.get('nms_thr', 1.0)
     if len(dets) and nms_thr < 1.0:
-        kept = nms_torch(dets[:, :4], dets[:, 4], nms_thr)
-        dets, keypoints = dets[kept], keypoints[kept]
+        selected = nms_torch(dets[:, :4], dets[:, 4], nms_thr)
+        dets, keypoints = dets[selected], keypoints[selected]
     boxes, scores = dets[:, :4].clone(), dets[:, 4]
     boxes[:, 0::2].clamp_(0, input_size[0])
     boxes[:, 1::2].clamp_(0, input_size[1])
@@ -212,7 +231,7 @@ def _instances(
 
 
 def _shape(value: Any) -> tuple[int | None, ...]:
-    """Lengths of the axes; None where any goes."""
+    """Lengths of the dimensions; None for any."""
     axes = value.type.tensor_type.shape.dim
     return tuple(axis.dim_value if axis.HasField('dim_value') else None for axis in axes)
 

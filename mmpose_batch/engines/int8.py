@@ -21,25 +21,26 @@ from .network import Normalization
 from .onnx_export import INPUT_NAME
 from .optional import import_nncf, import_onnx
 
-# Height and width of the inputs to the file of a network that takes them.
+# Returns the file of a network for a height and width of its inputs.
 ModelFiles = Callable[[tuple[int, int]], Path]
-# Reads one file, and writes another with the ranges that the inputs have.
+# Quantises the first file into the second one, calibrated with the inputs.
 Quantize = Callable[[Path, Path, Sequence[np.ndarray]], None]
 
-# Part of the names in the cache: what was quantised another way is not this.
+# Part of the keys in the cache, so that files that were quantised differently are not used.
 METHOD = 'MIXED TRANSFORMER / QDQ per channel / heads in float'
-# Scopes of nodes that stay in floating point, the head's: docs/accuracy.md has what that saves.
+# Scopes of the quantised nodes, and of those of the head, which stay in floating point:
+# docs/accuracy.md shows the accuracy that this saves.
 _INSIDE = r'^/(backbone|neck)/.*'
 _OUTSIDE = r'^/(?!backbone/|neck/).*'
-# Inputs of a kind say no more beyond this; NNCF's default.
-MOST_INPUTS = 300
+# More calibration inputs do not improve the ranges. This is NNCF's default.
+MAX_INPUTS = 300
 
 
 class Calibration:
-    """Network inputs that tell the range of every activation.
+    """Network inputs from which the range of every activation is estimated.
 
     Args:
-        normalization: Of the model.
+        normalization: Normalization of the model.
     """
 
     def __init__(self, normalization: Normalization) -> None:
@@ -50,16 +51,20 @@ class Calibration:
         return len(self._inputs)
 
     def add(self, inputs: Tensor) -> None:
-        """Keep the inputs of one batch, uint8 or normalised (N, 3, H, W)."""
+        """Add the inputs of one batch, (N, 3, H, W), uint8 or normalised float32."""
         self._inputs.extend(inputs.cpu())
 
     def thin(self) -> None:
-        """Keep no more inputs than say something, from first to last."""
-        kept = self._inputs[:: -(-len(self._inputs) // MOST_INPUTS) or 1]
-        self._inputs = [image.clone() for image in kept]  # not views, which hold whole batches
+        """Reduce the inputs to at most :data:`MAX_INPUTS`, evenly spaced."""
+        selected = self._inputs[:: -(-len(self._inputs) // MAX_INPUTS) or 1]
+        # Cloned, since a view would hold the memory of its complete batch.
+        self._inputs = [image.clone() for image in selected]
 
     def for_size(self, size: tuple[int, int]) -> list[np.ndarray]:
-        """Normalised float32 inputs (1, 3, H, W) of one size; of others, resized, if need be."""
+        """Return normalised float32 inputs (1, 3, H, W) of one height and width.
+
+        If no input has this size, all inputs are resized to it.
+        """
         fitting = [image for image in self._inputs if tuple(image.shape[1:]) == size]
         return [self._prepare(image, size) for image in fitting or self._inputs]
 
@@ -73,7 +78,7 @@ class Calibration:
 
     @property
     def key(self) -> str:
-        """Tells one set of inputs, and what is made of it, from another."""
+        """Key that identifies the inputs and the quantisation method."""
         digest = hashlib.sha256(f'{METHOD} {cpu_has_vnni()}'.encode())
         for image in self._inputs:
             digest.update(image.numpy().tobytes())
@@ -84,12 +89,12 @@ class QuantizedFiles:
     """The quantised files of a network, one for each size of inputs.
 
     Args:
-        files: Those in fp32.
-        calibration: Inputs of the network.
-        key: Names network and calibration in the cache.
-        cache: Keeps the files.
-        quantize: Writes one.
-        name: Of the file that is written.
+        files: Returns the fp32 files.
+        calibration: Inputs for the calibration.
+        key: Identifies network and calibration in the cache.
+        cache: Cache of the quantised files.
+        quantize: Quantises one file.
+        name: Name of a quantised file.
     """
 
     def __init__(
@@ -105,7 +110,7 @@ class QuantizedFiles:
         self._cache, self._quantize, self._name = cache, quantize, name
 
     def __call__(self, size: tuple[int, int]) -> Path:
-        """The file for inputs of one height and width."""
+        """Return the file for inputs of one height and width, and quantise it first if needed."""
         key = entry_key(self._key, kind=self._name, size=size)
         return self._cache.entry(key, partial(self._build, size)) / self._name
 
@@ -115,18 +120,27 @@ class QuantizedFiles:
 
 
 def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
-    """Quantise an ONNX file by NNCF, to OpenVINO's format.
+    """Quantise an ONNX file with NNCF, and save it in OpenVINO's format.
 
-    The head is left as it is. Weights are symmetric and activations are not, since
-    SiLU's have a short negative side. NNCF's way with transformers fits the attention
-    of RTMO's neck: docs/accuracy.md has what it and others came to.
+    The head stays in floating point. Weights are quantised symmetrically and activations
+    asymmetrically, since outputs of SiLU have a short negative range. NNCF's model type
+    ``TRANSFORMER`` suits the attention in the neck of RTMO; docs/accuracy.md compares the
+    accuracy of several settings.
+
+    Args:
+        source: ONNX file in fp32.
+        target: OpenVINO file to write.
+        inputs: Normalised float32 inputs (1, 3, H, W) for the calibration.
+
+    Raises:
+        EngineError: NNCF cannot be imported, or the head cannot be identified in the file.
     """
     nncf = import_nncf()
     import openvino as ov
 
     _outside(source)
     logging.getLogger('nncf').setLevel(logging.ERROR)
-    with redirect_stdout(StringIO()):  # NNCF draws progress bars on it
+    with redirect_stdout(StringIO()):  # hides NNCF's progress bars
         model = nncf.quantize(
             ov.Core().read_model(str(source)),
             nncf.Dataset(inputs),
@@ -139,13 +153,22 @@ def quantize_openvino(source: Path, target: Path, inputs: Sequence[np.ndarray]) 
 
 
 def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> None:
-    """Quantise an ONNX file by ONNX Runtime, to pairs of QuantizeLinear and DequantizeLinear.
+    """Quantise an ONNX file with ONNX Runtime, to pairs of QuantizeLinear and DequantizeLinear.
 
-    The head is left as it is. Where the processor multiplies int8 without VNNI, pairs of
-    products are added in 16 bits, which saturate: weights have 7 bits then, as ONNX Runtime's
-    documentation on quantisation advises.
+    The head stays in floating point. A processor without VNNI adds pairs of int8 products in
+    16 bits, which saturates; weights then have 7 bits, as ONNX Runtime's documentation on
+    quantisation advises.
+
+    Args:
+        source: ONNX file in fp32.
+        target: ONNX file to write.
+        inputs: Normalised float32 inputs (1, 3, H, W) for the calibration.
+
+    Raises:
+        EngineError: The package ``onnx`` cannot be imported, or the head cannot be identified
+            in the file.
     """
-    import_onnx()  # or ONNX Runtime would report its absence in words of its own
+    import_onnx()  # raises a clearer error than ONNX Runtime if the package is missing
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -182,14 +205,14 @@ def quantize_onnx(source: Path, target: Path, inputs: Sequence[np.ndarray]) -> N
 
 
 def _outside(path: Path) -> list[str]:
-    """Names of the nodes that stay as they are.
+    """Names of the nodes that stay in floating point.
 
     Raises:
-        EngineError: Names do not tell a backbone from a head.
+        EngineError: The head cannot be identified by the names of the nodes.
     """
     graph = import_onnx().load(path, load_external_data=False).graph
     names = [node.name for node in graph.node]
     outside = [name for name in names if re.match(_OUTSIDE, name)]
     if not outside or not any(re.match(_INSIDE, name) for name in names):
-        raise EngineError('int8: the exported file does not tell what is the head of this network')
+        raise EngineError('int8: the head cannot be identified in the exported file')
     return outside

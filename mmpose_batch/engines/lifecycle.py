@@ -1,4 +1,4 @@
-"""From the first batch of a network to its engine: the states, and what moves between them."""
+"""The lifecycle of an engine: from the first batch of a network to the selected engine."""
 
 import logging
 import threading
@@ -18,18 +18,18 @@ logger = logging.getLogger('mmpose_batch')
 
 
 class EngineLifecycle:
-    """Moves a network from NEW by SAMPLING to SELECTED.
+    """Moves a network from phase NEW through SAMPLING to SELECTED.
 
-    Its engine is selected with batches of the run: those of :meth:`start_sampling`, else
-    the first one.
+    The engine is selected with batches of the run: those after :meth:`start_sampling`, or else
+    the first batch.
 
     Args:
-        options: What is asked for.
-        selector: Selects the engine; None where the network is not replaced.
-        selection: What is selected in that case.
+        options: Requested options.
+        selector: Selects the engine; None if the network is not replaced.
+        selection: The selection if the network is not replaced.
 
     Attributes:
-        turns: Admits as many test steps concurrently as the engine runs.
+        turns: Semaphore that admits as many concurrent test steps as the engine runs.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class EngineLifecycle:
         self._selector = selector
         self._lock = threading.Lock()
         self._state = State()
-        self._batch_size: int | None = None  # that was measured, or restored
+        self._batch_size: int | None = None  # measured, or restored from an earlier run
         self._rates: Mapping[int, float] | None = None
         self.turns = threading.Semaphore()
         if selection is not None:
@@ -60,46 +60,46 @@ class EngineLifecycle:
 
     @property
     def options(self) -> EngineOptions:
-        """What is asked for; in fp32 where the precision gave way to it."""
+        """The requested options, with precision fp32 after a fallback to it."""
         return self._options if self._selector is None else self._selector.options
 
     @property
     def phase(self) -> Phase:
-        """How far the selection is."""
+        """The current phase of the selection."""
         return self._state.phase
 
     @property
     def selection(self) -> Selection | None:
-        """What was selected; None before."""
+        """The selection; None before an engine is selected."""
         return self._state.selection
 
     @property
     def batch_size(self) -> int | None:
-        """Inputs in a batch where that is ``auto``; None before it was measured."""
+        """The batch size for ``auto``; None before it is measured or restored."""
         return self._batch_size
 
     @property
     def wants_samples(self) -> bool:
-        """Whether the engine is selected with inputs of the run, and is not yet."""
+        """Whether the engine is still to be selected with inputs of the run."""
         return self.phase is not Phase.SELECTED and needs_samples(self.options)
 
     def restore(self, selection: Selection) -> None:
-        """Select what the run that is resumed had, where that was not named."""
+        """Prefer the engine and precision of the resumed run where the user named none."""
         if self._selector is not None and self.phase is not Phase.SELECTED:
             self._selector.restore(selection)
 
     def prefer_latency(self) -> None:
-        """Have batches run one at a time, each as fast as can be; too late once one has run."""
+        """Build the engine for latency, one batch at a time; no effect once it is selected."""
         with self._lock:
             if self.phase is not Phase.SELECTED and parallel_batches(self.options) > 1:
                 self._selector.prefer_latency()
 
     def set_batch_size(self, size: int, rates: Mapping[int, float] | None = None) -> None:
-        """Keep the batch size for ``auto``: that of an earlier run, or a measured one.
+        """Set the batch size for ``auto``, measured or restored from an earlier run.
 
         Args:
-            size: Inputs in a batch.
-            rates: Batch size to instances per second, if they were measured.
+            size: Inputs per batch.
+            rates: Instances per second for each measured batch size, if there are any.
         """
         with self._lock:
             self._batch_size, self._rates = size, rates
@@ -107,30 +107,33 @@ class EngineLifecycle:
                 self._enter(Phase.SELECTED, selection=self.selection)
 
     def start_sampling(self, batch_size: int | str | None = None) -> None:
-        """Have PyTorch compute the next batches, to select an engine with them.
+        """Let PyTorch compute the next batches, with which an engine is then selected.
 
         Args:
-            batch_size: That is asked for: it decides which engine is fastest.
+            batch_size: Requested batch size, on which the fastest engine depends.
         """
         with self._lock:
-            if self.phase is Phase.NEW:  # another call may have selected meanwhile
+            if self.phase is Phase.NEW:  # another call may have selected an engine already
                 self._enter(Phase.SAMPLING, samples=Samples(batch_size))
 
     def stop_sampling(self) -> None:
-        """Select with the first batch instead, if nothing is selected by now."""
+        """End sampling. If no engine is selected yet, the next batch selects one."""
         with self._lock:
             if self.phase is Phase.SAMPLING:
                 self._enter(Phase.NEW)
 
     def run_first(self, run: Run) -> Sequence[BaseDataElement] | None:
-        """Run a batch by PyTorch while engines are sampled for, or select with it.
+        """Run a batch with PyTorch in phase SAMPLING, or select an engine with it in phase NEW.
+
+        Args:
+            run: The model's ``test_step`` on the batch.
 
         Returns:
-            PyTorch's outputs; None if an engine is selected now, which is to run the batch.
+            PyTorch's outputs; None if an engine is selected now, which has to run the batch.
 
         Raises:
-            EngineError: The engine cannot run the network, or its outputs deviate too
-                much from PyTorch's.
+            EngineError: The engine cannot run the network, or its outputs deviate from
+                PyTorch's beyond tolerance.
         """
         with self._lock:
             if self.phase is Phase.SAMPLING:
@@ -141,10 +144,10 @@ class EngineLifecycle:
         return None
 
     def select(self) -> None:
-        """Select with what was sampled; without that, the first batch does.
+        """Select an engine with the samples. Without samples, the next batch selects one.
 
         Raises:
-            EngineError: As :meth:`run_first`.
+            EngineError: As for :meth:`run_first`.
         """
         with self._lock:
             if self.phase is not Phase.SAMPLING or not self._state.samples:
@@ -154,36 +157,39 @@ class EngineLifecycle:
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                logger.warning('engine: no memory for the first batch; selected with a smaller one')
+                logger.warning(
+                    'engine: first batch does not fit into memory; selecting with a smaller one'
+                )
 
     def _select(self, run: Run | None = None) -> None:
-        """Select with the samples, and one batch more if there is one."""
+        """Select with the samples and, if it is given, one more batch."""
         samples = self._state.samples
         try:
             if run is not None:
                 self._selector.sample(run, samples)
             selection = self._selector.select(samples)
         except BaseException:
-            self._enter(Phase.NEW)  # which lets go of the samples
+            self._enter(Phase.NEW)  # releases the samples
             raise
         self._enter(Phase.SELECTED, selection=selection)
 
     def select_known(self) -> bool:
-        """Select an engine that has passed before, if it does with what was sampled so far.
+        """Select an engine that passed verification before, if it passes with the samples so far.
 
-        If not, nothing is selected yet: a batch is too little to reject an engine for.
+        If it does not pass, nothing is selected yet, since a few samples do not justify rejecting
+        an engine.
 
         Returns:
-            Whether there may be such an engine, and so far too little to judge it by.
+            Whether such an engine may exist but more samples are needed to verify it.
         """
         with self._lock:
             if self.phase is not Phase.SAMPLING:
                 return False
             samples = self._state.samples
             if not samples:
-                return self._selector.remembers
+                return self._selector.uses_history
             name = self._selector.known(samples)
-            if name is None or not samples.judges:
+            if name is None or not samples.enough_points:
                 return name is not None
             selection = self._selector.select_known(name, samples)
             if selection is not None:

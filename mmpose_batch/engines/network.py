@@ -1,4 +1,4 @@
-"""The network swap: an engine replaces the network between MMPose's pipeline and decoding."""
+"""The network swap: an engine replaces the network between MMPose's preprocessing and decoding."""
 
 import threading
 import weakref
@@ -16,9 +16,9 @@ from ..speedups.base import InPlaceChange, register
 from ..speedups.normalize import PixelPreprocessor, is_known_preprocessor
 from .base import Engine
 
-# Heads that do not compute their outputs by head.forward(extract_feat(inputs)).
+# Heads whose outputs are not those of head.forward(extract_feat(inputs)).
 _OTHER_HEADS = ('CIDHead', 'EDPoseHead', 'VisPredictHead')
-# Methods that call the network in that way only.
+# Upstream's methods that call the network only in that way.
 _PREDICTS = (
     TopdownPoseEstimator.predict,
     BottomupPoseEstimator.predict,
@@ -27,11 +27,11 @@ _PREDICTS = (
 
 
 class Network(nn.Module):
-    """What an engine replaces: ``head.forward(extract_feat(inputs))``, its outputs flattened.
+    """The network that an engine replaces: ``head.forward(extract_feat(inputs))``, flattened.
 
     Args:
-        model: A pose estimator or single-stage detector in eval mode, without
-            an engine.
+        model: A pose estimator or single-stage detector in eval mode whose network has not
+            been replaced.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -43,32 +43,33 @@ class Network(nn.Module):
         self._others: list[Any] = []
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute float32 inputs (N, 3, H, W), normalised."""
+        """Compute the output tensors of normalised float32 inputs (N, 3, H, W), flattened."""
         leaves, structure = tree_flatten(self._head_forward(self._extract_feat(inputs)))
         self._others = [None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves]
-        self._structure = structure  # last, since other threads take it as the sign of a known form
+        self._structure = structure  # set last, since `known` lets other threads use both
         return tuple(leaf for leaf in leaves if isinstance(leaf, Tensor))
 
     @property
     def known(self) -> bool:
-        """Whether the form of the outputs is known, that is, after the first forward."""
+        """Whether the structure of the outputs is known, that is, after the first forward."""
         return self._structure is not None
 
     def restore(self, outputs: Sequence[Tensor]) -> Any:
-        """Nest flat outputs as the head decodes them."""
+        """Nest flat output tensors in the structure that the head decodes."""
         flat = iter(outputs)
         leaves = [next(flat) if other is None else other[0] for other in self._others]
         return tree_unflatten(leaves, self._structure)
 
 
 class Normalization:
-    """The operations of a data preprocessor on pixels, for engines that do them themselves.
+    """The operations of a data preprocessor on pixels, for engines that include them.
 
     Attributes:
         reverse_channels: Whether blue and red are swapped, before normalisation.
-        mean, std: Mean and deviation of each channel, in 0 to 255; None without normalisation.
-        divisor: Height and width must be multiples of this, or the preprocessor
-            pads *after* normalising, which pixels cannot express.
+        mean, std: Mean and standard deviation of each channel, on the scale of pixels from 0 to
+            255; None without normalisation.
+        divisor: Divisor of height and width. Other sizes are padded by the preprocessor *after*
+            normalisation, so that an engine cannot take their pixels.
     """
 
     def __init__(self, preprocessor: PoseDataPreprocessor | DetDataPreprocessor) -> None:
@@ -90,7 +91,7 @@ class Normalization:
 
 
 class Pending:
-    """A batch of inputs whose outputs have not been computed yet."""
+    """A batch that has been passed to ``extract_feat``, with its outputs once they are computed."""
 
     __slots__ = ('__weakref__', 'inputs', 'outputs')
 
@@ -100,7 +101,7 @@ class Pending:
 
 
 class ReferenceEngine(Engine):
-    """Eager PyTorch in fp32, with which every other engine is compared."""
+    """Eager PyTorch in fp32, the reference for the outputs of all other engines."""
 
     def __init__(self, network: Network, normalization: Normalization) -> None:
         self._network, self._normalization = network, normalization
@@ -117,9 +118,10 @@ class ReferenceEngine(Engine):
 class NetworkSwap:
     """Replaces the network of one model by an engine, in place.
 
-    ``extract_feat`` returns its inputs, and the first ``head.forward`` has the engine
-    compute all that are pending: both halves of a flip test as one batch.
-    The head decodes as before. Only this instance changes, no class does.
+    ``extract_feat`` returns its inputs as a pending batch. The first ``head.forward`` lets the
+    engine compute all pending batches of this thread at once, so that both halves of a flip
+    test are one batch. Decoding in the head does not change. Only this instance of the model
+    is changed, and no class.
 
     Args:
         model: A model in eval mode that :func:`is_replaceable` accepts.
@@ -127,8 +129,8 @@ class NetworkSwap:
     Attributes:
         network: The network that is replaced.
         normalization: The operations of the model's data preprocessor on pixels.
-        reference: The engine that computes the network by PyTorch.
-        engine: The active engine; the reference until another is set.
+        reference: The engine that computes the network with PyTorch in fp32.
+        engine: The active engine; the reference until another one is set.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -145,15 +147,15 @@ class NetworkSwap:
         self._head.forward = self._forward
 
     def replace_predict(self, predict: Callable) -> None:
-        """Have an engine that decodes replace ``head.predict``, too."""
+        """Replace ``head.predict`` too, for an engine that includes decoding."""
         self._head.predict = predict
 
     @contextmanager
     def by_reference(self, record: Callable[[Tensor], None] | None = None) -> Iterator[None]:
-        """In this block, and in this thread, the reference replaces the engine.
+        """Make the reference active in this block, for the current thread.
 
         Args:
-            record: Called with the inputs of every batch.
+            record: Called with the inputs of every batch, (N, 3, H, W).
         """
 
         def compute(inputs: Tensor) -> tuple[Tensor, ...]:
@@ -170,7 +172,7 @@ class NetworkSwap:
 
     @contextmanager
     def computed_by(self, engine: Engine) -> Iterator[None]:
-        """In this block, and this thread, another engine computes."""
+        """Make another engine active in this block, for the current thread."""
         before = getattr(self._thread, 'engine', None)
         self._thread.engine = engine
         try:
@@ -180,7 +182,7 @@ class NetworkSwap:
 
     @property
     def _engine_here(self) -> Engine:
-        """What computes in this thread."""
+        """The engine that is active in this thread."""
         return getattr(self._thread, 'engine', None) or self.engine
 
     @property
@@ -190,12 +192,12 @@ class NetworkSwap:
         return by_reference or self._engine_here is self.reference
 
     def compute_as_is(self, pending: Pending) -> Sequence[Tensor]:
-        """The outputs of an engine that decodes, for one batch."""
+        """Compute one batch with an engine that includes decoding, and return its flat outputs."""
         return self._engine_here(pending.inputs)
 
     def _extract_feat(self, inputs: Tensor) -> Pending:
         pending = Pending(inputs)
-        # A weak reference drops a batch whose decoding failed.
+        # References are weak so that a batch whose decoding failed is not computed later.
         waiting = [ref for ref in getattr(self._thread, 'waiting', []) if ref() is not None]
         self._thread.waiting = [*waiting, weakref.ref(pending)]
         return pending
@@ -210,7 +212,7 @@ class NetworkSwap:
     def _compute(self, batches: list[Pending]) -> None:
         inputs = torch.cat([batch.inputs for batch in batches])
         outputs = self._engine_here(inputs)
-        if not self.network.known:  # it is, if PyTorch has computed a batch
+        if not self.network.known:  # no batch has been computed by PyTorch
             self.reference(inputs[:1])
         outputs = self.network.restore(outputs)
         start = 0
@@ -223,18 +225,18 @@ class NetworkSwap:
 
 
 def head_of(model: nn.Module) -> nn.Module | None:
-    """The head of a pose estimator or single-stage detector; None for other models."""
+    """Return the head of a pose estimator or single-stage detector; None for other models."""
     return getattr(model, 'head', getattr(model, 'bbox_head', None))
 
 
 def is_replaceable(model: nn.Module) -> bool:
-    """Whether an engine can replace a model's network."""
+    """Return whether an engine can replace the network of a model."""
     preprocessor = getattr(model, 'data_preprocessor', None)
     return predicts_by_head(model) and is_known_preprocessor(preprocessor)
 
 
 def predicts_by_head(model: nn.Module) -> bool:
-    """Whether a model's outputs are those of ``head.forward(extract_feat(inputs))``."""
+    """Return whether a model predicts from ``head.forward(extract_feat(inputs))`` only."""
     return (
         getattr(type(model), 'predict', None) in _PREDICTS
         and type(head_of(model)).__name__ not in _OTHER_HEADS

@@ -1,4 +1,4 @@
-"""From a PyTorch network to an ONNX file."""
+"""Export of a PyTorch network to an ONNX file."""
 
 import warnings
 from functools import partial
@@ -17,7 +17,7 @@ from .cache import EngineCache, entry_key
 from .network import Network, is_replaceable
 from .optional import import_onnx
 
-# The newest one that TorchScript's exporter writes without conversion.
+# The newest opset that TorchScript's exporter writes without conversion.
 OPSET = 17
 INPUT_NAME = 'input'
 
@@ -26,31 +26,34 @@ INPUT_NAME = 'input'
 def export_onnx(
     network: Network, path: Path, size: tuple[int, int], batch_size: int | None = None
 ) -> None:
-    """Write a network, from normalised inputs to what its head decodes, as ONNX.
+    """Export a network, from normalised inputs to the outputs that its head decodes, as ONNX.
 
     Args:
-        network: On any device, float32.
+        network: Network in float32, on any device.
         path: The file to write.
-        size: Height and width of the inputs.
-        batch_size: The only one that the file takes; None for any.
+        size: Height and width of the inputs in pixels.
+        batch_size: The only batch size of the file; None for any.
 
     Raises:
-        ExportError: An operator has no counterpart in ONNX, or the file needs
-            another form than one input.
+        ExportError: The network cannot be exported, for instance because an operator has no
+            counterpart in ONNX.
         EngineError: The package ``onnx`` cannot be imported.
+        OSError: The file cannot be written.
     """
-    import_onnx()  # or its absence would be reported as a fault of the network
+    import_onnx()  # otherwise a missing package would be reported as an error of the network
     device = next(network.parameters()).device
-    # Two, since a network may take an axis of length one for one to drop.
+    # A batch of two, since a network may drop a dimension of length one.
     inputs = torch.zeros(batch_size or 2, 3, *size, device=device)
     try:
-        outputs = network(inputs)  # position codes and priors are computed here, and constants then
+        outputs = network(inputs)  # caches position codes and priors, which become constants
         names = [f'output_{i}' for i in range(len(outputs))]
         axes = None if batch_size else {name: {0: 'batch'} for name in (INPUT_NAME, *names)}
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of TorchScript: every shape that becomes a constant
-            # Traced first, since mmpose's HybridEncoder asks for switch_to_deploy when it sees an
-            # export. Not checked by a second trace: what is computed once is there by then.
+            # TorchScript warns about every shape that becomes a constant.
+            warnings.simplefilter('ignore')
+            # Traced before the export, since mmpose's HybridEncoder requires switch_to_deploy
+            # during an export. Not checked by a second trace, which would differ: the first one
+            # has filled the caches.
             traced = torch.jit.trace(network, inputs, check_trace=False)
             torch.onnx.export(
                 traced,
@@ -60,17 +63,23 @@ def export_onnx(
                 output_names=names,
                 dynamic_axes=axes,
                 opset_version=OPSET,
-                # The other exporter decomposes more and wants a package of its own.
+                # The newer exporter decomposes more operators and needs another package.
                 dynamo=False,
             )
-    except OSError:  # a full disk is no fault of the network
+    except OSError:  # for instance a full disk, which is not an error of the network
         raise
-    except Exception as error:  # torch.onnx has no common class for what it raises
+    except Exception as error:  # errors of torch.onnx have no common class
         raise ExportError(f'cannot be exported to ONNX: {_first_line(error)}') from error
 
 
 class OnnxFiles:
-    """The ONNX files of a network, one for each size of inputs, exported at the first use."""
+    """The ONNX files of a network, one for each size of inputs, exported at the first use.
+
+    Args:
+        network: The network.
+        key: Identifies the network in the cache.
+        cache: Cache of the files.
+    """
 
     def __init__(self, network: Network, key: str, cache: EngineCache) -> None:
         self._network = network
@@ -79,12 +88,13 @@ class OnnxFiles:
         self._failed: dict[tuple[int, int], str] = {}
 
     def __call__(self, size: tuple[int, int]) -> Path:
-        """The file for inputs of one height and width.
+        """Return the file for inputs of one height and width, and export it first if needed.
 
         Raises:
             ExportError: The network cannot be exported.
+            EngineError: The package ``onnx`` cannot be imported, or no file can be written.
         """
-        if size in self._failed:  # another engine has tried, for half a minute maybe
+        if size in self._failed:  # exported in vain for another engine, which may take 30 s
             raise ExportError(self._failed[size])
         key = entry_key(self._key, kind='onnx', size=size)
         try:
@@ -105,35 +115,41 @@ def _first_line(error: Exception) -> str:
 def load_network(
     model: str, weights: str | None = None, scope: str = 'mmpose'
 ) -> tuple[Network, tuple[int, int]]:
-    """Build the network of a config or a name, fused and ready for export, on the CPU.
+    """Build the network of a model on the CPU, with fused layers, ready for export.
 
     Args:
-        model: As :func:`mmpose_batch.models.names.load_config` takes it.
-        weights: Checkpoint; None takes that of the name; ``'none'`` leaves it random.
+        model: Config or model name, as for :func:`mmpose_batch.models.names.load_config`.
+        weights: Path or URL of a checkpoint; None selects the one of the model name or config;
+            ``'none'`` leaves the weights random.
         scope: ``'mmpose'`` or ``'mmdet'``.
 
     Returns:
-        The network, and height and width of its inputs as its pipeline makes them.
+        The network, and the height and width in pixels that its test pipeline resizes
+        inputs to.
 
     Raises:
-        ValueError: An unknown model, or no weights.
-        CheckpointError: Weights that cannot be loaded.
-        ExportError: The network of the model cannot be replaced.
+        ValueError: The model is unknown, or there are no weights for it.
+        CheckpointError: The weights cannot be loaded.
+        ExportError: The model has no single network that can be exported.
     """
     cfg, own_weights = load_config(model, scope)
     weights = weights or own_weights
     if weights is None:
-        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
+        raise ValueError("weights: the config has none; pass a file, or 'none' for random weights")
     init_default_scope(scope)
     network = build_model(cfg, weights, 'cpu', lambda *_: None)
     if not is_replaceable(network):
-        raise ExportError(f'{type(network).__name__}: no single network that could be exported')
+        raise ExportError(f'{type(network).__name__}: has no single network that can be exported')
     fuse_layers(network)
     return Network(network).eval(), input_size(cfg)
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """Height and width of what a config's test pipeline makes of a square image."""
+    """Return height and width in pixels of the inputs that a test pipeline packs.
+
+    Args:
+        cfg: Config whose test pipeline is applied to a square image.
+    """
     pipeline = Compose(cfg.test_dataloader.dataset.pipeline[1:])
     image = np.zeros((640, 640, 3), np.uint8)
     data = {'img': image, 'img_id': 0, 'img_path': '', 'ori_shape': (640, 640)}
@@ -143,10 +159,17 @@ def input_size(cfg: Config) -> tuple[int, int]:
 
 
 def check_onnx(network: Network, path: Path, size: tuple[int, int], batch_size: int) -> float:
-    """Run a file and its network on one batch.
+    """Compare the outputs of an ONNX file with those of its network, on one random batch.
+
+    Args:
+        network: The network, on the CPU.
+        path: The ONNX file.
+        size: Height and width of the inputs in pixels.
+        batch_size: Number of inputs.
 
     Returns:
-        The largest difference of an output, as a fraction of the largest value of it.
+        The largest difference of any output, as a fraction of that output's largest absolute
+        value; NaN if an output contains NaN.
 
     Raises:
         ImportError: ONNX Runtime is not installed.
@@ -162,4 +185,4 @@ def check_onnx(network: Network, path: Path, size: tuple[int, int], batch_size: 
         (torch.from_numpy(ours) - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12)
         for ours, wanted in zip(found, expected, strict=True)
     ]
-    return float(torch.stack(differences).max())  # NaN, if there is one, unlike Python's max
+    return float(torch.stack(differences).max())  # unlike Python's max, this preserves NaN

@@ -1,4 +1,4 @@
-"""ONNX Runtime: an ONNX file by the execution providers that were asked for."""
+"""ONNX Runtime: runs an ONNX file with the requested execution providers."""
 
 import threading
 from collections import OrderedDict
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
     from .builder import NetworkSource
 
-# With rectangular inputs there may be hundreds.
-KEPT_SIZES = 16
+# Limit of open sessions: rectangular inputs may have hundreds of sizes.
+MAX_SESSIONS = 16
 
 
 class OnnxRuntimeEngine(Engine):
-    """Runs an ONNX file by ONNX Runtime.
+    """Runs an ONNX file with ONNX Runtime.
 
     Args:
-        onnx_for: Gives the ONNX file for height and width of the inputs.
-        normalization: Turns pixels into what the file takes.
+        onnx_for: Returns the ONNX file for a height and width of the inputs.
+        normalization: Converts uint8 pixels to the inputs of the file.
         providers: Names of execution providers, the preferred one first.
 
     Raises:
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine(Engine):
 
     @property
     def description(self) -> str:
-        """Version, and the providers really in use."""
+        """Version of ONNX Runtime, and the execution providers in use."""
         used = next(iter(self.sessions.values())).get_providers() if self.sessions else []
         return f'ONNX Runtime {self._version} by {", ".join(used or self._providers)}'
 
@@ -78,7 +78,7 @@ class OnnxRuntimeEngine(Engine):
             if size not in self.sessions:
                 self.sessions[size] = self._open(size)
             self.sessions.move_to_end(size)
-            if len(self.sessions) > KEPT_SIZES:
+            if len(self.sessions) > MAX_SESSIONS:
                 self.sessions.popitem(last=False)
             return self.sessions[size]
 
@@ -90,18 +90,18 @@ class OnnxRuntimeEngine(Engine):
         path = str(self._onnx_for(size))
         try:
             session = InferenceSession(path, options, providers=self._providers)
-        except Exception as error:  # ONNX Runtime's have no class in common
+        except Exception as error:  # ONNX Runtime's errors have no common class
             if is_out_of_memory(error):
-                raise  # a smaller batch may do
+                raise  # a smaller batch may fit
             raise EngineError(
                 f'engine: onnxruntime cannot load this network: {str(error).splitlines()[0]}'
             ) from error
-        # ONNX Runtime falls back silently where a provider does not start, or fails.
+        # ONNX Runtime falls back silently if a provider does not start, or fails later.
         session.disable_fallback()
         if absent := [name for name in self._providers if name not in session.get_providers()]:
             raise EngineError(
-                f'providers: {", ".join(absent)} does not start here; ONNX Runtime would run on '
-                f'{", ".join(session.get_providers())}'
+                f'providers: {", ".join(absent)} cannot be started; ONNX Runtime would fall back '
+                f'to {", ".join(session.get_providers())}'
             )
         return session
 
@@ -115,13 +115,17 @@ def _build(source: 'NetworkSource', options: EngineOptions) -> OnnxRuntimeEngine
 
 
 def default_provider(options: EngineOptions, on_cuda: bool) -> str:
-    """The execution provider where none is named: the GPU's if ``auto`` finds the model there."""
+    """Return the execution provider for a run that names none.
+
+    It is CUDA's if the engine is ``auto``, the model is on a GPU and this build of ONNX Runtime
+    has the provider; otherwise it is the CPU's.
+    """
     import onnxruntime
 
     cuda = 'CUDAExecutionProvider'
-    free = options.engine == AUTO and on_cuda
-    there = free and cuda in onnxruntime.get_available_providers()
-    return cuda if there else 'CPUExecutionProvider'
+    allowed = options.engine == AUTO and on_cuda
+    available = allowed and cuda in onnxruntime.get_available_providers()
+    return cuda if available else 'CPUExecutionProvider'
 
 
 register(

@@ -1,4 +1,4 @@
-"""OpenVINO: networks compiled for Intel's processors, for batches of one shape each."""
+"""OpenVINO: compiles a network for Intel processors, separately for each shape of inputs."""
 
 import threading
 from collections import OrderedDict
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from .builder import NetworkSource
 
 _first_array = threading.Lock()
-# Batches that run concurrently, each on a part of the cores.
+# Number of batches that run concurrently, each on its own share of the cores.
 PARALLEL = 2
 _TYPES = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
 _BLOB = 'compiled.blob'
-# With rectangular inputs there may be hundreds; each takes as much memory as the network.
-KEPT_SHAPES = 16
+# Limit of compiled shapes: rectangular inputs may have hundreds of shapes, and each compiled
+# shape takes as much memory as the network.
+MAX_SHAPES = 16
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO, and have it look up NumPy's types in one thread.
+    """Import OpenVINO, and trigger its lookup of NumPy's types while only one thread uses it.
 
-    It does so at its first use of an array, in the middle of which it releases the GIL:
-    two threads that come first concurrently deadlock (half of the processes that tried,
-    OpenVINO 2026.4).
+    OpenVINO looks them up when it first uses an array, and releases the GIL meanwhile. Two
+    threads that do so concurrently deadlock (in half of the trials with OpenVINO 2026.4).
     """
     import openvino
 
@@ -50,23 +50,23 @@ def import_openvino() -> ModuleType:
 class OpenVINOEngine(Engine):
     """Runs an ONNX file on an OpenVINO device.
 
-    Every input shape is compiled by itself, since constant shapes are faster; a
-    batch that is not a power of two is padded to the next one, or a run would
-    compile one for each remainder.
+    Every shape of inputs is compiled separately, since constant shapes are faster. A batch size
+    that is not a power of two is padded to the next one, so that fewer shapes are compiled.
 
     Args:
-        onnx_for: Gives the ONNX file for height and width of the inputs.
-        key: Names the network in the cache.
-        normalization: Compiled into the network, so that pixels go in.
-        precision: ``fp32``, ``bf16``, ``fp16``, or ``int8`` for files that are
-            quantised.
-        cache: Keeps what is compiled.
-        device: OpenVINO's name: ``CPU``, ``GPU``, ``NPU``, ...
-        parallel: Calls that run concurrently; 1 uses all cores for each.
-        fixed: Whether the file takes batches of one size, which then come.
+        onnx_for: Returns the ONNX file for a height and width of the inputs.
+        key: Identifies the network in the cache.
+        normalization: Normalization that is compiled into the network, which then takes uint8
+            pixels.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``int8`` for quantised files.
+        cache: Cache of compiled networks.
+        device: OpenVINO's name of the device: ``CPU``, ``GPU``, ``NPU``, ...
+        parallel: Number of calls that run concurrently; with 1, each call uses all cores.
+        fixed: Whether the file has a fixed batch size. Batches must then have this size, and
+            are not padded.
 
     Raises:
-        ValueError: There is no such device, or it cannot do the precision.
+        ValueError: OpenVINO finds no such device, or the device does not support the precision.
     """
 
     def __init__(
@@ -99,22 +99,22 @@ class OpenVINOEngine(Engine):
         }
         if device == 'CPU':
             self.settings[properties.inference_num_threads] = torch.get_num_threads()
-            if parallel > 1:  # streams of several shapes, or networks, would meet on a core
+            if parallel > 1:  # streams of several shapes or networks would share pinned cores
                 self.settings[properties.hint.enable_cpu_pinning] = False
         self.shapes: OrderedDict[Any, CompiledShape] = OrderedDict()
         self._lock = threading.Lock()
 
     def _type(self, precision: str) -> 'ov.Type':
-        """What is computed in; of an int8 network, what is not quantised, as SiLU and the head."""
+        """Element type of the computation; for int8, of the layers that are not quantised."""
         if precision == 'int8':
-            able = capabilities(self.core, self._device)
-            on_cpu = self._device == 'CPU' and 'BF16' in able
-            precision = 'bf16' if on_cpu else 'fp32' if 'FP32' in able else 'fp16'
+            supported = capabilities(self.core, self._device)
+            on_cpu = self._device == 'CPU' and 'BF16' in supported
+            precision = 'bf16' if on_cpu else 'fp32' if 'FP32' in supported else 'fp16'
         return getattr(self._openvino.Type, _TYPES[precision])
 
     @property
     def description(self) -> str:
-        """Version and device, as they are."""
+        """Version of OpenVINO, and the full name of the device."""
         full_name = self._openvino.properties.device.full_name
         device = self.core.get_property(self._device, full_name)
         return f'OpenVINO {self._openvino.__version__.split("-")[0]} on {device}'
@@ -132,7 +132,7 @@ class OpenVINOEngine(Engine):
             if (shape, pixels) not in self.shapes:
                 self.shapes[shape, pixels] = CompiledShape(self._compile(shape, pixels))
             self.shapes.move_to_end((shape, pixels))
-            if len(self.shapes) > KEPT_SHAPES:
+            if len(self.shapes) > MAX_SHAPES:
                 self.shapes.popitem(last=False)
             return self.shapes[shape, pixels]
 
@@ -146,16 +146,16 @@ class OpenVINOEngine(Engine):
                 blob = (entry / _BLOB).read_bytes()
                 # The settings are those of this import, not of the compilation.
                 return self.core.import_model(blob, self._device, self.settings)
-            except FileNotFoundError as error:  # another process mends this entry
-                refused = error
-            except RuntimeError as error:  # compiled for another driver, say
+            except FileNotFoundError as error:  # another process is replacing this entry
+                cause = error
+            except RuntimeError as error:  # for instance compiled for another driver
                 if is_out_of_memory(error):
                     raise
                 self._cache.drop(key)
-                refused = error
+                cause = error
         raise EngineError(
-            f'engine: openvino cannot read what it has compiled, {entry}'
-        ) from refused
+            f'engine: openvino cannot load the network that it has compiled, {entry}'
+        ) from cause
 
     def _build(self, shape: tuple[int, ...], pixels: bool, folder: Path) -> None:
         path = str(self._onnx_for(shape[2:]))
@@ -167,7 +167,7 @@ class OpenVINOEngine(Engine):
             compiled = self.core.compile_model(model, self._device, self.settings)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise  # a smaller batch may do
+                raise  # a smaller batch may fit
             raise EngineError(
                 f'engine: openvino cannot compile this network for inputs of {shape}: '
                 f'{str(error).splitlines()[-1].strip()}'
@@ -176,10 +176,13 @@ class OpenVINOEngine(Engine):
 
 
 class CompiledShape:
-    """A network compiled for one shape of inputs.
+    """A network that is compiled for one shape of inputs.
 
-    What a request needs of memory is given out, and touched, once: threads come and go
-    with every call of an inferencer, requests stay.
+    Idle requests are reused by later calls, so that their memory is allocated and paged in
+    only once, although every call of an inferencer starts new threads.
+
+    Args:
+        compiled: The compiled network.
     """
 
     def __init__(self, compiled: 'ov.CompiledModel') -> None:
@@ -187,19 +190,19 @@ class CompiledShape:
         self.idle: list[ov.InferRequest] = []
 
     def infer(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Compute one batch; the outputs are copies. Several threads may ask concurrently."""
+        """Compute one batch and return copies of the outputs; safe in concurrent threads."""
         try:
             request = self.idle.pop()
         except IndexError:
             request = self.compiled.create_infer_request()
-        # Copied into the request, or it would hold the batch, and with it the caller's tensor.
+        # Copied into the request, which would otherwise keep the caller's tensor alive.
         outputs = request.infer({0: array}).to_tuple()
         self.idle.append(request)
         return outputs
 
 
 def take_pixels(model: 'ov.Model', normalization: Normalization) -> 'ov.Model':
-    """Fold the normalisation of uint8 pixels (N, 3, H, W) into a model."""
+    """Compile the normalisation of uint8 pixels (N, 3, H, W) into a model, which is returned."""
     ov = import_openvino()
     steps = ov.preprocess.PrePostProcessor(model)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout('NCHW'))
@@ -214,27 +217,27 @@ def take_pixels(model: 'ov.Model', normalization: Normalization) -> 'ov.Model':
 
 
 def check_device(core: 'ov.Core', device: str, precision: str) -> None:
-    """Check that a device is there and can do a precision.
+    """Check that OpenVINO has a device and that the device supports a precision.
 
     Raises:
-        ValueError: It is not, or cannot.
+        ValueError: OpenVINO finds no such device, or the device does not support the precision.
     """
-    there = core.available_devices
-    kinds = {name.split('.')[0] for name in there}
-    if device not in there and device not in kinds:
+    available = core.available_devices
+    kinds = {name.split('.')[0] for name in available}
+    if device not in available and device not in kinds:
         raise ValueError(
-            f'device: expected one that OpenVINO finds ({", ".join(there)}), found {device!r}'
+            f'device: expected one that OpenVINO finds ({", ".join(available)}), found {device!r}'
         )
-    able = capabilities(core, device)
-    if precision.upper() not in able:
-        names = [name for name in ('FP32', 'BF16', 'FP16', 'INT8') if name in able]
+    supported = capabilities(core, device)
+    if precision.upper() not in supported:
+        names = [name for name in ('FP32', 'BF16', 'FP16', 'INT8') if name in supported]
         raise ValueError(
-            f'precision: {device} does {", ".join(names).lower()} in OpenVINO, not {precision}'
+            f'precision: {device} supports {", ".join(names).lower()} in OpenVINO, not {precision}'
         )
 
 
 def capabilities(core: 'ov.Core', device: str) -> list[str]:
-    """What a device computes, as OpenVINO spells it: ``FP32``, ``BF16``, ``INT8``, ..."""
+    """Return the capabilities of a device in OpenVINO's spelling: ``FP32``, ``INT8``, ..."""
     return core.get_property(device, import_openvino().properties.device.capabilities)
 
 

@@ -1,4 +1,4 @@
-"""Optional packages: those that engines need to run, and those that only building one needs."""
+"""Optional packages: those that engines need to run, and those needed only to build engines."""
 
 import os
 from importlib import import_module
@@ -8,18 +8,22 @@ from types import ModuleType
 from ..errors import EngineError
 from .base import EngineSpec
 
-# The extra of a package that an engine needs for one precision only.
+# Extras of this distribution for packages that an engine needs for one precision only.
 _EXTRAS = {'nncf': 'int8'}
 
 
 def require(spec: EngineSpec, precision: str) -> None:
-    """Check that what an engine needs is installed, and that what runs it can be imported.
+    """Check that the packages of an engine are installed, and import those that it needs to run.
 
-    What only builds an engine is not imported: that takes seconds, and the cache may hold
-    what it would build.
+    Packages that only build an engine are not imported, since that takes seconds and the cache
+    may hold the built engine.
+
+    Args:
+        spec: The engine.
+        precision: Requested precision.
 
     Raises:
-        EngineError: It is not, or cannot.
+        EngineError: A package is not installed, or cannot be imported.
     """
     to_build = (*spec.build_modules, *spec.precision_modules.get(precision, ()))
     for module in (*spec.modules, *to_build):
@@ -37,26 +41,27 @@ def require(spec: EngineSpec, precision: str) -> None:
 
 
 def is_installed(spec: EngineSpec) -> bool:
-    """Whether an engine's libraries, or its compiler, are there."""
+    """Return whether the packages and other requirements of an engine, as a compiler, are met."""
     return spec.is_available() and all(map(find_spec, (*spec.modules, *spec.build_modules)))
 
 
 def import_onnx() -> ModuleType:
-    """Import what reads and writes ONNX files.
+    """Import the package ``onnx``, which reads and writes ONNX files.
 
     Raises:
-        EngineError: It cannot be imported.
+        EngineError: The package cannot be imported.
     """
     return _import_to_build('onnx', 'onnxruntime')
 
 
 def import_nncf() -> ModuleType:
-    """Import NNCF, and keep it from reporting to its makers that it is used, and how.
+    """Import NNCF with its telemetry switched off.
 
-    It does not where it takes the machine for one of its own tests.
+    NNCF sends no telemetry if the environment variable ``NNCF_CI`` marks the machine as one
+    that runs NNCF's own tests.
 
     Raises:
-        EngineError: It cannot be imported.
+        EngineError: The package cannot be imported.
     """
     os.environ.setdefault('NNCF_CI', '1')
     return _import_to_build('nncf', 'int8')
@@ -67,6 +72,6 @@ def _import_to_build(module: str, extra: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         raise EngineError(
-            f'engine: {module}, which its files need, cannot be imported: {error}; '
+            f'engine: {module}, which is needed to build engines, cannot be imported: {error}; '
             f"pip install 'mmpose-batch[{extra}]'"
         ) from error

@@ -1,7 +1,8 @@
-"""The engines there are, and what they can be asked for.
+"""The registry of engines, and the options that they support.
 
-An engine is one file that calls :func:`register`. Those of this package are found by themselves;
-others register when they are imported, by ``custom_imports`` in a config, say.
+An engine is one file that calls :func:`register`. The engines of this package are imported
+automatically. Third-party engines register when they are imported, for instance by
+``custom_imports`` in a config.
 """
 
 import pkgutil
@@ -14,18 +15,18 @@ from ..hardware import native_precision
 from .base import EngineOptions, EngineSpec
 from .names import AUTO, PRECISIONS
 
-# Name to what was registered so far; :func:`specs` has all.
+# Engines that have been registered so far, by name; :func:`specs` returns all.
 ENGINES: dict[str, EngineSpec] = {}
 
 
 def register(spec: EngineSpec) -> EngineSpec:
-    """Add an engine.
+    """Add an engine to the registry, and return it.
 
     Raises:
-        ValueError: Another has its name, or one of its precisions does not exist.
+        ValueError: The name is that of another engine or ``auto``, or a precision is unknown.
     """
     if spec.name == AUTO or spec.name in ENGINES:
-        raise ValueError(f'engine: {spec.name!r} is registered already')
+        raise ValueError(f'engine: the name {spec.name!r} is already in use')
     if unknown := set(spec.precisions) - set(PRECISIONS[:-1]):
         raise ValueError(
             f'engine: {spec.name}: expected precisions of {", ".join(PRECISIONS[:-1])}, '
@@ -36,17 +37,17 @@ def register(spec: EngineSpec) -> EngineSpec:
 
 
 def specs() -> dict[str, EngineSpec]:
-    """Name to engine, in order: those that need PyTorch only, then by name."""
+    """Return all engines by name: first those that only need PyTorch, each group sorted by name."""
     _import_own()
     found = sorted(ENGINES.values(), key=lambda spec: (bool(spec.modules), spec.name))
     return {spec.name: spec for spec in found}
 
 
 def get(name: str) -> EngineSpec:
-    """The engine of a name.
+    """Return the engine with a name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no engine with this name.
     """
     found = specs()
     if name not in found:
@@ -55,7 +56,7 @@ def get(name: str) -> EngineSpec:
 
 
 def choices() -> tuple[str, ...]:
-    """What ``engine`` may be: the engines, and ``auto``."""
+    """Return the values of the option ``engine``: the names of all engines, and ``auto``."""
     return (*specs(), AUTO)
 
 
@@ -67,7 +68,7 @@ def _import_own() -> None:
 
 
 def precisions_of(engine: str) -> tuple[str, ...]:
-    """What an engine may be asked for, or with ``auto`` some engine."""
+    """Return the precisions that an engine supports; for ``auto``, those of any engine."""
     if engine != AUTO:
         return get(engine).precisions
     some = {precision for spec in specs().values() for precision in spec.precisions}
@@ -75,7 +76,10 @@ def precisions_of(engine: str) -> tuple[str, ...]:
 
 
 def parallel_batches(options: EngineOptions) -> int:
-    """Batches that may be asked for concurrently: what decodes one leaves its core to the next."""
+    """Return how many batches may be submitted concurrently.
+
+    With more than one, the next batch uses the cores that are idle while one is decoded.
+    """
     if options.latency:
         return 1
     if options.engine == AUTO:
@@ -84,14 +88,14 @@ def parallel_batches(options: EngineOptions) -> int:
 
 
 def splits_cores(options: EngineOptions) -> bool:
-    """Whether the batches that run concurrently have cores of their own."""
+    """Return whether several batches run concurrently, each on its own cores."""
     if options.engine == AUTO or parallel_batches(options) == 1:
         return False
     return get(options.engine).computes_on(options.device, 'cpu') == 'cpu'
 
 
 def needs_samples(options: EngineOptions) -> bool:
-    """Whether an engine is chosen, built or verified with inputs of the run."""
+    """Return whether an engine is selected, built or verified with inputs of the run."""
     return (
         options.self_check
         or options.engine == AUTO
@@ -106,37 +110,40 @@ def resolve_precision(
     engine: str = 'torch',
     engine_device: str | None = None,
 ) -> str:
-    """Check a precision against device and engine and resolve ``auto``.
+    """Check that engine and device support a precision, and resolve ``auto``.
 
-    ``auto`` is the fastest one that the hardware computes natively and that costs
-    hardly any accuracy: fp16 on a GPU, bf16 on a CPU with bf16 instructions, fp32
-    elsewhere.
+    ``auto`` selects the fastest precision that the hardware computes natively at almost no cost
+    in accuracy: fp16 on a GPU, bf16 on a CPU with bf16 instructions, otherwise fp32. If the
+    engine does not support that precision, ``auto`` selects fp32.
 
     Args:
         precision: One of :data:`PRECISIONS`.
-        device: Of PyTorch.
+        device: Device of PyTorch.
         engine: One of :func:`choices`.
-        engine_device: Where the engine computes, if that is not where PyTorch does.
+        engine_device: Device of the engine, if it differs from that of PyTorch.
+
+    Returns:
+        The precision, which is not ``auto``.
 
     Raises:
-        ValueError: An unknown precision or engine, or one that the engine or the
-            device cannot do.
+        ValueError: The precision or engine is unknown, or the engine or device does not support
+            the precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}')
     kind = torch.device(device).type
     if engine != AUTO:
         kind = get(engine).computes_on(engine_device, kind)
-    able = precisions_of(engine)
+    supported = precisions_of(engine)
     if precision == AUTO:
         native = native_precision(kind)
-        return native if native in able else 'fp32'
-    if precision not in able:
+        return native if native in supported else 'fp32'
+    if precision not in supported:
         others = [name for name in choices() if precision in precisions_of(name)]
         raise ValueError(
-            f'precision: engine {engine} does {", ".join(able)}, not {precision}; '
-            f'{", ".join(others)} may'
+            f'precision: engine {engine} supports {", ".join(supported)}, not {precision}; '
+            f'engines that support it: {", ".join(others)}'
         )
     if precision == 'fp16' and kind == 'cpu':
-        raise ValueError('precision: fp16 is not for a CPU; use bf16 there')
+        raise ValueError('precision: fp16 is not supported on a CPU; use bf16')
     return precision

@@ -1,4 +1,4 @@
-"""Runs a model's test steps with an engine that replaces its network."""
+"""The engine runner: runs the test steps of a model with an engine that replaces its network."""
 
 import logging
 import threading
@@ -33,16 +33,17 @@ class EngineRunner:
     """Runs the test steps of one model.
 
     Args:
-        model: In eval mode; changed in place.
-        options: What is asked for.
-        clock: What engines are timed with.
+        model: Model in eval mode; it is changed in place.
+        options: Requested options.
+        clock: Returns a time in seconds, for timing engines.
 
     Attributes:
-        lifecycle: How far the selection of its engine is.
+        lifecycle: Lifecycle of the engine, with its phase and selection.
 
     Raises:
         EngineError: The engine is not installed, or the model's network cannot be replaced.
-        ValueError: It lacks the device, or the device the precision.
+        ValueError: The engine does not have the device, or the device does not support the
+            precision.
     """
 
     def __init__(
@@ -62,37 +63,37 @@ class EngineRunner:
             return
         if not replaceable:
             raise EngineError(
-                f'engine: {type(model).__name__} with this head computes its network in a way of '
-                'its own; only torch runs it'
+                f'engine: the network of {type(model).__name__} with this head cannot be replaced; '
+                'only engine torch supports it'
             )
         self._builder = EngineBuilder(model, options)
         self.lifecycle = EngineLifecycle(options, EngineSelector(self._builder, options, clock))
 
     @property
     def options(self) -> EngineOptions:
-        """What is asked for; in fp32 where the precision gave way to it."""
+        """The requested options, with precision fp32 after a fallback to it."""
         return self.lifecycle.options
 
     @property
     def selection(self) -> Selection | None:
-        """What was selected; None before."""
+        """The selection; None before an engine is selected."""
         return self.lifecycle.selection
 
     @property
     def engine(self) -> Engine | None:
-        """What computes the network now; None where it was not replaced."""
+        """The active engine; None if the network is not replaced."""
         return None if self._builder is None else self._builder.swap.engine
 
     @property
     def parallel(self) -> int:
-        """Test steps that may be asked for concurrently, of batches that do not come alone."""
+        """Number of test steps that may be submitted concurrently, except for single batches."""
         if self.selection is None:
             return parallel_batches(self.options)
         return get(self.selection.engine).parallel if self._has_variant else self.selection.parallel
 
     @property
     def _has_variant(self) -> bool:
-        """Whether the selected engine can be built for throughput and for latency."""
+        """Whether the selected engine differs between builds for throughput and for latency."""
         if self._builder is None or self._for_latency_only:
             return False
         selection = self.selection
@@ -100,7 +101,7 @@ class EngineRunner:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Engine, precision, and how verification went, for ``run.json``."""
+        """Engine, precision and result of the verification, for ``run.json``."""
         if self.selection is not None:
             report = self.selection.report()
         else:
@@ -113,7 +114,7 @@ class EngineRunner:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Size of the files that the engine was built to and is loaded from."""
+        """Size in bytes of the files that the engine is loaded from."""
         return 0 if self._builder is None else self._builder.cache.bytes_used
 
     def test_step(self, run: Run, alone: bool = False) -> Sequence[BaseDataElement]:
@@ -121,13 +122,16 @@ class EngineRunner:
 
         Args:
             run: The model's ``test_step`` on the batch.
-            alone: Whether the batch comes alone, so that it is to have all cores. An engine
-                that is built for several batches is built for single ones too when the first
-                of them comes, and the reverse.
+            alone: Whether no other batch runs concurrently, so that this one can use all cores.
+                An engine that is built for throughput is also built for latency at the first
+                such batch, and the reverse.
+
+        Returns:
+            The data samples of the batch.
 
         Raises:
-            EngineError: The engine cannot run the network, or its outputs deviate too
-                much from PyTorch's.
+            EngineError: The engine cannot run the network, or its outputs deviate from
+                PyTorch's beyond tolerance.
         """
         if self.lifecycle.phase is not Phase.SELECTED:
             outputs = self.lifecycle.run_first(run)
@@ -152,17 +156,17 @@ class EngineRunner:
         return self._run_selected(run) if self._variant is None else self._variant.test_step(run)
 
     def by_reference(self) -> AbstractContextManager[None]:
-        """In this block, and this thread, PyTorch computes whatever the engine is."""
+        """Let PyTorch compute the network in this block, for the current thread."""
         return nullcontext() if self._builder is None else self._builder.swap.by_reference()
 
     def warm_up(self, run: Callable[[], object]) -> None:
-        """Have an engine that compiles for every batch size do so now.
+        """Compile the engine for the batch size of this run, if it compiles for batch sizes.
 
         Args:
-            run: Runs a batch of the size of this run.
+            run: Runs a batch of this size.
 
         Raises:
-            EngineError: It cannot.
+            EngineError: The engine fails, except for lack of memory.
         """
         if self.selection is None or self.engine is None:
             return
@@ -171,28 +175,29 @@ class EngineRunner:
         except FATAL:
             raise
         except Exception as error:
-            if not is_out_of_memory(error):  # then the run halves its batches
+            if not is_out_of_memory(error):  # out of memory is handled by smaller batches
                 raise EngineError(f'engine: {one_line(error)}') from error
 
     def cool_down(self) -> None:
-        """Forget the batch size of a warm-up, since the next run has another."""
+        """Discard the batch size of the warm-up, because the next run uses another."""
         if self.engine is not None:
             self.engine.cool_down()
 
     def note_memory(self, batch_size: int) -> None:
-        """Report that the memory holds no larger batches."""
+        """Record and report the size that batches are reduced to after running out of memory."""
         self._largest_batch = batch_size
-        logger.warning('out of memory: batches of %d at most from here on', batch_size)
+        logger.warning('out of memory: batch size reduced to %d', batch_size)
 
     def measure(
         self, kind: str, measure: Callable[[], tuple[dict[str, Any], bool]], **settings: Any
     ) -> dict[str, Any]:
-        """What is measured on this machine with this engine and these settings, once.
+        """Return the cached result of a measurement with this engine, or measure now.
 
         Args:
-            kind: Of the measurement.
-            measure: Returns the result, as JSON has it, and whether to cache it.
-            settings: That it depends on, besides the engine and the device.
+            kind: Name of the measurement.
+            measure: Returns the result, which JSON can represent, and whether to cache it.
+            settings: Further settings that the result depends on, besides the engine and the
+                device.
         """
         report = self.report
         settings |= {'engine': report['engine'], 'calibration': report.get('calibration')}
@@ -207,10 +212,10 @@ class EngineRunner:
 
 
 def _prepare(model: nn.Module, options: EngineOptions) -> Selection:
-    """Leave the network in place, in what PyTorch does of the precision."""
+    """Prepare a model whose network is not replaced; int8 falls back to fp32."""
     precision = options.precision
     if precision == 'int8':
-        logger.warning('engine: nothing does int8 for this model; torch in fp32')
+        logger.warning('engine: no engine supports int8 for this model; using torch in fp32')
         precision = 'fp32'
     prepare_model(model, precision)
     return Selection(

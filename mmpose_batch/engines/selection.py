@@ -1,4 +1,4 @@
-"""Selection: the phases of it, and what was selected."""
+"""The phases of the selection of an engine, and its result."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,36 +9,36 @@ from .verification import Difference, Samples
 
 
 class Phase(Enum):
-    """How far the selection of an engine is."""
+    """Phase of the selection of an engine."""
 
     NEW = 'new'  # no batch has run
-    SAMPLING = 'sampling'  # PyTorch computes batches, which the engine is verified with
+    SAMPLING = 'sampling'  # PyTorch computes the batches with which engines are verified
     SELECTED = 'selected'  # the engine computes all batches
 
 
 _NEXT = {
     Phase.NEW: (Phase.SAMPLING, Phase.SELECTED),
     Phase.SAMPLING: (Phase.NEW, Phase.SELECTED),
-    Phase.SELECTED: (Phase.SELECTED,),  # with a batch size that is measured later
+    Phase.SELECTED: (Phase.SELECTED,),  # to add a batch size that is measured later
 }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """What was selected for a network: ``run.json`` stores it, and a resumed run restores it.
+    """The engine selected for a network; ``run.json`` stores it, a resumed run restores it.
 
     Attributes:
         engine: Name of the engine.
-        precision: What it computes in.
+        precision: Precision of the engine.
         description: Library, version and device.
-        parallel: Batches that run concurrently.
-        file: Key of the external ONNX file that is run, if there is one.
+        parallel: Number of batches that run concurrently.
+        file: Key of the external ONNX file, if there is one.
         calibration: Key of the inputs that int8 was calibrated with.
-        calibrated_with: Number of these.
-        self_check: How far the outputs are from PyTorch's; None where they were not compared.
-        seconds_of_a_batch: What ``auto`` measured, for each engine.
-        batch_size: Inputs in a batch, where that was measured.
-        instances_per_second: What was measured for it, for each batch size.
+        calibrated_with: Number of these inputs.
+        self_check: Difference of the outputs from PyTorch's; None if they were not compared.
+        seconds_of_a_batch: Seconds per batch that ``auto`` measured, for each engine.
+        batch_size: Inputs per batch, if that was measured or restored.
+        instances_per_second: Instances per second for each measured batch size.
     """
 
     engine: str
@@ -54,7 +54,7 @@ class Selection:
     instances_per_second: Mapping[int, float] | None = None
 
     def report(self) -> dict[str, Any]:
-        """What is known, as ``run.json`` has it."""
+        """Return all fields that are set, in the format of ``run.json``."""
         values = {
             'engine': self.engine,
             'precision': self.precision,
@@ -73,7 +73,7 @@ class Selection:
         parts = [f'{self.description}, {self.precision}']
         if self.seconds_of_a_batch:
             times = (f'{name} {value:.3f}' for name, value in self.seconds_of_a_batch.items())
-            parts.append(f'the fastest here (seconds of a batch: {", ".join(times)})')
+            parts.append(f'fastest (seconds per batch: {", ".join(times)})')
         if self.self_check is not None:
             parts.append(str(self.self_check))
         return '; '.join(parts)
@@ -81,12 +81,12 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A phase, and what belongs to it.
+    """A phase with its data.
 
     Attributes:
         phase: The phase.
-        samples: What was sampled so far, in SAMPLING.
-        selection: What was selected, in SELECTED.
+        samples: Batches that were sampled so far, in SAMPLING.
+        selection: The selection, in SELECTED.
     """
 
     phase: Phase = Phase.NEW
@@ -96,14 +96,14 @@ class State:
     def to(
         self, phase: Phase, samples: Samples | None = None, selection: Selection | None = None
     ) -> 'State':
-        """The next state: the only way from one to another.
+        """Return the state after a transition; states change in no other way.
 
         Raises:
-            ValueError: That phase does not follow this one, or lacks what belongs to it.
+            ValueError: The transition is not allowed, or the data do not belong to the phase.
         """
         if phase not in _NEXT[self.phase]:
-            raise ValueError(f'engine: no way from {self.phase.value} to {phase.value}')
+            raise ValueError(f'engine: invalid transition from {self.phase.value} to {phase.value}')
         fits = (samples is not None, selection is not None)
         if fits != (phase is Phase.SAMPLING, phase is Phase.SELECTED):
-            raise ValueError(f'engine: {phase.value} does not go with what it was given')
+            raise ValueError(f'engine: samples or selection do not belong to phase {phase.value}')
         return State(phase, samples, selection)

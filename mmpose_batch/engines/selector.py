@@ -23,7 +23,7 @@ logger = logging.getLogger('mmpose_batch')
 
 
 def candidates(options: EngineOptions, on_cuda: bool) -> list[str]:
-    """Names of the engines that ``auto`` tries; of these, one may not be installed."""
+    """Return the names of the engines that ``auto`` tries; some may not be installed."""
     alternatives = any(spec.modules and is_installed(spec) for spec in specs().values())
     case = AutoCase(on_cuda=on_cuda, alternatives=alternatives)
     return [
@@ -37,32 +37,32 @@ def candidates(options: EngineOptions, on_cuda: bool) -> list[str]:
 
 
 class EngineHistory:
-    """What earlier starts found out about engines of one network, as the cache has it.
+    """Results of earlier verifications and timings of one network's engines, from the cache.
 
     Args:
-        builder: Of the network.
+        builder: Builds engines of the network.
     """
 
     def __init__(self, builder: EngineBuilder) -> None:
         self._builder = builder
 
     def has_passed(self, name: str, options: EngineOptions) -> bool:
-        """Whether an engine passed verification."""
+        """Return whether an engine has passed verification with these options."""
         known = self._builder.measurements.recall('passed', options, **self._of(name))
         return known is not None
 
     def remember(self, name: str, options: EngineOptions, difference: Difference) -> None:
-        """Have later starts know that an engine has passed, and with what differences."""
+        """Cache that an engine has passed verification, and its difference from PyTorch."""
         passed = difference.as_dict()
         measurements = self._builder.measurements
         measurements.get('passed', options, lambda: (passed, True), **self._of(name))
 
     def _of(self, name: str) -> dict[str, Any]:
-        # An external file may be compared with another model tomorrow.
+        # The same external file may be verified against several models.
         return {'engine': name, 'model': self._builder.model_key}
 
     def seconds(self, options: EngineOptions, samples: Samples) -> dict[str, float] | None:
-        """Seconds of a batch by each engine, where they are known."""
+        """Return the cached seconds per batch of each engine; None if there are none."""
         return self._builder.measurements.recall('engines', options, **_ranking(samples))
 
     def time(
@@ -71,12 +71,18 @@ class EngineHistory:
         samples: Samples,
         measure: Callable[[], tuple[dict[str, float], bool]],
     ) -> dict[str, float]:
-        """Seconds of a batch by each engine, known or measured now, and cached if that says so."""
+        """Return the seconds per batch of each engine, from the cache or measured now.
+
+        Args:
+            options: Options of the engines.
+            samples: Batches that engines are timed with.
+            measure: Measures them; returns the seconds, and whether to cache them.
+        """
         return self._builder.measurements.get('engines', options, measure, **_ranking(samples))
 
 
 def _ranking(samples: Samples) -> dict[str, Any]:
-    """What decides which engine is fastest."""
+    """Settings that the fastest engine depends on."""
     installed = [name for name, spec in specs().items() if is_installed(spec)]
     return {'shape': samples.shape, 'batch_size': samples.batch_size, 'installed': installed}
 
@@ -84,20 +90,21 @@ def _ranking(samples: Samples) -> dict[str, Any]:
 class EngineSelector:
     """Selects the engine of one network.
 
-    A named engine is built at once, so that what it lacks is reported early; but for int8,
-    which is calibrated with inputs.
+    A named engine is built immediately, so that errors are reported early, except for int8,
+    which is first calibrated with inputs.
 
     Args:
-        builder: Builds engines; the one that is selected computes the network from then on.
-        options: What is asked for.
-        clock: What engines are timed with.
+        builder: Builds engines; the selected engine becomes active in its network swap.
+        options: Requested options.
+        clock: Returns a time in seconds, for timing engines.
 
     Attributes:
-        options: What is asked for; in fp32 where the precision gave way to it.
+        options: The requested options, with precision fp32 after a fallback to it.
 
     Raises:
         EngineError: The named engine cannot be built.
-        ValueError: It lacks the device, or the device the precision.
+        ValueError: The engine does not have the device, or the device does not support the
+            precision.
     """
 
     def __init__(
@@ -108,26 +115,32 @@ class EngineSelector:
         self._swap = builder.swap
         self._history = EngineHistory(builder)
         self._clock = clock
-        self._previous: str | None = None  # the engine of the run that is resumed
-        self._fastest: tuple[str, Engine, Difference | None] | None = None  # timed just now
+        self._previous: str | None = None  # the engine of the resumed run
+        # The fastest engine of the timing in progress, so that it is not built again.
+        self._fastest: tuple[str, Engine, Difference | None] | None = None
         if options.engine != AUTO and options.precision != 'int8':
             self._install(options.engine)
 
     def restore(self, previous: Selection) -> None:
-        """Select what the run that is resumed had, where that was not named."""
+        """Prefer the engine and precision of the resumed run where the user named none."""
         self._previous = previous.engine
         free = self.options.engine == AUTO or self.options.precision_is_free
         if free and previous.precision == 'fp32' != self.options.precision:
             self._fall_back_to_fp32()
 
     def prefer_latency(self) -> None:
-        """Have batches run one at a time, each as fast as can be."""
+        """Build engines for latency, one batch at a time; an active engine is built again."""
         self.options = replace(self.options, latency=True)
         if self.options.engine != AUTO and self._swap.engine is not self._swap.reference:
             self._install(self.options.engine)
 
     def sample(self, run: Run, samples: Samples) -> Sequence[BaseDataElement]:
-        """Have PyTorch compute a batch, and add it to the samples; returns the outputs."""
+        """Let PyTorch compute a batch, add it to the samples and return the outputs.
+
+        Args:
+            run: The model's ``test_step`` on the batch.
+            samples: Samples to which the batch is added.
+        """
 
         def note(inputs: Tensor) -> None:
             samples.note_shape(inputs)
@@ -140,31 +153,32 @@ class EngineSelector:
         return outputs
 
     def select(self, samples: Samples) -> Selection:
-        """Build, verify and select with some batches.
+        """Build, verify and select an engine with sampled batches.
 
         Raises:
-            EngineError: No engine runs the network, or the outputs of the named one deviate.
+            EngineError: No engine can run the network, or the outputs of the named engine
+                deviate from PyTorch's beyond tolerance.
         """
         self._builder.calibration.thin()
         try:
             if self.options.engine == AUTO:
                 return self._select_fastest(samples)
             return self._select_named(samples)
-        except ValueError as error:  # a device, say, which int8 asks for only now
+        except ValueError as error:  # for int8, device errors occur only now
             raise EngineError(str(error)) from error
         finally:
             self._fastest = None
 
-    # ------------------------------------------------------- engines that passed before
+    # ------------------------------------------------- engines that passed in earlier runs
 
     @property
-    def remembers(self) -> bool:
-        """Whether an engine may be known from before: each calibration makes int8 another."""
+    def uses_history(self) -> bool:
+        """Whether earlier verifications count: not for int8, which depends on the calibration."""
         return self.options.precision != 'int8'
 
     def known(self, samples: Samples) -> str | None:
-        """The engine that passed before and would be selected, if there is one."""
-        if not self.remembers:
+        """Return the engine that passed before and would be selected; None if there is none."""
+        if not self.uses_history:
             return None
         name = self._previous or self.options.engine
         if name == AUTO:
@@ -173,9 +187,11 @@ class EngineSelector:
         return name if name and self._history.has_passed(name, self.options) else None
 
     def select_known(self, name: str, samples: Samples) -> Selection | None:
-        """Select an engine that passed before, if it passes with what was sampled so far.
+        """Select an engine that passed before, if it passes with the samples so far.
 
-        If not, that is no reason to reject it: that takes all samples.
+        Returns:
+            The selection; None if the engine does not pass. It is not rejected then, since that
+            takes all samples.
         """
         auto = self.options.engine == AUTO
         try:
@@ -184,7 +200,7 @@ class EngineSelector:
             difference = self._verify(name, samples)
         except DEVICE_LOST:
             raise
-        except Exception as error:  # verification with more images comes to that too
+        except Exception as error:  # reported by the verification with all samples
             logger.debug('engine: %s: %s', name, error)
             if auto:
                 self._swap.engine = self._swap.reference
@@ -216,14 +232,14 @@ class EngineSelector:
         except OutputsDeviate as error:
             if not self.options.precision_is_free or self.options.precision == 'fp32':
                 raise
-            logger.warning('%s; in fp32, then', error)
+            logger.warning('%s; falling back to fp32', error)
             self._fall_back_to_fp32()
             difference = self._verify(name, samples)
         self._remember(name, difference, samples)
         return self._selection(name, difference)
 
     def _remember(self, name: str, difference: Difference | None, samples: Samples) -> None:
-        if difference and difference.instances and samples.enough and self.remembers:
+        if difference and difference.instances and samples.enough_inputs and self.uses_history:
             self._history.remember(name, self.options, difference)
 
     def _selection(
@@ -251,26 +267,31 @@ class EngineSelector:
 
         if self._previous is None:
             seconds = self._history.time(self.options, samples, measure)
-        else:  # its time depends on no other engine
+        else:  # only the engine of the resumed run is timed, which is not cached
             seconds, _ = measure()
         for name in sorted(seconds, key=seconds.__getitem__):
             if passed := self._try_engine(name, samples):
                 self._remember(name, *passed, samples)
                 return self._selection(name, *passed, seconds)
         if self.options.precision != 'fp32':
-            logger.warning('engine: none does %s here; in fp32, then', self.options.precision)
+            logger.warning(
+                'engine: no engine passed in %s; falling back to fp32', self.options.precision
+            )
             self._fall_back_to_fp32()
             return self._select_fastest(samples)
         if self.options.file is not None:
             names = ', '.join(name for name, spec in specs().items() if spec.takes_file)
-            raise EngineError(f'engine: none of {names} runs {self.options.file}')
-        logger.warning('engine: none does; eager PyTorch')
+            raise EngineError(f'engine: none of {names} can run {self.options.file}')
+        logger.warning('engine: no engine passed; using eager PyTorch')
         self._swap.engine = self._swap.reference
         return self._selection('torch', None)
 
     def _time_engines(self, samples: Samples) -> tuple[dict[str, float], bool]:
-        """Seconds of a batch for each engine that runs, and whether all that are there did."""
-        seconds, complete = {}, samples.enough or self.options.latency
+        """Time all engines that pass; returns seconds per batch and whether to cache them.
+
+        They are cached only if every installed engine was timed, with enough samples.
+        """
+        seconds, complete = {}, samples.enough_inputs or self.options.latency
         previous = self._previous and [self._previous]
         for name in previous or candidates(self.options, self._builder.on_cuda):
             passed = self._try_engine(name, samples)
@@ -279,25 +300,26 @@ class EngineSelector:
                 complete = complete and not is_installed(get(name))
                 continue
             seconds[name] = spent
-            if spent == min(seconds.values()):  # not built and verified twice
+            if spent == min(seconds.values()):  # so that it is not built and verified again
                 self._fastest = name, self._swap.engine, *passed
         return seconds, complete and bool(seconds)
 
     def _time_engine(self, name: str, run: Run) -> float | None:
-        """Seconds of a batch by the engine in place; None, and a warning, where it fails."""
+        """Seconds per batch of the active engine; None, after a warning, if it fails."""
         try:
             return shortest(run, self._swap.engine.parallel, clock=self._clock)
-        except Exception as error:  # PyTorch has run this batch
+        except Exception as error:  # an error of the engine, since PyTorch has run this batch
             if is_out_of_memory(error):
-                raise  # a smaller batch may do
+                raise  # a smaller batch may fit
             logger.warning('engine: %s: %s; skipped', name, error)
             return None
 
     def _try_engine(self, name: str, samples: Samples) -> tuple[Difference | None] | None:
-        """Install and verify an engine; None, and a warning, where it fails.
+        """Make an engine active and verify it.
 
         Returns:
-            The difference, in a tuple, since that too may be None.
+            A tuple with the difference, which may be None; None, after a warning, if the engine
+            fails.
         """
         if self._fastest is not None and self._fastest[0] == name:
             _, self._swap.engine, difference = self._fastest

@@ -1,4 +1,4 @@
-"""torch.compile: PyTorch's own compiler, with batches of constant shape."""
+"""torch.compile: PyTorch's own compiler, for batches of constant shape."""
 
 import os
 from collections.abc import Callable
@@ -16,25 +16,25 @@ from .registry import register
 if TYPE_CHECKING:
     from .builder import NetworkSource
 
-# Every shape of inputs is compiled by itself; after eight of them PyTorch would go on in eager,
-# with a line in its own log.
-_MANY = {'recompile_limit': 10_000, 'accumulated_recompile_limit': 10_000}
-# Batches of at least one in so many of a full one are padded to it.
+# Every shape of inputs is compiled separately. With its default limits, PyTorch would run further
+# shapes eagerly after eight of them, with no more than a line in its own log.
+_RECOMPILE_LIMITS = {'recompile_limit': 10_000, 'accumulated_recompile_limit': 10_000}
+# Batches of at least a full batch divided by this are padded to a full batch.
 _PADDED = 4
 _DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class TorchCompileEngine(Engine):
-    """Runs a network as inductor compiles it; on CUDA with CUDA graphs.
+    """Runs a network that is compiled by inductor; on CUDA with CUDA graphs.
 
     Args:
-        network: On its device.
-        normalization: Compiled into the network.
+        network: Network, on its final device.
+        normalization: Normalization that is compiled into the network.
         precision: ``fp32``, ``bf16`` or ``fp16``.
     """
 
     def __init__(self, network: Network, normalization: Normalization, precision: str) -> None:
-        self._largest = 0  # of the batches of a warm-up
+        self._largest = 0  # size of the largest batch since the start of a warm-up
         self._full: int | None = None
         self._device = next(network.parameters()).device
         self._dtype = _DTYPES.get(precision)
@@ -47,21 +47,21 @@ class TorchCompileEngine(Engine):
 
     @property
     def description(self) -> str:
-        """Version and compiler."""
+        """PyTorch's version, compiler and device."""
         return f'PyTorch {torch.__version__} compiled by inductor on {self._device}'
 
     def warm_up(self, run: Callable[[], object]) -> None:
-        """Compile for full batches, before one is waited for.
+        """Compile for full batches before the first result.
 
         Args:
-            run: Runs one.
+            run: Runs one full batch through the model.
         """
         self.cool_down()
         run()
         self._full = self._largest
 
     def cool_down(self) -> None:
-        """Pad to no full batch any more."""
+        """Stop padding batches to the size of a full batch."""
         self._largest, self._full = 0, None
 
     @torch.no_grad()
@@ -75,17 +75,17 @@ class TorchCompileEngine(Engine):
         from torch._dynamo import config  # slow to import
 
         try:
-            with half, config.patch(_MANY):
+            with half, config.patch(_RECOMPILE_LIMITS):
                 outputs = function(inputs)
         except Exception:
-            self._full = None  # it may be the memory: what is smaller is not to be padded
+            self._full = None  # if memory ran out, smaller batches must not be padded
             raise
         self._largest = max(self._largest, size)
-        # CUDA graphs write the next batch's outputs over this one's.
+        # Cloned, since with CUDA graphs the next batch overwrites these outputs.
         return [output[:count].float().clone() for output in outputs]
 
     def _size(self, count: int) -> int:
-        """What a batch is padded to: to a full one at most, rather than compiling for less."""
+        """Size that a batch is padded to: a full batch if it is large enough, to compile less."""
         size = next_power_of_two(count)
         full = self._full
         return full if full is not None and full // _PADDED <= size < full else size
@@ -100,7 +100,7 @@ def _has_compiler() -> bool:
 
 
 def _in_auto(case: AutoCase) -> bool:
-    # Half a minute or more of compiling, for nothing where a CPU has another engine.
+    # Compiling takes 30 s or more, which does not pay on a CPU if another engine is installed.
     return case.on_cuda or not case.alternatives
 
 

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 def prepare_model(model: nn.Module, precision: str) -> None:
     """Prepare an MMPose or MMDetection model in eval mode for fast batches, in place.
 
-    The speedups for models are applied, and the network, but no decoding, runs in the
-    precision. The state dict is no longer that of the config.
+    All speedups for models are applied. The network runs in the given precision, decoding stays
+    in fp32. Since layers are fused, the names in the state dict differ from those of a new model.
 
     Args:
-        model: Any pose estimator, or a detector with ``extract_feat``.
+        model: A pose estimator, or a detector with ``extract_feat``.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``, see
             :func:`mmpose_batch.engines.registry.resolve_precision`.
     """
@@ -31,10 +31,11 @@ def prepare_model(model: nn.Module, precision: str) -> None:
 
 
 class TorchEngine(Engine):
-    """Eager PyTorch, in place of a network as other engines.
+    """Runs a network in eager PyTorch.
 
     Args:
-        network: On its device; changed in place to channels_last where that is faster.
+        network: Network, on its final device; changed in place to channels_last if that is
+            faster.
         normalization: Normalization of its inputs.
         precision: As for :func:`prepare_model`.
     """
@@ -47,7 +48,7 @@ class TorchEngine(Engine):
 
     @property
     def description(self) -> str:
-        """Version and device."""
+        """PyTorch's version and device."""
         return f'PyTorch {torch.__version__} on {self._device}'
 
     @torch.no_grad()

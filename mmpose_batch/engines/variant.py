@@ -1,7 +1,7 @@
-"""The selected engine, built the other way: for latency instead of throughput, or the reverse.
+"""A second build of the selected engine: for latency instead of throughput, or the reverse.
 
-An engine that runs several batches concurrently gives each of them a share of the cores. A batch
-that comes alone is fastest on all cores, which takes a network compiled for that.
+An engine that runs several batches concurrently gives each of them a share of the cores. A single
+batch is fastest on all cores, for which the network has to be compiled separately.
 """
 
 import logging
@@ -23,15 +23,15 @@ class EngineVariant:
     """A second build of a selected engine.
 
     Args:
-        builder: Builds it; its network swap has the selected engine.
+        builder: Builds engines; the selected engine is active in its network swap.
         name: Name of the selected engine.
-        options: What that was built for.
+        options: Options that the selected engine was built with.
 
     Attributes:
         engine: The second build.
 
     Raises:
-        EngineError: It cannot be built.
+        EngineError, ValueError: The second build fails.
     """
 
     def __init__(self, builder: EngineBuilder, name: str, options: EngineOptions) -> None:
@@ -51,7 +51,7 @@ class EngineVariant:
 
         Args:
             run: The model's ``test_step`` on a batch.
-            outputs: Outputs of the selected engine for it.
+            outputs: Outputs of the selected engine for this batch.
 
         Raises:
             OutputsDeviate: They deviate beyond the tolerance of the precision.
@@ -72,15 +72,15 @@ def build_variant(
     """Build and check the second build of a selected engine with its first batch.
 
     Args:
-        builder: See :class:`EngineVariant`, as for the next two.
+        builder: As for :class:`EngineVariant`.
         name: Name of the selected engine.
-        options: What that was built for.
+        options: Options that the selected engine was built with.
         run: The model's ``test_step`` on a batch.
-        outputs: Outputs of the selected engine for it.
+        outputs: Outputs of the selected engine for this batch.
 
     Returns:
-        None, after a warning, if it cannot be built or its outputs deviate: then the selected
-        engine runs all batches.
+        The second build; None, after a warning, if it cannot be built or its outputs deviate
+        beyond tolerance. The selected engine then runs all batches.
     """
     try:
         variant = EngineVariant(builder, name, options)
@@ -88,6 +88,6 @@ def build_variant(
             variant.check(run, outputs)
     except (EngineError, ValueError) as error:
         aim = 'throughput' if options.latency else 'latency'
-        logger.warning('%s; not compiled for %s', error, aim)
+        logger.warning('%s; no second build for %s', error, aim)
         return None
     return variant

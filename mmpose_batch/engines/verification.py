@@ -1,4 +1,4 @@
-"""Verification: how far the outputs of an engine are from those of PyTorch in fp32."""
+"""Verification of engines: their outputs are compared with those of PyTorch in fp32."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -20,28 +20,30 @@ Run = Callable[[], Sequence[BaseDataElement]]
 # Points (N, K, 2) in pixels and their scores (N, K).
 Instances = tuple[np.ndarray, np.ndarray]
 
-# Instances of which a median counts.
-_ENOUGH = 5
+# With fewer instances the median of each keypoint is not compared.
+_MIN_FOR_MEDIAN = 5
 # Batches that an engine is verified with.
 MAX_SAMPLES = 8
-# Inputs, at minimum, for later starts to rely on what an engine did with them, and points, for one
-# of these to judge it by them: of twenty, a verification in fp32 leaves out one.
-MIN_INPUTS, MIN_POINTS = 5, 20
+# Minimum number of inputs for a passed verification to be cached.
+MIN_INPUTS = 5
+# Minimum number of points to verify an engine that has passed before. The quantile of fp32 leaves
+# out one point in twenty.
+MIN_POINTS = 20
 
 logger = logging.getLogger('mmpose_batch')
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How much outputs may deviate.
+    """Tolerance for the outputs of an engine.
 
     Attributes:
-        size: Distance of points, as a fraction of a person's size (the diagonal of the box
-            around it), since a pixel means more on a small one.
-        score: Difference of their scores.
-        found: Fraction of the instances to be found. Not all: one whose score is at a
-            threshold may go either way.
-        quantile: Fraction of the values that must not deviate by more.
+        size: Maximum distance of points, as a fraction of the person's size (the diagonal of
+            the box around its points), since a pixel matters more on a small person.
+        score: Maximum difference of scores.
+        found: Minimum fraction of the reference's instances that must be found. It is less
+            than 1, since rounding decides about instances with a score close to a threshold.
+        quantile: Fraction of the values that must be within ``size`` and ``score``.
     """
 
     size: float
@@ -50,11 +52,12 @@ class Bound:
     quantile: float = 0.95
 
 
-# Measured on the demo pair (docs/accuracy.md), eight scenes at a time as a run is checked, without
-# the medians: bf16, which costs no AP, came to 0.017 and 0.093 at most, int8, heads included then,
-# which cost up to 0.9 points, to 0.072 and 0.25. fp16 was not measured. SimCC's scores are no
-# probabilities; their mean is 1.07. Eight images hold twenty boxes with forty corners, of which
-# 0.95 leave out one: rounding moves more corners that are uncertain.
+# The bounds follow from measurements with the demo models (docs/accuracy.md) on sets of eight
+# synthetic scenes, as in a verification, without the medians. Maximum size and score were 0.017 and
+# 0.093 in bf16, which costs no AP, and 0.072 and 0.25 in int8 with quantised heads, which costs up
+# to 0.9 points of AP. fp16 was not measured. SimCC's scores are not probabilities: their mean is
+# 1.07. The quantile is 0.9 in bf16 and int8, since eight images have about twenty boxes with forty
+# corners, of which 0.95 would leave out only two, and rounding moves more corners than that.
 BOUNDS = {
     'fp32': Bound(size=0.001, score=0.001, found=0.9),
     'bf16': Bound(size=0.02, score=0.1, found=0.9, quantile=0.9),
@@ -69,10 +72,10 @@ class Difference:
 
     Attributes:
         instances: Number of instances of the reference.
-        found: Fraction of these that the other output has too.
-        surplus: Number of instances that only the other output has.
-        quantile: Fraction of the values that differ by no more than the following, unless a
-            point differs by more in most instances: then it is what that one differs by.
+        found: Fraction of these instances that are also in the other output.
+        surplus: Number of instances that the other output has in addition.
+        quantile: Quantile of all values to which ``px``, ``size`` and ``score`` refer. If the
+            median over all instances of one point is larger, they are that median.
         px: Distance of points, in pixels of the image.
         size: Distance of points, as a fraction of the person's size.
         score: Difference of scores.
@@ -87,8 +90,9 @@ class Difference:
     score: float
 
     def within(self, bound: Bound) -> bool:
-        """Whether it is small enough."""
-        # One whose score is at a threshold may come as well as go, if it is not all there is.
+        """Return whether the difference is within a tolerance."""
+        # One instance with a score close to a threshold may be surplus or, of at least three,
+        # missing.
         spare = max(1.0, (1 - bound.found) * self.instances)
         missing = round((1 - self.found) * self.instances)
         return (
@@ -99,7 +103,7 @@ class Difference:
         )
 
     def as_dict(self) -> dict[str, float]:
-        """For ``run.json``."""
+        """Return all fields, in the format of ``run.json``."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -113,9 +117,9 @@ class Difference:
 
 
 def instances_of(sample: BaseDataElement) -> Instances:
-    """Points (N, K, 2) in pixels and their scores (N, K) of one data sample, copied.
+    """Return copies of the points (N, K, 2) in pixels and scores (N, K) of one data sample.
 
-    A detection has its two corners for points.
+    The points of a detection are two corners of its box.
     """
     found = sample.pred_instances
     if 'keypoints' in found:
@@ -127,7 +131,13 @@ def instances_of(sample: BaseDataElement) -> Instances:
 def compare(
     reference: Sequence[Instances], other: Sequence[Instances], quantile: float
 ) -> Difference:
-    """Compare two outputs, image by image; each instance with its nearest."""
+    """Compare two outputs image by image, each reference instance with the nearest other one.
+
+    Args:
+        reference: Instances of each image.
+        other: Instances of the same images from another engine.
+        quantile: Quantile of the values in the result.
+    """
     lengths, parts, scores = [], [], []
     instances = found = surplus = 0
     for (points, values), (their_points, their_values) in zip(reference, other, strict=True):
@@ -157,29 +167,35 @@ def compare(
 
 
 def _upper(values: Sequence[np.ndarray], quantile: float) -> float:
-    """The quantile of the points (K,) of every instance, or what one point typically has."""
+    """Quantile of the values (K,) of all instances, or the largest median of a point if larger."""
     if not values:
         return 0.0
     table = np.stack(values)
-    upper = np.quantile(table, quantile, method='lower')  # one value of a few is left out
-    if len(table) >= _ENOUGH:
+    # With method 'lower', one outlier is left out even if there are few values.
+    upper = np.quantile(table, quantile, method='lower')
+    if len(table) >= _MIN_FOR_MEDIAN:
         upper = max(upper, np.median(table, axis=0).max())
     return float(upper)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What an engine is verified with: a batch, and PyTorch's outputs for it."""
+    """A batch that an engine is verified with, and PyTorch's outputs for it.
+
+    Attributes:
+        run: The model's ``test_step`` on the batch.
+        outputs: PyTorch's instances for each input.
+    """
 
     run: Run
     outputs: list[Instances]
 
 
 class Samples:
-    """Batches of a run, as PyTorch computed them.
+    """Batches of a run with PyTorch's outputs for them.
 
     Args:
-        batch_size: That is asked for, which decides which engine is fastest.
+        batch_size: Requested batch size, on which the fastest engine depends.
 
     Attributes:
         shape: (3, H, W) of the first network inputs.
@@ -191,12 +207,17 @@ class Samples:
         self._batches: list[Sample] = []
 
     def add(self, run: Run, outputs: Sequence[BaseDataElement]) -> None:
-        """Keep a batch, if there are not enough of them."""
+        """Add a batch, unless there are :data:`MAX_SAMPLES` already.
+
+        Args:
+            run: The model's ``test_step`` on the batch.
+            outputs: PyTorch's data samples for it.
+        """
         if len(self._batches) < MAX_SAMPLES:
             self._batches.append(Sample(run, list(map(instances_of, outputs))))
 
     def note_shape(self, inputs: Tensor) -> None:
-        """Keep the shape of the first network inputs (N, 3, H, W)."""
+        """Store the shape of the first network inputs (N, 3, H, W)."""
         self.shape = self.shape or tuple(inputs.shape[1:])
 
     def __len__(self) -> int:
@@ -211,13 +232,13 @@ class Samples:
         return max(self._batches, key=lambda sample: len(sample.outputs))
 
     @property
-    def enough(self) -> bool:
-        """Whether there are inputs enough for later starts to rely on what came of them."""
+    def enough_inputs(self) -> bool:
+        """Whether there are enough inputs to cache that an engine passed with them."""
         return sum(len(sample.outputs) for sample in self._batches) >= MIN_INPUTS
 
     @property
-    def judges(self) -> bool:
-        """Whether there are points enough to judge an engine by that passed before."""
+    def enough_points(self) -> bool:
+        """Whether there are enough points to verify an engine that passed before."""
         outputs = (scores for sample in self._batches for _, scores in sample.outputs)
         return sum(scores.size for scores in outputs) >= MIN_POINTS
 
@@ -228,13 +249,13 @@ def verify(
     """Check that an engine runs, and that its outputs match PyTorch's.
 
     Args:
-        name: Of the engine.
-        engine: The same; it computes the model's network already.
+        name: Name of the engine.
+        engine: The engine, which must be active in the network swap of the model.
         samples: Batches to run.
-        options: With the precision, and whether a deviating engine is rejected.
+        options: Options with the precision, and whether an engine that deviates is rejected.
 
     Returns:
-        The difference; None where PyTorch's outputs are not known.
+        The difference; None if PyTorch's outputs are not known.
 
     Raises:
         EngineError: The engine cannot run a batch.
@@ -253,18 +274,18 @@ def verify(
     bound = BOUNDS[options.precision]
     difference = compare(*zip(*pairs, strict=True), quantile=bound.quantile)
     if not difference.instances:
-        logger.warning('engine: no detections in the first images, so %s is not compared', name)
+        logger.warning('engine: no detections in the first images; %s is not verified', name)
     if options.self_check and not difference.within(bound):
         raise OutputsDeviate(
             f'engine: {name} in {options.precision}: outputs deviate beyond tolerance: '
-            f'{difference}. Without the self-check it runs'
+            f'{difference}. --no-self-check runs it unverified'
         )
     return difference
 
 
 @torch.no_grad()  # which a thread does not inherit
 def _outputs(name: str, sample: Sample) -> list[Instances]:
-    """What the engine in place computes for a batch."""
+    """Instances that the active engine outputs for a batch."""
     try:
         return [instances_of(output) for output in sample.run()]
     except ExportError as error:
@@ -273,7 +294,7 @@ def _outputs(name: str, sample: Sample) -> list[Instances]:
         raise
     except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
         if is_out_of_memory(error):
-            raise  # a smaller batch may do
+            raise  # a smaller batch may fit
         text = (str(error).splitlines() or [''])[0]
         raise EngineError(
             f'engine: {name} cannot run this model: {type(error).__name__}: {text}'

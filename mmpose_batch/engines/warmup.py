@@ -1,4 +1,4 @@
-"""Warm-up: the first images select the engines of an inferencer and measure its batch sizes."""
+"""Warm-up: engines are selected and batch sizes measured with the first images."""
 
 import copy
 import logging
@@ -17,13 +17,13 @@ from .batch_size import choose_size, measure_rates
 from .runner import EngineRunner
 from .selection import Selection
 
-# Images that engines are verified and batch sizes measured with.
+# Number of images with which engines are verified and batch sizes are measured.
 SAMPLES = 8
 
 Runners = Mapping[str, EngineRunner]
-# Network to the batch size that is asked for: a number, or 'auto'.
+# Requested batch size of each network, by its name: a number, or 'auto'.
 Sizes = Mapping[str, int | str]
-# Runs packed inputs through a network.
+# Runs a batch of packed inputs through a network.
 RunBatch = Callable[[list[dict[str, Any]]], Any]
 
 Item = TypeVar('Item')
@@ -32,13 +32,13 @@ logger = logging.getLogger('mmpose_batch')
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Evenly spaced items, from the first to the last; all where there are fewer."""
+    """Return at most ``count`` evenly spaced items, from the first to the last."""
     indices = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
     return [items[index] for index in indices]
 
 
 def outcome(runners: Runners) -> dict[str, dict[str, Any]]:
-    """What the output depends on and the warm-up decided, as ``run.json`` stores it."""
+    """Return the decisions of the warm-up that results depend on, in the format of ``run.json``."""
     selected = {name: runner.selection for name, runner in runners.items() if runner.selection}
     return {
         'engines': {name: selection.engine for name, selection in selected.items()},
@@ -49,11 +49,11 @@ def outcome(runners: Runners) -> dict[str, dict[str, Any]]:
 
 
 def restore(runners: Runners, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Have the warm-up of a resumed run decide as that of the run before.
+    """Restore the decisions of an earlier warm-up for a resumed run.
 
     Args:
-        runners: Network to its engine.
-        stored: As :func:`outcome` gave it.
+        runners: Engine runner of each network, by its name.
+        stored: Result of :func:`outcome`.
     """
     for name, engine in stored['engines'].items():
         runners[name].lifecycle.restore(
@@ -64,40 +64,50 @@ def restore(runners: Runners, stored: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def batch_sizes(runners: Runners) -> dict[str, int]:
-    """Network to the batch size that was measured or restored for ``auto``."""
+    """Return the batch sizes that were measured or restored for ``auto``, by network."""
     sizes = {name: runner.lifecycle.batch_size for name, runner in runners.items()}
     return {name: size for name, size in sizes.items() if size is not None}
 
 
 class Warmup:
-    """Warms an inferencer up, once, and again where a later call needs a batch size.
+    """Warms up an inferencer at its first call, and whenever a batch size must be measured.
 
     Args:
-        samples: Images for that.
-        clock: What batch sizes are timed with.
+        samples: Number of images.
+        clock: Returns a time in seconds, for timing batches.
     """
 
     def __init__(self, samples: int = SAMPLES, clock: Clock = time.perf_counter) -> None:
         self._samples = samples
         self._clock = clock
         self._done = False
-        self._inputs: dict[str, dict[str, Any]] | None = None  # the first of each network
-        self._warm: dict[str, int] = {}  # batch sizes that engines were compiled for
+        self._inputs: dict[str, dict[str, Any]] | None = None  # first packed input of each network
+        self._warm: dict[str, int] = {}  # batch sizes that engines were warmed up for
 
-    def wanted(self, runners: Runners, asked: Sizes) -> int:
-        """Images that are to be seen before the first result; 0 for none."""
+    def wanted(self, runners: Runners, requested: Sizes) -> int:
+        """Return the number of images that the warm-up needs before the first result; 0 for none.
+
+        Args:
+            runners: Engine runner of each network.
+            requested: Requested batch size of each network.
+        """
         select = not self._done and any(_is_open(runner) for runner in runners.values())
-        return self._samples if select or _to_measure(runners, asked) else 0
+        return self._samples if select or _to_measure(runners, requested) else 0
 
-    def prepare(self, runners: Runners, asked: Sizes) -> None:
-        """Have engines pad no batch to the size of an earlier call."""
+    def prepare(self, runners: Runners, requested: Sizes) -> None:
+        """Discard the warm-up of engines for a batch size that differs from that of this call.
+
+        Args:
+            runners: Engine runner of each network.
+            requested: Requested batch size of each network.
+        """
         for name, size in list(self._warm.items()):
-            if batch_size(runners[name], asked[name]) != size:
+            if batch_size(runners[name], requested[name]) != size:
                 runners[name].cool_down()
                 del self._warm[name]
 
     def note(self, name: str, inputs: list[dict[str, Any]]) -> None:
-        """Keep the first input of a network to measure with, while the warm-up runs."""
+        """Copy the first packed input of a network during a warm-up, to measure with it later."""
         if self._inputs is not None and name not in self._inputs:
             self._inputs[name] = copy.deepcopy(inputs[0])
 
@@ -105,45 +115,45 @@ class Warmup:
         self,
         images: Sequence[Item],
         runners: Runners,
-        asked: Sizes,
+        requested: Sizes,
         infer: Callable[[Sequence[Item]], None],
         run_batch: Mapping[str, RunBatch],
         **settings: Any,
     ) -> None:
-        """Select engines, measure batch sizes, and compile what is compiled for one.
+        """Select engines, measure batch sizes, and warm up the engines for these.
 
         Args:
-            images: Some of the run; of these no more are inferred than are needed.
-            runners: Network to its engine.
-            asked: Network to its batch size.
-            infer: Infers some images, and calls :meth:`note` with all inputs of networks.
-            run_batch: Network to what runs it.
-            settings: What the rates depend on, besides the network and its inputs.
+            images: Images of the run; only as many as needed are inferred.
+            runners: Engine runner of each network.
+            requested: Requested batch size of each network.
+            infer: Infers images, and calls :meth:`note` with all packed inputs of networks.
+            run_batch: For each network, the function that runs a batch.
+            settings: Settings that the rates depend on, besides the network and its inputs.
 
         Raises:
-            EngineError: An engine cannot run its network, or its outputs deviate too
-                much from PyTorch's.
+            EngineError: An engine cannot run its network, its outputs deviate from PyTorch's
+                beyond tolerance, or batch sizes cannot be measured.
         """
-        with self._sampling(runners, asked) as inputs:
-            self._sample(images, runners, asked, infer)
+        with self._sampling(runners, requested) as inputs:
+            self._sample(images, runners, requested, infer)
             for runner in runners.values():
                 runner.lifecycle.select()
         trials = {name: _Trial(packed, run_batch[name]) for name, packed in inputs.items()}
-        for name in _to_measure(runners, asked):
+        for name in _to_measure(runners, requested):
             self._measure(runners[name], trials.get(name), settings)
         for name, trial in trials.items():
-            size = batch_size(runners[name], asked[name])
+            size = batch_size(runners[name], requested[name])
             runners[name].warm_up(partial(trial, size))
             self._warm[name] = size
         self._done = True
 
     @contextmanager
-    def _sampling(self, runners: Runners, asked: Sizes) -> Iterator[dict[str, dict[str, Any]]]:
-        """In this block PyTorch computes what no engine is selected for."""
+    def _sampling(self, runners: Runners, requested: Sizes) -> Iterator[dict[str, dict[str, Any]]]:
+        """Let PyTorch compute all networks without a selected engine in this block."""
         self._inputs = inputs = {}
         for name, runner in runners.items():
             if _is_open(runner):
-                runner.lifecycle.start_sampling(asked[name])
+                runner.lifecycle.start_sampling(requested[name])
         try:
             yield inputs
         finally:
@@ -155,22 +165,22 @@ class Warmup:
         self,
         images: Sequence[Item],
         runners: Runners,
-        asked: Sizes,
+        requested: Sizes,
         infer: Callable[[Sequence[Item]], None],
     ) -> None:
-        """Infer images batch by batch until nothing is open: engines that passed need few."""
+        """Infer images batch by batch until all is decided; engines that passed before need few."""
         name = 'detector' if 'detector' in runners else 'pose'
-        step, rest = batch_size(runners[name], asked[name]), images
+        step, rest = batch_size(runners[name], requested[name]), images
         while rest:
             infer(rest[:step])
             rest = rest[step:]
             open_ = [runner for runner in runners.values() if _is_open(runner)]
             waiting = [runner.lifecycle.select_known() for runner in open_] if rest else []
             open_ = [runner for runner in open_ if _is_open(runner)]
-            unseen = set(_to_measure(runners, asked)) - self._inputs.keys()
+            unseen = set(_to_measure(runners, requested)) - self._inputs.keys()
             if not open_ and not unseen:
                 return
-            if sum(waiting) < len(open_):  # one of them takes all images
+            if sum(waiting) < len(open_):  # at least one of them needs all images
                 step = len(rest)
 
     def _measure(
@@ -179,7 +189,7 @@ class Warmup:
         """Find the fastest batch size of a network, for inputs like the first one."""
         if trial is None:
             logger.warning(
-                'batch size: no detections in the first images to measure with; %d', SAMPLES
+                'batch size: no detections in the first images; using batch size %d', SAMPLES
             )
             runner.lifecycle.set_batch_size(SAMPLES)
             return
@@ -200,7 +210,7 @@ class Warmup:
 
 
 class _Trial:
-    """Runs batches of inputs like one that was seen."""
+    """Runs batches of copies of one packed input."""
 
     def __init__(self, packed: dict[str, Any], run_batch: RunBatch) -> None:
         self._inputs, self._sample = packed['inputs'], packed['data_samples']
@@ -208,7 +218,7 @@ class _Trial:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(3, H, W) of the inputs; empty where they are a pyramid of scales."""
+        """Shape (3, H, W) of the input; empty if it is a list of several scales."""
         return tuple(self._inputs.shape) if isinstance(self._inputs, torch.Tensor) else ()
 
     def __call__(self, size: int) -> None:
@@ -216,16 +226,17 @@ class _Trial:
         self._run_batch([{'inputs': self._inputs, 'data_samples': each} for each in samples])
 
 
-def batch_size(runner: EngineRunner, asked: int | str) -> int:
-    """The number of inputs in a batch of one network."""
-    return (runner.lifecycle.batch_size or SAMPLES) if asked == 'auto' else asked
+def batch_size(runner: EngineRunner, requested: int | str) -> int:
+    """Return the number of inputs per batch of one network."""
+    return (runner.lifecycle.batch_size or SAMPLES) if requested == 'auto' else requested
 
 
 def _is_open(runner: EngineRunner) -> bool:
-    """Whether images are to be seen to select its engine."""
+    """Whether images are needed to select the engine of a network."""
     return runner.lifecycle.wants_samples
 
 
-def _to_measure(runners: Runners, asked: Sizes) -> list[str]:
-    names = [name for name in runners if asked[name] == 'auto']
+def _to_measure(runners: Runners, requested: Sizes) -> list[str]:
+    """Names of the networks whose batch size is to be measured."""
+    names = [name for name in runners if requested[name] == 'auto']
     return [name for name in names if runners[name].lifecycle.batch_size is None]

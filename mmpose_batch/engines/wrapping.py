@@ -1,7 +1,7 @@
-"""Wrappers of the calls of a network that PyTorch runs: precision, memory format, NaN, device.
+"""Wrappers of a network that runs in PyTorch: precision, memory format, NaN checks, device.
 
-They change models in place by the rule of :mod:`mmpose_batch.speedups.base`. All decoding stays
-outside of them, in fp32.
+They change models in place, as described in :mod:`mmpose_batch.speedups.base`. Decoding is not
+wrapped and stays in fp32.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,10 +30,10 @@ class NetworkCall:
     """A function of a network, computed in a precision and memory format.
 
     Args:
-        function: Computes the network, or a part of it; its first argument are the inputs.
-        device: Where the network is.
+        function: Computes the network or one of its parts; its first argument is the inputs.
+        device: Device of the network.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
-        channels_last: Whether batches of images become channels_last.
+        channels_last: Whether batches (N, C, H, W) are converted to channels_last.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class NetworkCall:
 
 
 def to_fast_layout(network: nn.Module, precision: str) -> bool:
-    """Make weights channels_last, in place, where that is faster; returns whether it is."""
+    """Convert weights to channels_last, in place, if that is faster; returns whether it is."""
     device = next(network.parameters()).device
-    # On CUDA, tensor cores of half precision want channels_last; fp32 does not gain.
-    # Deformable convolutions of mmcv reject it.
+    # On CUDA, channels_last is faster in half precision (tensor cores) but not in fp32.
+    # mmcv's deformable convolutions do not support it.
     faster = (device.type == 'cpu' or precision != 'fp32') and not any(
         isinstance(module, DeformConv2d | ModulatedDeformConv2d) for module in network.modules()
     )
@@ -80,13 +80,13 @@ def _wrap_network(model: nn.Module, precision: str) -> None:
     if hasattr(model, 'extract_feat'):
         model.extract_feat = NetworkCall(model.extract_feat, device, precision, channels_last)
     for head in _own_heads(model):
-        # Decoding takes views of outputs, which need upstream's layout.
+        # Decoding views the outputs with other shapes, which requires contiguous tensors.
         forward = _Contiguous(head.forward) if channels_last else head.forward
         head.forward = NetworkCall(forward, device, precision, channels_last=False)
 
 
-#: For a model whose network PyTorch runs in place: ``extract_feat`` and ``head.forward`` compute
-#: in a precision and return fp32, in the memory format of upstream.
+#: Changes of a model whose network is not replaced, by precision: ``extract_feat`` and
+#: ``head.forward`` compute in the precision and return fp32 in upstream's memory format.
 COMPUTE_IN = {
     precision: register(
         InPlaceChange(
@@ -126,14 +126,14 @@ def map_tensors(function: Callable[[Tensor], Tensor], outputs: Any) -> Any:
 
 
 class _NanCheck:
-    """A head's ``forward`` that raises ValueError where the network returns NaN."""
+    """A head's ``forward`` that raises ValueError if the network returns NaN."""
 
     def __init__(self, forward: Callable) -> None:
         self._forward = forward
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self._forward(*args, **kwargs)
-        # The maximum of values with NaN is NaN, and is much faster than a mask of them.
+        # The maximum is NaN if any value is, and is much faster than `isnan` on all values.
         highest = [
             leaf.detach().amax().float()
             for leaf in tree_leaves(outputs)
@@ -155,11 +155,11 @@ class _OnCpu:
 
 
 def reject_nan(model: nn.Module) -> None:
-    """Have the heads of a model raise ValueError where their networks return NaN, in place.
+    """Make the heads of a model raise ValueError if their networks return NaN, in place.
 
     NaN exceeds no threshold, so detectors and one-stage models would silently detect nothing.
-    The batch fails instead, and of it the images with these outputs. Infinite values pass: heads
-    make finite numbers of them.
+    With the error the batch fails, and eventually the images with these outputs. Infinite values
+    are accepted, since heads convert them to finite numbers.
 
     Args:
         model: A pose estimator or a detector. Its network must not be replaced later.
@@ -168,9 +168,9 @@ def reject_nan(model: nn.Module) -> None:
 
 
 def decode_on_cpu(head: nn.Module) -> None:
-    """Have a head return its outputs on the CPU, and decode there, in place.
+    """Make a head return its outputs on the CPU, so that they are decoded there, in place.
 
-    For an mmcv that was compiled without CUDA operators: its NMS rejects tensors of
+    This is for an mmcv that was compiled without CUDA operators, whose NMS rejects tensors on
     a GPU.
     """
     apply_changes(head, (OUTPUTS_ON_CPU,))
@@ -182,7 +182,7 @@ def _own_heads(model: nn.Module) -> list[nn.Module]:
 
 
 def _unchecked_heads(model: nn.Module) -> Iterator[nn.Module]:
-    """Heads of the model, and the deeper ones of two-stage detectors, that pass NaN on."""
+    """All heads of the model, including those of RoI heads, that do not check for NaN yet."""
     heads = [each for each in model.modules() if isinstance(each, BaseDenseHead | BBoxHead)]
     own = head_of(model)
     if own is not None and not any(each is own for each in heads):

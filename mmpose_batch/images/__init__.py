@@ -1,1 +1,1 @@
-"""Reading and decoding images as MMPose does, and turning them as displayed."""
+"""Images: reading and decoding as in MMPose, with orientations as displayed."""

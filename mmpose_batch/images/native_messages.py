@@ -1,8 +1,9 @@
-"""What libpng and libjpeg print on standard error: with the names of images, or not at all.
+"""Messages of libpng and libjpeg on standard error, prefixed with the names of images or dropped.
 
-They write to file descriptor 2 themselves, out of worker threads. A small process, this file run
-as a script, reads that descriptor in place of the terminal: it survives a crash of the process
-whose last words it passes on. Between the messages it reads where a decode begins and ends.
+The libraries write to file descriptor 2 directly, from worker threads. A small process, which runs
+this file as a script, reads everything that is written to this descriptor and prints it to the
+terminal. Being a separate process, it also prints the last messages of a process that crashes.
+Between the messages it finds marks where the decoding of an image begins and ends.
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# How their messages begin (libpng's pngerror.c, libjpeg's jerror.h).
+# Prefixes of the libraries' messages (libpng's pngerror.c, libjpeg's jerror.h).
 PREFIXES = (
     b'libpng warning: ',
     b'libpng error: ',
@@ -24,9 +25,9 @@ PREFIXES = (
     b'Invalid SOS parameters for sequential JPEG',
     b'Application transferred too many scanlines',
 )
-# A decode begins, a decode ends, and what was attributed has ended.
+# Marks: decoding begins (>), decoding ends (<), the context manager ends (.).
 _MARK = re.compile(rb'\0([<>.])([^\0]*)\0')
-# A mark within this many bytes is written at once, whatever other threads write.
+# Maximum bytes of a name, so that a mark is written atomically between the writes of other threads.
 _MAX_NAME = 2000
 
 _marks: int | None = None
@@ -34,7 +35,11 @@ _marks: int | None = None
 
 @contextmanager
 def decoding(name: str) -> Iterator[None]:
-    """Have messages of decoders carry an image's name meanwhile, if they are attributed at all."""
+    """Attribute messages of decoders to an image in this block, inside :func:`native_messages`.
+
+    Args:
+        name: Path or URL of the image.
+    """
     if _marks is None:
         yield
         return
@@ -48,10 +53,10 @@ def decoding(name: str) -> Iterator[None]:
 
 @contextmanager
 def native_messages(quiet: bool = False) -> Iterator[None]:
-    """Put images' names in front of messages of libpng and libjpeg.
+    """Prefix messages of libpng and libjpeg with the names of images, or drop them.
 
-    All else that is written to descriptor 2 passes as it is, and ``sys.stderr`` is not affected.
-    Without such a descriptor, or where no process can be started, nothing changes.
+    Everything else that is written to descriptor 2 is printed unchanged, and ``sys.stderr`` is not
+    affected. This has no effect if the descriptor is closed or no process can be started.
 
     Args:
         quiet: Drop the messages instead.
@@ -69,7 +74,7 @@ def native_messages(quiet: bool = False) -> Iterator[None]:
             stdin=reading,
             stdout=subprocess.PIPE,
             stderr=direct,
-            start_new_session=True,  # interrupting the run must not interrupt it
+            start_new_session=True,  # so that Ctrl-C does not interrupt it
         )
     except OSError:
         child = None
@@ -90,19 +95,20 @@ def native_messages(quiet: bool = False) -> Iterator[None]:
         _write(writing, b'\0.\0')
         os.close(writing)
         if child is not None:
-            # Not until it ends, since other processes may have the descriptor open as well.
+            # Wait for its end of output, not for its exit: other processes may still have the
+            # descriptor open.
             child.stdout.read()
             child.stdout.close()
             child.poll()
 
 
 def _reopened(stream: object, descriptor: int) -> object:
-    """A stream on another descriptor, if this one is on 2; only then is it affected."""
+    """A stream on another descriptor if this one writes to 2; otherwise the stream itself."""
     try:
         if stream.fileno() != 2:
             return stream
         stream.flush()
-    except (AttributeError, OSError, ValueError):  # none, closed, or a stream in memory
+    except (AttributeError, OSError, ValueError):  # None, closed, or a stream in memory
         return stream
     return open(os.dup(descriptor), 'w', 1, stream.encoding, stream.errors)
 
@@ -116,26 +122,26 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 class Filter:
-    """Finds the messages in what is written to a descriptor.
+    """Finds messages of decoders in the bytes that are written to a descriptor.
 
     Args:
-        quiet: Drop them; otherwise they get names.
+        quiet: Drop the messages; otherwise they are prefixed with names.
 
     Attributes:
-        ended: Whether the caller's part has ended; other processes may go on writing.
+        ended: Whether the context manager has ended; other processes may still write.
     """
 
     def __init__(self, quiet: bool) -> None:
         self.ended = False
         self._quiet = quiet
         self._names: list[bytes] = []
-        self._rest = b''  # begins like a mark that is not complete
-        self._line = b''  # begins like a message that is not complete
+        self._rest = b''  # the beginning of an incomplete mark
+        self._line = b''  # the possible beginning of an incomplete message
         self._within_line = False
-        self._line_ends = 0  # of messages that were printed by two threads into one line
+        self._line_ends = 0  # line ends to come, of messages that two threads wrote into one line
 
     def feed(self, data: bytes) -> bytes:
-        """What is to be printed now."""
+        """Process more bytes, and return the bytes to print now."""
         data, self._rest = self._rest + data, b''
         parts = _MARK.split(data)
         start = parts[-1].find(b'\0')
@@ -153,7 +159,7 @@ class Filter:
         return printed
 
     def end(self) -> bytes:
-        """What is left to print."""
+        """Return the remaining bytes to print."""
         line, self._line = self._line + self._rest, b''
         return self._finished(line) if line else b''
 
@@ -161,7 +167,7 @@ class Filter:
         return b''.join(map(self._piece, text.splitlines(keepends=True)))
 
     def _piece(self, piece: bytes) -> bytes:
-        """Print a line or some of it, unless it may become a message."""
+        """Return the bytes to print of a complete or partial line; none if it may be a message."""
         ends = piece.endswith((b'\n', b'\r'))
         if self._within_line:
             self._within_line = not ends
@@ -184,13 +190,13 @@ class Filter:
         self._line_ends += line.count(b'libpng ') - line.startswith(b'libpng ')
         if self._quiet:
             return b''
-        # Those who wrote it are still decoding when the line ends.
+        # The image is still being decoded when the line of its message ends.
         names = b' or '.join(dict.fromkeys(self._names))
         return (names + b': ' if names else b'') + line
 
 
 def main() -> None:
-    """Print what standard input says on standard error, until all that write to it have ended."""
+    """Print standard input on standard error, filtered, until all of its writers have ended."""
     messages = Filter('--quiet' in sys.argv)
     waited_for = True
     while data := os.read(0, 65536):

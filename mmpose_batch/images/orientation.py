@@ -1,4 +1,4 @@
-"""Orientations that an image file names and OpenCV does not apply."""
+"""Orientations in image files that OpenCV does not apply."""
 
 import io
 
@@ -10,14 +10,17 @@ _EXIF_PREFIX = b'Exif\0\0'
 
 
 def is_turned_beyond_opencv(data: bytes) -> bool:
-    """Whether an encoded image is displayed turned or mirrored and OpenCV decodes it as stored.
+    """Return whether an encoded image has an orientation that OpenCV does not apply.
 
-    OpenCV applies the EXIF of JPEG, PNG, TIFF and WebP, but not the boxes ``irot`` and ``imir``
-    of AVIF, nor a WebP's EXIF that begins with ``Exif`` and two zeros, as some writers have it.
-    Only headers are read, and only of files that hold such bytes.
+    OpenCV applies the EXIF orientation of JPEG, PNG, TIFF and WebP, but not the boxes ``irot`` and
+    ``imir`` of AVIF, nor EXIF that begins with ``Exif`` and two zeros, which some programs write
+    into WebP. Headers are parsed only for files that contain such bytes.
+
+    Args:
+        data: The encoded image.
 
     Raises:
-        ValueError: Pillow, which is asked for the orientation, does not read the format here.
+        ValueError: The orientation must be read with Pillow, whose build lacks the format.
     """
     if is_avif(data):
         return (b'irot' in data or b'imir' in data) and _orientation(data, 'AVIF') != 1
@@ -27,17 +30,17 @@ def is_turned_beyond_opencv(data: bytes) -> bool:
 
 
 def _orientation(data: bytes, form: str) -> int:
-    """EXIF's number of what OpenCV does not apply; 1 if it is nothing or cannot be read."""
+    """EXIF number of the orientation that OpenCV does not apply; 1 if there is none."""
     if not features.check(form.lower()):
-        raise ValueError(f'{form} with an orientation, which a Pillow without {form} cannot tell')
-    # Not `Image.open`, which would refuse a large image that OpenCV decodes.
+        raise ValueError(f'{form} with an orientation, which Pillow without {form} cannot read')
+    # Not `Image.open`, which would reject a large image that OpenCV can decode.
     if form == 'AVIF':
         from PIL.AvifImagePlugin import AvifImageFile as ImageFile
     else:
         from PIL.WebPImagePlugin import WebPImageFile as ImageFile
     try:
         image = ImageFile(io.BytesIO(data))
-    except Exception:  # damaged, which is the decoder's to say
+    except Exception:  # a damaged file, which the decoder reports
         return 1
     if form == 'WebP' and not image.info.get('exif', b'').startswith(_EXIF_PREFIX):
         return 1

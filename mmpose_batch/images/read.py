@@ -1,4 +1,4 @@
-"""Reading images and preparing them beside the network: bounded, in order, decoded once."""
+"""Reading and decoding images as MMCV's and MMPose's loaders do, with checks of the files."""
 
 import os
 import re
@@ -25,10 +25,10 @@ MAX_FILE_BYTES = 2**31 - 1
 
 
 class DecodedFrames:
-    """Pixels of files that the warm-up has decoded and the run reads again, within a limit.
+    """Pixels of files that the warm-up has decoded, so that the run need not decode them again.
 
     Args:
-        max_bytes: Memory for them; what is beyond is decoded again.
+        max_bytes: Memory limit in bytes; images that exceed it are decoded again.
     """
 
     def __init__(self, max_bytes: int = 2**28) -> None:
@@ -37,36 +37,37 @@ class DecodedFrames:
         self._lock = Lock()
 
     def put(self, frame: Frame, pixels: np.ndarray) -> None:
-        """Keep a copy of the pixels (H, W, 3) of a file: a pipeline may change them in place."""
+        """Store a copy of the pixels (H, W, 3) of a file; pipelines may change the original."""
         if not isinstance(frame.data, str):
-            return  # there is nothing to decode
+            return  # an array, which is not decoded
         with self._lock:
             if frame not in self._pixels and pixels.nbytes <= self._free:
                 self._pixels[frame] = pixels.copy()
                 self._free -= pixels.nbytes
 
     def take(self, frame: Frame) -> np.ndarray | None:
-        """Hand out the pixels of a frame, once; None where they are not kept."""
+        """Remove and return the pixels of a frame; None if they are not stored."""
         with self._lock:
             pixels = self._pixels.pop(frame, None)
             self._free += 0 if pixels is None else pixels.nbytes
             return pixels
 
     def clear(self) -> None:
-        """Let go of all that was not taken."""
+        """Release all stored pixels."""
         with self._lock:
             self._pixels.clear()
             self._free = self._max_bytes
 
 
 def image_loader(pipeline: Compose) -> LoadImage | None:
-    """The loader of a test pipeline, if all it does is what :func:`read_image` does by it.
+    """Return the loader of a test pipeline, if :func:`read_image` is equivalent to it.
 
-    MMCV's ``LoadImageFromFile`` in the first place becomes MMPose's ``LoadImage``, which does
-    the same to files and takes arrays too.
+    MMCV's ``LoadImageFromFile`` as the first step is replaced by MMPose's ``LoadImage``, which
+    loads files in the same way and also takes arrays.
 
     Returns:
-        None for a loader with code of its own, or a pipeline that begins with something else.
+        The loader; None for a loader of another class, or a pipeline that begins with another
+        step.
     """
     apply_changes(pipeline, PIPELINE)
     first = pipeline.transforms[0]
@@ -74,13 +75,13 @@ def image_loader(pipeline: Compose) -> LoadImage | None:
 
 
 def detector_loader(pipeline: Compose) -> LoadImageFromFile | None:
-    """What an MMDetection inferencer's pipeline loads files by, None if it has no loader."""
+    """Return the file loader in the pipeline of an MMDetection inferencer; None if it has none."""
     loaders = (getattr(step, 'from_file', None) for step in pipeline.transforms)
     return next(filter(None, loaders), None)
 
 
 def plain_loader(pipeline: Compose) -> LoadImage:
-    """A default loader that reads from where a pipeline's own does."""
+    """Return a loader with default settings and the file backend of a pipeline's own loader."""
     plain, first = LoadImage(), pipeline.transforms[0]
     if isinstance(first, LoadImageFromFile):
         plain.backend_args = first.backend_args
@@ -89,12 +90,18 @@ def plain_loader(pipeline: Compose) -> LoadImage:
 
 
 def load_image(frame: Frame, loader: LoadImageFromFile | None, pixels: np.ndarray) -> np.ndarray:
-    """The image that a loader hands on.
+    """Return the image that a loader outputs, and decode it again only if needed.
 
     Args:
         frame: As for :func:`read_image`.
-        loader: Of a pose model or a detector; None for a default one.
-        pixels: What :func:`read_image` returned for a default loader.
+        loader: Loader of a pose model or a detector; None for a default loader.
+        pixels: Result of :func:`read_image` for a default loader.
+
+    Returns:
+        As for :func:`read_image`; float32 if the loader converts to it.
+
+    Raises:
+        ImageError: As for :func:`read_image`.
     """
     if loader is None or not isinstance(frame.data, str):
         return pixels
@@ -107,15 +114,18 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
     """Read and decode one image as a loader of MMCV or MMPose does, after checking the file.
 
     Args:
-        frame: Names a file or URL, or holds an array.
-        loader: Says how to read and decode a file; an array is used as it is, without alpha.
+        frame: Frame with the path or URL of a file, or with an array.
+        loader: Loader with the settings for reading and decoding a file. An array is used
+            unchanged, except that an alpha channel is removed.
 
     Returns:
-        Array (H, W, 3), uint8, BGR, as displayed: what a default loader makes of a file. Others
-        may give (H, W), (H, W, 4), uint16, or pixels as stored, and an array may be float32.
+        For a default loader, an array (H, W, 3), uint8, BGR, oriented as displayed. Other loaders
+        may decode to (H, W), (H, W, 4), uint16, or the orientation as stored. An array of a frame
+        may be float32.
 
     Raises:
-        ImageError: Not readable, not an image, truncated, or an array of another kind.
+        ImageError: The file is not readable, not an image or truncated, or the array has another
+            shape, dtype or range of values.
     """
     if not isinstance(frame.data, str):
         return _checked_array(frame.data)
@@ -123,9 +133,9 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
     try:
         with decoding(frame.data):
             image = _decode(data, loader)
-    except Exception as error:  # each decoding backend has errors of its own
+    except Exception as error:  # each decoding backend raises its own errors
         limit = re.search(r'CV_(IO_MAX_IMAGE_\w+)', str(error))
-        found = f'one over OPENCV_{limit[1]}' if limit else _one_line(error)
+        found = f'one that exceeds OPENCV_{limit[1]}' if limit else _one_line(error)
         raise ImageError(f'expected an image, found {found}') from error
     if image is None:
         raise ImageError(f'expected an image, found {_describe(data)}')
@@ -140,17 +150,17 @@ def _read_file(path: str, loader: LoadImageFromFile) -> bytes:
             data = client.get(path)
         else:
             data = fileio.get(path, backend_args=loader.backend_args)
-    except Exception as error:  # each file backend has errors of its own
+    except Exception as error:  # each file backend raises its own errors
         raise ImageError(f'expected a readable file, found {_one_line(error)}') from error
     if not data:
         raise ImageError('expected an image, found an empty file')
     if is_truncated_jpeg(data):
-        raise ImageError(f'expected a whole JPEG, found one cut off after {len(data)} bytes')
+        raise ImageError(f'expected a complete JPEG, found one truncated to {len(data)} bytes')
     return data
 
 
 def _decode(data: bytes, loader: LoadImageFromFile) -> np.ndarray | None:
-    """Decode as the loader says, and what OpenCV does not turn by Pillow, which does."""
+    """Decode with the settings of the loader; by Pillow if OpenCV would ignore the orientation."""
     if heif.is_heif(data):
         return heif.decode(data, loader.color_type)
     backend = loader.imdecode_backend
@@ -158,21 +168,24 @@ def _decode(data: bytes, loader: LoadImageFromFile) -> np.ndarray | None:
     if as_displayed and backend in ('cv2', None) and is_turned_beyond_opencv(data):
         backend = 'pillow'
     image = mmcv.imfrombytes(data, flag=loader.color_type, backend=backend)
-    return None if image is None else np.ascontiguousarray(image)  # Pillow's is a view of RGB
+    # Pillow's BGR is a view of RGB, which is not contiguous.
+    return None if image is None else np.ascontiguousarray(image)
 
 
 def _check_file(path: str) -> None:
-    """Refuse what reading would block on, would not end, or would fill the memory with.
+    """Reject files whose reading would block, would not end, or would fill the memory.
 
     Raises:
-        ImageError: ``path`` is a folder, pipe, socket or device, or longer than OpenCV reads.
+        ImageError: ``path`` is a folder, pipe, socket or device, or larger than OpenCV can decode.
     """
     try:
         info = os.stat(path)
     except (OSError, ValueError):
-        return  # left to the file backend, which need not be of this machine's files
+        return  # left to the file backend, whose files need not be on this machine
     if stat.S_ISDIR(info.st_mode):
-        raise ImageError('expected a file, found a folder, which cannot be listed or is linked')
+        raise ImageError(
+            'expected a file, found a folder, which cannot be listed or is a link to a folder'
+        )
     if not stat.S_ISREG(info.st_mode):
         raise ImageError('expected a file, found a pipe, socket or device')
     if info.st_size > MAX_FILE_BYTES:
@@ -180,17 +193,20 @@ def _check_file(path: str) -> None:
 
 
 def is_truncated_jpeg(data: bytes) -> bool:
-    """Whether a JPEG ends before its end marker; some decoders make the rest grey.
+    """Return whether a JPEG ends before its end marker; some decoders then make the rest grey.
 
-    Follows the marker segments (ITU T.81, B.1.1) to the first scan, past any
-    thumbnail in the EXIF segment; in the scan 0xFFD9 occurs only as end marker.
+    The function follows the marker segments (ITU T.81, B.1.1) up to the first scan, so that it
+    skips thumbnails in the EXIF segment. In the scan, 0xFFD9 occurs only as end marker.
+
+    Args:
+        data: The encoded image. The result is False for other formats.
     """
     if not data.startswith(b'\xff\xd8'):
         return False
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
-            return False  # not in the form of the standard: left to the decoder
+            return False  # does not follow the standard: left to the decoder
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
@@ -223,10 +239,10 @@ def _describe(data: bytes) -> str:
     head = data[:8].strip()
     if head.isascii() and head.decode('ascii').isprintable():
         return f'{len(data)} bytes that begin with {head.decode("ascii")!r}'
-    return f'{len(data)} bytes in no format that OpenCV can decode, or damaged'
+    return f'{len(data)} bytes that are damaged or in a format that OpenCV cannot decode'
 
 
 def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror  # without the path, which the record names
+        return error.strerror  # without the path, which is in the failure record
     return ' '.join(str(error).split()) or type(error).__name__

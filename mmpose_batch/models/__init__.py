@@ -1,1 +1,1 @@
-"""From a name or config to a model with weights, and what is wrong with either."""
+"""Models: finding configs and weights, checking them, and building the model."""

@@ -1,4 +1,4 @@
-"""Loading weights by an allow-list of types: nothing in a checkpoint file is ever run."""
+"""Loading weights with an allow-list of types, so that no code in a checkpoint file is run."""
 
 import logging
 import os
@@ -27,21 +27,21 @@ logger = logging.getLogger('mmpose_batch')
 
 
 def find_checkpoint(weights: str, option: str = 'weights') -> str:
-    """The path of a checkpoint file, which is downloaded if need be, but not loaded.
+    """Return the path of a checkpoint file, and download the file first if needed.
 
     Args:
-        weights: Path of a ``.pth`` file, or its URL. A URL is downloaded once
-            into the cache that MMEngine uses too (``torch.hub.get_dir()``).
-        option: What the errors call it.
+        weights: Path of a ``.pth`` file, or its URL. A URL is downloaded once, into the same
+            cache that MMEngine uses (``torch.hub.get_dir()``).
+        option: Name of the option in error messages.
 
     Raises:
-        CheckpointError: The file is missing, cannot be read or downloaded, or is
-            of another kind, such as an ONNX file or an HTML page.
+        CheckpointError: The file is missing, cannot be read or downloaded, or is of another
+            kind, such as an ONNX file or an HTML page.
     """
     scheme = urlparse(weights).scheme
     path = _download(weights, option) if scheme in _SCHEMES else osp.expanduser(weights)
     if not osp.isfile(path):
-        hint = f' (of URLs, {" and ".join(_SCHEMES)} are known)' if '://' in weights else ''
+        hint = f' (supported URLs: {" and ".join(_SCHEMES)})' if '://' in weights else ''
         raise CheckpointError(f'{option}: no such file: {path}{hint}')
     try:
         with open(path, 'rb') as file:
@@ -54,13 +54,15 @@ def find_checkpoint(weights: str, option: str = 'weights') -> str:
 
 
 def check_weights(weights: Any, option: str = 'weights') -> None:
-    """See that weights are there, before anything is built.
+    """Check that the file of weights exists and is a checkpoint, before anything is built.
 
-    Weights that are no path or URL are: None and ``'none'``, which are random, and those of
-    another model.
+    Args:
+        weights: Path or URL of a checkpoint. Other weights need no file and always pass: None and
+            ``'none'`` for random weights, and the state of another model.
+        option: Name of the option in error messages.
 
     Raises:
-        CheckpointError: As :func:`find_checkpoint`.
+        CheckpointError: As for :func:`find_checkpoint`.
     """
     if isinstance(weights, str) and weights != 'none':
         find_checkpoint(weights, option)
@@ -71,23 +73,23 @@ def load_checkpoint(weights: str, option: str = 'weights') -> dict:
 
     Args:
         weights: Path or URL, see :func:`find_checkpoint`.
-        option: What the errors call it.
+        option: Name of the option in error messages.
 
     Returns:
-        The checkpoint; its tensors are on the CPU.
+        The checkpoint, with its tensors on the CPU.
 
     Raises:
-        CheckpointError: The file is missing, cannot be downloaded, is no
-            checkpoint, or holds objects outside the allow-list.
+        CheckpointError: The file is missing, cannot be downloaded, is not a checkpoint, or
+            contains objects that are not on the allow-list.
     """
     path = find_checkpoint(weights, option)
     try:
         with allowed_types():
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise nearly anything
-        # Not `from error`: torch's own text advises to run what is in the file.
-        if refusal := _refusal(error):
-            raise CheckpointError(f'{option}: {path} {refusal}') from None
+    except Exception as error:  # a damaged file makes torch raise errors of nearly any class
+        # Not `from error`, since torch's message recommends running the code in the file.
+        if rejection := _rejection(error):
+            raise CheckpointError(f'{option}: {path} {rejection}') from None
         raise _unreadable(weights, path, _describe(path, error), option) from None
     if not isinstance(checkpoint, dict):
         raise CheckpointError(
@@ -98,30 +100,30 @@ def load_checkpoint(weights: str, option: str = 'weights') -> dict:
 
 
 def _unreadable(weights: str, path: str, kind: str, option: str) -> CheckpointError:
-    text = f'{option}: {path} is no readable PyTorch checkpoint ({kind}).'
+    text = f'{option}: {path} is not a readable PyTorch checkpoint ({kind}).'
     if urlparse(weights).scheme in _SCHEMES:
         text += ' Delete it to download it again.'
     return CheckpointError(text)
 
 
 def load_weights(model: nn.Module, checkpoint: dict, source: str, option: str = 'weights') -> None:
-    """Copy a checkpoint's weights into ``model``.
+    """Copy the weights of a checkpoint into a model.
 
-    As upstream does, extra entries are skipped (training-only branches) and
-    buffers may be missing. Unlike upstream, a parameter that would stay random or
-    that differs in shape is an error.
+    As in upstream, additional entries are ignored (such as training-only branches) and buffers
+    may be missing. Unlike in upstream, a parameter that is missing or has another shape is an
+    error.
 
-    The prefixes of parallel and compiled models are dropped. Any other prefix is
-    dropped, with a warning, if under it and no other one every parameter is found.
+    The prefixes of parallel and compiled models are removed from the names. Another prefix is
+    removed too, with a warning, if it is the only one under which all parameters are found.
 
     Args:
-        model: Receives the weights, in its own dtype.
-        checkpoint: As :func:`load_checkpoint` returns it, or a bare state dict.
-        source: Where it came from, for the error message.
-        option: What the errors call it.
+        model: Model that receives the weights, converted to its dtype.
+        checkpoint: Result of :func:`load_checkpoint`, or a state dict.
+        source: Path or URL of the checkpoint, for error messages.
+        option: Name of the option in error messages.
 
     Raises:
-        CheckpointError: The checkpoint belongs to another model.
+        CheckpointError: The checkpoint has no weights, or belongs to another model.
     """
     where = f'{option}: {source}'
     state_dict = _state_dict(checkpoint, where)
@@ -131,21 +133,21 @@ def load_weights(model: nn.Module, checkpoint: dict, source: str, option: str = 
     missing = _copy(model, state_dict, where)
     prefixes = _prefixes(parameters, state_dict) if missing else []
     if len(prefixes) == 1:
-        logger.warning('%s: names are read without their prefix %r', where, prefixes[0])
+        logger.warning('%s: prefix %r removed from parameter names', where, prefixes[0])
         state_dict = _renamed(state_dict, lambda name: name.removeprefix(prefixes[0]))
         missing = _copy(model, state_dict, where)
     if missing:
         raise CheckpointError(
             f'{where} belongs to another model: {len(missing)} of {len(parameters)} parameters '
-            f'are not in it, first {missing[0]}{_hint(parameters, state_dict, prefixes)}'
+            f'are missing, for instance {missing[0]}{_hint(parameters, state_dict, prefixes)}'
         )
 
 
 def _state_dict(checkpoint: dict, where: str) -> dict[str, Any]:
-    """The entry of a checkpoint that holds the weights; it may be a bare state dict.
+    """The state dict of a checkpoint, which may itself be a state dict.
 
     Raises:
-        CheckpointError: There is none, or one under another name only.
+        CheckpointError: There are no weights, or only under other names.
     """
     state_dict = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state_dict, dict) or not all(isinstance(name, str) for name in state_dict):
@@ -157,19 +159,19 @@ def _state_dict(checkpoint: dict, where: str) -> dict[str, Any]:
     ]
     if not nested:
         return state_dict
-    ema = ' (of MMEngine, this holds the weights before averaging)'
+    ema = ' (in checkpoints of MMEngine, these are the weights before averaging)'
     raise CheckpointError(
         f'{where} has no state_dict, but weights under {", ".join(nested)}'
-        f'{ema if nested == ["ema_state_dict"] else ""}. If these are of this model, save them '
-        f"as torch.save({{'state_dict': checkpoint[{nested[0]!r}]}}, FILE) and name that file."
+        f'{ema if nested == ["ema_state_dict"] else ""}. If these belong to this model, save them '
+        f"by torch.save({{'state_dict': checkpoint[{nested[0]!r}]}}, FILE) and pass that file."
     )
 
 
 def _renamed(state_dict: dict[str, Any], rename: Callable[[str], str]) -> dict[str, Any]:
-    """A state dict with other names, also in its metadata."""
+    """A copy of a state dict with renamed entries, also in its metadata."""
     renamed = OrderedDict((rename(name), value) for name, value in state_dict.items())
     metadata = getattr(state_dict, '_metadata', None)
-    if metadata is not None:  # versions, by which mmpose converts old layouts
+    if metadata is not None:  # versions of modules, for which mmpose converts old names
         versions = {rename(f'{name}.').removesuffix('.'): each for name, each in metadata.items()}
         renamed._metadata = OrderedDict(versions)
     return renamed
@@ -197,7 +199,7 @@ def _copy(model: nn.Module, state_dict: dict[str, Any], where: str) -> list[str]
 
 
 def _prefixes(parameters: dict[str, nn.Parameter], state_dict: dict[str, Any]) -> list[str]:
-    """Prefixes under which a state dict has every parameter, in its shape."""
+    """Prefixes under which a state dict has all parameters with the right shapes."""
     first = next(iter(parameters))
     candidates = [name.removesuffix(first) for name in state_dict if name.endswith(f'.{first}')]
     return [
@@ -213,24 +215,29 @@ def _prefixes(parameters: dict[str, nn.Parameter], state_dict: dict[str, Any]) -
 def _hint(
     parameters: dict[str, nn.Parameter], state_dict: dict[str, Any], prefixes: list[str]
 ) -> str:
-    """What a checkpoint that does not fit seems to be, as the end of a line."""
+    """The end of an error message: what kind of checkpoint this seems to be."""
     if prefixes:
-        return f'; it has all of them under each of {", ".join(prefixes)}: keep one of these'
+        return (
+            f'; all of them are found under each of the prefixes {", ".join(prefixes)}: save the '
+            'entries of one of these'
+        )
     found = parameters.keys() & state_dict.keys()
     backbone = [name for name in parameters if name.startswith('backbone.')]
     bare = {name.removeprefix('backbone.') for name in backbone}
     if backbone and (found == set(backbone) or bare <= state_dict.keys()):
-        return '; it has those of the backbone only, as pretraining leaves them'
-    return f'; it has names such as {next(iter(state_dict), "none at all")}'
+        return '; it contains only a backbone, as after pretraining'
+    if not state_dict:
+        return '; it contains no parameters'
+    return f'; it contains, for instance, {next(iter(state_dict))}'
 
 
 def cached_path(url: str) -> str:
-    """Where the file at a URL is, or will be, in the checkpoint cache."""
+    """Return the path in the checkpoint cache that the file at a URL is downloaded to."""
     return osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(urlparse(url).path))
 
 
 def _download(url: str, option: str) -> str:
-    """Fetch ``url`` into the checkpoint cache and return the file's path."""
+    """Download a file into the checkpoint cache, unless it is there, and return its path."""
     path = cached_path(url)
     if osp.isfile(path):
         return path
@@ -239,30 +246,33 @@ def _download(url: str, option: str) -> str:
         torch.hub.download_url_to_file(url, path, progress=True)
     except (urllib.error.URLError, HTTPException, OSError) as error:
         raise CheckpointError(
-            f'{option}: cannot download {url} ({_first_line(error)}). Without a network: '
-            f'download it on another machine and put it at {path}, or name a local file '
+            f'{option}: cannot download {url} ({_first_line(error)}). Without a network, '
+            f'download it on another machine and put it at {path}, or pass a local file '
             '(--pose2d-weights FILE, --det-weights FILE; weights=FILE, det_weights=FILE in Python)'
         ) from error
     return path
 
 
 def _history_buffer_method(owner: type, name: str) -> Any:
-    """Answer ``getattr`` inside a checkpoint: methods of a HistoryBuffer only."""
+    """Replace ``getattr`` in a checkpoint; only some methods of HistoryBuffer are allowed."""
     if owner is not HistoryBuffer or name not in ('mean', 'min', 'max', 'current'):
         raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
     return getattr(HistoryBuffer, name)
 
 
 def _empty_bytes() -> bytes:
-    """Answer ``bytes()``, by which pickle writes the data of an empty numpy array."""
+    """Replace ``bytes()`` in a checkpoint, which pickle calls for an empty numpy array."""
     return b''
 
 
 def allowed_types() -> AbstractContextManager:
-    """The few types beside tensors that MMEngine's runner writes into a checkpoint.
+    """Allow the few types other than tensors that MMEngine's runner saves in a checkpoint.
 
-    ``message_hub`` holds history buffers, ``meta`` holds numpy arrays. An entry
-    may be a pair of an object and the name that stands for it in the file.
+    ``message_hub`` contains history buffers, ``meta`` contains numpy arrays. An entry of the
+    list may be a pair of an object and the name in the file that it replaces.
+
+    Returns:
+        A context manager in which ``torch.load`` allows these types.
     """
     multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
     dtypes = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdSU'}
@@ -288,8 +298,8 @@ def _first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _refusal(error: BaseException) -> str | None:
-    """What to say if the file was refused for what it holds, out of torch's page of advice."""
+def _rejection(error: BaseException) -> str | None:
+    """The end of the message if torch rejected an object in the file; None for other errors."""
     patterns = (
         r'GLOBAL ([\w.]+)',
         r"Can only (?:build|create new object).* but got (?:<class )?'?([\w.]+)",
@@ -300,32 +310,31 @@ def _refusal(error: BaseException) -> str | None:
     if not isinstance(error, pickle.UnpicklingError) or found is None:
         return None
     return (
-        f'was refused, it holds more than tensors and plain data ({found.group(1)}). Take it from '
-        "a source you trust, keep only its 'state_dict' and 'dataset_meta', and save those with "
-        'torch.save.'
+        f'was rejected: it contains objects that are not on the allow-list ({found.group(1)}). If '
+        "you trust its source, save only its 'state_dict' and 'dataset_meta' by torch.save, and "
+        'pass that file.'
     )
 
 
-# How files begin that are taken for checkpoints, in lower case, and what they are.
+# First bytes, in lower case, of files that users mistake for checkpoints, and their descriptions.
 _BEGINNINGS = {
     b'version https://git-lfs': 'it is a pointer of Git LFS; get the file itself by `git lfs pull`',
-    b'<!doctype html': 'it is an HTML page, as failed downloads and logins leave it',
-    b'<html': 'it is an HTML page, as failed downloads and logins leave it',
-    b'<?xml': 'it is an XML page, as failed downloads leave it',
-    b'\x89hdf': 'it is an HDF5 file, as of Keras',
+    b'<!doctype html': 'it is an HTML page, for instance of a failed download or a login',
+    b'<html': 'it is an HTML page, for instance of a failed download or a login',
+    b'<?xml': 'it is an XML page, for instance of a failed download',
+    b'\x89hdf': 'it is an HDF5 file (Keras)',
     b'\x1f\x8b': 'it is compressed by gzip; unpack it',
 }
 _SAFETENSORS = (
-    'it is a safetensors file; load it by safetensors.torch.load_file and save that by torch.save'
+    'it is a safetensors file; load it by safetensors.torch.load_file, save the result by '
+    'torch.save'
 )
-_ONNX = (
-    'it is an ONNX file, which is for --engine-file; the weights it was exported from are needed'
-)
-_TORCHSCRIPT = 'it is a TorchScript archive; the checkpoint that it was made from is needed'
+_ONNX = 'it is an ONNX file; pass that by --engine-file, and its original weights here'
+_TORCHSCRIPT = 'it is a TorchScript archive; pass the checkpoint that it was exported from'
 
 
 def _other_kind(path: str, head: bytes) -> str | None:
-    """What a file is that is certainly no checkpoint, by how it begins; None if it may be one."""
+    """Describe a file whose first bytes are not those of a checkpoint; None if it may be one."""
     if not head:
         return 'it is empty'
     start = head.lstrip().lower()
@@ -347,14 +356,14 @@ def _other_archive(path: str) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = {osp.basename(name) for name in archive.namelist()}
     except (OSError, zipfile.BadZipFile, ValueError):
-        return None  # torch finds what is wrong with it
+        return None  # left to torch, which raises an error
     if 'constants.pkl' in names:
         return _TORCHSCRIPT
     return None if 'data.pkl' in names else 'it is an archive without a checkpoint; unpack it'
 
 
 def _describe(path: str, error: BaseException) -> str:
-    """What a file is that PyTorch cannot read."""
+    """Describe a file that PyTorch cannot read."""
     with open(path, 'rb') as file:
         head = file.read(16)
     if head.isascii() and head.decode('ascii').isprintable():
@@ -363,6 +372,6 @@ def _describe(path: str, error: BaseException) -> str:
 
 
 def _last_line(error: BaseException) -> str:
-    """Torch heads its list of mismatches with a general line; the last one tells most."""
+    """The last line of an error: torch's first line on mismatches is general, the last specific."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What the MMPose stack needs before it can be imported on a current PyTorch."""
+"""Compatibility: a stand-in for torchvision, without which MMPose cannot be imported."""
 
 import importlib
 import sys
@@ -11,13 +11,18 @@ from PIL import Image
 
 
 class ToPILImage:
-    """Stand-in for ``torchvision.transforms.ToPILImage``, for float maps only.
+    """Stand-in for ``torchvision.transforms.ToPILImage`` that supports float maps only.
 
-    MMPose draws SimCC heatmaps with it (``mmpose/visualization/simcc_vis.py``).
+    MMPose uses it to draw SimCC heatmaps (``mmpose/visualization/simcc_vis.py``).
     """
 
     def __call__(self, pic: torch.Tensor) -> Image.Image:
-        """Turn a float map in [0, 1] of shape (H, W) or (1, H, W) into a grey image."""
+        """Convert a float map in [0, 1], (H, W) or (1, H, W), to a grey image.
+
+        Raises:
+            TypeError: The input is not a floating point tensor.
+            ValueError: It has another shape.
+        """
         if not isinstance(pic, torch.Tensor) or not pic.is_floating_point():
             raise TypeError(f'expected a floating point tensor, got {type(pic).__name__}')
         if pic.ndim == 3:
@@ -30,19 +35,18 @@ class ToPILImage:
 def provide_torchvision() -> None:
     """Register a stand-in ``torchvision`` when the real one cannot be imported.
 
-    ``mmpose.visualization`` imports ``torchvision.transforms.ToPILImage`` at the
-    top, so nothing of mmpose's inferencers loads without torchvision, and a
-    torchvision built for another torch fails on import too. Inference needs no
-    other name of it. A working torchvision is left alone.
+    ``mmpose.visualization`` imports ``torchvision.transforms.ToPILImage`` at the top, so that
+    mmpose's inferencers cannot be imported without torchvision, nor with a torchvision that was
+    built for another torch. Inference needs nothing else of torchvision. A working torchvision
+    is not replaced.
     """
     try:
         importlib.import_module('torchvision')
         return
     except Exception:
-        # A torchvision of another torch build raises RuntimeError (operator
-        # torchvision::nms does not exist) or OSError (missing library) and
-        # leaves half-imported modules behind; where another library tried it
-        # before, these make it an AttributeError.
+        # A torchvision for another torch raises RuntimeError (operator torchvision::nms does not
+        # exist) or OSError (missing library), and leaves partly imported modules behind. If
+        # another library tried to import it before, these cause an AttributeError instead.
         for name in [n for n in sys.modules if n.split('.')[0] == 'torchvision']:
             del sys.modules[name]
 

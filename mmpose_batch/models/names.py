@@ -1,4 +1,4 @@
-"""From a model's name or config to a model with weights."""
+"""Finding the config and weights of a model, and building the model."""
 
 import functools
 import glob
@@ -29,14 +29,14 @@ logger = logging.getLogger('mmpose_batch')
 
 
 def config_folder() -> str:
-    """The folder of this package's config overrides, installed or in a checkout."""
+    """Return the folder of this package's configs, in an installation or in a checkout."""
     package = osp.dirname(osp.dirname(osp.abspath(__file__)))
     installed = osp.join(package, 'configs')
     return installed if osp.isdir(installed) else osp.join(osp.dirname(package), 'configs')
 
 
 def own_configs() -> dict[str, str]:
-    """Names of this package's config overrides, such as ``rtmo-s``, and their paths."""
+    """Return the paths of this package's configs by name, such as ``rtmo-s``."""
     paths = sorted(glob.glob(osp.join(config_folder(), '**', '[!_]*.py'), recursive=True))
     return {osp.splitext(osp.basename(path))[0]: path for path in paths}
 
@@ -47,25 +47,25 @@ def _own_names() -> dict[str, str]:
 
 
 def is_demo_model(model: str) -> bool:
-    """Whether a path or name is that of a demo model's config, which knows drawn scenes only."""
+    """Return whether a path or name is that of a demo model, which needs synthetic scenes."""
     folder = osp.dirname(osp.realpath(_own_names().get(model, model)))
     return folder == osp.realpath(osp.join(config_folder(), 'demo'))
 
 
 def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
-    """Find the config and the weights that a model's name stands for.
+    """Find the config and the weights of a model by its name, or read a config file.
 
     Args:
         model: Path of a config, a model name or alias of MMPose's metafiles
             (``human``, ``rtmo``, ``td-hm_hrnet-w32_8xb64-210e_coco-256x192``),
             or the name of one of this package's configs (``rtmo-s``, ``demo``).
-        scope: Whose metafiles to search: ``'mmpose'`` or ``'mmdet'``.
+        scope: Library whose metafiles are searched: ``'mmpose'`` or ``'mmdet'``.
 
     Returns:
-        The config, and the path or URL of the weights it names, if any.
+        The config, and the path or URL of its weights, or None if it names no weights.
 
     Raises:
-        ValueError: Nothing goes by that name, or the file is no config.
+        ValueError: There is no such model or file, or the file is not a config.
     """
     option = 'det_model' if scope == 'mmdet' else 'model'
     own = _own_names()
@@ -74,7 +74,8 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
         path = model if osp.isfile(model) else own[model]
         with naming(f'{option}: {path} cannot be read as a config'):
             cfg = Config.fromfile(path)
-        if osp.isfile(model) or cfg.get('default_scope') == scope:  # no pose model as a detector
+        # A name of this package is only accepted in its own scope: not a pose model as a detector.
+        if osp.isfile(model) or cfg.get('default_scope') == scope:
             return cfg, find_field(cfg, 'inferencer.weights')
     if model.endswith('.py') or osp.sep in model:
         raise ValueError(f'{option}: no such config file: {model}')
@@ -95,17 +96,23 @@ def load_config(model: str, scope: str = 'mmpose') -> tuple[Config, str | None]:
 
 @functools.cache
 def _scope_of(path: str) -> str | None:
-    """Whose models a config of this package has; reading all of them takes seconds."""
+    """The default scope of a config of this package; cached, since reading all takes seconds."""
     return Config.fromfile(path).get('default_scope')
 
 
 def default_filters(cfg: Config) -> dict[str, Any]:
-    """The thresholds that MMPose's ``inferencer_demo.py`` takes for a kind of model.
+    """Return the thresholds that MMPose's ``inferencer_demo.py`` uses for a kind of model.
 
-    A config names others in ``default_filters=dict(...)``.
+    A config can override them in ``default_filters=dict(...)``.
+
+    Args:
+        cfg: Config of a pose model.
+
+    Returns:
+        ``bbox_thr``, ``nms_thr`` and ``pose_based_nms``.
 
     Raises:
-        ValueError: The config names something else there.
+        ValueError: The config has unknown names in ``default_filters``.
     """
     head = type_name((cfg.model.get('head') or {}).get('type'))
     filters = {'bbox_thr': 0.3, 'nms_thr': 0.3, 'pose_based_nms': False}
@@ -131,25 +138,25 @@ def build_model(
     """Build a model and load its weights, as ``BaseInferencer._init_model`` but safely.
 
     Args:
-        cfg: The whole config.
-        weights: Path or URL of a checkpoint, or the state of another model; None leaves the
-            model random, and ``'none'`` makes it the same at every start.
-        device: Where the model goes.
+        cfg: The complete config.
+        weights: Path or URL of a checkpoint, or the state of another model. None leaves the
+            weights random; ``'none'`` makes them random but identical at every start.
+        device: Device of the model.
         finish: The inferencer's ``_load_weights_to_model``, which also attaches
             ``dataset_meta``.
-        option: What the errors call the weights.
+        option: Name of the weights' option in error messages.
 
     Returns:
-        The model. Its ``load_notes`` are lines that report which of several entries
-        of the checkpoint are used.
+        The model in eval mode. Its ``load_notes`` are lines that report which of several
+        entries of the checkpoint are used.
 
     Raises:
-        CheckpointError: The weights cannot be loaded, or describe keypoints of another model.
-        ValueError: The config cannot be built.
+        CheckpointError: The weights cannot be loaded, or describe the keypoints of another model.
+        ValueError: The model cannot be built from the config, or the config lacks fields.
     """
     check_config(cfg)
     if weights == 'none':
-        torch.manual_seed(0)  # random, but the same at every start
+        torch.manual_seed(0)  # random, but identical at every start
         weights = None
     checkpoint, meta, notes = None, {}, []
     if isinstance(weights, ModelState):
@@ -157,7 +164,7 @@ def build_model(
     elif weights is not None:
         checkpoint = load_checkpoint(weights, option)
         meta, notes = _read_meta(checkpoint, f'{option}: {weights}')
-    if 'data_mode' in cfg:  # of a pose model
+    if 'data_mode' in cfg:  # a pose model
         described = check_dataset_meta(cfg, meta.get('dataset_meta'), f'{option}: {weights}')
     if cfg.model.get('pretrained') is not None:
         del cfg.model.pretrained
@@ -176,7 +183,7 @@ def build_model(
     model.load_notes = notes
     if checkpoint is not None:
         load_weights(model, checkpoint, weights, option)
-        # The weights are in place; upstream takes the meta and copies them onto themselves.
+        # The weights are loaded. Upstream's function reads the meta, and copies the weights again.
         checkpoint = {'meta': meta, 'state_dict': model.state_dict()}
     if isinstance(weights, ModelState):
         weights.load_into(model)
@@ -186,36 +193,37 @@ def build_model(
 
 
 def _read_meta(checkpoint: dict, source: str) -> tuple[dict[str, Any], list[str]]:
-    """The meta of a checkpoint with its ``dataset_meta``, and what to report of its entries.
+    """The meta of a checkpoint including its ``dataset_meta``, and notes on the entries used.
 
-    A ``dataset_meta`` is also read at the top of the checkpoint, where the error of a
+    ``dataset_meta`` may also be at the top level of the checkpoint, where the error message of a
     rejected file advises to save it.
 
     Raises:
-        CheckpointError: Its ``dataset_meta`` is no dict.
+        CheckpointError: ``dataset_meta`` is not a dict.
     """
     meta = checkpoint.get('meta')
     meta = dict(meta) if isinstance(meta, dict) else {}
     notes = []
     if 'ema_state_dict' in checkpoint and 'state_dict' in checkpoint:
         notes.append(
-            f'{source}: state_dict is used, where the EMAHook of MMEngine saves the averaged '
+            f'{source}: using state_dict, in which the EMAHook of MMEngine saves the averaged '
             'weights, and not ema_state_dict'
         )
     top = checkpoint.get('dataset_meta')
     if top is not None and meta.get('dataset_meta') is None:
         meta['dataset_meta'] = top
-        notes.append(f'{source}: dataset_meta is read from the top of the file')
+        notes.append(f'{source}: using dataset_meta from the top level of the file')
     elif top is not None and _differ(top, meta['dataset_meta']):
         logger.warning(
-            '%s: dataset_meta at the top of the file differs from that in meta, which is used',
+            '%s: dataset_meta at the top level of the file differs from that in meta; using the '
+            'latter',
             source,
         )
     for note in notes:
         logger.info(note)
     found = meta.get('dataset_meta')
     if found is None:
-        meta.pop('dataset_meta', None)  # the config's is taken
+        meta.pop('dataset_meta', None)  # that of the config is used
     elif not isinstance(found, dict):
         raise CheckpointError(
             f'{source}: expected a dict as dataset_meta, found {type(found).__name__}'
@@ -224,7 +232,7 @@ def _read_meta(checkpoint: dict, source: str) -> tuple[dict[str, Any], list[str]
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Whether two values of plain data and arrays are not the same."""
+    """Whether two values, made of plain data and arrays, differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() != other.keys() or any(_differ(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):

@@ -1,4 +1,4 @@
-"""The state of a model in memory, which takes the place of a checkpoint in a copy of it."""
+"""The state of a model in memory, from which copies are loaded instead of a checkpoint."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from ..speedups.fusion import fuse_layers
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What a copy of a model takes over, in another process too.
+    """The state of a model that is loaded into a copy, also in another process.
 
     Attributes:
-        weights: The state dict, on the CPU. Batch norms and RepVGG branches are folded.
-        dataset_meta: The dataset that its keypoints or classes are of.
+        weights: The state dict, on the CPU, with folded batch norms and RepVGG branches.
+        dataset_meta: Description of the model's keypoints or classes.
         load_notes: Lines that report which entries of its checkpoint are used.
-        test_cfg: Its test settings, and those of its head, where they have some.
+        test_cfg: ``test_cfg`` of the model and of its head; None where there is none.
     """
 
     weights: dict[str, Tensor]
@@ -26,16 +26,16 @@ class ModelState:
 
     @classmethod
     def of(cls, model: nn.Module) -> 'ModelState':
-        """The state of a model whose layers are fused, as those of inferencers are."""
+        """Return the state of a model whose layers are fused, as in an inferencer."""
         weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         test_cfg = tuple(getattr(part, 'test_cfg', None) for part in _parts(model))
         return cls(weights, model.dataset_meta, model.load_notes, test_cfg)
 
     def load_into(self, model: nn.Module) -> None:
-        """Give a model of the same config this state; its layers are fused by that.
+        """Load this state into a model of the same config, and fuse the layers of the model.
 
         Raises:
-            RuntimeError: It is of another config.
+            RuntimeError: The model was built from another config.
         """
         fuse_layers(model.eval())
         model.load_state_dict(self.weights)

@@ -1,1 +1,1 @@
-"""Faster equivalents of MMPose's own steps, each with a test of equality."""
+"""Faster equivalents of MMPose's own steps, each with a test that outputs are equal."""

@@ -1,26 +1,27 @@
-"""The one rule for changing a model or a pipeline in place: does a change apply, then apply it."""
+"""In-place changes of models and pipelines: each declares what it applies to, and applies it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-#: Every change of the package by its name, as far as its module has been imported.
+#: All changes whose modules have been imported, by name.
 CHANGES: dict[str, 'InPlaceChange'] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InPlaceChange:
-    """One change of a built model, head or pipeline in place.
+    """A change that is made in place to a built model, head or pipeline.
 
     Only the given instance changes, never its class. ``tests/speedups/test_changes.py`` compares
-    the outputs before and after every registered change, and checks that it leaves alone what it
-    does not apply to.
+    the outputs before and after every registered change, and checks that objects to which it does
+    not apply stay unchanged.
 
     Attributes:
         name: Unique name.
-        applies: Whether an object is of the exact kind that the change is known to be right for,
-            and has not been changed yet. It raises for no model, head or pipeline.
-        apply: Changes an object that it applies to.
+        applies: Returns whether an object is exactly of a kind for which the change is known to
+            be correct, and has not been changed yet. It must not raise for any model, head or
+            pipeline.
+        apply: Changes an object to which the change applies.
     """
 
     name: str
@@ -29,10 +30,10 @@ class InPlaceChange:
 
 
 def register(change: InPlaceChange) -> InPlaceChange:
-    """Add a change to :data:`CHANGES`.
+    """Add a change to :data:`CHANGES`, and return it.
 
     Raises:
-        ValueError: Another change has its name.
+        ValueError: Another change has the same name.
     """
     if change.name in CHANGES:
         raise ValueError(f'{change.name!r} is registered already')
@@ -41,10 +42,10 @@ def register(change: InPlaceChange) -> InPlaceChange:
 
 
 def apply_changes(target: Any, changes: Iterable[InPlaceChange]) -> list[str]:
-    """Apply those changes that apply to an object, in order.
+    """Apply, in order, all given changes that are applicable to an object.
 
     Returns:
-        Their names.
+        The names of the changes that were applied.
     """
     applied = []
     for change in changes:

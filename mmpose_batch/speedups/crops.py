@@ -1,6 +1,7 @@
-"""The standard top-down pipeline for all persons of an image at once, to the bit.
+"""The standard top-down pipeline for all persons of an image at once, with identical outputs.
 
-Nothing changes in place: the pipeline itself still runs for what this does not apply to.
+No pipeline is changed in place. Pipelines and images to which this does not apply are processed
+by the pipeline itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,23 +20,23 @@ from .samples import copy_sample, replace_fields
 # The test pipeline of nearly every top-down config.
 _STANDARD = (LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs)
 
-# Meta keys that differ from person to person, other than the standard ones.
+# Meta keys with a value for each person, other than the standard ones.
 _OF_A_PERSON = {'img', 'bbox', 'bbox_score', 'bbox_center', 'bbox_scale'}
 
-# OpenCV warps four channels in half of the time of three (208 and 376 us for 192x256), with the
-# same values. The fourth costs a copy of the image (0.1 ms for 640x480, 0.9 ms for 1920x1080),
-# which pays up to this many pixels of the image per pixel of the crops.
+# OpenCV warps four channels in about half the time of three (208 and 376 us for a crop of 192x256),
+# with the same values. The fourth channel requires a copy of the image (0.1 ms for 640x480, 0.9 ms
+# for 1920x1080), which pays up to this many pixels of the image per pixel of the crops.
 _PIXELS_PER_CROP_PIXEL = 8
 
 
 class StandardCrops:
     """Equivalent of ``[LoadImage, GetBBoxCenterScale, TopdownAffine, PackPoseInputs]``.
 
-    The pipeline itself packs one person as a template; the others differ from it in a few
-    values, which are computed for all persons of an image at once.
+    The pipeline itself packs one person as a template. Other persons differ from the template in
+    a few values, which are computed for all persons of an image at once.
 
     Args:
-        pipeline: One that :meth:`applies` accepts.
+        pipeline: Pipeline that :meth:`applies` accepts.
     """
 
     def __init__(self, pipeline: Compose) -> None:
@@ -51,7 +52,7 @@ class StandardCrops:
 
     @staticmethod
     def applies(pipeline: Compose, img: np.ndarray) -> bool:
-        """Whether a pipeline is the standard one, unchanged, and an image is uint8 BGR."""
+        """Return whether a pipeline is the unchanged standard one and an image is uint8 BGR."""
         steps = pipeline.transforms
         return (
             img.dtype == np.uint8
@@ -64,7 +65,7 @@ class StandardCrops:
 
     @staticmethod
     def settings(pipeline: Compose) -> tuple:
-        """Everything that an instance depends on; if it changes, another is needed."""
+        """Return all settings that an instance depends on; after a change, a new one is needed."""
         load, boxes, affine, pack = pipeline.transforms
         ids = map(id, (load, boxes, affine, pack))
         return (
@@ -79,9 +80,9 @@ class StandardCrops:
         """Prepare all persons of one image.
 
         Args:
-            info: Input of the pipeline except the person: ``img``, uint8
-                (H, W, 3), ``img_path`` and, the same for every image, the dataset's
-                meta information.
+            info: Input of the pipeline without the person: ``img``, uint8 (H, W, 3),
+                ``img_path``, and the dataset's meta information, which must be the same for
+                every image.
             bboxes: float32 (N, 5): x1, y1, x2, y2 in pixels and a score.
 
         Returns:
@@ -118,7 +119,7 @@ class StandardCrops:
         return pack(affine(results))['data_samples']
 
     def _crops(self, img: np.ndarray, matrices: Sequence[np.ndarray]) -> Iterator[torch.Tensor]:
-        """Cut crops, uint8 (3, h, w)."""
+        """Warp the crop of each person, uint8 (3, h, w)."""
         width, height = self._size
         four = img.shape[0] * img.shape[1] <= (
             len(matrices) * width * height * _PIXELS_PER_CROP_PIXEL
@@ -144,8 +145,8 @@ class StandardCrops:
 def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Three points of each box, float32 (N, 3, 2), rounded as ``get_warp_matrix`` rounds them.
 
-    The center, the middle of the left side, and the corner that a quarter turn around
-    that middle leads to.
+    They are the center of the box, the middle of its left side, and the center after a quarter
+    turn around that middle.
     """
     corners = np.zeros((len(centers), 3, 2), np.float32)
     corners[:, 0] = centers
@@ -157,7 +158,7 @@ def _corners(centers: np.ndarray, widths: np.ndarray) -> np.ndarray:
 
 
 class CropCache:
-    """The standard crops of a pipeline, rebuilt when the pipeline or its settings change."""
+    """Caches the :class:`StandardCrops` of a pipeline until the pipeline or its settings change."""
 
     def __init__(self) -> None:
         self._crops: tuple[tuple, StandardCrops] | None = None
@@ -165,7 +166,13 @@ class CropCache:
     def of(
         self, pipeline: Compose, dataset_meta: dict[str, Any], img: np.ndarray | None
     ) -> StandardCrops | None:
-        """The equivalent of a pipeline for an image; None where :class:`StandardCrops` has none."""
+        """Return the equivalent of a pipeline; None if :class:`StandardCrops` does not apply.
+
+        Args:
+            pipeline: Test pipeline of a top-down model.
+            dataset_meta: The dataset's meta information, which is part of the pipeline's input.
+            img: Image (H, W, 3); None if it is not decoded yet.
+        """
         if img is None or not StandardCrops.applies(pipeline, img):
             return None
         made_of = (*StandardCrops.settings(pipeline), id(dataset_meta))

@@ -1,4 +1,4 @@
-"""Fewer and cheaper layers that compute the same: folded norms, cached codes and priors."""
+"""Fewer and cheaper layers with equal outputs: folded batch norms, cached codes and priors."""
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import pairwise
@@ -14,11 +14,11 @@ from torch.nn.utils import fuse_conv_bn_eval
 
 from .base import InPlaceChange, apply_changes, register
 
-# Input sizes whose position codes and priors are cached: with ever new sizes the cache would
-# otherwise fill the memory.
+# Number of input sizes for which position codes and priors are cached. The limit bounds the memory
+# of runs with many input sizes.
 CACHED_SIZES = 16
 
-# Convolutions that use their weights as they are; others standardise them first.
+# Convolutions that use their weights unchanged; others, for instance, standardise them first.
 _PLAIN_CONVOLUTIONS = (
     nn.Conv2d,
     nn.ConvTranspose2d,
@@ -42,7 +42,7 @@ _NUMBERED_PAIRS = {
 
 
 def fuse_layers(model: nn.Module) -> None:
-    """Apply all of :data:`FUSIONS` to a model in eval mode, in place."""
+    """Apply all :data:`FUSIONS` to a model in eval mode, in place."""
     apply_changes(model, FUSIONS)
 
 
@@ -51,7 +51,7 @@ def _change(
     find: Callable[[nn.Module], Iterator[tuple]],
     apply: Callable[..., object],
 ) -> InPlaceChange:
-    """A change of every place of a model that ``find`` yields."""
+    """Register a change that applies ``apply`` to everything that ``find`` yields for a model."""
 
     def applies(model: nn.Module) -> bool:
         return isinstance(model, nn.Module) and next(find(model), None) is not None
@@ -75,9 +75,9 @@ def _rep_vgg_blocks(model: nn.Module) -> Iterator[tuple[RepVGGBlock]]:
 def _pairs(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
     """Parents with the names of a convolution and the batch norm that follows it.
 
-    Only pairs whose order is fixed by the type of their parent are found; mmcv's ``fuse_conv_bn``
-    goes by registration order instead, and folds the convolutions that RTMDet's heads share once
-    for every level.
+    Only pairs whose order is fixed by the type of their parent are yielded. mmcv's
+    ``fuse_conv_bn`` relies on the order of registration instead, and folds the convolutions that
+    RTMDet's heads share once for every level.
     """
     for module in model.modules():
         names = []
@@ -99,15 +99,15 @@ def _can_fold(conv: nn.Module | None, norm: nn.Module | None) -> bool:
         return False
     if type(conv) not in _PLAIN_CONVOLUTIONS:
         return False
-    # torch folds transposed convolutions in groups along the wrong axis.
+    # torch folds grouped transposed convolutions along the wrong axis.
     return not isinstance(conv, nn.ConvTranspose2d) or conv.groups == 1
 
 
 def _fold(parent: nn.Module, conv_name: str, norm_name: str) -> None:
-    """In eval mode a batch norm is a fixed scale and shift of each channel."""
+    """Fold a batch norm, which in eval mode is a fixed scale and shift of each channel."""
     conv, norm = getattr(parent, conv_name), getattr(parent, norm_name)
     transposed = isinstance(conv, nn.ConvTranspose2d)
-    # The fused convolution is a copy, so one that is shared does not change.
+    # The fused convolution is a copy, so that a shared convolution does not change.
     setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm, transpose=transposed))
     setattr(parent, norm_name, nn.Identity())
 
@@ -120,7 +120,7 @@ def _swishes(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 
 def _replace_swish(parent: nn.Module, name: str) -> None:
-    """SiLU takes one pass; mmcv's Swish takes two and keeps both results."""
+    """Replace mmcv's Swish, which runs two operations and allocates two outputs, by SiLU."""
     setattr(parent, name, nn.SiLU())
 
 
@@ -128,10 +128,10 @@ def _replace_swish(parent: nn.Module, name: str) -> None:
 
 
 class _CodeCache:
-    """A forward hook that stores position codes where the module looks for them.
+    """A forward hook that stores position codes in the attribute that the module reads.
 
-    ``generate_pos_encoding`` returns an attribute ``pos_enc_{size}`` if there is
-    one; upstream fills it only for a size named in the config.
+    ``generate_pos_encoding`` returns the attribute ``pos_enc_{size}`` if it exists. Upstream sets
+    it only for a size that the config names.
     """
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ def _prior_generators(model: nn.Module) -> Iterator[tuple[MlvlPointGenerator]]:
 
 
 def _cache_priors(generator: MlvlPointGenerator) -> None:
-    """Compute a head's grid of priors once for each size of its feature maps."""
+    """Cache a head's grid of priors for each size of its feature maps."""
     compute = generator.grid_priors
     cached: dict[Hashable, list[Tensor]] = {}
 
@@ -183,7 +183,7 @@ def _cache_priors(generator: MlvlPointGenerator) -> None:
     generator.grid_priors = grid_priors
 
 
-#: Exact up to rounding, in the order in which they are applied to a model in eval mode.
+#: Changes of a model in eval mode, in the order of application. Outputs are equal up to rounding.
 FUSIONS = (
     _change('fold RepVGG branches', _rep_vgg_blocks, RepVGGBlock.switch_to_deploy),
     _change('cache position codes', _position_codes, _cache_position_codes),

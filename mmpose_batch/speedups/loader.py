@@ -1,4 +1,4 @@
-"""MMCV's image loader as MMPose's, which takes arrays too: an image is decoded once for all."""
+"""MMPose's image loader instead of MMCV's: it also takes arrays, so images are decoded once."""
 
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose

@@ -1,4 +1,4 @@
-"""Batches that are stacked before they are normalised, to the bit."""
+"""Data preprocessors that stack a batch before normalising it, with identical outputs."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from .samples import copy_sample
 
 
 class PixelPreprocessor(BaseDataPreprocessor):
-    """Stacks a batch of pixels and does not normalise it; an engine does.
+    """Stacks a batch of pixels without normalising it, for engines that include normalisation.
 
     Args:
         upstream: The data preprocessor of the model.
-        divisor: Height and width must be multiples of this; other batches are left to upstream.
+        divisor: Divisor of height and width; batches of other sizes are left to ``upstream``.
     """
 
     def __init__(self, upstream: nn.Module, divisor: int) -> None:
@@ -27,7 +27,16 @@ class PixelPreprocessor(BaseDataPreprocessor):
         self.to(upstream.device)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Stack inputs of one shape, uint8 (3, H, W) each; leave other inputs to upstream."""
+        """Stack inputs of one shape, uint8 (3, H, W) each; leave other inputs to upstream.
+
+        Args:
+            data: ``inputs`` and ``data_samples`` of each image.
+            training: As upstream.
+
+        Returns:
+            ``inputs``, uint8 (N, 3, H, W), and ``data_samples``; what upstream returns for
+            other inputs.
+        """
         inputs = data['inputs']
         height, width = inputs[0].shape[-2:]
         if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
@@ -45,17 +54,28 @@ class PixelPreprocessor(BaseDataPreprocessor):
 
 
 class StackedPreprocessor(PixelPreprocessor):
-    """Stacks a batch before it normalises it; the values equal upstream's to the bit.
+    """Stacks a batch before normalising it, with outputs identical to upstream's.
 
-    Upstream normalises input by input, in tensors too small to be fast, and copies
-    them to stack them.
+    Upstream normalises each input separately, in tensors too small to be fast, and then copies
+    them into a batch.
+
+    Args:
+        upstream: The data preprocessor of the model.
     """
 
     def __init__(self, upstream: nn.Module) -> None:
         super().__init__(upstream, upstream.pad_size_divisor)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """Stack and normalise inputs of one shape; leave other inputs to upstream."""
+        """Stack and normalise inputs of one shape; leave other inputs to upstream.
+
+        Args:
+            data: ``inputs`` and ``data_samples`` of each image.
+            training: As upstream.
+
+        Returns:
+            ``inputs``, normalised float32 (N, 3, H, W), and ``data_samples``.
+        """
         data = super().forward(data, training)
         if data['inputs'].dtype == torch.uint8:
             data['inputs'] = self._normalize(data['inputs'])
@@ -71,7 +91,7 @@ class StackedPreprocessor(PixelPreprocessor):
 
 
 def is_known_preprocessor(preprocessor: nn.Module | None) -> bool:
-    """Whether a data preprocessor is one of upstream's own, which only normalise and pad."""
+    """Return whether a data preprocessor is of upstream's classes that only normalise and pad."""
     return type(preprocessor) in (PoseDataPreprocessor, DetDataPreprocessor)
 
 

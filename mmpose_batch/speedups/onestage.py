@@ -1,9 +1,9 @@
 """One-stage heads (RTMO, YOLOX-Pose) that decode a complete batch at once.
 
-Upstream decodes image by image, and lays out the outputs of all anchors to do so. Here the anchors
-whose score is high enough are gathered from the complete batch, and only these are decoded. The one
-layer whose rounding depends on the number of persons is computed image by image as upstream does,
-so that results are equal to the last bit on a CPU.
+Upstream decodes image by image, and rearranges the outputs of all anchors for that. Here the
+anchors with a high enough score are gathered from the complete batch, and only these are decoded.
+The only layer whose rounding depends on the number of persons is computed image by image as in
+upstream, so that results on a CPU are identical.
 """
 
 import copy
@@ -25,24 +25,24 @@ from torch import Tensor, nn
 
 from .base import InPlaceChange, register
 
-# Persons whose coordinates are classified at once. RTMO's 192 and 256 bins of 128 float32 values
-# take 8 MB for that many persons, and several such tensors are alive concurrently.
+# Number of persons whose coordinates are classified at once. RTMO's 192 and 256 bins of 128 float32
+# values take 8 MB for that many persons, and several such tensors exist at the same time.
 PERSONS_AT_ONCE = 64
-# Boxes whose overlaps with all others are computed at once, for the same reason.
+# Number of boxes whose overlaps with all others are computed at once, for the same reason.
 BOXES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of a head's network, a tensor (B, C, H, W) of each level.
+    """Outputs of a head's network: a float32 tensor (B, C, H, W) for each level.
 
     Attributes:
         classes: Logits of the classes.
-        objectness: Their common factor, as a logit; RTMO has none.
+        objectness: Logit of a common factor of all classes; None for RTMO.
         bboxes: Boxes, relative to the anchors.
         visibility: Logits of the K keypoints.
-        keypoints: YOLOX-Pose: K x 2 coordinates, relative to the anchors. RTMO: features of the
-            pose, which its classifier takes.
+        keypoints: For YOLOX-Pose, K x 2 coordinates relative to the anchors; for RTMO, pose
+            features, the input of its coordinate classifier.
     """
 
     classes: Sequence[Tensor]
@@ -53,7 +53,12 @@ class Outputs:
 
     @classmethod
     def of(cls, head: nn.Module, feats: Any) -> 'Outputs':
-        """Run the network of a head, or the engine that replaces it."""
+        """Run the network of a head, or the engine that replaces it.
+
+        Args:
+            head: A one-stage head.
+            feats: Input of ``head.forward``.
+        """
         if type(head) is RTMOHead:
             classes, bboxes, _, visibility, keypoints = head.forward(feats)
             return cls(classes, None, bboxes, visibility, keypoints)
@@ -63,7 +68,14 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Anchors of a batch: image and index (N,), centre (N, 2) in pixels, stride (N,) in pixels."""
+    """N anchors of a batch.
+
+    Attributes:
+        image: Index of the image in the batch (N,), int64.
+        index: Index of the anchor in all levels of its image (N,), int64.
+        centers: Centres (N, 2) in pixels of the input.
+        strides: Strides (N,) in pixels of the input.
+    """
 
     image: Tensor
     index: Tensor
@@ -71,11 +83,15 @@ class Anchors:
     strides: Tensor
 
     def __getitem__(self, rows: Tensor) -> 'Anchors':
-        """The anchors of some rows."""
+        """Return the anchors of some rows, given as indices."""
         return Anchors(self.image[rows], self.index[rows], self.centers[rows], self.strides[rows])
 
     def gather(self, levels: Sequence[Tensor]) -> Tensor:
-        """The outputs (N, C) of these anchors, without copying those of all anchors."""
+        """Gather the outputs (N, C) of these anchors, without copying those of all anchors.
+
+        Args:
+            levels: Outputs (B, C, H, W) of each level.
+        """
         first, gathered = 0, None
         for level in levels:
             size = level.shape[2:].numel()
@@ -92,11 +108,11 @@ def _applies(head: nn.Module) -> bool:
 
 
 def _apply(head: RTMOHead | YOLOXPoseHead) -> None:
-    # Unlike upstream's, this one assigns nothing to the head.
+    # Unlike upstream's `predict`, this one does not set attributes of the head.
     head.predict = partial(_predict, head)
 
 
-WHOLE_BATCH = register(
+COMPLETE_BATCH = register(
     InPlaceChange(name='one-stage heads decode a batch', applies=_applies, apply=_apply),
 )
 
@@ -133,7 +149,8 @@ def _predict(
     test_cfg = test_cfg or {}
     nms_thr = test_cfg.get('nms_thr', 1.0)
     if not _is_plain(head) or (type(head) is RTMOHead and not nms_thr < 1):
-        # Changed since, or settings at which upstream fails. It assigns to a head that is shared.
+        # The head was changed later, or upstream raises an error for these settings. The head is
+        # copied, since upstream's `predict` sets attributes, and threads share the head.
         return type(head).predict(copy.copy(head), feats, batch_data_samples, test_cfg)
     outputs = Outputs.of(head, feats)
     scores, labels = _scores(head, outputs)
@@ -172,7 +189,7 @@ def _scores(head: nn.Module, outputs: Outputs) -> tuple[Tensor, Tensor]:
 
 
 def _anchors(head: nn.Module, levels: Sequence[Tensor], good: Tensor) -> Anchors:
-    """The anchors that a mask (B, A) selects, image by image."""
+    """The anchors that a boolean mask (B, A) selects, image by image."""
     priors = head.prior_generator.grid_priors(
         [level.shape[2:] for level in levels], dtype=levels[0].dtype, device=levels[0].device
     )
@@ -193,12 +210,12 @@ def _select(
         scores: (N,), on the CPU, image by image.
         bboxes: (N, 4), x1, y1, x2, y2.
         counts: Number of rows of each image.
-        nms_pre: Rows per image that are considered, the best.
-        nms_thr: IoU above which a box is a duplicate; 1 keeps all.
+        nms_pre: Maximum number of rows per image, those with the highest scores.
+        nms_thr: IoU above which a box is a duplicate; 1 disables NMS.
     """
     selected = []
     for found, first in zip(scores.split(counts), accumulate(counts, initial=0), strict=False):
-        # Upstream sorts twice, too: equal scores must end up in the same order.
+        # Sorted twice, as in upstream, so that equal scores end up in the same order.
         best, rows = found.sort(descending=True)
         rows = rows[:nms_pre] + first
         if nms_thr < 1:
@@ -213,7 +230,7 @@ def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
     left, selected = torch.arange(len(bboxes)), [torch.arange(0)]
     while len(left):
         block = left[:BOXES_AT_ONCE]
-        # Upstream asks for the overlaps of one box at a time.
+        # Upstream computes the overlaps box by box.
         close = (bbox_overlaps(bboxes[block], bboxes[left]) > threshold).numpy()
         free = np.ones(len(left), dtype=bool)
         rows = []
@@ -229,7 +246,7 @@ def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
 def _classify(
     head: RTMOHead, features: Tensor, bboxes: Tensor, centers: Tensor, counts: Sequence[int]
 ) -> Tensor:
-    """Classify keypoints (N, K, 2), in pixels, from pose features (N, C).
+    """Classify the coordinates of keypoints (N, K, 2), in pixels, from pose features (N, C).
 
     Args:
         head: The head with the classifier.
@@ -241,7 +258,7 @@ def _classify(
     classifier = head.dcc
     if not len(features):
         return bboxes.new_zeros((0, head.num_keypoints, 2))
-    # Of all its layers only this one rounds differently for different numbers of persons.
+    # This is the only layer whose rounding depends on the number of persons.
     features = torch.cat(
         [classifier.pose_to_kpts(found) for found in features.split(counts) if len(found)]
     )
@@ -260,7 +277,7 @@ def _instances(
     visibility: Tensor,
     input_size: Sequence[float],
 ) -> InstanceData:
-    """The persons of one image, with boxes clipped at its edges."""
+    """The persons of one image, with boxes clipped to the image."""
     bboxes[:, 0::2].clamp_(0, input_size[0])
     bboxes[:, 1::2].clamp_(0, input_size[1])
     scores, visibility = scores.numpy(), visibility.numpy()

@@ -1,4 +1,4 @@
-"""Rectangular inputs: images padded to the next stride instead of to a square."""
+"""Rectangular inputs: images are padded to a multiple of the stride instead of to a square."""
 
 from collections.abc import Iterable
 
@@ -8,12 +8,12 @@ from mmpose.datasets.transforms import BottomupResize
 
 from .base import InPlaceChange, apply_changes, register
 
-# Stride of the coarsest feature maps of the networks that pad to a square.
+# Stride in pixels of the coarsest feature maps of networks whose pipelines pad to a square.
 STRIDE = 32
 
 
 class RectangularResize(BottomupResize):
-    """Resizes as ``BottomupResize`` to fit, and pads no further than to the next multiple."""
+    """Resizes as ``BottomupResize``, but pads only to the next multiple of its size factor."""
 
     def _get_input_size(
         self, img_size: tuple[int, int], input_size: tuple[int, int]
@@ -26,18 +26,18 @@ class RectangularResize(BottomupResize):
 
 
 def pad_to_stride(pipelines: Iterable[Compose]) -> None:
-    """Have test pipelines pad to the next stride instead of to one size, in place.
+    """Make test pipelines pad to the next multiple of the stride instead of to a square, in place.
 
-    Unlike the speedups this changes outputs: the network sees less padding.
+    Unlike the speedups, this changes outputs, since the network gets less padding.
 
     Args:
-        pipelines: Those of a pose model and, if there is one, its detector.
+        pipelines: Test pipelines of a pose model and, if there is one, its detector.
 
     Raises:
-        ValueError: None of them pads to one size.
+        ValueError: None of the pipelines pads to a fixed size.
     """
     if not any([apply_changes(pipeline, (RECTANGLES,)) for pipeline in pipelines]):
-        raise ValueError('rect: neither the model nor its detector pads to a square')
+        raise ValueError('rect: has no effect, neither the model nor its detector pads to a square')
 
 
 def _applies(pipeline: Compose) -> bool:

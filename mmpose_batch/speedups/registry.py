@@ -1,17 +1,18 @@
-"""The exact, faster equivalents of MMPose's steps, by what they are applied to.
+"""The faster equivalents of MMPose's steps, grouped by the objects that they change.
 
-Each tuple is applied in its order by :func:`mmpose_batch.speedups.base.apply_changes`. Crops
-(:mod:`mmpose_batch.speedups.crops`) and data samples change nothing in place and are not listed.
+Each group is applied in order by :func:`mmpose_batch.speedups.base.apply_changes`. Crops
+(:mod:`mmpose_batch.speedups.crops`) and data samples do not change objects in place and are not
+listed.
 """
 
 from .fusion import FUSIONS
 from .loader import ARRAYS_TOO
 from .normalize import STACK_FIRST
-from .onestage import WHOLE_BATCH
+from .onestage import COMPLETE_BATCH
 from .simcc import ALL_PERSONS
 
 #: For the head of a pose model, after it has been built.
-POSE_HEAD = (ALL_PERSONS, WHOLE_BATCH)
+POSE_HEAD = (ALL_PERSONS, COMPLETE_BATCH)
 #: For a pose model or detector in eval mode whose network runs in PyTorch.
 MODEL = (*FUSIONS, STACK_FIRST)
 #: For the test pipeline of a pose model.

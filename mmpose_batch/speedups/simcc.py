@@ -1,4 +1,4 @@
-"""SimCC decoding of all persons of a batch at once, to the bit."""
+"""SimCC decoding of all persons of a batch at once, with identical outputs."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ def _applies(head: nn.Module) -> bool:
 
 
 def _apply(head: BaseHead) -> None:
-    # MMPose calls the codec of RTMPose and its like person by person, though it takes all of them.
+    # MMPose calls the codec of SimCC heads person by person, although it can decode a batch.
     head.decode = partial(_decode, head)
 
 
@@ -36,13 +36,13 @@ def _decode(head: BaseHead, batch_outputs: tuple[Tensor, Tensor]) -> list[Instan
 
     Args:
         head: The head whose codec decodes.
-        batch_outputs: Classification of x and of y, (N, K, bins) each.
+        batch_outputs: Logits of the x and y coordinates, float32 (N, K, bins) each.
 
     Returns:
         For each person ``keypoints`` (1, K, 2) in pixels of the input and
         ``keypoint_scores`` (1, K), float32.
     """
-    if not _is_plain(head.decoder):  # changed since
+    if not _is_plain(head.decoder):  # the codec was changed later
         return BaseHead.decode(head, batch_outputs)
     keypoints, scores = head.decoder.decode(*to_numpy(batch_outputs))
     return [

@@ -72,9 +72,9 @@ GPU = "inferencer = dict(engine='openvino', engine_device='GPU')"
     ('config', 'settings', 'message'),
     [
         ('', {'engine': 'torch', 'precision': 'fp32'}, None),
-        ('', {'engine': 'openvino', 'precision': 'fp16'}, 'fp16 is not for a CPU'),
+        ('', {'engine': 'openvino', 'precision': 'fp16'}, 'fp16 is not supported on a CPU'),
         (GPU, {'engine': 'openvino', 'precision': 'fp16'}, None),
-        (GPU, {'engine': 'onnxruntime', 'precision': 'fp16'}, 'onnxruntime does fp32, int8'),
+        (GPU, {'engine': 'onnxruntime', 'precision': 'fp16'}, 'onnxruntime supports fp32, int8'),
         ('inferencer = dict(colour=1)', {}, 'inferencer: expected some of'),
         ('1 / 0', {}, 'ZeroDivisionError: division by zero'),
     ],

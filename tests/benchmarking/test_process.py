@@ -176,8 +176,8 @@ def test_a_contender_that_cannot_be_built_says_why(monkeypatch):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'precision': 'fp16'}, 'precision: fp16 is not for a CPU'),
-        ({'precision': 'int8'}, 'precision: engine torch does fp32, fp16, bf16, not int8'),
+        ({'precision': 'fp16'}, 'precision: fp16 is not supported on a CPU'),
+        ({'precision': 'int8'}, 'precision: engine torch supports fp32, fp16, bf16, not int8'),
         ({'num_workers': -1}, 'num_workers: expected a whole number from 0'),
     ],
 )

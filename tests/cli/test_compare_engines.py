@@ -42,7 +42,7 @@ def test_every_combination_has_a_row(models: Models, scenes):
     ]
     assert float(rows[0][2]) == 0 and float(rows[1][2]) < 0.05
     assert rows[0][5] == rows[1][5] == f'{float(rows[0][5]):.4f}'
-    assert 'onnxruntime does fp32, int8, not bf16' in rows[-1][2]
+    assert 'onnxruntime supports fp32, int8, not bf16' in rows[-1][2]
 
 
 def test_inputs_padded_to_the_stride_have_rows_of_their_own(models: Models, tmp_path):

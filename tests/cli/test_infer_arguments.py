@@ -93,7 +93,7 @@ WRONG = {
     'workers below 0': Wrong(
         ['--num-workers', '-1'], 'num_workers: expected a whole number from 0, found -1'
     ),
-    'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16 there'),
+    'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16'),
     'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
     'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
     'a config that is no Python': Wrong(
@@ -205,7 +205,7 @@ def test_where_keypoints_are_read_from_is_reported(photos, models, tmp_path):
     torch.save({**content, 'dataset_meta': meta}, tmp_path / 'top.pth')
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage, '--limit', '1']
     outcome = run_tool(*arguments, '--pose2d-weights', tmp_path / 'top.pth')
-    assert 'top.pth: dataset_meta is read from the top of the file' in outcome.err
+    assert 'top.pth: using dataset_meta from the top level of the file' in outcome.err
 
 
 @pytest.mark.parametrize('wrong', WRONG.values(), ids=WRONG)

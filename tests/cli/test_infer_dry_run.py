@@ -81,7 +81,7 @@ REJECTED = {
     'an engine file': Rejected(
         ['--engine', 'onnxruntime', '--engine-file', '{in}/no.onnx'], 'engine_file: {in}/no.onnx: '
     ),
-    'a label': Rejected(['--det-cat-ids', '99'], 'det_cat_ids: expected labels', 'top_down'),
+    'a label': Rejected(['--det-cat-ids', '99'], 'det_cat_ids: expected integers', 'top_down'),
     'a pose config for a detector': Rejected(
         ['--det-model', '{rtmpose}'], 'det_model: expected the config of an MMDetection', 'top_down'
     ),
@@ -98,8 +98,8 @@ REJECTED = {
     'a pipeline that packs nothing': Rejected(
         ['--pose2d', '{in}/no_packing.py'], 'expected a last step in'
     ),
-    'flip test': Rejected(['--flip-test'], 'flip_test: this model never tests mirrored images'),
-    'rect': Rejected(['--rect'], 'rect: neither the model nor its detector pads', 'whole_image'),
+    'flip test': Rejected(['--flip-test'], 'flip_test: this model has no flip test'),
+    'rect': Rejected(['--rect'], 'rect: has no effect, neither the model nor its', 'whole_image'),
     'a folder that cannot be made': Rejected(
         ['--out-dir', '/proc/nowhere'], 'cannot write below /proc/nowhere: '
     ),
@@ -206,7 +206,7 @@ def test_a_dry_run_reads_the_weights_that_are_there(photos, models, tmp_path, co
         arguments = [photos, '--out-dir', tmp_path / 'out', *getattr(models, kind), '--dry-run']
         outcome = run_tool(*arguments, option, tmp_path / 'text.pth')
         assert (outcome.status, outcome.out) == (1, '')
-        assert 'text.pth is no readable PyTorch checkpoint' in outcome.err
+        assert 'text.pth is not a readable PyTorch checkpoint' in outcome.err
 
 
 def test_a_dry_run_reports_the_evaluation_as_the_run_does(photos, models, tmp_path):

@@ -158,7 +158,7 @@ def test_models_are_rejected_before_images_are_listed(models):
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
-        (['--precision', 'fp16'], 'precision: fp16 is not for a CPU'),
+        (['--precision', 'fp16'], 'precision: fp16 is not supported on a CPU'),
         (['--pose2d-weights', 'none.pth'], 'none.pth'),
     ],
 )

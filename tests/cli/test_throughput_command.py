@@ -161,7 +161,7 @@ def test_one_number_of_rounds_is_enough(arguments, expected):
 def test_a_precision_that_no_engine_does_is_rejected(models, two_photos):
     outcome = benchmark(two_photos, *models.one_stage, '--recommend', '--precision', 'fp16')
     assert outcome.status == 2
-    assert 'precision: fp16 is not for a CPU' in outcome.err.splitlines()[-1]
+    assert 'precision: fp16 is not supported on a CPU' in outcome.err.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -224,7 +224,7 @@ def test_a_row_that_cannot_run_has_its_reason(models: Models, two_photos, starte
         *('--against', '--engine', 'torch', '--precision', 'fp32', 'int8'),
     )
     assert outcome.status == 3, outcome.err
-    assert 'precision: engine torch does fp32, fp16, bf16, not int8' in outcome.out
+    assert 'precision: engine torch supports fp32, fp16, bf16, not int8' in outcome.out
     assert started == ['torch fp32']  # the other one is rejected before it starts
 
 

@@ -1,4 +1,4 @@
-"""The fastest batch size, for machines whose speed is known."""
+"""Batch sizes: defaults, and measurements on simulated machines."""
 
 import inspect
 import threading
@@ -21,7 +21,7 @@ from mmpose_batch.engines.batch_size import (
 from mmpose_batch.engines.runner import EngineRunner
 from mmpose_batch.engines.warmup import Warmup
 
-# Seconds that end a test which would hang; none is that slow.
+# Timeout in seconds for a test that would otherwise hang.
 PATIENCE = 120.0
 
 
@@ -40,7 +40,7 @@ PATIENCE = 120.0
         ('cpu', None, True, 16),
     ],
 )
-def test_the_rule_knows_the_device_and_the_size(device, size, crops, batch_size):
+def test_the_default_depends_on_the_device_and_the_input_size(device, size, crops, batch_size):
     inputs = None if size is None else torch.empty(3, *size)
     assert default_batch_size(device, inputs, crops=crops) == batch_size
 
@@ -54,13 +54,15 @@ def test_the_rule_knows_the_device_and_the_size(device, size, crops, batch_size)
         ('cuda', (320, 320), False, 16),
     ],
 )
-def test_where_batches_split_the_cores_few_small_images_are_enough(device, size, crops, batch_size):
+def test_the_default_is_smaller_if_concurrent_batches_split_the_cores(
+    device, size, crops, batch_size
+):
     inputs = torch.empty(3, *size)
     assert default_batch_size(device, inputs, crops=crops, split=True) == batch_size
 
 
 class Machine:
-    """Takes these seconds for a batch, by a clock of its own."""
+    """Simulates batches that take the given seconds on a simulated clock."""
 
     def __init__(self, seconds: Callable[[int], float], most: int = 1000) -> None:
         self.seconds, self.most = seconds, most
@@ -87,29 +89,29 @@ class Machine:
         pytest.param(lambda size: 0.05 + size, 1000, 2, id='little gain beyond two'),
     ],
 )
-def test_the_smallest_size_that_none_beats_clearly(seconds, most, expected):
+def test_the_smallest_size_close_to_the_best_rate_is_chosen(seconds, most, expected):
     machine = Machine(seconds, most)
     assert choose_size(measure_rates(machine, clock=machine.clock)) == expected
 
 
-def test_sizes_far_beyond_the_best_are_not_tried():
+def test_sizes_far_larger_than_the_best_are_not_tried():
     machine = Machine(lambda size: size if size < 4 else size**2)
     assert measure_rates(machine, clock=machine.clock) == {1: 1, 2: 1, 4: 0.25}
 
 
-def test_what_runs_at_no_size_is_no_matter_of_size():
+def test_out_of_memory_at_the_first_size_is_raised():
     with pytest.raises(MemoryError):
         measure_rates(Machine(lambda size: 1.0, most=0))
 
 
-def test_the_shortest_call_counts_but_for_the_first():
-    """The first one starts threads and builds what is built once."""
+def test_the_shortest_call_except_for_the_first_counts():
+    """The first call starts threads and compiles."""
     seconds = iter((1.0, 5.0, 3.0, 4.0))
     machine = Machine(lambda size: next(seconds))
     assert shortest(lambda: machine(1), clock=machine.clock) == 3.0
 
 
-def test_a_fault_of_another_kind_is_said():
+def test_other_errors_are_raised():
     def broken(size: int) -> None:
         raise RuntimeError('shape')
 
@@ -117,7 +119,7 @@ def test_a_fault_of_another_kind_is_said():
         measure_rates(broken)
 
 
-def test_as_many_run_concurrently_as_in_a_run():
+def test_as_many_calls_run_concurrently_as_in_a_run():
     machine = Machine(lambda size: 1.0)
     both = threading.Barrier(2, action=lambda: machine(1), timeout=PATIENCE)
     assert shortest(both.wait, parallel=2, clock=machine.clock) == 0.5
@@ -126,7 +128,7 @@ def test_as_many_run_concurrently_as_in_a_run():
 
 
 @pytest.mark.parametrize('function', [measure_rates, shortest, EngineRunner, Warmup])
-def test_time_is_real(function):
+def test_the_default_clock_measures_real_time(function):
     assert inspect.signature(function).parameters['clock'].default is time.perf_counter
 
 
@@ -144,7 +146,7 @@ def tiny(request: pytest.FixtureRequest) -> TinyModel:
     return request.getfixturevalue(request.param)
 
 
-def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch):
+def test_auto_uses_and_caches_the_measured_size(tiny, cache, monkeypatch):
     images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(5)]
     monkeypatch.setattr(warmup, 'measure_rates', lambda run, *_: [run(2), {1: 1.0, 2: 9.0}][1])
     first = tiny.ours(batch_size='auto')
@@ -155,7 +157,7 @@ def test_auto_takes_what_was_measured_and_remembers_it(tiny, cache, monkeypatch)
     assert list(tiny.ours(batch_size='auto')(images)) == found
 
 
-def test_auto_measures_this_machine(tiny, cache, monkeypatch):
+def test_auto_measures_on_this_machine(tiny, cache, monkeypatch):
     machine = Machine(lambda size: 1.0 if size < 4 else 10.0)
     ours = tiny.ours(batch_size='auto')
     ours.predictor.warmup = Warmup(clock=machine.clock)
@@ -172,7 +174,7 @@ def test_auto_measures_this_machine(tiny, cache, monkeypatch):
     assert ours.runner.report['batch_size'] == 2
 
 
-def test_auto_without_anybody_to_measure_with(top_down, cache):
+def test_auto_without_detections_uses_a_default_size(top_down, cache):
     ours = top_down.ours(batch_size='auto')
     (result,) = ours([picture(120, 90, 0, persons=0)])
     assert result['predictions'] == [[]]

@@ -1,4 +1,4 @@
-"""The cache of engines: whole entries or none, whoever builds and whatever breaks."""
+"""The engine cache: entries are atomic, also with several processes, crashes and full disks."""
 
 import errno
 import multiprocessing
@@ -39,8 +39,10 @@ def test_an_entry_is_built_once(tmp_path):
         pytest.param(lambda file: file.write_text('x'), id='changed'),
         pytest.param(lambda file: file.write_text(''), id='empty'),
         pytest.param(Path.unlink, id='missing'),
-        pytest.param(lambda file: (file.parent / 'sha256.json').write_text('{'), id='half a sum'),
-        pytest.param(lambda file: (file.parent / 'sha256.json').unlink(), id='no sums'),
+        pytest.param(
+            lambda file: (file.parent / 'sha256.json').write_text('{'), id='truncated checksums'
+        ),
+        pytest.param(lambda file: (file.parent / 'sha256.json').unlink(), id='no checksums'),
     ],
 )
 def test_a_broken_entry_is_built_again(tmp_path, broken):
@@ -80,19 +82,19 @@ def test_a_process_that_dies_while_it_builds_leaves_no_entry(tmp_path):
     assert (entry / 'engine.bin').read_text() == 'a'
 
 
-def test_what_dead_builds_left_is_removed_after_a_day(tmp_path):
+def test_folders_of_killed_builds_are_removed_after_a_day(tmp_path):
     old, new = tmp_path / '.0123456789abcdef-old', tmp_path / '.0123456789abcdef-new'
     for folder in (old, new):
         folder.mkdir()
         (folder / 'file').write_text('half')
     yesterday = time.time() - 25 * 60 * 60
     os.utime(old, (yesterday, yesterday))
-    EngineCache(tmp_path).entry('key', lambda folder: (folder / 'file').write_text('whole'))
+    EngineCache(tmp_path).entry('key', lambda folder: (folder / 'file').write_text('content'))
     assert not old.exists()
     assert new.exists()
 
 
-def test_of_two_that_build_one_entry_the_first_wins(tmp_path):
+def test_if_two_processes_build_one_entry_the_first_wins(tmp_path):
     calls: list[str] = []
 
     def slower(folder: Path) -> None:
@@ -108,7 +110,7 @@ def full_disk(folder: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_what_a_full_disk_does_not_take_is_built_elsewhere(tmp_path, caplog):
+def test_entries_are_built_in_a_temporary_folder_if_the_disk_is_full(tmp_path, caplog):
     calls: list[str] = []
     places = []
 
@@ -122,21 +124,21 @@ def test_what_a_full_disk_does_not_take_is_built_elsewhere(tmp_path, caplog):
     for key in ('key', 'key', 'other'):
         assert (cache.entry(key, build) / 'engine.bin').read_text() == 'a'
     assert list(tmp_path.iterdir()) == []
-    assert len(calls) == 3  # the one that failed, and one for each key
+    assert len(calls) == 3  # the failed build, and one build for each key
     assert places.count(tmp_path) == 1
     cache.drop('key')
     cache.entry('key', build)
     assert len(calls) == 4
-    assert caplog.text.count(f'engine cache: {tmp_path}: No space left on device; not kept') == 1
+    assert caplog.text.count(f'engine cache: {tmp_path}: No space left on device; not cached') == 1
     assert cache.bytes_used > 0
 
 
-def test_where_nothing_can_be_written_the_engine_is_the_one_to_fail(tmp_path):
+def test_if_no_folder_is_writable_the_engine_fails(tmp_path):
     with pytest.raises(EngineError, match=r'cannot be written to .*: No space left on device'):
         EngineCache(tmp_path).entry('key', full_disk)
 
 
-def test_what_one_entry_is_built_from_lies_beside_it(tmp_path, caplog):
+def test_nested_entries_share_one_temporary_folder(tmp_path, caplog):
     cache = EngineCache(tmp_path)
     calls: list[str] = []
 
@@ -152,10 +154,10 @@ def test_what_one_entry_is_built_from_lies_beside_it(tmp_path, caplog):
 
     cache.entry('outer', outer)
     assert calls == ['inner', 'inner', 'outer', 'outer']
-    assert caplog.text.count('not kept') == 1
+    assert caplog.text.count('not cached') == 1
 
 
-def test_a_measurement_is_told_where_it_cannot_be_kept(tmp_path, monkeypatch):
+def test_a_measurement_that_cannot_be_cached_is_returned(tmp_path, monkeypatch):
     cache = EngineCache(tmp_path / 'cache')
     monkeypatch.setattr(cache, '_build', lambda entry, build: full_disk(entry))
     monkeypatch.setattr('tempfile.gettempdir', lambda: full_disk(tmp_path))
@@ -164,7 +166,7 @@ def test_a_measurement_is_told_where_it_cannot_be_kept(tmp_path, monkeypatch):
         cache.entry('key', full_disk)
 
 
-def test_a_whole_entry_can_be_dropped(tmp_path):
+def test_an_intact_entry_can_be_dropped(tmp_path):
     calls: list[str] = []
     cache = EngineCache(tmp_path)
     cache.entry('key', build_of('a', calls))
@@ -172,7 +174,7 @@ def test_a_whole_entry_can_be_dropped(tmp_path):
     assert (cache.entry('key', build_of('b', calls)) / 'engine.bin').read_text() == 'b'
 
 
-def test_without_a_cache_everything_is_built_and_nothing_stays():
+def test_without_a_cache_everything_is_built_and_nothing_remains():
     calls: list[str] = []
     cache = NoCache()
     folder = cache.entry('key', build_of('a', calls)).parent
@@ -187,7 +189,7 @@ def network(width: int = 4, seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width))
 
 
-def test_the_key_of_a_network_tells_weights_and_layers():
+def test_the_key_of_a_network_depends_on_weights_and_layers():
     same = network_key(network())
     assert network_key(network()) == same
     assert network_key(network(seed=1)) != same
@@ -199,7 +201,7 @@ def test_the_key_of_a_network_tells_weights_and_layers():
     assert network_key(other) != same
 
 
-def test_the_key_of_a_network_tells_its_preprocessing_and_its_config():
+def test_the_key_of_a_network_depends_on_preprocessing_and_config():
     def key(config: dict | None = None, **preprocessor: object) -> str:
         model = network()
         settings = {'mean': [1, 2, 3], 'std': [4, 5, 6], **preprocessor}
@@ -218,7 +220,7 @@ def test_the_key_of_a_network_tells_its_preprocessing_and_its_config():
     assert key() == keys[0]
 
 
-def test_what_was_measured_is_kept_if_it_is_worth_it(tmp_path):
+def test_a_measurement_is_cached_if_it_is_cacheable(tmp_path):
     cache = EngineCache(tmp_path)
     assert cache.measurement('key', lambda: ({'a': 1.5}, False)) == {'a': 1.5}
     assert cache.recall('key') is None
@@ -228,7 +230,7 @@ def test_what_was_measured_is_kept_if_it_is_worth_it(tmp_path):
     assert cache.bytes_used == 0
 
 
-def test_the_key_of_an_entry_tells_settings():
+def test_the_key_of_an_entry_depends_on_settings():
     keys = {
         entry_key('a', size=(1, 2)),
         entry_key('a', size=(2, 1)),
@@ -240,20 +242,20 @@ def test_the_key_of_an_entry_tells_settings():
 
 
 @pytest.mark.parametrize('variable', ['XDG_CACHE_HOME', 'MMPOSE_BATCH_CACHE'])
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, caplog, variable):
+def test_a_cache_that_is_not_writable_is_switched_off(tmp_path, monkeypatch, caplog, variable):
     (tmp_path / 'file').write_text('')
     monkeypatch.setenv(variable, str(tmp_path / 'file'))
     assert isinstance(open_cache(wanted=True), NoCache)
     (record,) = caplog.records
-    assert record.getMessage().endswith('Not a directory; nothing is kept')
+    assert record.getMessage().endswith('Not a directory; caching is off')
 
 
-def test_without_a_home_folder_there_is_no_cache(monkeypatch, caplog, tmp_path):
+def test_without_a_home_folder_caching_is_off(monkeypatch, caplog, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('XDG_CACHE_HOME', '')
-    monkeypatch.setattr(os.path, 'expanduser', str)  # as where HOME is unset and the user unknown
+    monkeypatch.setattr(os.path, 'expanduser', str)  # as if HOME were unset and the user unknown
     assert isinstance(open_cache(wanted=True), NoCache)
-    assert 'no home folder; set MMPOSE_BATCH_CACHE; nothing is kept' in caplog.text
+    assert 'no home folder; set MMPOSE_BATCH_CACHE; caching is off' in caplog.text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -274,7 +276,7 @@ def test_without_a_home_folder_there_is_no_cache(monkeypatch, caplog, tmp_path):
         ({'MMPOSE_BATCH_CACHE': 'own/../here'}, '/here'),
     ],
 )
-def test_where_entries_lie(monkeypatch, environment, folder):
+def test_the_default_folder_follows_the_environment(monkeypatch, environment, folder):
     monkeypatch.chdir('/')
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -1,4 +1,4 @@
-"""In fp32 results of every engine match upstream, and what an engine cannot do is an error."""
+"""Engines: results in fp32 match upstream, and unsupported options are errors."""
 
 import hashlib
 import json
@@ -35,17 +35,17 @@ from mmpose_batch.errors import EngineError
 
 ENGINES = ('onnxruntime', 'openvino')
 
-# One family of each way through a head, and of each thing that is hard to export.
+# Model families that cover every kind of head, and every construct that is difficult to export.
 EXPORTED = ('rtmpose', 'rle', 'mobilenet', 'rtmo', 'yoloxpose')
 EXPORTED_SLOWLY = ('simcc', 'rtmw', 'hrnet-udp', 'cpm', 'mspn', 'vit')
-# Deformable convolutions and pooling to a size that is computed have no counterpart in ONNX, and
-# PyTorch loses the rank of what goes into PVT's attention.
+# Deformable convolutions and pooling to a computed size have no counterpart in ONNX, and PyTorch
+# loses the rank of the inputs of PVT's attention.
 NOT_EXPORTED = ('dekr', 'litehrnet', 'pvt')
 
 
 @pytest.fixture(scope='module', autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory):
-    """What is exported here stays out of the user's own cache."""
+    """A temporary cache for all tests of this module, instead of the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         yield
@@ -67,7 +67,7 @@ def check(pair: Pair, engine: str, undetermined: float = UNDETERMINED_SHARE) -> 
 
 
 def grouped(names, marks=()) -> list:
-    """Each family with each engine; those of one family share its model and its export."""
+    """Each family with each engine; tests of one family share its model and its export."""
     return [
         pytest.param(name, engine, marks=[*marks, pytest.mark.xdist_group(f'model {name}')])
         for name in names
@@ -95,7 +95,7 @@ def test_fp32_matches_upstream_with_real_checkpoints(shared, name, engine, toler
     'name',
     [pytest.param(name, marks=pytest.mark.xdist_group(f'model {name}')) for name in NOT_EXPORTED],
 )
-def test_what_cannot_be_exported_says_so_and_auto_takes_torch(name, caplog, tolerances):
+def test_a_failed_export_is_reported_and_auto_uses_torch(name, caplog, tolerances):
     with one_thread():
         pair = prepare(name).pair('auto')
     check(pair, 'auto')
@@ -108,9 +108,11 @@ def test_what_cannot_be_exported_says_so_and_auto_takes_torch(name, caplog, tole
 @pytest.mark.slow
 @pytest.mark.xdist_group('model pvt')
 @pytest.mark.parametrize('engine', ENGINES)
-def test_a_named_engine_that_cannot_run_a_family_says_why(engine):
+def test_a_named_engine_that_cannot_run_a_family_raises_with_the_reason(engine):
     with one_thread():
-        pair = prepare('pvt').pair(engine, self_check=False)  # PyTorch has not to run it first
+        pair = prepare('pvt').pair(
+            engine, self_check=False
+        )  # PyTorch does not have to run it first
         with pytest.raises(EngineError) as raised:
             pair.run_ours(3)
     message = str(raised.value)
@@ -121,7 +123,7 @@ def test_a_named_engine_that_cannot_run_a_family_says_why(engine):
 
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('batch_size', [1, 3, 8])
-def test_a_batch_is_answered_like_its_parts(top_down, engine, batch_size):
+def test_outputs_of_a_batch_equal_those_of_its_parts(top_down, engine, batch_size):
     images = [picture(120, 90, seed, persons=seed % 4) for seed in range(6)]
     expected = list(top_down.ours()(images))
     found = list(top_down.ours(engine=engine)(images, batch_size=batch_size))
@@ -134,7 +136,7 @@ def test_a_batch_is_answered_like_its_parts(top_down, engine, batch_size):
 
 
 class OneConvolution(nn.Module):
-    """In place of the tiny RTMPose's backbone."""
+    """Replaces the backbone of the tiny RTMPose."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +152,7 @@ def test_torch_compile_matches_torch_and_compiles_before_the_first_result(top_do
     images = [picture(120, 90, seed, persons=4) for seed in range(5)]
     images.append(picture(120, 90, 5, persons=1))  # a last batch that is not full
     ours, eager = top_down.ours(engine='torch-compile', batch_size=4), top_down.ours()
-    ours.model.backbone = eager.model.backbone = OneConvolution()  # compiled in a tenth of the time
+    ours.model.backbone = eager.model.backbone = OneConvolution()  # compiles in a tenth of the time
     counters.clear()
     results = ours(images)
     found = [next(results)]
@@ -166,7 +168,7 @@ def test_torch_compile_matches_torch_and_compiles_before_the_first_result(top_do
             )
 
 
-def test_torch_compile_fills_up_to_a_full_batch_but_not_from_little(monkeypatch):
+def test_torch_compile_pads_to_a_full_batch_but_not_small_batches(monkeypatch):
     sizes, memory = [], 100
 
     def compiled(inputs: torch.Tensor) -> tuple[torch.Tensor]:
@@ -191,7 +193,7 @@ def test_torch_compile_fills_up_to_a_full_batch_but_not_from_little(monkeypatch)
     run(8)
     assert sizes.pop() == 8
     engine.warm_up(lambda: run(16))
-    memory = 8  # what has gone well before does so no longer
+    memory = 8  # a size that succeeded before now fails
     with pytest.raises(MemoryError):
         run(16)
     sizes.clear()
@@ -224,7 +226,7 @@ class OtherDevices:
         return {'GPU': ['FP32', 'FP16'], 'NPU': ['FP16', 'INT8']}[device]
 
 
-def test_other_devices_of_openvino_have_settings_of_their_own(monkeypatch):
+def test_other_openvino_devices_have_other_settings(monkeypatch):
     from openvino import properties
 
     from mmpose_batch.engines import openvino
@@ -232,12 +234,12 @@ def test_other_devices_of_openvino_have_settings_of_their_own(monkeypatch):
     monkeypatch.setattr('openvino.Core', OtherDevices)
     arguments = (None, 'key', Normalization(PoseDataPreprocessor()))
     engine = openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'GPU')
-    assert properties.inference_num_threads not in engine.settings  # unknown to a GPU
-    with pytest.raises(ValueError, match='NPU does fp16, int8 in OpenVINO, not fp32'):
+    assert properties.inference_num_threads not in engine.settings  # not a property of a GPU
+    with pytest.raises(ValueError, match='NPU supports fp16, int8 in OpenVINO, not fp32'):
         openvino.OpenVINOEngine(*arguments, 'fp32', NoCache(), 'NPU')
 
 
-def test_streams_of_several_networks_are_not_kept_to_the_same_core(one_stage):
+def test_streams_of_several_networks_are_not_pinned_to_cores(one_stage):
     from openvino import properties
 
     pinning = properties.hint.enable_cpu_pinning
@@ -247,11 +249,11 @@ def test_streams_of_several_networks_are_not_kept_to_the_same_core(one_stage):
     assert [each.compiled.get_property(pinning) for each in shapes] == [False, False]
     alone = one_stage.ours(engine='openvino', batch_size=1)
     list(alone([picture(120, 90, 0)]))
-    assert pinning not in alone.runner.engine.settings  # OpenVINO knows better
+    assert pinning not in alone.runner.engine.settings  # left to OpenVINO
 
 
 @pytest.mark.parametrize('engine', ENGINES)
-def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
+def test_concurrent_calls_do_not_affect_each_other(one_stage, engine):
     inferencer = one_stage.ours(engine=engine)
     images = [picture(120, 90, seed) for seed in range(5)]
     few = [result['predictions'] for result in inferencer(images, bbox_thr=0.9)]
@@ -262,7 +264,7 @@ def test_two_calls_at_a_time_do_not_disturb_each_other(one_stage, engine):
     )
 
 
-def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
+def test_a_compiled_network_is_loaded_from_the_cache(top_down, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     images = [picture(120, 90, 0, persons=2)]
     first = list(top_down.ours(engine='openvino')(images))
@@ -273,12 +275,12 @@ def test_a_compiled_network_is_found_again(top_down, tmp_path, monkeypatch):
     assert again == entries
 
 
-def test_what_openvino_refuses_of_its_cache_is_compiled_again(top_down, tmp_path, monkeypatch):
+def test_a_cached_network_that_openvino_rejects_is_compiled_again(top_down, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     images = [picture(120, 90, 0, persons=2)]
     first = list(top_down.ours(engine='openvino')(images))
     blobs = list(tmp_path.rglob('compiled.blob'))
-    for blob in blobs:  # whole, but of another driver, say
+    for blob in blobs:  # intact, but for instance from another driver
         blob.write_bytes(b'something else')
         sums = {blob.name: hashlib.sha256(b'something else').hexdigest()}
         blob.with_name('sha256.json').write_text(json.dumps(sums))
@@ -287,7 +289,7 @@ def test_what_openvino_refuses_of_its_cache_is_compiled_again(top_down, tmp_path
 
 
 class LittleMemory:
-    """OpenVINO's core on a machine that cannot compile for more than two inputs."""
+    """OpenVINO's core on a machine without the memory to compile for more than two inputs."""
 
     def __init__(self, core: object) -> None:
         self._core = core
@@ -301,7 +303,7 @@ class LittleMemory:
         return self._core.compile_model(model, *arguments)
 
 
-def test_a_batch_that_cannot_be_compiled_for_want_of_memory_is_halved(one_stage, caplog):
+def test_a_batch_that_does_not_compile_for_lack_of_memory_is_halved(one_stage, caplog):
     images = [picture(120, 90, seed) for seed in range(8)]
     ours = one_stage.ours(engine='openvino', batch_size=4, engine_cache=False)
     engine = ours.runner.engine
@@ -309,18 +311,18 @@ def test_a_batch_that_cannot_be_compiled_for_want_of_memory_is_halved(one_stage,
     found = list(ours(images))
     assert not any('error' in result for result in found)
     assert ours.runner.report['largest_batch'] == 2
-    assert 'out of memory: batches of 2 at most from here on' in caplog.text
+    assert 'out of memory: batch size reduced to 2' in caplog.text
 
 
 @pytest.mark.parametrize(('batch_size', 'streams'), [(1, 1), (4, 2)])
-def test_what_was_compiled_runs_with_its_settings(
+def test_a_compiled_network_runs_with_its_settings(
     top_down, tmp_path, monkeypatch, batch_size, streams
 ):
     from openvino import Type, properties
 
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
-    for _ in range(2):  # compiled, and found again
+    for _ in range(2):  # compiled, and loaded from the cache
         ours = top_down.ours(engine='openvino', batch_size=batch_size)
         list(ours([picture(120, 90, 0, persons=2)] * 2))
         (shape, *_) = ours.runner.engine.shapes.values()
@@ -332,7 +334,7 @@ def test_what_was_compiled_runs_with_its_settings(
         assert str(hint).endswith('LATENCY' if streams == 1 else 'THROUGHPUT')
 
 
-def test_threads_that_come_and_go_find_the_requests_of_those_before(one_stage):
+def test_new_threads_reuse_requests_of_earlier_threads(one_stage):
     engine = one_stage.ours(engine='openvino').runner.engine
     inputs = torch.zeros(1, 3, 64, 64)
     found = []
@@ -346,21 +348,21 @@ def test_threads_that_come_and_go_find_the_requests_of_those_before(one_stage):
         torch.testing.assert_close(others, found[0], rtol=0, atol=0)
 
 
-def test_only_the_latest_shapes_are_kept(one_stage, monkeypatch):
+def test_only_the_latest_shapes_stay_in_memory(one_stage, monkeypatch):
     from mmpose_batch.engines import onnxruntime, openvino
 
-    monkeypatch.setattr(openvino, 'KEPT_SHAPES', 2)
-    monkeypatch.setattr(onnxruntime, 'KEPT_SIZES', 2)
+    monkeypatch.setattr(openvino, 'MAX_SHAPES', 2)
+    monkeypatch.setattr(onnxruntime, 'MAX_SESSIONS', 2)
     for engine in ENGINES:
         ours = one_stage.ours(engine=engine)
         built = ours.runner.engine
         for side in (32, 64, 96, 32):
             assert len(built(torch.zeros(1, 3, side, side))) > 1
-        kept = built.shapes if engine == 'openvino' else built.sessions
-        assert len(kept) == 2
+        in_memory = built.shapes if engine == 'openvino' else built.sessions
+        assert len(in_memory) == 2
 
 
-def test_without_a_cache_nothing_is_kept(top_down, tmp_path, monkeypatch):
+def test_without_a_cache_nothing_is_cached(top_down, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     list(top_down.ours(engine='openvino', engine_cache=False)([picture(120, 90, 0, persons=2)]))
     assert not (tmp_path / 'mmpose_batch').exists()
@@ -380,7 +382,9 @@ def test_int8_is_calibrated_with_the_first_images(top_down, engine):
         )
         results = list(inferencer(images))
         crops = sum(len(persons_in(image)) for image in images[:4])
-        assert inferencer.runner.report['calibrated_with'] == 2 * crops  # mirrored ones too
+        assert (
+            inferencer.runner.report['calibrated_with'] == 2 * crops
+        )  # including the mirrored images
         return results
 
     first = run()
@@ -414,7 +418,7 @@ def quantized_layers(engine: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
 @pytest.mark.parametrize('engine', ENGINES)
-def test_int8_leaves_heads_as_they_are(request, kind, engine, tmp_path, monkeypatch):
+def test_int8_does_not_quantise_heads(request, kind, engine, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     pair = request.getfixturevalue(kind)
     inferencer = pair.ours(engine=engine, precision='int8', calib_images=2, self_check=False)
@@ -423,8 +427,8 @@ def test_int8_leaves_heads_as_they_are(request, kind, engine, tmp_path, monkeypa
     assert 'backbone' in found and found <= {'backbone', 'neck'}
 
 
-def test_quantising_leaves_the_handlers_of_others_as_they_are(one_stage):
-    """A test runner's, say: NNCF's own call would keep warnings from them ever after."""
+def test_quantising_does_not_change_logging_handlers(one_stage):
+    """NNCF's own call would keep warnings from other handlers, such as a test runner's."""
     handler = logging.NullHandler()
     import_nncf()
     logging.getLogger('nncf').addHandler(handler)
@@ -438,7 +442,7 @@ def test_quantising_leaves_the_handlers_of_others_as_they_are(one_stage):
     assert handler.level == logging.NOTSET
 
 
-def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp_path, monkeypatch):
+def test_a_file_whose_head_cannot_be_identified_is_not_quantised(one_stage, tmp_path, monkeypatch):
     import onnx
 
     from mmpose_batch.engines import int8
@@ -451,14 +455,14 @@ def test_a_file_whose_names_do_not_tell_the_head_is_not_quantised(one_stage, tmp
         node.name = f'node_{number}'
     onnx.save(model, tmp_path / 'other.onnx')
     for quantize in (int8.quantize_onnx, int8.quantize_openvino):
-        with pytest.raises(EngineError, match='does not tell what is the head'):
+        with pytest.raises(EngineError, match='the head cannot be identified'):
             quantize(tmp_path / 'other.onnx', tmp_path / 'int8.onnx', [])
 
 
 def test_onnx_runtime_has_weights_of_seven_bits_where_products_saturate(
     top_down, tmp_path, monkeypatch
 ):
-    """Without VNNI int8 cost the demo pair 0.03 AP, with seven bits 0.006."""
+    """Without VNNI, int8 cost the demo models 0.03 AP, but only 0.006 with weights of 7 bits."""
     import onnx
 
     from mmpose_batch.engines import int8
@@ -475,13 +479,15 @@ def test_onnx_runtime_has_weights_of_seven_bits_where_products_saturate(
         largest[native] = max(np.abs(w.astype(int)).max() for w in weights if w.dtype == np.int8)
         keys.add(calibration.key)
     assert largest == {True: 127, False: 64}
-    assert len(keys) == 2  # none is found in the other's cache
+    assert len(keys) == 2  # they do not share cache entries
 
 
 @pytest.mark.parametrize(
     ('able', 'expected'), [(['FP32', 'INT8', 'BF16'], 'bf16'), (['FP32', 'INT8'], 'f32')]
 )
-def test_what_int8_leaves_is_computed_in_bf16_where_the_processor_does(monkeypatch, able, expected):
+def test_layers_that_are_not_quantised_run_in_bf16_if_the_processor_supports_it(
+    monkeypatch, able, expected
+):
     from openvino import properties
 
     from mmpose_batch.engines import openvino
@@ -493,7 +499,7 @@ def test_what_int8_leaves_is_computed_in_bf16_where_the_processor_does(monkeypat
     assert engine.settings[properties.hint.inference_precision].get_type_name() == expected
 
 
-def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
+def test_a_run_is_calibrated_with_images_spread_over_all_inputs(models, tmp_path):
     write_photos(tmp_path / 'in', 7)
 
     def run(*options: object) -> list[dict]:
@@ -509,13 +515,13 @@ def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
     first = run()
     report = json.loads((tmp_path / 'out' / 'run.json').read_text())['engines']['detector']
     assert report['precision'] == 'int8' and report['calibrated_with'] == 3
-    # As a run that was killed after three images.
+    # Simulates a run that was killed after three images.
     path = tmp_path / 'out' / 'predictions.jsonl'
     path.write_text(''.join(path.read_text().splitlines(keepends=True)[:3]))
     assert run('--resume') == first
 
 
-# --------------------------------------------------------------------- what cannot be done
+# --------------------------------------------------------------------- invalid options
 
 
 @pytest.mark.parametrize(
@@ -535,11 +541,11 @@ def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
         pytest.param(
             {'engine': 'onnxruntime', 'engine_device': 'CPUExecutionProvider,Nowhere'},
             'providers: expected some of .*CPUExecutionProvider, found Nowhere$',
-            id='one of two providers',
+            id='one of two providers is unknown',
         ),
         pytest.param(
             {'engine': 'onnxruntime', 'precision': 'bf16'},
-            'precision: engine onnxruntime does fp32, int8, not bf16',
+            'precision: engine onnxruntime supports fp32, int8, not bf16',
             id='precision',
         ),
         pytest.param(
@@ -547,27 +553,31 @@ def test_a_run_is_calibrated_with_images_from_all_over_it(models, tmp_path):
             'engine_device: for onnxruntime and openvino, not for engine torch',
             id='a device of torch',
         ),
-        pytest.param({'self_check': 'yes'}, 'self_check: expected True or False', id='no flag'),
+        pytest.param(
+            {'self_check': 'yes'},
+            'self_check: expected True or False',
+            id='self_check is not a bool',
+        ),
     ],
 )
-def test_what_cannot_be_done_is_said_at_once(top_down, settings, message):
+def test_invalid_options_are_rejected_immediately(top_down, settings, message):
     with pytest.raises(ValueError, match=message):
         top_down.ours(**settings)
 
 
-def test_int8_says_too_that_there_is_no_such_device(top_down):
+def test_int8_also_rejects_an_unknown_device(top_down):
     ours = top_down.ours(engine='openvino', engine_device='TPU', precision='int8')
     with pytest.raises(EngineError, match='device: expected one that OpenVINO finds'):
         list(ours([picture(120, 90, 0, persons=2)]))
 
 
-def test_a_model_that_never_mirrors_cannot_be_told_to(one_stage):
-    with pytest.raises(ValueError, match='flip_test: this model never tests mirrored images'):
+def test_flip_test_is_rejected_for_a_model_without_it(one_stage):
+    with pytest.raises(ValueError, match='flip_test: this model has no flip test'):
         one_stage.ours(flip_test=True)
 
 
 @pytest.mark.parametrize('engine', ENGINES)
-def test_a_network_that_cannot_be_exported_ends_the_run_at_once(top_down, engine, monkeypatch):
+def test_a_network_that_cannot_be_exported_ends_the_run_immediately(top_down, engine, monkeypatch):
     calls = []
 
     def fail(*args: object, **kwargs: object) -> None:
@@ -583,13 +593,13 @@ def test_a_network_that_cannot_be_exported_ends_the_run_at_once(top_down, engine
     assert len(calls) == 2
 
 
-def test_a_model_with_ways_of_its_own_says_so():
+def test_a_model_whose_network_cannot_be_replaced_is_rejected():
     cfg = mmpose_config(FAMILIES['cid'].config)
-    with pytest.raises(EngineError, match='only torch runs it'):
+    with pytest.raises(EngineError, match='only engine torch supports it'):
         TinyModel(cfg, None).ours(engine='openvino')
 
 
-def test_the_tool_runs_an_engine_and_keeps_what_it_was(models, tmp_path):
+def test_the_tool_runs_an_engine_and_records_it_in_run_json(models, tmp_path):
     write_photos(tmp_path / 'in', 4)
     out = tmp_path / 'out'
     outcome = run_tool(
@@ -608,7 +618,7 @@ def test_the_tool_runs_an_engine_and_keeps_what_it_was(models, tmp_path):
 
 
 @torch.no_grad()
-def test_an_exported_file_takes_any_batch(one_stage, tmp_path):
+def test_an_exported_file_supports_any_batch_size(one_stage, tmp_path):
     import onnxruntime
 
     model = one_stage.ours().model
@@ -624,7 +634,7 @@ def test_an_exported_file_takes_any_batch(one_stage, tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_a_second_start_looks_at_few_images(request, kind, tmp_path, monkeypatch):
+def test_a_second_start_warms_up_with_few_images(request, kind, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     tiny = request.getfixturevalue(kind)
     images = [picture(120, 90, seed, persons=3) for seed in range(9)]

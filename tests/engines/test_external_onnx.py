@@ -1,4 +1,4 @@
-"""Networks that somebody else exported: any batch, a fixed one, and decoding inside."""
+"""External ONNX files: with any or a fixed batch size, and with decoding included."""
 
 import hashlib
 from pathlib import Path
@@ -60,7 +60,7 @@ def same_poses(found: list[dict], expected: list[dict]) -> int:
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('fixed', [None, 1, 3, 8])
 @pytest.mark.parametrize('kind', ['top_down', 'one_stage'])
-def test_a_file_with_any_or_a_fixed_batch(kind, fixed, engine, request, tmp_path):
+def test_a_file_with_any_or_a_fixed_batch_size(kind, fixed, engine, request, tmp_path):
     tiny: TinyModel = request.getfixturevalue(kind)
     path = export(tiny, tmp_path / 'given.onnx', fixed)
     ours = tiny.ours(engine=engine, engine_file=path, batch_size=4)
@@ -70,7 +70,7 @@ def test_a_file_with_any_or_a_fixed_batch(kind, fixed, engine, request, tmp_path
 
 
 class Decoded(nn.Module):
-    """A one-stage model with its decoding inside: the best instances of each image."""
+    """A one-stage model that includes decoding and outputs the best instances of each image."""
 
     def __init__(self, model: nn.Module, count: int = 20) -> None:
         super().__init__()
@@ -91,15 +91,15 @@ class Decoded(nn.Module):
         boxes = head.decode_bbox(boxes, torch.cat(priors), torch.cat(strides))
         scores, best = scores.sigmoid()[..., 0].topk(self.count)
         instances = []
-        for image, kept in enumerate(best):
-            box, grid = boxes[image][kept], torch.cat(priors)[kept]
+        for image, rows in enumerate(best):
+            box, grid = boxes[image][rows], torch.cat(priors)[rows]
             left_top, right_bottom = box[:, :2], box[:, 2:]
             center = (left_top + right_bottom) / 2
             scale = (right_bottom - left_top) * head.bbox_padding
             points = head.dcc.forward_test(
-                vectors[image][kept], torch.cat((center, scale), 1), grid
+                vectors[image][rows], torch.cat((center, scale), 1), grid
             )
-            seen = visible[image][kept].sigmoid()
+            seen = visible[image][rows].sigmoid()
             instances.append(
                 (
                     torch.cat((box, scores[image][:, None]), 1),
@@ -128,7 +128,7 @@ def decoded_file(one_stage, tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize('engine', ENGINES)
-def test_a_file_with_decoding_inside(one_stage, decoded_file, engine):
+def test_a_file_that_includes_decoding(one_stage, decoded_file, engine):
     ours = one_stage.ours(engine=engine, engine_file=decoded_file)
     settings = {'bbox_thr': 0.3, 'nms_thr': 0.65}
     expected = list(one_stage.ours()(IMAGES, **settings))
@@ -149,11 +149,11 @@ def test_batches_with_more_and_with_fewer_persons_are_joined():
     assert dets[..., 4].sum(1).tolist() == [2, 0, 3]
 
 
-# --------------------------------------------------------------------- what cannot be run
+# --------------------------------------------------------------------- files that are rejected
 
 
 def write_network(path: Path, *shapes: tuple[int, ...], outputs: int = 1) -> str:
-    """A network that hands its inputs on."""
+    """Write the ONNX file of a network that returns its inputs."""
     names = [f'input_{index}' for index in range(len(shapes))]
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -177,34 +177,38 @@ def write_network(path: Path, *shapes: tuple[int, ...], outputs: int = 1) -> str
         ([(1, 3, 64, 64), (1, 2)], 'found input_0 1 x 3 x 64 x 64, input_1 1 x 2'),
     ],
 )
-def test_other_inputs_are_refused(shapes, message, tmp_path):
+def test_other_inputs_are_rejected(shapes, message, tmp_path):
     with pytest.raises(ValueError) as raised:
         ExternalFile(write_network(tmp_path / 'a.onnx', *shapes))
     assert message in str(raised.value)
 
 
-def test_what_is_no_onnx_file_is_refused(tmp_path):
+def test_a_file_that_is_not_onnx_is_rejected(tmp_path):
     with pytest.raises(ValueError, match=r'engine_file: .*: No such file'):
         ExternalFile(str(tmp_path / 'a.onnx'))
     (tmp_path / 'b.onnx').write_bytes(b'no network')
-    with pytest.raises(ValueError, match=r'b\.onnx is no ONNX file'):
+    with pytest.raises(ValueError, match=r'b\.onnx is not an ONNX file'):
         ExternalFile(str(tmp_path / 'b.onnx'))
 
 
-def test_outputs_that_the_head_does_not_decode_are_refused(top_down, tmp_path):
+def test_outputs_that_the_head_does_not_decode_are_rejected(top_down, tmp_path):
     path = write_network(tmp_path / 'a.onnx', (1, 3, *input_size(top_down)), outputs=2)
-    with pytest.raises(EngineError, match=r'the head decodes outputs of .*, the file gives 3'):
+    with pytest.raises(
+        EngineError, match=r'expected outputs of .*, which the head decodes, found 3'
+    ):
         top_down.ours(engine='openvino', engine_file=path)
 
 
-def test_a_file_of_another_input_size_is_refused(top_down, tmp_path):
+def test_a_file_with_another_input_size_is_rejected(top_down, tmp_path):
     height, width = input_size(top_down)
     path = write_network(tmp_path / 'a.onnx', (1, 3, 2 * height, width), outputs=2)
-    with pytest.raises(EngineError, match=f'takes inputs of {2 * height} x {width} .*does not'):
+    with pytest.raises(
+        EngineError, match=f'the config cannot run inputs of {2 * height} x {width} '
+    ):
         top_down.ours(engine='openvino', engine_file=path)
 
 
-def test_inputs_of_another_size_are_refused(top_down, tmp_path):
+def test_inputs_of_another_size_are_rejected(top_down, tmp_path):
     path = tmp_path / 'a.onnx'
     height, width = input_size(top_down)
     model = onnx.load(export(top_down, path))
@@ -213,7 +217,7 @@ def test_inputs_of_another_size_are_refused(top_down, tmp_path):
     assert given((height, width)) == path
     onnx.save(model, path)
     with pytest.raises(
-        EngineError, match=f'takes inputs of {2 * height} x {width}, and the config'
+        EngineError, match=f'expected inputs of {height} x {width} .*found {2 * height} x {width}'
     ):
         ExternalFile(str(path))((height, width))
 
@@ -222,17 +226,19 @@ def test_inputs_of_another_size_are_refused(top_down, tmp_path):
     ('settings', 'message'),
     [
         ({}, 'engine_file: onnxruntime, openvino or auto run it, not engine torch'),
-        ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: int8 is for networks that are'),
+        ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: cannot be combined with int8'),
         ({'engine': 'openvino', 'rect': True}, 'engine_file: its inputs have one size'),
     ],
 )
-def test_what_does_not_go_with_a_file_is_said(top_down, tmp_path, settings, message):
+def test_options_that_cannot_be_combined_with_a_file_are_rejected(
+    top_down, tmp_path, settings, message
+):
     with pytest.raises(ValueError, match=message):
         top_down.ours(engine_file=export(top_down, tmp_path / 'a.onnx'), **settings)
 
 
 def file_with_data(path: Path, weights: int) -> str:
-    """An ONNX file of a chain of weights, all of them in one file beside it."""
+    """An ONNX file of a chain of weights, all of which are in one file alongside it."""
     tensors = [
         onnx.numpy_helper.from_array(np.full(2000, number, np.float32), f'weight_{number}')
         for number in range(weights)
@@ -253,7 +259,7 @@ def file_with_data(path: Path, weights: int) -> str:
     return str(path)
 
 
-def test_data_beside_a_file_is_read_once_and_belongs_to_its_key(tmp_path, monkeypatch):
+def test_a_data_file_is_read_once_and_is_part_of_the_key(tmp_path, monkeypatch):
     path = file_with_data(tmp_path / 'a.onnx', 20)
     read, digest = [], hashlib.file_digest
     monkeypatch.setattr(
@@ -269,7 +275,7 @@ def test_data_beside_a_file_is_read_once_and_belongs_to_its_key(tmp_path, monkey
     assert ExternalFile(path).key != key
 
 
-def test_data_that_is_not_beside_its_file_is_an_error(tmp_path):
+def test_a_missing_data_file_is_an_error(tmp_path):
     path = file_with_data(tmp_path / 'a.onnx', 2)
     (tmp_path / 'weights.data').unlink()
     with pytest.raises(ValueError, match=r'a\.onnx: its data file weights\.data: No such file'):

@@ -18,7 +18,7 @@ RGB = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375], 'bgr_t
 
 
 class Head(nn.Module):
-    """Two outputs in a nest with something that is no tensor, computed by ``forward``."""
+    """Returns two tensors and another object in a nested structure from ``forward``."""
 
     def forward(self, feats: Tensor) -> tuple:
         return feats.mean((2, 3)), [feats.amax((2, 3)), 'text']
@@ -29,7 +29,7 @@ class Head(nn.Module):
 
 
 class Model(nn.Module):
-    """A network with the parts that a pose estimator has, and nothing of MMPose in it."""
+    """A network with the parts of a pose estimator, without MMPose."""
 
     def __init__(self, **preprocessor: object) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Model(nn.Module):
 
 
 class Counting:
-    """An engine that computes as PyTorch does and remembers its batches."""
+    """An engine that computes as PyTorch does and records its batches."""
 
     def __init__(self, swap: NetworkSwap) -> None:
         self.reference = swap.reference
@@ -71,7 +71,7 @@ def with_engine(model: nn.Module) -> tuple[nn.Module, Counting]:
 
 
 @torch.no_grad()
-def test_the_head_gets_what_it_would_compute(model):
+def test_the_head_decodes_the_outputs_of_the_engine(model):
     ours, engine = with_engine(model)
     inputs = torch.randn(3, 3, 8, 8)
     found = ours.head.predict(ours.extract_feat(inputs))
@@ -82,8 +82,8 @@ def test_the_head_gets_what_it_would_compute(model):
 
 
 @torch.no_grad()
-def test_the_form_of_the_outputs_is_known_once_pytorch_has_computed(model):
-    """One more forward pass at every start would take most of a second."""
+def test_the_structure_of_the_outputs_is_known_after_a_forward_pass(model):
+    """An additional forward pass would delay every start by up to a second."""
     swap, calls = NetworkSwap(model), []
     model.backbone.register_forward_hook(lambda *_: calls.append(1))
     with swap.by_reference():
@@ -122,7 +122,7 @@ def test_batches_of_different_shapes_are_computed_separately(model):
 
 
 @torch.no_grad()
-def test_the_reference_is_pytorch(model):
+def test_the_reference_engine_is_pytorch(model):
     torch.manual_seed(0)
     swap = NetworkSwap(model)
     engine = Counting(swap)
@@ -169,7 +169,7 @@ def test_a_model_that_predicts_differently_is_not_replaceable(top_down):
     ('detector', 'expected'),
     [('RTMDet', True), ('YOLOX', True), ('DETR', False), ('DINO', False), ('CondInst', False)],
 )
-def test_detectors_with_more_than_a_head_are_not_replaceable(detector, expected):
+def test_two_stage_detectors_are_not_replaceable(detector, expected):
     model = getattr(mmdet.models, detector).__new__(getattr(mmdet.models, detector))
     nn.Module.__init__(model)
     model.bbox_head, model.data_preprocessor = nn.Identity(), DetDataPreprocessor()

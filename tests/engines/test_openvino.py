@@ -1,4 +1,4 @@
-"""OpenVINO's bindings, as several threads use them."""
+"""OpenVINO's Python bindings in several threads."""
 
 import multiprocessing
 import os
@@ -14,17 +14,17 @@ import pytest
 from support.factories import FORKED_WITH
 
 PROCESSES = 8
-# Until all are taken for deadlocked; they need one or two.
+# Seconds until all processes count as deadlocked; they need one or two.
 SECONDS = 300
 
-# The server that forks test_run's tools has imported all but OpenVINO.
+# The fork server of test_run has imported everything but OpenVINO.
 pytestmark = pytest.mark.xdist_group('test_run')
 
 
 def infer_in_two_threads(out: str) -> None:
-    """Let two threads be the first of this process to hand OpenVINO an array.
+    """Let two threads be the first of this process to pass OpenVINO an array.
 
-    Half of such processes deadlocked before NumPy was met on import.
+    Half of such processes deadlocked before the import used an array of NumPy.
     """
     assert 'openvino' not in sys.modules
     import openvino as ov
@@ -68,7 +68,7 @@ def report_error(run: Callable[[str], None], out: str) -> None:
 
 
 def outcomes(run: Callable[[str], None], outs: list[Path], seconds: float = SECONDS) -> list[str]:
-    """What processes wrote to their files, or how they ended, or that they did not."""
+    """What processes wrote to their files, or else how they ended, or that they hang."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(FORKED_WITH)
     processes = [context.Process(target=report_error, args=(run, str(out))) for out in outs]
@@ -94,7 +94,7 @@ def outcomes(run: Callable[[str], None], outs: list[Path], seconds: float = SECO
 
 
 @pytest.mark.slow
-def test_two_threads_may_be_the_first_at_once(tmp_path):
+def test_two_threads_may_use_openvino_first_concurrently(tmp_path):
     pytest.importorskip('openvino')
     outs = [tmp_path / str(number) for number in range(PROCESSES)]
     assert outcomes(infer_in_two_threads, outs) == ['[3, 3]'] * PROCESSES
@@ -108,5 +108,5 @@ def test_two_threads_may_be_the_first_at_once(tmp_path):
         (hang, 0.0, 'deadlock'),
     ],
 )
-def test_only_what_hangs_is_called_a_deadlock(tmp_path, run, seconds, outcome):
+def test_only_a_process_that_hangs_counts_as_a_deadlock(tmp_path, run, seconds, outcome):
     assert outcomes(run, [tmp_path / 'out'], seconds) == [outcome]

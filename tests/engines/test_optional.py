@@ -1,4 +1,4 @@
-"""What engines need: told when it is not there, imported when it is used."""
+"""Optional packages: reported when they are missing, imported when they are used."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from mmpose_batch.errors import EngineError
 
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
-    """Has a library installed that cannot be imported."""
+    """Provides an installed library that cannot be imported."""
 
     def broken(name: str) -> None:
         (tmp_path / name).mkdir()
@@ -26,8 +26,8 @@ def broken(tmp_path: Path, monkeypatch) -> Callable[[str], None]:
     return broken
 
 
-def test_what_builds_only_is_not_imported_to_run(broken):
-    """A warm start of an int8 engine would pay seconds for it."""
+def test_build_packages_are_not_imported_to_run(broken):
+    """It would delay a warm start of an int8 engine by seconds."""
     pytest.importorskip('openvino')
     broken('onnx')
     broken('nncf')
@@ -36,13 +36,15 @@ def test_what_builds_only_is_not_imported_to_run(broken):
 
 
 @pytest.mark.parametrize(('name', 'use'), [('onnx', import_onnx), ('nncf', import_nncf)])
-def test_what_cannot_be_imported_is_told_where_it_is_used(broken, name, use):
+def test_a_package_that_cannot_be_imported_is_reported_when_it_is_used(broken, name, use):
     broken(name)
     with pytest.raises(EngineError, match=f'{name}, which .* cannot be imported: its own library'):
         use()
 
 
-def test_a_file_from_elsewhere_cannot_be_read_without_onnx(broken, tmp_path):
+def test_an_external_file_cannot_be_read_without_onnx(broken, tmp_path):
     broken('onnx')
-    with pytest.raises(EngineError, match='onnx, which its files need, cannot be imported'):
+    with pytest.raises(
+        EngineError, match='onnx, which is needed to build engines, cannot be imported'
+    ):
         ExternalFile(str(tmp_path / 'network.onnx'))

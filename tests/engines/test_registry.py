@@ -1,4 +1,4 @@
-"""The engines there are, and the precisions that they can be asked for."""
+"""The registry of engines, and the precisions that they support."""
 
 import importlib
 import json
@@ -42,11 +42,11 @@ def test_precision_is_resolved_for_the_device(precision, device, cpu_bf16, expec
 @pytest.mark.parametrize(
     ('precision', 'message'),
     [
-        ('fp16', 'precision: fp16 is not for a CPU; use bf16 there'),
+        ('fp16', 'precision: fp16 is not supported on a CPU; use bf16'),
         ('half', "expected one of fp32, fp16, bf16, int8, auto, found 'half'"),
     ],
 )
-def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
+def test_a_precision_that_a_cpu_does_not_support_is_rejected(precision, message):
     with pytest.raises(ValueError) as raised:
         resolve_precision(precision, 'cpu')
     assert message in str(raised.value)
@@ -62,12 +62,12 @@ def test_a_precision_that_a_cpu_cannot_do_is_refused(precision, message):
         ('auto', 'onnxruntime', 'fp32'),
     ],
 )
-def test_an_engine_has_precisions_of_its_own(precision, engine, expected, monkeypatch):
+def test_auto_precision_depends_on_the_engine(precision, engine, expected, monkeypatch):
     monkeypatch.setattr(hardware, 'cpu_has_bf16', lambda: True)
     assert resolve_precision(precision, 'cpu', engine) == expected
 
 
-def test_an_engine_has_a_device_of_its_own():
+def test_precision_depends_on_the_device_of_the_engine():
     assert resolve_precision('auto', 'cpu', 'openvino', 'GPU') == 'fp16'
     assert resolve_precision('fp16', 'cpu', 'openvino', 'GPU.1') == 'fp16'
     assert resolve_precision('auto', 'cuda', 'openvino') in ('fp32', 'bf16')
@@ -76,12 +76,17 @@ def test_an_engine_has_a_device_of_its_own():
 @pytest.mark.parametrize(
     ('precision', 'engine', 'message'),
     [
-        ('int8', 'torch', 'engine torch does fp32, fp16, bf16, not int8; onnxruntime, openvino, '),
-        ('int8', 'torch-compile', 'not int8; onnxruntime'),
-        ('bf16', 'onnxruntime', 'engine onnxruntime does fp32, int8, not bf16; torch, '),
+        (
+            'int8',
+            'torch',
+            'engine torch supports fp32, fp16, bf16, not int8; engines that support it: '
+            'onnxruntime, openvino, ',
+        ),
+        ('int8', 'torch-compile', 'not int8; engines that support it: onnxruntime'),
+        ('bf16', 'onnxruntime', 'engine onnxruntime supports fp32, int8, not bf16; '),
     ],
 )
-def test_a_precision_that_an_engine_cannot_do_is_refused(precision, engine, message):
+def test_a_precision_that_an_engine_does_not_support_is_rejected(precision, engine, message):
     with pytest.raises(ValueError) as raised:
         resolve_precision(precision, 'cpu', engine)
     assert message in str(raised.value)
@@ -95,7 +100,7 @@ from mmpose_batch.engines.registry import register
 
 
 class FakeEngine(Engine):
-    """PyTorch once more, with a shift in its outputs."""
+    """PyTorch with shifted outputs."""
 
     def __init__(self, source, options):
         self.source, self.shift = source, {shift}
@@ -114,7 +119,7 @@ register(EngineSpec(name='fake', build=FakeEngine, takes_device=True))
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Writes the module of an engine, which registers when it is imported."""
+    """Returns a function that writes a module, whose import registers an engine."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setattr(registry, 'ENGINES', dict(registry.specs()))
     monkeypatch.syspath_prepend(tmp_path)
@@ -128,7 +133,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Non
     sys.modules.pop('fake_engine', None)
 
 
-def test_an_engine_of_another_package_runs_like_our_own(top_down, fake):
+def test_a_third_party_engine_runs(top_down, fake):
     images = [picture(120, 90, seed, persons=1 + seed % 3) for seed in range(5)]
     fake()
     with pytest.raises(ValueError, match=r'engine: expected one of .*, auto, found .fake.'):
@@ -143,14 +148,14 @@ def test_an_engine_of_another_package_runs_like_our_own(top_down, fake):
             np.testing.assert_allclose(ours['keypoints'], expected['keypoints'], atol=0.01)
 
 
-def test_an_engine_of_another_package_is_verified(top_down, fake):
+def test_a_third_party_engine_is_verified(top_down, fake):
     fake(shift=20)
     importlib.import_module('fake_engine')
     with pytest.raises(OutputsDeviate, match='engine: fake in fp32: outputs deviate'):
         list(top_down.ours(engine='fake')([picture(120, 90, 0, persons=4)]))
 
 
-def test_auto_tries_an_engine_of_another_package(top_down, fake, monkeypatch):
+def test_auto_tries_a_third_party_engine(top_down, fake, monkeypatch):
     fake()
     importlib.import_module('fake_engine')
     for name in ('onnxruntime', 'openvino'):
@@ -162,7 +167,7 @@ def test_auto_tries_an_engine_of_another_package(top_down, fake, monkeypatch):
     assert ours.runner.selection.seconds_of_a_batch.keys() == {'fake'}
 
 
-def test_auto_considers_all_that_are_registered(fake):
+def test_auto_considers_all_registered_engines(fake):
     fake()
     importlib.import_module('fake_engine')
     assert 'fake' in selector.candidates(EngineOptions(engine='auto'), on_cuda=False)
@@ -190,12 +195,12 @@ def test_the_tool_runs_an_engine_that_a_config_imports(models, fake, tmp_path):
 @pytest.mark.parametrize(
     ('spec', 'message'),
     [
-        ({'name': 'torch'}, "'torch' is registered already"),
-        ({'name': 'auto'}, "'auto' is registered already"),
+        ({'name': 'torch'}, "the name 'torch' is already in use"),
+        ({'name': 'auto'}, "the name 'auto' is already in use"),
         ({'name': 'other', 'precisions': ('fp8',)}, 'other: expected precisions of .* found fp8'),
     ],
 )
-def test_a_spec_that_cannot_be_is_rejected(spec, message, monkeypatch):
+def test_an_invalid_spec_is_rejected(spec, message, monkeypatch):
     monkeypatch.setattr(registry, 'ENGINES', dict(registry.specs()))
     with pytest.raises(ValueError, match=message):
         registry.register(EngineSpec(build=None, **spec))
@@ -212,12 +217,12 @@ def test_a_spec_that_cannot_be_is_rejected(spec, message, monkeypatch):
         ({'engine': 'auto'}, 2, False),
     ],
 )
-def test_batches_run_concurrently_where_the_engine_takes_them(options, parallel, split):
+def test_batches_run_concurrently_if_the_engine_supports_it(options, parallel, split):
     asked = EngineOptions(**options)
     assert (parallel_batches(asked), splits_cores(asked)) == (parallel, split)
 
 
-def test_the_engines_are_known_without_their_libraries():
+def test_listing_engines_does_not_import_their_libraries():
     """Importing OpenVINO, ONNX Runtime or inductor takes seconds."""
     script = (
         'import sys; from mmpose_batch.engines.registry import choices; print(*choices());'

@@ -1,4 +1,4 @@
-"""Selecting an engine and verifying it, with engines whose faults and speeds are known."""
+"""Selection and verification of engines, with fake engines of known speed and errors."""
 
 import copy
 import sys
@@ -26,15 +26,15 @@ from mmpose_batch.engines.selector import candidates
 from mmpose_batch.engines.verification import BOUNDS
 from mmpose_batch.errors import EngineError
 
-# Seconds that end a test which would hang; none is that slow.
+# Timeout in seconds for a test that would otherwise hang.
 PATIENCE = 120.0
 
 
 class Clock:
-    """Moves by the seconds that engines take and by no others.
+    """A simulated clock that advances only by the seconds that fake engines take.
 
-    Calls on threads of a pool run concurrently, as many as the engine takes, and share
-    their time; calls of the thread that reads the clock come one after the other.
+    Calls on threads of a pool run concurrently, as many as the engine supports, and share
+    their time; calls of the thread that reads the clock run one after the other.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ CLOCK = Clock()
 
 
 class Fake(Engine):
-    """Computes as PyTorch does, moved by something, and takes some seconds of the clock."""
+    """Computes shifted outputs of PyTorch, and takes some seconds of the simulated clock."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ def broken(source: NetworkSource, options: EngineOptions) -> Engine:
 
 @pytest.fixture
 def install(monkeypatch) -> Callable:
-    """Has the named engines built like this, and the others not there."""
+    """Returns a function that replaces how engines are built; engines not named are missing."""
     real = registry.specs()
 
     def install(**builders: Build) -> None:
@@ -103,7 +103,7 @@ def install(monkeypatch) -> Callable:
             modules = ('nowhere',)
             if name in builders:
                 spec = replace(spec, build=builders[name])
-                modules = spec.modules and ('torch',)  # which is there
+                modules = spec.modules and ('torch',)  # which is installed
             engines[name] = replace(spec, modules=modules, build_modules=())
         monkeypatch.setattr(registry, 'ENGINES', engines)
 
@@ -111,7 +111,7 @@ def install(monkeypatch) -> Callable:
 
 
 class Backbone(torch.nn.Conv2d):
-    """One layer: what a runner does is the same for every backbone."""
+    """A single layer, since a runner treats all backbones alike."""
 
     def forward(self, inputs: Tensor) -> tuple[Tensor]:
         return (super().forward(inputs),)
@@ -119,7 +119,7 @@ class Backbone(torch.nn.Conv2d):
 
 @pytest.fixture(scope='module')
 def pristine(top_down) -> torch.nn.Module:
-    """A model as it is built, to be copied: a runner changes its model in place."""
+    """A new model, to be copied by each test, since a runner changes its model in place."""
     torch.manual_seed(0)
     model = top_down.upstream().model
     model.backbone = Backbone(3, 128, kernel_size=32, stride=32)
@@ -132,7 +132,7 @@ def model(pristine) -> torch.nn.Module:
 
 
 def runner_of(model: torch.nn.Module, cache: bool = False, **options: Any) -> EngineRunner:
-    """One that measures with the clock of the fake engines."""
+    """A runner that measures time with the simulated clock of the fake engines."""
     return EngineRunner(model, EngineOptions(cache=cache, **options), CLOCK)
 
 
@@ -145,7 +145,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 def run_of(
     model: torch.nn.Module, seed: int = 0, batches: dict | None = None, count: int = 2
 ) -> Callable[[], list[PoseDataSample]]:
-    """One batch through the network, each keypoint where its output is largest."""
+    """A test step on one batch, with each keypoint at the largest value of its output."""
     inputs = torch.randn(count, 3, 96, 64, generator=torch.Generator().manual_seed(seed))
     if batches is not None:
         batches[seed] = inputs
@@ -163,20 +163,20 @@ def run_of(
 
 
 @torch.no_grad()
-def test_a_named_engine_is_checked_on_the_first_batch_only(install, model):
+def test_a_named_engine_is_verified_with_the_first_batch_only(install, model):
     install(openvino=builder())
     owner = runner_of(model, engine='openvino')
     run = run_of(model)
     for _ in range(3):
         owner.test_step(run)
-    assert owner.engine.calls == 4  # one for the check
+    assert owner.engine.calls == 4  # one for the verification
     assert owner.report['engine'] == 'openvino'
     assert owner.report['self_check']['px'] == 0
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('self_check', [True, False])
-def test_an_engine_that_answers_differently_is_refused(install, model, self_check):
+def test_an_engine_whose_outputs_deviate_is_rejected(install, model, self_check):
     install(openvino=builder(roll=3))
     owner = runner_of(model, engine='openvino', self_check=self_check)
     if self_check:
@@ -189,14 +189,14 @@ def test_an_engine_that_answers_differently_is_refused(install, model, self_chec
 
 
 @torch.no_grad()
-def test_an_engine_that_cannot_run_the_model_is_said_in_one_line(install, model):
+def test_an_engine_that_cannot_run_the_model_raises_one_line(install, model):
     install(onnxruntime=broken)
     owner = runner_of(model, engine='onnxruntime')
     with pytest.raises(EngineError, match='cannot run this model: RuntimeError: unsupported op'):
         owner.test_step(run_of(model))
 
 
-def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
+def test_the_error_of_a_missing_engine_names_the_package_to_install(install, model):
     install()
     with pytest.raises(EngineError, match=r"pip install 'mmpose-batch\[openvino\]'"):
         runner_of(model, engine='openvino')
@@ -206,12 +206,12 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(install, model):
 @pytest.mark.parametrize(
     'builders',
     [
-        pytest.param({}, id='none is there'),
-        pytest.param({'openvino': broken}, id='one breaks'),
+        pytest.param({}, id='none is installed'),
+        pytest.param({'openvino': broken}, id='one fails'),
         pytest.param({'openvino': builder(seconds=1.0, parallel=1)}, id='one is slow'),
     ],
 )
-def test_auto_passes_over_what_does_not_help(install, model, builders):
+def test_auto_skips_engines_that_fail_or_are_slower(install, model, builders):
     install(**builders)
     owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
@@ -219,7 +219,7 @@ def test_auto_passes_over_what_does_not_help(install, model, builders):
 
 
 @torch.no_grad()
-def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image(install, model):
+def test_an_engine_that_cannot_run_raises_engine_error_without_self_check_too(install, model):
     install(openvino=broken)
     owner = runner_of(model, engine='openvino', self_check=False)
     with pytest.raises(EngineError, match='openvino cannot run this model'):
@@ -227,8 +227,8 @@ def test_without_the_check_too_an_engine_that_cannot_run_is_no_fault_of_an_image
 
 
 @torch.no_grad()
-def test_auto_forgets_what_failed_once(install, pristine, cache):
-    """A full disk at one start must not rule an engine out at all others."""
+def test_auto_does_not_cache_failures(install, pristine, cache):
+    """A full disk at one start must not exclude an engine from all later starts."""
     chosen = []
     for build in (broken, builder()):
         install(torch=builder(seconds=0.3), openvino=build)
@@ -240,7 +240,7 @@ def test_auto_forgets_what_failed_once(install, pristine, cache):
 
 
 @torch.no_grad()
-def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
+def test_a_resumed_run_uses_its_earlier_engine(install, model):
     install(openvino=builder(seconds=0.5))
     owner = runner_of(model, engine='auto')
     owner.lifecycle.restore(Selection(engine='openvino', precision='fp32'))
@@ -249,8 +249,8 @@ def test_a_run_that_goes_on_takes_the_engine_that_it_had(install, model):
 
 
 @torch.no_grad()
-def test_all_that_is_sampled_is_compared(install, model):
-    """The second batch is the one that an engine answers differently."""
+def test_all_sampled_batches_are_compared(install, model):
+    """The outputs of the engine deviate only in the second batch."""
     inputs = {}
 
     class Differing(Fake):
@@ -269,7 +269,7 @@ def test_all_that_is_sampled_is_compared(install, model):
 
 
 class Counted(Fake):
-    """Counts all that were ever built."""
+    """Counts how many engines were built."""
 
     built = 0
 
@@ -284,7 +284,7 @@ def start(
     adopted: str | None = None,
     **options: Any,
 ) -> EngineRunner:
-    """One that has sampled batches of so many persons and looked whether that is enough."""
+    """A runner after sampling batches of the given sizes and trying to select a known engine."""
     model = copy.deepcopy(pristine)
     owner = runner_of(model, cache=True, **options)
     if adopted is not None:
@@ -313,7 +313,7 @@ def test_an_engine_that_passed_before_needs_one_batch(
     assert not first.selection
     first.lifecycle.select()
     assert first.selection
-    monkeypatch.setattr(selector, 'shortest', None)  # nothing is timed again
+    monkeypatch.setattr(selector, 'shortest', None)  # no engine is timed again
     second = start(pristine, engine=engine)
     assert second.selection and not second.lifecycle.wants_samples
     assert Counted.built == 2
@@ -324,7 +324,9 @@ def test_an_engine_that_passed_before_needs_one_batch(
 
 
 @torch.no_grad()
-def test_a_known_engine_that_differs_in_a_batch_is_judged_by_all_samples(install, pristine, cache):
+def test_a_known_engine_that_deviates_in_one_batch_is_verified_with_all_samples(
+    install, pristine, cache
+):
     install(openvino=builder())
     start(pristine, engine='openvino').lifecycle.select()
     install(openvino=shifted)
@@ -335,7 +337,7 @@ def test_a_known_engine_that_differs_in_a_batch_is_judged_by_all_samples(install
 
 
 @torch.no_grad()
-def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, pristine, cache):
+def test_a_known_engine_that_no_longer_runs_is_skipped_by_auto(install, pristine, cache):
     install(torch=builder(seconds=0.3), openvino=builder())
     start(pristine, engine='auto').lifecycle.select()
     install(torch=builder(), openvino=broken)
@@ -347,8 +349,8 @@ def test_a_known_engine_that_cannot_run_today_is_passed_over_by_auto(install, pr
 
 
 @torch.no_grad()
-def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, pristine, cache):
-    """One that failed at the first start is tried again, by the next one too that finds it well."""
+def test_auto_knows_no_fastest_engine_until_all_are_timed(install, pristine, cache):
+    """An engine that failed is tried again at each start, until all engines have been timed."""
     chosen = []
     for build in (broken, builder(), builder()):
         install(torch=builder(seconds=0.3), openvino=build)
@@ -364,7 +366,7 @@ def test_auto_settles_on_nothing_while_an_engine_was_never_timed(install, pristi
     'other',
     [{'precision': 'bf16'}, {'engine': 'auto'}, {'latency': True}, {'self_check': False}],
 )
-def test_only_an_engine_as_it_was_asked_for_before_is_known(install, pristine, cache, other):
+def test_an_engine_is_known_only_with_the_same_options(install, pristine, cache, other):
     install(openvino=builder())
     start(pristine, engine='openvino').lifecycle.select()
     assert start(pristine, engine='openvino').selection
@@ -372,7 +374,7 @@ def test_only_an_engine_as_it_was_asked_for_before_is_known(install, pristine, c
 
 
 @torch.no_grad()
-def test_what_is_fastest_is_asked_for_every_batch_size(install, pristine, cache):
+def test_the_fastest_engine_is_selected_for_each_batch_size(install, pristine, cache):
     install(torch=builder(seconds=0.3), openvino=builder())
     start(pristine, engine='auto').lifecycle.select()
     model = copy.deepcopy(pristine)
@@ -384,14 +386,14 @@ def test_what_is_fastest_is_asked_for_every_batch_size(install, pristine, cache)
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
-def test_a_network_that_saw_nothing_yet_waits(install, pristine, cache, engine):
+def test_a_known_engine_waits_for_samples(install, pristine, cache, engine):
     install(torch=builder(seconds=0.3), openvino=builder())
     start(pristine, engine=engine).lifecycle.select()
     assert start(pristine, (), engine=engine).lifecycle.select_known()
 
 
 @torch.no_grad()
-def test_after_engines_that_failed_one_for_latency_may_be_asked_for(install, model):
+def test_latency_can_be_preferred_after_a_failed_selection(install, model):
     class Large(Fake):
         def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
             raise MemoryError
@@ -407,7 +409,7 @@ def test_after_engines_that_failed_one_for_latency_may_be_asked_for(install, mod
 
 
 @torch.no_grad()
-def test_int8_is_another_network_with_other_images(install, pristine, cache):
+def test_a_verification_in_int8_is_not_cached(install, pristine, cache):
     install(openvino=builder())
     for _ in range(2):
         owner = start(pristine, engine='openvino', precision='int8')
@@ -417,20 +419,18 @@ def test_int8_is_another_network_with_other_images(install, pristine, cache):
 
 @torch.no_grad()
 @pytest.mark.parametrize(('before', 'now'), [((2, 2), (5,)), ((5,), (1,))])
-def test_few_inputs_settle_nothing_for_later_or_by_themselves(
-    install, pristine, cache, before, now
-):
+def test_few_inputs_neither_cache_nor_reuse_a_verification(install, pristine, cache, before, now):
     install(torch=builder(seconds=0.3), openvino=builder())
     for engine in ('openvino', 'auto'):
         start(pristine, before, engine=engine).lifecycle.select()
         owner = start(pristine, now, engine=engine)
         assert not owner.selection
-        assert owner.lifecycle.select_known() == (before == (5,))  # more may do
+        assert owner.lifecycle.select_known() == (before == (5,))  # more samples may suffice
 
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['openvino', 'auto'])
-def test_a_run_that_goes_on_knows_what_the_run_before_knew(install, pristine, cache, engine):
+def test_a_resumed_run_reuses_earlier_verifications(install, pristine, cache, engine):
     install(torch=builder(seconds=0.3), openvino=builder())
     start(pristine, engine=engine).lifecycle.select()
     owner = start(pristine, adopted='openvino', engine=engine)
@@ -438,8 +438,8 @@ def test_a_run_that_goes_on_knows_what_the_run_before_knew(install, pristine, ca
 
 
 @torch.no_grad()
-def test_batches_are_checked_as_many_at_a_time_as_they_run(install, pristine, cache):
-    """Two that wait for each other, or for nothing at all."""
+def test_batches_are_verified_with_the_concurrency_of_the_run(install, pristine, cache):
+    """Two batches that are verified concurrently wait for each other."""
     both = threading.Barrier(2, timeout=PATIENCE)
 
     class Met(Fake):
@@ -454,7 +454,7 @@ def test_batches_are_checked_as_many_at_a_time_as_they_run(install, pristine, ca
 
 
 @torch.no_grad()
-def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, model):
+def test_after_running_out_of_memory_a_smaller_batch_selects(install, model):
     class Small(Fake):
         def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
             if len(inputs) > 1:
@@ -477,14 +477,16 @@ def test_what_the_memory_does_not_hold_is_settled_by_a_smaller_batch(install, mo
         ('int8', ['onnxruntime', 'openvino']),
     ],
 )
-def test_auto_asks_only_engines_that_do_the_precision(install, precision, names):
+def test_auto_tries_only_engines_that_support_the_precision(install, precision, names):
     install(openvino=builder())
     assert candidates(EngineOptions(engine='auto', precision=precision), False) == names
 
 
 @pytest.mark.parametrize(('there', 'on_cuda'), [({}, False), ({'openvino': builder()}, True)])
-def test_auto_compiles_with_pytorch_where_that_may_win(install, monkeypatch, there, on_cuda):
-    """On a CPU that has OpenVINO or ONNX Runtime it is not worth its half minute."""
+def test_auto_tries_torch_compile_only_where_it_may_be_fastest(
+    install, monkeypatch, there, on_cuda
+):
+    """Compiling takes 30 s, which does not pay on a CPU with OpenVINO or ONNX Runtime."""
     install(**there, **{'torch-compile': builder()})
     for compiler in ('/usr/bin/g++', None):
         monkeypatch.setattr(torch_compile, 'which', lambda name, compiler=compiler: compiler)
@@ -501,7 +503,7 @@ def test_auto_compiles_with_pytorch_where_that_may_win(install, monkeypatch, the
         ('onnxruntime', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
     ],
 )
-def test_auto_lets_onnx_runtime_use_the_gpu_that_the_model_is_on(
+def test_auto_lets_onnx_runtime_use_the_gpu_of_the_model(
     monkeypatch, engine, on_cuda, there, provider
 ):
     runtime = pytest.importorskip('onnxruntime')
@@ -511,7 +513,7 @@ def test_auto_lets_onnx_runtime_use_the_gpu_that_the_model_is_on(
 
 
 @torch.no_grad()
-def test_auto_takes_the_fastest(install, model, caplog):
+def test_auto_selects_the_fastest_engine(install, model, caplog):
     install(torch=builder(seconds=0.3, parallel=1), openvino=builder())
     owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
@@ -522,22 +524,22 @@ def test_auto_takes_the_fastest(install, model, caplog):
 
 @torch.no_grad()
 def test_auto_times_an_engine_with_as_many_batches_as_in_a_run(install, model):
-    """Each of two calls at a time takes longer than PyTorch's one; both together do not."""
+    """Each of two concurrent calls takes longer than a call of PyTorch, but less per batch."""
     install(torch=builder(seconds=0.6, parallel=1), openvino=builder(seconds=0.7))
     owner = runner_of(model, engine='auto')
     owner.test_step(run_of(model))
     assert owner.report['engine'] == 'openvino'
-    times = 'the fastest here (seconds of a batch: torch 0.600, openvino 0.350)'
+    times = 'fastest (seconds per batch: torch 0.600, openvino 0.350)'
     assert times in str(owner.selection)
 
 
 @torch.no_grad()
-def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
+def test_concurrent_steps_are_limited_to_those_of_the_engine(install, model):
     install(openvino=builder())
     owner = runner_of(model, engine='openvino')
     owner.test_step(run_of(model))
     inside, third = [], threading.Event()
-    # Two must be inside at once to go on; a third that is let in comes while they wait for it.
+    # Two calls must run concurrently to continue; a third one would start while they wait.
     both = threading.Barrier(2, action=lambda: third.wait(0.05), timeout=PATIENCE)
 
     def run() -> list:
@@ -555,7 +557,7 @@ def test_no_more_steps_at_a_time_than_the_engine_takes(install, model):
 
 
 @torch.no_grad()
-def test_what_is_sampled_builds_and_checks_the_engine(install, model):
+def test_samples_calibrate_and_verify_the_engine(install, model):
     calibrated = []
 
     def build(source: NetworkSource, options: EngineOptions) -> Fake:
@@ -574,7 +576,7 @@ def test_what_is_sampled_builds_and_checks_the_engine(install, model):
     assert owner.report['self_check']['quantile'] == BOUNDS['int8'].quantile
 
 
-def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
+def test_int8_with_openvino_needs_nncf(install, model, monkeypatch):
     install(openvino=builder())
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(EngineError, match=r"needs nncf.*pip install 'mmpose-batch\[int8\]'"):
@@ -582,7 +584,7 @@ def test_int8_by_openvino_wants_nncf(install, model, monkeypatch):
 
 
 @torch.no_grad()
-def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, model, caplog):
+def test_auto_falls_back_to_fp32_if_no_engine_passes_in_the_precision(install, model, caplog):
 
     def slow(source: NetworkSource, options: EngineOptions) -> Fake:
         engine = exact_in_fp32(source, options)
@@ -597,7 +599,7 @@ def test_where_no_engine_does_the_precision_auto_is_as_fast_in_fp32(install, mod
     assert set(owner.report['seconds_of_a_batch']) == {'openvino', 'torch'}
     assert owner.report['self_check']['px'] == 0
     assert owner.report['largest_batch'] == 4
-    assert 'none does bf16 here; in fp32, then' in caplog.text
+    assert 'no engine passed in bf16; falling back to fp32' in caplog.text
 
 
 def exact_in_fp32(source: NetworkSource, options: EngineOptions) -> Fake:
@@ -606,7 +608,7 @@ def exact_in_fp32(source: NetworkSource, options: EngineOptions) -> Fake:
 
 @torch.no_grad()
 @pytest.mark.parametrize('engine', ['torch', 'openvino'])
-def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog, engine):
+def test_a_default_precision_falls_back_to_fp32(install, model, caplog, engine):
     install(openvino=exact_in_fp32, torch=exact_in_fp32)
     owner = runner_of(model, engine=engine, precision='bf16', precision_is_free=True)
     owner.test_step(run_of(model))
@@ -616,7 +618,7 @@ def test_a_precision_that_nobody_named_gives_way_to_fp32(install, model, caplog,
 
 
 @torch.no_grad()
-def test_what_cannot_run_is_no_matter_of_precision(install, model):
+def test_an_engine_that_cannot_run_does_not_fall_back_to_fp32(install, model):
     built = []
 
     def build(source: NetworkSource, options: EngineOptions) -> Broken:
@@ -631,8 +633,8 @@ def test_what_cannot_run_is_no_matter_of_precision(install, model):
 
 
 @torch.no_grad()
-def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
-    """A run that goes on in fp32 calibrates nothing, and compares its calibration."""
+def test_no_calibration_is_reported_after_a_fallback_from_int8(install, model):
+    """A resumed run in fp32 does not calibrate, but compares the calibration in the report."""
 
     def build(source: NetworkSource, options: EngineOptions) -> Fake:
         source.onnx_files(options.precision, None, 'network')
@@ -647,7 +649,7 @@ def test_nothing_of_int8_is_left_where_it_gave_way(install, model):
 
 @torch.no_grad()
 @pytest.mark.parametrize(('engine', 'free'), [('auto', False), ('openvino', True)])
-def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, engine, free):
+def test_a_run_resumed_in_fp32_tries_no_other_precision(install, model, engine, free):
     install(openvino=exact_in_fp32)
     owner = runner_of(model, engine=engine, precision='bf16', precision_is_free=free)
     owner.lifecycle.restore(Selection(engine='openvino', precision='fp32'))
@@ -657,7 +659,7 @@ def test_a_run_that_goes_on_in_fp32_tries_no_other_precision(install, model, eng
 
 
 @torch.no_grad()
-def test_a_named_precision_is_never_another(install, model):
+def test_a_named_precision_never_falls_back(install, model):
     install(openvino=exact_in_fp32)
     owner = runner_of(model, engine='openvino', precision='bf16')
     owner.lifecycle.restore(Selection(engine='openvino', precision='fp32'))
@@ -667,8 +669,8 @@ def test_a_named_precision_is_never_another(install, model):
 
 @torch.no_grad()
 @pytest.mark.parametrize('built', [['torch', 'openvino'], ['openvino', 'torch']])
-def test_the_fastest_is_built_once(install, model, built):
-    """torch.compile takes half a minute for it."""
+def test_the_fastest_engine_is_built_once(install, model, built):
+    """Building takes 30 s with torch.compile."""
     log = []
 
     def build(name: str, seconds: float) -> Callable:
@@ -688,12 +690,12 @@ def test_the_fastest_is_built_once(install, model, built):
 
 
 @torch.no_grad()
-def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, caplog):
+def test_if_no_engine_supports_int8_auto_warns_and_uses_torch(install, model, caplog):
     install()
     owner = runner_of(model, engine='auto', precision='int8')
     owner.test_step(run_of(model))
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')
-    assert 'none does int8 here; in fp32, then' in caplog.text
+    assert 'no engine passed in int8; falling back to fp32' in caplog.text
 
 
 @torch.no_grad()
@@ -701,7 +703,7 @@ def test_where_no_engine_quantises_auto_says_so_and_takes_torch(install, model, 
     ('precision', 'self_check', 'compared'),
     [('fp32', True, False), ('bf16', True, True), ('bf16', False, False)],
 )
-def test_eager_pytorch_is_compared_where_it_is_not_the_reference(
+def test_eager_pytorch_is_verified_if_it_is_not_the_reference(
     install, model, precision, self_check, compared
 ):
     install(torch=builder())
@@ -712,7 +714,7 @@ def test_eager_pytorch_is_compared_where_it_is_not_the_reference(
 
 
 @torch.no_grad()
-def test_eager_pytorch_that_answers_differently_is_refused(install, model):
+def test_eager_pytorch_whose_outputs_deviate_is_rejected(install, model):
     install(torch=builder(roll=30))
     owner = runner_of(model, precision='bf16')
     with pytest.raises(EngineError, match='torch in bf16: outputs deviate'):
@@ -720,7 +722,7 @@ def test_eager_pytorch_that_answers_differently_is_refused(install, model):
 
 
 @torch.no_grad()
-def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, model, pristine):
+def test_an_engine_can_be_built_for_latency_until_it_has_run(install, model, pristine):
     built = []
 
     def build(source: NetworkSource, options: EngineOptions) -> Fake:
@@ -742,7 +744,7 @@ def test_an_engine_is_built_for_latency_as_long_as_it_has_not_run(install, model
 
 
 class Variants:
-    """Builds engines for latency and for throughput, and remembers which computed each batch."""
+    """Builds engines for latency and for throughput, and records which one computed each batch."""
 
     def __init__(self, **of_latency: float) -> None:
         self.built: list[str] = []
@@ -768,7 +770,7 @@ class Variants:
 
 @torch.no_grad()
 @pytest.mark.parametrize('first', ['throughput', 'latency'])
-def test_a_batch_that_comes_alone_has_an_engine_of_its_own(install, model, first):
+def test_a_single_batch_runs_on_a_separate_build(install, model, first):
     other = {'throughput': 'latency', 'latency': 'throughput'}[first]
     install(openvino=(variants := Variants()))
     owner = runner_of(model, engine='openvino')
@@ -780,7 +782,7 @@ def test_a_batch_that_comes_alone_has_an_engine_of_its_own(install, model, first
         variants.computed.clear()
         owner.test_step(run_of(model), alone=kind == 'latency')
         assert variants.computed[-1] == kind
-    assert variants.built[-2:] == [first, other]  # once each
+    assert variants.built[-2:] == [first, other]  # one build each
     assert owner.parallel == 2
 
 
@@ -797,11 +799,11 @@ def test_an_engine_for_latency_that_deviates_is_not_used(install, model, caplog)
         assert variants.computed[-1] == 'throughput' or len(caplog.records) == 1
     assert variants.computed[-1] == 'throughput'
     assert variants.built == ['throughput', 'latency']
-    assert 'outputs deviate' in caplog.text and 'not compiled for latency' in caplog.text
+    assert 'outputs deviate' in caplog.text and 'no second build for latency' in caplog.text
 
 
 @torch.no_grad()
-def test_one_that_is_asked_for_latency_has_no_other(install, model):
+def test_an_engine_requested_for_latency_has_no_second_build(install, model):
     install(openvino=(variants := Variants()))
     owner = runner_of(model, engine='openvino', latency=True)
     for alone in (True, False):
@@ -813,7 +815,7 @@ def test_one_that_is_asked_for_latency_has_no_other(install, model):
 @pytest.mark.parametrize(
     'error', [None, MemoryError(), RuntimeError('no compiler'), EngineError('it has its reason')]
 )
-def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, error):
+def test_warm_up_reaches_an_engine_that_compiles_for_batch_sizes(install, model, error):
     install(openvino=builder())
     owner = runner_of(model, engine='openvino')
     ran = []
@@ -825,7 +827,7 @@ def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, er
 
     owner.test_step(run_of(model))
     owner.warm_up(run)
-    assert not ran  # this one has one file for all sizes
+    assert not ran  # fake engines do not compile for batch sizes
     owner.engine.warm_up = lambda run: run()
     if error is None or isinstance(error, MemoryError):
         owner.warm_up(run)
@@ -836,17 +838,17 @@ def test_an_engine_that_compiles_for_every_size_does_so_first(install, model, er
 
 
 @torch.no_grad()
-def test_what_is_not_settled_is_not_warmed_up(install, model):
-    """Full batches of one input would be what it is checked with."""
+def test_an_engine_is_not_warmed_up_before_it_is_selected(install, model):
+    """Otherwise it would be verified with full batches of a single input."""
     install(openvino=builder())
     owner = runner_of(model, engine='openvino')
     owner.engine.warm_up = lambda run: run()
     owner.warm_up(lambda: pytest.fail('it ran'))
 
 
-def test_a_model_without_a_seam_runs_on_torch_only(model, monkeypatch):
+def test_a_model_whose_network_cannot_be_replaced_runs_on_torch_only(model, monkeypatch):
     monkeypatch.setattr(runner, 'is_replaceable', lambda model: False)
-    with pytest.raises(EngineError, match='only torch runs it'):
+    with pytest.raises(EngineError, match='only engine torch supports it'):
         runner_of(model, engine='openvino')
     owner = runner_of(model, engine='auto', precision='int8')
     assert (owner.report['engine'], owner.report['precision']) == ('torch', 'fp32')

@@ -1,4 +1,4 @@
-"""The phases of a selection, and what is reported of its result."""
+"""The phases of the selection of an engine, and the report of its result."""
 
 from dataclasses import FrozenInstanceError
 
@@ -27,12 +27,14 @@ SELECTED = NEW.to(Phase.SELECTED, selection=SELECTION)
         (SELECTED, Phase.SELECTED, True),
     ],
 )
-def test_a_phase_follows_some_phases_only(state, phase, allowed):
+def test_only_some_transitions_are_allowed(state, phase, allowed):
     owned = {Phase.SAMPLING: {'samples': Samples()}, Phase.SELECTED: {'selection': SELECTION}}
     if allowed:
         assert state.to(phase, **owned.get(phase, {})).phase is phase
     else:
-        with pytest.raises(ValueError, match=f'no way from {state.phase.value} to {phase.value}'):
+        with pytest.raises(
+            ValueError, match=f'transition from {state.phase.value} to {phase.value}'
+        ):
             state.to(phase, **owned.get(phase, {}))
 
 
@@ -44,17 +46,17 @@ def test_a_phase_follows_some_phases_only(state, phase, allowed):
         (Phase.SELECTED, {'selection': SELECTION, 'samples': Samples()}),
     ],
 )
-def test_a_phase_has_what_belongs_to_it_and_nothing_else(phase, owned):
-    with pytest.raises(ValueError, match=f'{phase.value} does not go with'):
+def test_a_phase_has_exactly_its_own_data(phase, owned):
+    with pytest.raises(ValueError, match=f'do not belong to phase {phase.value}'):
         NEW.to(phase, **owned)
 
 
-def test_what_is_selected_does_not_change():
+def test_a_selection_is_immutable():
     with pytest.raises(FrozenInstanceError):
         SELECTION.engine = 'openvino'
 
 
-def test_only_what_is_known_is_reported():
+def test_only_known_fields_are_reported():
     assert SELECTION.report() == {
         'engine': 'torch',
         'precision': 'fp32',
@@ -63,7 +65,7 @@ def test_only_what_is_known_is_reported():
     assert str(SELECTION) == 'PyTorch 2, fp32'
 
 
-def test_what_was_found_out_is_reported():
+def test_all_known_fields_are_reported():
     difference = Difference(3, 1.0, 0, quantile=0.95, px=0.01, size=0.001, score=0.0)
     selection = Selection(
         engine='openvino',
@@ -89,5 +91,5 @@ def test_what_was_found_out_is_reported():
         'batch_size': 4,
         'instances_per_second': {2: 8.0, 4: 9.0},
     }
-    times = 'the fastest here (seconds of a batch: torch 0.500, openvino 0.250)'
+    times = 'fastest (seconds per batch: torch 0.500, openvino 0.250)'
     assert str(selection) == f'OpenVINO, int8; {times}; {difference}'

@@ -10,7 +10,7 @@ from mmpose_batch.engines.torch_eager import prepare_model
 
 
 class Head(nn.Module):
-    """Returns tensors in every kind of nest that heads use, and records how it was called."""
+    """Returns tensors in all nested structures that heads use, and records its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def test_single_precision_computes_the_same():
 
 
 @pytest.mark.parametrize('precision', LOWER)
-def test_a_lower_precision_is_for_the_network_alone(precision):
+def test_a_lower_precision_affects_only_the_network(precision):
     model = built()
     expected = run(model)['maps'][0]
     prepare_model(model, precision)
@@ -91,7 +91,7 @@ def test_images_and_weights_are_channels_last_and_outputs_are_not(precision):
     maps = run(model)['maps'][0]
     assert model.layout
     assert model.backbone[0].weight.is_contiguous(memory_format=torch.channels_last)
-    # Decoding takes views, which need upstream's layout.
+    # Decoding views the outputs with other shapes, which requires contiguous tensors.
     assert maps.is_contiguous()
 
 
@@ -124,7 +124,7 @@ def test_only_this_model_changes():
     assert (other.computed, other.head.computed) == (torch.float32, torch.float32)
 
 
-def test_the_head_of_a_detector_is_found():
+def test_the_bbox_head_of_a_detector_is_changed():
     model = built(head='bbox_head')
     prepare_model(model, 'bf16')
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How the answers of two engines are compared."""
+"""Comparison of the outputs of two engines."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def compare(
     return verification.compare(reference, other, BOUNDS[precision].quantile)
 
 
-def test_equal_answers_do_not_differ():
-    answer = [image(pose(0), pose(300)), image()]
-    found = compare(answer, answer)
+def test_equal_outputs_do_not_differ():
+    outputs = [image(pose(0), pose(300)), image()]
+    found = compare(outputs, outputs)
     assert (found.instances, found.found, found.px, found.score) == (2, 1.0, 0.0, 0.0)
     assert found.within(BOUNDS['fp32'])
 
 
-def test_a_shift_is_told_in_pixels_and_in_parts_of_the_person():
+def test_a_shift_is_reported_in_pixels_and_as_a_fraction_of_the_person():
     found = compare([image(pose(0), score=0.8)], [image(pose(0) + np.array([3, 4]), score=0.7)])
     assert found.px == pytest.approx(5)
     assert found.size == pytest.approx(0.05)
@@ -47,17 +47,17 @@ def test_instances_are_compared_in_any_order():
 @pytest.mark.parametrize(
     ('others', 'part'),
     [
-        pytest.param([], 0.0, id='nobody'),
+        pytest.param([], 0.0, id='none'),
         pytest.param([pose(0)], 0.5, id='one of two'),
-        pytest.param([pose(0), pose(300) + 50], 0.5, id='somebody elsewhere'),
+        pytest.param([pose(0), pose(300) + 50], 0.5, id='one at another place'),
         pytest.param([pose(0), pose(300), pose(600)], 1.0, id='one more'),
     ],
 )
-def test_who_is_missing_is_told(others, part):
+def test_the_fraction_of_found_persons_is_reported(others, part):
     assert compare([image(pose(0), pose(300))], [image(*others)]).found == part
 
 
-def test_persons_that_nobody_else_sees_are_told():
+def test_surplus_persons_are_reported():
     reference = [image(pose(0), pose(300))]
     one_more = compare(reference, [image(pose(0), pose(300), pose(600))])
     assert one_more.surplus == 1 and one_more.within(BOUNDS['fp32'])
@@ -69,7 +69,7 @@ def test_persons_that_nobody_else_sees_are_told():
 @pytest.mark.parametrize(
     ('precision', 'spared'), [('fp32', 2), ('fp16', 2), ('bf16', 4), ('int8', 4)]
 )
-def test_a_few_keypoints_may_be_anywhere(precision, spared):
+def test_a_few_keypoints_may_deviate_by_any_distance(precision, spared):
     bound = BOUNDS[precision]
     for moved, good in ((spared, True), (spared + 2, False)):
         reference, other = ([image(pose(0), pose(300), pose(600))] for _ in range(2))
@@ -77,13 +77,13 @@ def test_a_few_keypoints_may_be_anywhere(precision, spared):
         assert compare(reference, other, precision).within(bound) == good
 
 
-def test_one_keypoint_of_one_person_may_be_anywhere():
+def test_one_keypoint_of_one_person_may_deviate_by_any_distance():
     reference, other = [image(pose(0))], [image(pose(0))]
     other[0][0][0, 5] += 40
     assert compare(reference, other).px == 0
 
 
-def test_a_keypoint_that_is_wrong_in_everybody_shows():
+def test_a_keypoint_that_deviates_in_all_persons_is_reported():
     reference = [image(*map(pose, range(0, 3000, 300)))]
     other = [image(*map(pose, range(0, 3000, 300)))]
     other[0][0][:, 5] += 40
@@ -92,9 +92,9 @@ def test_a_keypoint_that_is_wrong_in_everybody_shows():
 
 
 @pytest.mark.parametrize(('persons', 'good'), [(1, False), (2, False), (3, True), (9, True)])
-def test_one_of_a_few_may_be_missing(persons, good):
-    everybody = [pose(300 * index) for index in range(persons)]
-    found = compare([image(*everybody)], [image(*everybody[1:])])
+def test_one_of_at_least_three_persons_may_be_missing(persons, good):
+    all_persons = [pose(300 * index) for index in range(persons)]
+    found = compare([image(*all_persons)], [image(*all_persons[1:])])
     assert found.within(BOUNDS['fp32']) == good
 
 

@@ -1,4 +1,4 @@
-"""The warm-up: how many images it takes, and what it leaves for the next run."""
+"""The warm-up: the number of images it needs, and its effect on later runs."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ from mmpose_batch.engines.warmup import SAMPLES, Warmup, outcome, restore
 
 
 class StandIn:
-    """Has what the warm-up asks a runner and its lifecycle for, and remembers what was asked."""
+    """Stands in for a runner and its lifecycle, and records the calls of the warm-up."""
 
     parallel = 1
 
     def __init__(self, batches: int | None = None, selected: bool = False) -> None:
-        """An engine that passed before, selected when asked so often; or one that did not."""
+        """An engine that passed before, selected after that many batches; or a new one (None)."""
         self.batches, self.wants_samples = batches, not selected
         self.batch_size: int | None = None
         self.selection: Selection | None = None
@@ -55,7 +55,7 @@ class StandIn:
 PACKED = {'inputs': torch.zeros(3, 8, 8), 'data_samples': None}
 
 
-def test_a_run_of_another_batch_size_pads_to_none_of_the_first():
+def test_a_run_with_another_batch_size_discards_the_warm_up_of_the_first():
     runner, first, sizes = StandIn(selected=True), {'pose': 4}, []
     warmup, runners = Warmup(), {'pose': runner}
 
@@ -74,7 +74,7 @@ def test_a_run_of_another_batch_size_pads_to_none_of_the_first():
 
 
 def parts(runners: dict[str, StandIn], sizes: dict[str, int | str]) -> list[int]:
-    """Numbers of images that a warm-up with eight of them infers together."""
+    """Numbers of images that a warm-up with eight images infers in each step."""
     found = []
     Warmup().run(range(8), runners, sizes, lambda part: found.append(len(part)), {})
     return found
@@ -93,7 +93,7 @@ def parts(runners: dict[str, StandIn], sizes: dict[str, int | str]) -> list[int]
         (StandIn(3), StandIn(), [2, 6]),
     ],
 )
-def test_engines_that_are_known_need_few_images(pose, detector, expected):
+def test_known_engines_need_few_images(pose, detector, expected):
     runners = {'pose': pose} | ({} if detector is None else {'detector': detector})
     sizes = {'pose': 2 if detector is None else 16, 'detector': 2}
     assert parts(runners, sizes) == expected
@@ -102,13 +102,13 @@ def test_engines_that_are_known_need_few_images(pose, detector, expected):
 
 
 def test_the_last_batch_is_verified_with_all_others():
-    """Not by itself first."""
+    """It is not verified separately first."""
     runner = StandIn(1)
     assert parts({'pose': runner}, {'pose': 8}) == [8]
     assert runner.wants_samples
 
 
-def test_sampling_ends_with_an_error_too():
+def test_sampling_also_ends_after_an_error():
     runner = StandIn()
     warmup, asked = Warmup(), {'pose': 2}
 
@@ -122,7 +122,7 @@ def test_sampling_ends_with_an_error_too():
 
 
 @pytest.mark.parametrize('seen_in', [0, 1])
-def test_a_batch_size_is_measured_with_the_first_images_that_show_a_person(seen_in):
+def test_a_batch_size_is_measured_with_the_first_images_that_have_detections(seen_in):
     warmup, runner = Warmup(2 * SAMPLES), StandIn(selected=True)
     ran, measured = [], []
 
@@ -147,19 +147,19 @@ def test_a_batch_size_is_measured_with_the_first_images_that_show_a_person(seen_
     assert warmup.wanted({'pose': runner}, asked) == 0
 
 
-def test_inputs_are_kept_during_the_warm_up_only():
+def test_inputs_are_stored_only_during_the_warm_up():
     warmup, runner = Warmup(), StandIn(selected=True)
     warmup.note('pose', [PACKED])
     asked = {'pose': 'auto'}
     warmup.run(range(8), {'pose': runner}, asked, lambda images: None, {})
-    assert runner.batch_size == SAMPLES  # there was nothing to measure with
+    assert runner.batch_size == SAMPLES  # there were no inputs to measure with
 
 
-def test_a_resumed_run_decides_as_the_run_before():
+def test_a_resumed_run_restores_earlier_decisions():
     before = {'pose': StandIn(), 'detector': StandIn()}
     before['pose'].selection = Selection(engine='openvino', precision='bf16', calibration='key')
     before['pose'].batch_size = 4
-    before['detector'].batch_size = 8  # of images without anything to select an engine with
+    before['detector'].batch_size = 8  # no detections to select an engine with
     stored = outcome(before)
     assert stored == {
         'engines': {'pose': 'openvino'},

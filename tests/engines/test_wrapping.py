@@ -57,8 +57,8 @@ def test_a_head_that_returns_nan_fails(name, outputs, passes):
 
 
 def test_all_heads_of_a_two_stage_detector_are_checked():
-    """One proposes boxes; the other is nested deeper."""
-    with DefaultScope.overwrite_default_scope('mmdet'):  # whatever tests before have left
+    """One head proposes boxes; the other one is nested more deeply."""
+    with DefaultScope.overwrite_default_scope('mmdet'):  # independent of earlier tests
         rpn_head = RTMDetHead(1, 2, feat_channels=2, norm_cfg={'type': 'BN'}).eval()
         bbox_head = BBoxHead(in_channels=2, roi_feat_size=1, num_classes=1)
     reject_nan(with_parts(rpn_head=rpn_head, roi_head=with_parts(bbox_head=bbox_head)))

@@ -1,4 +1,4 @@
-"""Whatever the config's loader does, the network sees: outputs are upstream's, for each setting."""
+"""Loaders: for each setting of the config's loader, outputs equal those of upstream."""
 
 import io
 from typing import Any
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 
 @TRANSFORMS.register_module()
 class LoadNegative(LoadImage):
-    """A third party's loader, which changes what it has read from a file."""
+    """A third-party loader that inverts the image."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         results = super().transform(results)
@@ -33,8 +33,8 @@ class LoadNegative(LoadImage):
 
 
 @TRANSFORMS.register_module()
-class NoteThatNothingIsLoaded(BaseTransform):
-    """A first transform that is no loader and cares whether there is an image."""
+class RecordMissingImage(BaseTransform):
+    """A first transform that does not load, and records whether there is an image."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         results['was_loaded'] = 'img' in results
@@ -43,7 +43,7 @@ class NoteThatNothingIsLoaded(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ToBGR(BaseTransform):
-    """Makes three channels of 8 bits of what some loader has read, which networks insist on."""
+    """Converts the image of any loader to three channels of 8 bits, which networks require."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         img = results['img']
@@ -56,7 +56,7 @@ class ToBGR(BaseTransform):
 
 
 def turned_jpeg(seed: int) -> bytes:
-    """A JPEG that EXIF turns, whose pixels depend on the decoder."""
+    """A JPEG with an EXIF orientation, whose pixels depend on the decoder."""
     exif, buffer = Image.Exif(), io.BytesIO()
     exif[ExifTags.Base.Orientation] = 6
     Image.fromarray(picture(120, 90, seed)).save(buffer, 'JPEG', exif=exif.tobytes())
@@ -87,7 +87,7 @@ def pair(
 
 
 def use_loader(pair: tuple, *steps: dict[str, Any]) -> None:
-    """Put steps in the place of the config's loader."""
+    """Replace the config's loader by other steps."""
     upstream = pair[0]
     cfg = upstream.cfg.copy()
     cfg.test_dataloader = upstream.cfg.test_dataloader.copy()
@@ -112,7 +112,7 @@ def flat(images: list[list[dict]], name: str) -> np.ndarray:
 
 
 def assert_as_upstream(pair: tuple, inputs: list) -> np.ndarray:
-    """Compares all instances; returns their keypoints."""
+    """Compare all instances with upstream's; returns their keypoints."""
     upstreams, ours = (outputs(inferencer, inputs) for inferencer in pair)
     assert [len(persons) for persons in ours] == [len(persons) for persons in upstreams]
     assert sum(map(len, ours)) >= len(inputs)
@@ -125,7 +125,8 @@ def load(**settings: Any) -> dict[str, Any]:
     return {'type': 'LoadImage', **settings}
 
 
-# Steps in place of the loader; whether they change outputs for files; whether upstream has arrays.
+# Steps that replace the loader, whether they change outputs for files, and whether upstream
+# supports arrays with them.
 LOADERS = {
     'default': ([load()], False, True),
     'float32': ([load(to_float32=True)], True, True),
@@ -141,16 +142,16 @@ LOADERS = {
     'a file client': ([load(file_client_args={'backend': 'disk'})], False, True),
     "mmcv's loader": ([load(type='LoadImageFromFile')], False, False),
     "mmcv's loader, float32": ([load(type='LoadImageFromFile', to_float32=True)], True, False),
-    "a third party's loader": ([load(type='LoadNegative')], True, True),
-    'another first step': ([load(type='NoteThatNothingIsLoaded'), load()], False, True),
+    'a third-party loader': ([load(type='LoadNegative')], True, True),
+    'another first step': ([load(type='RecordMissingImage'), load()], False, True),
 }
 
 
 @pytest.mark.parametrize(('steps', 'differs', '_'), LOADERS.values(), ids=LOADERS)
-def test_files_are_loaded_as_by_upstream(pair, files, steps, differs, _):
+def test_files_are_loaded_as_in_upstream(pair, files, steps, differs, _):
     use_loader(pair, *steps)
     found = assert_as_upstream(pair, files)
-    if differs:  # else nothing would be tested
+    if differs:  # otherwise the comparison could not fail
         use_loader(pair, load())
         usual = flat(outputs(pair[1], files), 'keypoints')
         assert found.shape != usual.shape or np.abs(found - usual).max() > 0.01
@@ -161,7 +162,7 @@ def test_files_are_loaded_as_by_upstream(pair, files, steps, differs, _):
     [pytest.param(steps, id=name) for name, (steps, _, arrays) in LOADERS.items() if arrays],
 )
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
-def test_arrays_are_handed_on_as_by_upstream(pair, steps, dtype):
+def test_arrays_are_used_as_in_upstream(pair, steps, dtype):
     use_loader(pair, *steps)
     assert_as_upstream(pair, [picture(120, 90, seed).astype(dtype) for seed in range(2)])
 
@@ -173,7 +174,7 @@ def test_arrays_of_different_types_do_not_share_a_batch(pair):
         assert_as_upstream(pair, [images[0], images[1].astype(np.float32), *images[2:]])
 
 
-def test_arrays_are_taken_where_upstreams_loader_wants_a_file(pair):
+def test_arrays_are_accepted_where_upstreams_loader_needs_a_file(pair):
     arrays = [picture(120, 90, seed) for seed in range(2)]
     use_loader(pair, load())
     expected = outputs(pair[1], arrays)
@@ -181,21 +182,21 @@ def test_arrays_are_taken_where_upstreams_loader_wants_a_file(pair):
     assert outputs(pair[1], arrays) == expected
 
 
-def test_a_pipeline_that_loads_nothing_is_rejected_with_the_first_file(pair, files):
+def test_a_pipeline_without_a_loader_is_rejected_at_the_first_file(pair, files):
     use_loader(pair, load(type='GetBBoxCenterScale'))
     message = 'expected LoadImage as the first step, which loads files, found GetBBoxCenterScale'
     with pytest.raises(ValueError, match=message):
         list(pair[1](files))
 
 
-def test_an_alpha_channel_changes_nothing(pair):
+def test_an_alpha_channel_has_no_effect(pair):
     use_loader(pair, load())
     colour = [picture(120, 90, seed) for seed in range(2)]
     alpha = [np.dstack((image, picture(120, 90, 9)[..., 0])) for image in colour]
     assert outputs(pair[1], alpha) == outputs(pair[1], colour)
 
 
-def test_images_are_drawn_as_displayed_whatever_the_network_sees(pair, files):
+def test_images_are_drawn_as_displayed_with_any_loader(pair, files):
     use_loader(pair, load(color_type='grayscale'))
     drawn = [
         [result['visualization'][0] for result in inferencer(files, return_vis=True, kpt_thr=2)]
@@ -206,14 +207,14 @@ def test_images_are_drawn_as_displayed_whatever_the_network_sees(pair, files):
 
 
 class Elsewhere(fileio.LocalBackend):
-    """Files that are on no disk under the names they are asked for by."""
+    """A file backend for paths that do not exist on disk under their names."""
 
     def get(self, filepath: str) -> bytes:
         return super().get(filepath.removeprefix('elsewhere:'))
 
 
 @pytest.mark.parametrize('kind', ['LoadImage', 'LoadImageFromFile', 'LoadNegative'])
-def test_all_parts_read_from_where_the_loader_reads(pair, files, kind):
+def test_all_files_are_read_by_the_file_backend_of_the_loader(pair, files, kind):
     fileio.register_backend('elsewhere', Elsewhere, force=True)
     use_loader(pair, load(type=kind))
     expected = outputs(pair[1], files)
@@ -221,7 +222,7 @@ def test_all_parts_read_from_where_the_loader_reads(pair, files, kind):
     assert outputs(pair[1], [f'elsewhere:{path}' for path in files]) == expected
 
 
-def test_the_network_sees_an_avif_as_displayed(pair, tmp_path):
+def test_the_network_gets_an_avif_as_displayed(pair, tmp_path):
     use_loader(pair, load())
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -233,7 +234,7 @@ def test_the_network_sees_an_avif_as_displayed(pair, tmp_path):
     assert outputs(pair[1], [str(path)]) == outputs(pair[1], [np.ascontiguousarray(decoded)])
 
 
-def test_a_pipeline_that_gives_nothing_fails_its_image_only(pair, files):
+def test_a_pipeline_that_returns_none_fails_only_its_image(pair, files):
     use_loader(pair, load(type='LoadNegative', ignore_empty=True))
     broken = pair[1].pipeline.transforms[0]
     broken.transform = lambda results: (
@@ -248,7 +249,7 @@ def test_a_pipeline_that_gives_nothing_fails_its_image_only(pair, files):
 
 @pytest.fixture(scope='module')
 def detecting(top_down: TinyModel) -> BatchPose2DInferencer:
-    """A top-down model with a detector of random weights."""
+    """A top-down model with a detector that has random weights."""
     cfg = detector_config()
     cfg.test_dataloader.dataset.pipeline.insert(1, {'type': 'mmpose.ToBGR'})
     settings = {'det_model': cfg, 'det_weights': 'none', 'device': 'cpu', 'num_workers': 0}
@@ -266,7 +267,7 @@ def detecting(top_down: TinyModel) -> BatchPose2DInferencer:
         {'color_type': 'unchanged', 'to_float32': True},
     ],
 )
-def test_the_detector_loads_files_by_its_own_loader(detecting, files, settings, monkeypatch):
+def test_the_detector_uses_its_own_loader(detecting, files, settings, monkeypatch):
     detector, prepared = detecting.detector, []
     loader = detector.pipeline.transforms[0]
     for name, value in settings.items():
@@ -278,6 +279,6 @@ def test_the_detector_loads_files_by_its_own_loader(detecting, files, settings, 
     )
     assert not any('error' in result for result in detecting(files))
     for packed, path in zip(prepared[-len(files) :], files, strict=True):
-        expected = detector.pipeline(path)  # upstream hands its detector the path
+        expected = detector.pipeline(path)  # upstream passes the path to its detector
         assert torch.equal(packed['inputs'], expected['inputs'])
         assert packed['data_samples'].ori_shape == expected['data_samples'].ori_shape

@@ -1,4 +1,4 @@
-"""Messages of libpng and libjpeg: named or dropped, and nothing else is lost."""
+"""Messages of libpng and libjpeg: prefixed with names or dropped, without other losses."""
 
 import os
 import re
@@ -47,7 +47,7 @@ def filtered(data: bytes, quiet: bool, step: int) -> bytes:
         pytest.param(b'a line\n\nand a part', *2 * [b'a line\n\nand a part'], id='other text'),
         pytest.param(b'10 %\r20 %\rlibp', *2 * [b'10 %\r20 %\rlibp'], id='a progress bar'),
         pytest.param(b'not libpng warning: x\n', *2 * [b'not libpng warning: x\n'], id='within'),
-        pytest.param(WARNING, WARNING, b'', id='of nobody'),
+        pytest.param(WARNING, WARNING, b'', id='without an image'),
         pytest.param(
             begins(A) + WARNING + ends(A) + WARNING, b'a.png: ' + WARNING + WARNING, b'', id='one'
         ),
@@ -78,13 +78,13 @@ def filtered(data: bytes, quiet: bool, step: int) -> bytes:
         pytest.param(b'libpng warning: cut', b'libpng warning: cut', b'', id='cut off by a crash'),
     ],
 )
-def test_messages_are_named_or_dropped_however_they_arrive(data, named, quiet, step):
+def test_messages_are_named_or_dropped_for_any_split_of_the_bytes(data, named, quiet, step):
     assert filtered(data, False, step) == named
     assert filtered(data, True, step) == quiet
 
 
 @pytest.mark.parametrize('prefix', PREFIXES)
-def test_each_kind_of_message_is_known(prefix):
+def test_each_kind_of_message_is_recognised(prefix):
     assert filtered(begins(A) + prefix + b'more\n', False, 9) == b'a.png: ' + prefix + b'more\n'
 
 
@@ -92,20 +92,20 @@ def test_each_kind_of_message_is_known(prefix):
 
 
 def with_bad_chunk(png: bytes) -> bytes:
-    """A PNG with a text whose checksum is wrong: libpng warns and decodes it."""
+    """A PNG with a text chunk whose checksum is wrong: libpng warns and decodes the image."""
     body = b'tEXta\0b'
     crc = struct.pack('>I', zlib.crc32(body) ^ 1)
     return png[:33] + struct.pack('>I', len(body) - 4) + body + crc + png[33:]
 
 
 def with_rubbish(jpeg: bytes) -> bytes:
-    """A JPEG with bytes before its end marker that are no data: libjpeg warns and decodes it."""
+    """A JPEG with extraneous bytes before its end marker: libjpeg warns and decodes the image."""
     return jpeg[:-2] + bytes(30) + jpeg[-2:]
 
 
 @pytest.fixture
 def warned_about(tmp_path: Path) -> list[str]:
-    """Files that decode with a message each."""
+    """Files whose decoding prints one message each."""
     png, jpeg = (cv2.imencode(s, picture(64, 48))[1].tobytes() for s in ('.png', '.jpg'))
     for name, data in (('a.png', with_bad_chunk(png)), ('b.jpg', with_rubbish(jpeg))):
         (tmp_path / name).write_bytes(data)
@@ -119,7 +119,7 @@ def decode_all(paths: Sequence[str], num_workers: int) -> None:
     assert len(images) == len(paths)
 
 
-def test_a_message_carries_the_name_of_its_image(warned_about, capfd):
+def test_a_message_has_the_name_of_its_image(warned_about, capfd):
     with native_messages():
         decode_all(warned_about, 0)
     png, jpeg = warned_about
@@ -128,7 +128,7 @@ def test_a_message_carries_the_name_of_its_image(warned_about, capfd):
     assert re.fullmatch(f'{re.escape(jpeg)}: Corrupt JPEG data: .* before marker 0xd9', other)
 
 
-def test_messages_of_threads_carry_the_names_of_what_is_decoded(warned_about, capfd):
+def test_messages_of_threads_have_the_names_of_their_images(warned_about, capfd):
     png, _ = warned_about
     with native_messages():
         decode_all(8 * [png], 3)
@@ -145,7 +145,7 @@ def test_a_quiet_run_has_no_messages(warned_about, capfd):
     assert capfd.readouterr().err == 'something else\n'
 
 
-def test_afterwards_nothing_is_changed(warned_about, capfd):
+def test_afterwards_stderr_is_as_before(warned_about, capfd):
     before, stream = len(os.listdir('/proc/self/fd')), sys.stderr
     with native_messages():
         pass
@@ -155,7 +155,7 @@ def test_afterwards_nothing_is_changed(warned_about, capfd):
     assert capfd.readouterr().err == 'libpng warning: tEXt: CRC error\n'
 
 
-def test_without_a_process_to_read_them_messages_stay_as_they_are(warned_about, capfd, monkeypatch):
+def test_if_no_process_can_be_started_messages_are_unchanged(warned_about, capfd, monkeypatch):
     monkeypatch.setattr(sys, 'executable', '/nowhere/python')
     with native_messages(quiet=True):
         decode_all(warned_about[:1], 0)
@@ -166,14 +166,14 @@ def test_without_a_process_to_read_them_messages_stay_as_they_are(warned_about, 
 
 
 def run_script(body: str, **options: object) -> subprocess.CompletedProcess:
-    """A script that ends within the context manager, or after it."""
+    """Run a script that ends within the context manager, or after it."""
     code = f'import os, signal, sys\nfrom mmpose_batch.images.native_messages import *\n{body}'
     return subprocess.run(
         [sys.executable, '-c', code], stderr=subprocess.PIPE, timeout=120, check=False, **options
     )
 
 
-def test_the_last_words_of_a_crash_are_printed():
+def test_the_last_messages_before_a_crash_are_printed():
     done = run_script(
         'with native_messages(quiet=True):\n'
         '    os.write(2, b"terminate called")\n'
@@ -189,7 +189,7 @@ def test_a_traceback_is_printed():
     assert done.stderr.endswith(b'LookupError: why\n')
 
 
-def test_python_goes_on_writing_to_the_terminal_itself():
+def test_python_still_writes_to_the_terminal_directly():
     main, terminal = os.openpty()
     done = subprocess.run(
         [
@@ -208,7 +208,7 @@ def test_python_goes_on_writing_to_the_terminal_itself():
     os.close(main)
 
 
-def test_a_run_does_not_wait_for_processes_that_it_leaves_behind():
+def test_a_run_does_not_wait_for_its_remaining_child_processes():
     done = run_script(
         'import subprocess\n'
         'with native_messages():\n'
@@ -221,7 +221,7 @@ def test_a_run_does_not_wait_for_processes_that_it_leaves_behind():
 
 
 @pytest.mark.parametrize('descriptor', ['2', '0', '1'])
-def test_closed_descriptors_are_no_error(descriptor):
+def test_closed_descriptors_are_not_an_error(descriptor):
     done = run_script(
         f'os.close({descriptor})\nwith native_messages():\n    os.write(2, b"x\\n")\n'
         if descriptor != '2'

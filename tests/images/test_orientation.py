@@ -1,4 +1,4 @@
-"""Images are read as displayed, whatever format says so, and none is turned twice."""
+"""Orientation: images of all formats are read as displayed, and none is oriented twice."""
 
 import io
 import struct
@@ -15,7 +15,7 @@ from mmpose_batch.images.orientation import is_turned_beyond_opencv
 from mmpose_batch.images.read import read_image
 from mmpose_batch.sources.base import Frame
 
-# One colour a quarter, so that every orientation looks different from the others.
+# Each quarter has its own colour, so that all orientations differ.
 STORED = np.zeros((48, 64, 3), np.uint8)
 STORED[:24, :32, 0] = STORED[:24, 32:, 1] = STORED[24:, :32, 2] = 255
 LOSSLESS = {
@@ -29,7 +29,7 @@ FORMS = [*LOSSLESS, 'WEBP with a prefix']
 
 
 def encoded(form: str, number: int, tag: int = ExifTags.Base.Orientation) -> bytes:
-    """An image of that orientation, AVIF by boxes of its own, all others by EXIF."""
+    """An encoded image with an orientation: in AVIF by its own boxes, in other formats by EXIF."""
     exif = Image.Exif()
     exif[tag] = number
     kind = form.split()[0]
@@ -40,7 +40,7 @@ def encoded(form: str, number: int, tag: int = ExifTags.Base.Orientation) -> byt
 
 
 def with_prefix(webp: bytes) -> bytes:
-    """A WebP whose EXIF begins as that of a JPEG."""
+    """A WebP whose EXIF has the prefix of a JPEG's EXIF."""
     start = webp.index(b'EXIF')
     exif = b'Exif\0\0' + webp[start + 8 :]
     data = webp[8:start] + b'EXIF' + struct.pack('<I', len(exif)) + exif
@@ -60,7 +60,7 @@ def displayed(number: int) -> np.ndarray:
 
 
 def assert_alike(image: np.ndarray, expected: np.ndarray) -> None:
-    """JPEG and AVIF blur the borders of the quarters."""
+    """Compare images with a tolerance, since JPEG and AVIF blur the borders of the quarters."""
     assert image.shape == expected.shape
     assert np.median(cv2.absdiff(image, expected)) < 8
     assert (cv2.absdiff(image, expected) < 60).mean() > 0.98
@@ -77,7 +77,7 @@ def test_every_orientation_of_every_format_is_read_as_displayed(tmp_path, form, 
 
 @pytest.mark.parametrize('number', [1, 6])
 @pytest.mark.parametrize('form', FORMS)
-def test_what_opencv_reads_as_displayed_is_opencvs(tmp_path, form, number):
+def test_images_that_opencv_reads_as_displayed_are_decoded_by_opencv(tmp_path, form, number):
     data = encoded(form, number)
     if not is_turned_beyond_opencv(data):
         opencvs = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -91,7 +91,7 @@ def test_what_opencv_reads_as_displayed_is_opencvs(tmp_path, form, number):
         *[(form, number, number > 1) for form in FORMS[4:] for number in range(1, 9)],
     ],
 )
-def test_pillow_turns_only_what_opencv_does_not(form, number, beyond):
+def test_pillow_decodes_only_images_that_opencv_does_not_orient(form, number, beyond):
     assert is_turned_beyond_opencv(encoded(form, number)) is beyond
 
 
@@ -111,14 +111,14 @@ def test_pillow_turns_only_what_opencv_does_not(form, number, beyond):
         ),
     ],
 )
-def test_a_loader_may_ask_for_an_image_as_stored(tmp_path, form, loader, is_turned):
+def test_a_loader_can_request_an_image_as_stored(tmp_path, form, loader, is_turned):
     assert (
         read(tmp_path, encoded(form, 6), **loader).shape[:2] == ((64, 48), (48, 64))[not is_turned]
     )
 
 
-def test_exif_says_nothing_about_an_avif(tmp_path):
-    # Viewers turn it by its boxes alone (MIAF, ISO/IEC 23000-22).
+def test_exif_of_an_avif_is_ignored(tmp_path):
+    # Viewers apply only the boxes of an AVIF (MIAF, ISO/IEC 23000-22).
     unknown = ExifTags.Base.Orientation + 1
     for boxes in (None, 8):
         exif = Image.Exif()
@@ -134,7 +134,7 @@ def test_exif_says_nothing_about_an_avif(tmp_path):
 
 
 @pytest.mark.parametrize('form', ['AVIF', 'WEBP with a prefix'])
-def test_no_part_of_a_turned_image_passes_for_it(tmp_path, form):
+def test_a_truncated_image_with_an_orientation_is_an_error(tmp_path, form):
     data = encoded(form, 6)
     for cut in (20, len(data) // 3, len(data) // 2, len(data) - 60):
         with pytest.raises(ImageError) as raised:
@@ -142,9 +142,9 @@ def test_no_part_of_a_turned_image_passes_for_it(tmp_path, form):
         assert '\n' not in str(raised.value)
 
 
-def test_a_pillow_that_cannot_tell_the_orientation_is_an_error(tmp_path, monkeypatch):
+def test_a_pillow_that_cannot_read_the_orientation_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(features, 'check', lambda _: False)
     assert orientation.features is features
-    with pytest.raises(ImageError, match='found AVIF with an orientation, which a Pillow without'):
+    with pytest.raises(ImageError, match='found AVIF with an orientation, which Pillow without'):
         read(tmp_path, encoded('AVIF', 6))
     assert read(tmp_path, encoded('AVIF', 1)).shape == STORED.shape

@@ -1,4 +1,4 @@
-"""Reading an image: what a file must be, and what becomes of one that is not."""
+"""Reading images: supported files and arrays, and errors for all others."""
 
 from collections.abc import Iterator
 
@@ -25,14 +25,14 @@ def read(source: str | np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.tif', '.webp'])
-def test_a_file_is_decoded_as_by_upstream(tmp_path, suffix):
+def test_a_file_is_decoded_as_in_upstream(tmp_path, suffix):
     path = save(tmp_path / f'image{suffix}', picture(41, 23))
     np.testing.assert_array_equal(read(path), mmcv.imread(path))
 
 
 @pytest.mark.parametrize('shape', [(23, 41), (23, 41, 1), (23, 41, 4)])
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16])
-def test_every_kind_of_image_becomes_bgr_of_eight_bits(tmp_path, shape, dtype):
+def test_every_kind_of_image_is_converted_to_bgr_of_eight_bits(tmp_path, shape, dtype):
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape).astype(dtype)
     path = save(tmp_path / 'image.png', image)
     decoded = read(path)
@@ -41,7 +41,7 @@ def test_every_kind_of_image_becomes_bgr_of_eight_bits(tmp_path, shape, dtype):
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.float32])
-def test_an_array_is_taken_as_it_is(dtype):
+def test_an_array_is_used_unchanged(dtype):
     image = picture(41, 23).astype(dtype)
     assert read(image) is image
 
@@ -59,10 +59,10 @@ def test_an_array_loses_its_alpha(dtype):
     [
         pytest.param([0, 0, 0], id='black'),
         pytest.param([0, 1, 1], id='nearly black'),
-        pytest.param([-3.5, 12.25, 259], id='a little beyond, as resized images are'),
+        pytest.param([-3.5, 12.25, 259], id='slightly out of range, as after resizing'),
     ],
 )
-def test_an_array_of_floats_may_be_dark_or_overshoot(values):
+def test_a_float_array_may_be_dark_or_overshoot(values):
     image = np.resize(np.float32(values), (4, 5, 3))
     assert read(image) is image
 
@@ -76,7 +76,7 @@ def test_an_array_of_floats_may_be_dark_or_overshoot(values):
         ([0, -np.inf, 7], 'expected finite values, found NaN or infinity'),
     ],
 )
-def test_an_array_of_floats_of_another_scale_is_an_error_that_says_so(values, found):
+def test_a_float_array_of_another_scale_is_an_error(values, found):
     with pytest.raises(ImageError) as raised:
         read(np.resize(np.float32(values), (4, 5, 3)))
     assert str(raised.value) == found
@@ -97,7 +97,7 @@ def test_images_of_one_buffer_are_read_ahead_unchanged(num_workers):
 
 
 @pytest.mark.parametrize('path', ['x' * 256 + '.jpg', 'd/' * 2100 + 'a.jpg', 'd/' * 2100])
-def test_a_path_too_long_for_the_system_is_an_error_of_one_line(path):
+def test_a_path_too_long_for_the_system_is_a_one_line_error(path):
     with pytest.raises(ImageError, match='found File name too long'):
         read(path)
 
@@ -113,7 +113,7 @@ def test_a_path_too_long_for_the_system_is_an_error_of_one_line(path):
         pytest.param(np.zeros((0, 5, 3), np.uint8), 'uint8 (0, 5, 3)', id='empty'),
     ],
 )
-def test_an_array_of_another_kind_is_an_error_that_says_so(array, found):
+def test_an_array_of_another_shape_or_dtype_is_an_error(array, found):
     expected = 'expected a uint8 or float32 array (H, W, 3) in BGR or (H, W, 4) in BGRA, found '
     with pytest.raises(ImageError) as raised:
         read(array)
@@ -125,11 +125,13 @@ def test_an_array_of_another_kind_is_an_error_that_says_so(array, found):
     [
         pytest.param(b'', 'expected an image, found an empty file', id='empty'),
         pytest.param(b'Not found.', "found 10 bytes that begin with 'Not foun'", id='text'),
-        pytest.param(bytes(range(128, 160)), 'found 32 bytes in no format', id='noise'),
-        pytest.param(CUT_OFF, 'expected a whole JPEG, found one cut off after', id='cut off'),
+        pytest.param(
+            bytes(range(128, 160)), 'found 32 bytes that are damaged or in a format', id='noise'
+        ),
+        pytest.param(CUT_OFF, 'expected a complete JPEG, found one truncated to', id='truncated'),
     ],
 )
-def test_a_file_that_is_no_image_is_an_error_of_one_line(tmp_path, data, message):
+def test_a_file_that_is_not_an_image_is_a_one_line_error(tmp_path, data, message):
     path = tmp_path / 'image.jpg'
     path.write_bytes(data)
     with pytest.raises(ImageError) as raised:
@@ -138,7 +140,7 @@ def test_a_file_that_is_no_image_is_an_error_of_one_line(tmp_path, data, message
     assert '\n' not in str(raised.value)
 
 
-def test_a_file_that_is_not_there_is_an_error_of_one_line(tmp_path):
+def test_a_missing_file_is_a_one_line_error(tmp_path):
     with pytest.raises(ImageError, match='expected a readable file, found') as raised:
         read(str(tmp_path / 'missing.jpg'))
     assert '\n' not in str(raised.value)
@@ -148,7 +150,7 @@ def test_a_file_that_is_not_there_is_an_error_of_one_line(tmp_path):
 
 
 def with_thumbnail(data: bytes) -> bytes:
-    """A JPEG whose EXIF segment holds a whole JPEG with an end marker of its own."""
+    """A JPEG whose EXIF segment contains a complete JPEG with its own end marker."""
     thumbnail = b'Exif\0\0' + cv2.imencode('.jpg', picture(8, 8))[1].tobytes()
     segment = b'\xff\xe1' + (len(thumbnail) + 2).to_bytes(2, 'big') + thumbnail
     return data[:2] + segment + data[2:]
@@ -168,12 +170,12 @@ JPEGS = {
 
 
 @pytest.mark.parametrize('data', JPEGS.values(), ids=JPEGS)
-def test_a_whole_jpeg_is_told_from_one_cut_off_anywhere(data):
+def test_a_jpeg_that_is_truncated_anywhere_is_recognised(data):
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
     assert not is_truncated_jpeg(data)
-    assert not is_truncated_jpeg(data + b'\0' * 100)  # cameras pad their files
-    whole = [cut for cut in range(2, len(data) - 1) if not is_truncated_jpeg(data[:cut])]
-    assert whole == []
+    assert not is_truncated_jpeg(data + b'\0' * 100)  # some cameras pad their files
+    complete_cuts = [cut for cut in range(2, len(data) - 1) if not is_truncated_jpeg(data[:cut])]
+    assert complete_cuts == []
 
 
 @pytest.mark.parametrize(
@@ -184,35 +186,35 @@ def test_a_whole_jpeg_is_told_from_one_cut_off_anywhere(data):
         pytest.param(b'\xff\xd8 a text that begins like a JPEG', id='another form'),
     ],
 )
-def test_what_is_no_jpeg_is_left_to_the_decoder(data):
+def test_data_that_is_not_jpeg_is_left_to_the_decoder(data):
     assert not is_truncated_jpeg(data)
 
 
-def test_decoded_frames_are_handed_out_once_and_as_they_were():
+def test_decoded_frames_are_returned_once_and_unchanged():
     decoded, frame, image = DecodedFrames(), Frame(0, 'a.jpg', 'a.jpg'), picture(8, 6)
     expected = image.copy()
     decoded.put(frame, image)
-    image[:] = 0  # as a pipeline may do
-    assert decoded.take(Frame(0, 'a.jpg', 'a.jpg')) is None  # one of another call
+    image[:] = 0  # a pipeline may change pixels in place
+    assert decoded.take(Frame(0, 'a.jpg', 'a.jpg')) is None  # a frame of another call
     np.testing.assert_array_equal(decoded.take(frame), expected)
     assert decoded.take(frame) is None
 
 
-def test_decoded_frames_take_no_more_than_their_memory():
+def test_decoded_frames_respect_their_memory_limit():
     image = picture(8, 6)
     decoded = DecodedFrames(max_bytes=2 * image.nbytes)
     frames = [Frame(number, 'a.jpg', 'a.jpg') for number in range(3)]
 
-    def kept() -> list[bool]:
+    def stored() -> list[bool]:
         for frame in frames:
             decoded.put(frame, image)
         return [decoded.take(frame) is not None for frame in frames]
 
-    assert kept() == kept() == [True, True, False]
+    assert stored() == stored() == [True, True, False]
     for frame in frames:
         decoded.put(frame, image)
     decoded.clear()
     assert decoded.take(frames[0]) is None
-    assert kept() == [True, True, False]
+    assert stored() == [True, True, False]
     decoded.put(Frame(0, image, 'array'), image)
-    assert kept() == [True, True, False]  # an array is decoded already
+    assert stored() == [True, True, False]  # an array is decoded already

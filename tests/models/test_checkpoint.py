@@ -1,4 +1,4 @@
-"""Real checkpoints load; what carries code is refused and does not run; every refusal says why."""
+"""Checkpoints: real ones load, code in a file is rejected and not run, and errors say why."""
 
 import codecs
 import functools
@@ -30,7 +30,7 @@ def network() -> nn.Module:
 
 
 def runner_checkpoint(model: nn.Module) -> dict[str, Any]:
-    """What MMEngine's runner saves: meta with numpy arrays, a message hub with histories."""
+    """A checkpoint as MMEngine's runner saves it: numpy arrays in meta, a hub with histories."""
     hub = MessageHub('test')
     for value in (3.0, 2.0, 1.0):
         hub.update_scalar('train/loss', value)
@@ -64,14 +64,14 @@ def saved(folder: Path, content: object, **options: Any) -> str:
 
 
 def assert_no_dangerous_advice(error: BaseException) -> None:
-    """Torch's text, which tells how to run what is in the file, is nowhere in the traceback."""
+    """Torch's advice on how to run the code in the file is not in the traceback."""
     shown = ''.join(traceback.format_exception(error))
     assert 'Weights only' not in shown
     assert 'weights_only=False' not in shown
     assert 'set to `False`' not in shown
 
 
-# --------------------------------------------------------------------- what must load
+# ------------------------------------------------------------------ files that must load
 
 
 @pytest.mark.parametrize('new_format', [True, False], ids=['zip file', 'file of torch before 1.6'])
@@ -90,13 +90,13 @@ def test_a_checkpoint_of_mmengines_runner_loads(tmp_path, new_format):
         assert torch.equal(checkpoint['state_dict'][name], value)
 
 
-def test_plain_torch_refuses_what_loads_here(tmp_path):
-    # The reason for all of this; when it fails, the allow-list may shrink.
+def test_torch_alone_rejects_checkpoints_that_load_here(tmp_path):
+    # The reason for the allow-list, which can be reduced once this test fails.
     with pytest.raises(Exception, match='weights_only'):
         torch.load(saved(tmp_path, runner_checkpoint(network())))
 
 
-def test_the_allow_list_holds_during_the_load_only(tmp_path):
+def test_the_allow_list_applies_only_while_loading(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     load_checkpoint(saved(tmp_path, runner_checkpoint(network())))
     assert set(torch.serialization.get_safe_globals()) == before
@@ -109,7 +109,7 @@ def test_the_allow_list_holds_during_the_load_only(tmp_path):
         pytest.param(lambda model: model.state_dict(), id='bare state dict'),
         pytest.param(
             lambda model: {'module.' + k: v for k, v in model.state_dict().items()},
-            id='of a parallel model',
+            id='parallel model',
         ),
         pytest.param(
             lambda model: {'module._orig_mod.' + k: v for k, v in model.state_dict().items()},
@@ -137,7 +137,7 @@ def test_weights_are_copied_into_the_model(tmp_path, change):
 
 
 @pytest.mark.parametrize('prefix', ['model.', 'student.', 'ema.module.', 'net.model.'])
-def test_the_only_prefix_that_fits_is_dropped_and_named(caplog, prefix):
+def test_the_only_prefix_that_fits_is_removed_with_a_warning(caplog, prefix):
     trained, model = network(), network()
     trained[0].weight.data.add_(1)
     state = trained.state_dict()
@@ -145,10 +145,10 @@ def test_the_only_prefix_that_fits_is_dropped_and_named(caplog, prefix):
     small = {f'teacher.{name}': value[:1] for name, value in state.items() if value.ndim}
     load_weights(model, {'state_dict': {**content, **small}}, 'model.pth')
     assert torch.equal(model[0].weight, trained[0].weight)
-    assert f"weights: model.pth: names are read without their prefix '{prefix}'" in caplog.text
+    assert f"weights: model.pth: prefix '{prefix}' removed from parameter names" in caplog.text
 
 
-def test_what_fits_as_it_is_is_not_renamed(caplog):
+def test_names_that_fit_are_not_changed(caplog):
     """A model may have a part named module."""
 
     class Wrapper(nn.Module):
@@ -163,15 +163,15 @@ def test_what_fits_as_it_is_is_not_renamed(caplog):
 
 
 @pytest.mark.parametrize('prefix', ['backbone.', '', 'module.backbone.'])
-def test_weights_of_a_backbone_alone_are_named(prefix):
+def test_weights_of_only_a_backbone_are_reported(prefix):
     model = nn.ModuleDict({'backbone': network(), 'head': nn.Linear(2, 2)})
     content = {prefix + name: value for name, value in network().state_dict().items()}
     content['fc.weight'] = torch.ones(2)
-    with pytest.raises(CheckpointError, match='of the backbone only, as pretraining leaves them'):
+    with pytest.raises(CheckpointError, match='it contains only a backbone, as after pretraining'):
         load_weights(model, {'state_dict': content}, 'model.pth')
 
 
-def test_half_precision_is_loaded_into_single_precision(tmp_path):
+def test_half_precision_is_converted_to_single_precision(tmp_path):
     trained, model = network(), network()
     half = {name: value.half() for name, value in trained.state_dict().items()}
     load_weights(model, load_checkpoint(saved(tmp_path, {'state_dict': half})), 'model.pth')
@@ -188,8 +188,8 @@ def test_buffers_may_be_missing_as_in_upstream(tmp_path):
 
 
 @pytest.mark.parametrize('wrapped', [False, True], ids=['plain', 'parallel'])
-def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
-    # By it mmpose's heads know that a checkpoint needs its old names converted.
+def test_version_metadata_reaches_the_modules(tmp_path, wrapped):
+    # By the version, mmpose's heads recognise checkpoints whose old names must be converted.
     class Versioned(nn.Linear):
         _version = 3
 
@@ -204,7 +204,7 @@ def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
     assert versions == [3]
 
 
-# --------------------------------------------------------- what belongs to another model
+# --------------------------------------------------------- weights of another model
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
     [
         pytest.param(
             {'state_dict': nn.Linear(2, 2).state_dict()},
-            'belongs to another model: 6 of 6 parameters are not in it, first 0.bias',
+            'belongs to another model: 6 of 6 parameters are missing, for instance 0.bias',
             id='other names',
         ),
         pytest.param(
@@ -222,7 +222,7 @@ def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
         ),
         pytest.param(
             {'state_dict': {k: v for k, v in network().state_dict().items() if k != '2.bias'}},
-            'belongs to another model: 1 of 6 parameters are not in it, first 2.bias',
+            'belongs to another model: 1 of 6 parameters are missing, for instance 2.bias',
             id='one parameter short',
         ),
         pytest.param(
@@ -232,13 +232,13 @@ def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
         ),
         pytest.param(
             {'model': network().state_dict(), 'optimizer': {'state': {}}},
-            'has no state_dict, but weights under model. If these are of this model, save them as '
-            "torch.save({'state_dict': checkpoint['model']}, FILE)",
+            'has no state_dict, but weights under model. If these belong to this model, save them '
+            "by torch.save({'state_dict': checkpoint['model']}, FILE)",
             id='of another framework',
         ),
         pytest.param(
             {'ema_state_dict': network().state_dict()},
-            'under ema_state_dict (of MMEngine, this holds the weights before averaging)',
+            'under ema_state_dict (in checkpoints of MMEngine, these are the weights before avera',
             id='averaged weights only',
         ),
         pytest.param(
@@ -252,15 +252,15 @@ def test_the_layouts_version_reaches_the_modules(tmp_path, wrapped):
                 for part in ('student', 'teacher')
                 for name, value in network().state_dict().items()
             },
-            'it has all of them under each of student., teacher.: keep one of these',
+            'all of them are found under each of the prefixes student., teacher.: save the entries',
             id='two networks',
         ),
         pytest.param(
             {f'model.{k}': v for k, v in network().state_dict().items() if k != '2.bias'},
-            'are not in it, first 0.bias; it has names such as model.0.weight',
-            id='a prefix, and one short',
+            'are missing, for instance 0.bias; it contains, for instance, model.0.weight',
+            id='a prefix, and one parameter short',
         ),
-        pytest.param({}, 'it has names such as none at all', id='no weights'),
+        pytest.param({}, 'it contains no parameters', id='no weights'),
         pytest.param({'state_dict': 5}, 'no state_dict of names and tensors', id='no state dict'),
         pytest.param({5: torch.ones(2)}, 'no state_dict of names and tensors', id='numbers'),
     ],
@@ -274,11 +274,11 @@ def test_weights_of_another_model_are_an_error(tmp_path, content, message):
     assert '\n' not in str(raised.value)
 
 
-# ------------------------------------------------------------------- what must not load
+# -------------------------------------------------------------- files that must not load
 
 
 class Call:
-    """Pickles as a call that happens while the file is loaded."""
+    """Is pickled as a function call that runs while the file is loaded."""
 
     def __init__(self, function: Callable, *args: Any) -> None:
         self.call = (function, args)
@@ -288,7 +288,7 @@ class Call:
 
 
 class Custom:
-    """A class of somebody's own."""
+    """A third-party class."""
 
 
 MARK = 'the_code_ran'
@@ -308,20 +308,20 @@ ATTACKS = {
     ),
     'setattr': (lambda: Call(setattr, HistoryBuffer, 'mean', 0), 'setattr'),
     'partial': (lambda: functools.partial(print, MARK), 'functools.partial'),
-    'an object of its own': (Custom, 'Custom'),
+    'a third-party object': (Custom, 'Custom'),
     'objects in an array': (lambda: np.array([Custom()], dtype=object), 'Object'),
     'a call in an array': (
         lambda: np.array([Call(os.system, f'touch {MARK}')], dtype=object),
         '',
     ),
-    'a whole module': (lambda: nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
+    'a complete module': (lambda: nn.Linear(2, 2), 'torch.nn.modules.linear.Linear'),
 }
 
 
 @pytest.mark.parametrize(('attack', 'named'), ATTACKS.values(), ids=ATTACKS)
 @pytest.mark.parametrize('new_format', [True, False], ids=['new', 'old'])
 @pytest.mark.parametrize('place', ['meta', 'message_hub', 'state_dict'])
-def test_code_in_a_file_is_refused_and_does_not_run(
+def test_code_in_a_file_is_rejected_and_does_not_run(
     tmp_path, monkeypatch, attack, named, new_format, place
 ):
     monkeypatch.chdir(tmp_path)
@@ -330,15 +330,15 @@ def test_code_in_a_file_is_refused_and_does_not_run(
     path = saved(tmp_path, content, _use_new_zipfile_serialization=new_format)
     with pytest.raises(CheckpointError) as raised:
         load_checkpoint(path)
-    assert 'was refused, it holds more than tensors and plain data (' in str(raised.value)
+    assert 'was rejected: it contains objects that are not on the allow-list (' in str(raised.value)
     assert named in str(raised.value)
     assert_no_dangerous_advice(raised.value)
     assert not list(tmp_path.glob(f'{MARK}*'))
     assert HistoryBuffer.mean.__name__ == 'mean'
 
 
-def test_the_attacks_would_work(tmp_path, monkeypatch):
-    # Otherwise the test above shows nothing.
+def test_the_attacks_work_with_plain_torch_load(tmp_path, monkeypatch):
+    # Otherwise the test above could not fail.
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path, {'meta': Call(os.system, f'touch {MARK}')})
     torch.load(path, weights_only=False)
@@ -346,15 +346,15 @@ def test_the_attacks_would_work(tmp_path, monkeypatch):
 
 
 def test_a_codec_named_in_a_file_runs_no_code(tmp_path):
-    # Torch allows Python's codecs, by which the bytes of numpy's numbers are pickled; they turn
-    # text into other text or bytes and do nothing else.
+    # Torch allows Python's codecs, with which the bytes of numpy's numbers are pickled. Codecs
+    # convert text to other text or bytes and run no other code.
     path = saved(tmp_path, {'meta': Call(codecs.encode, 'x', 'latin1')})
     assert load_checkpoint(path)['meta'] == b'x'
-    with pytest.raises(CheckpointError, match='no readable PyTorch checkpoint'):
+    with pytest.raises(CheckpointError, match='not a readable PyTorch checkpoint'):
         load_checkpoint(saved(tmp_path, {'meta': Call(codecs.encode, 'x', 'no such codec')}))
 
 
-# ------------------------------------------------------------------ what is no checkpoint
+# ------------------------------------------------------------ files that are not checkpoints
 
 
 def zip_of(*names: str) -> bytes:
@@ -396,55 +396,55 @@ def tar_of_old() -> bytes:
         pytest.param(b'\x80\x02.', 'damaged or of another kind', id='broken pickle'),
         pytest.param(b'\x89HDF\r\n\x1a\n', 'it is an HDF5 file', id='hdf5'),
         pytest.param(b'\x93NUMPY\x01\x00', 'damaged or of another kind', id='another format'),
-        pytest.param(tar_of_old(), 'no readable PyTorch checkpoint', id='tar'),
+        pytest.param(tar_of_old(), 'not a readable PyTorch checkpoint', id='tar'),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_said_to_be_none(tmp_path, data, found):
+def test_a_file_that_is_not_a_checkpoint_is_described(tmp_path, data, found):
     path = tmp_path / 'model.pth'
     path.write_bytes(data)
     with pytest.raises(CheckpointError) as raised:
         load_checkpoint(str(path))
-    assert f'weights: {path} is no readable PyTorch checkpoint (' in str(raised.value)
+    assert f'weights: {path} is not a readable PyTorch checkpoint (' in str(raised.value)
     assert found in str(raised.value)
     assert_no_dangerous_advice(raised.value)
 
 
 @pytest.mark.parametrize('new_format', [True, False], ids=['new', 'old'])
-def test_a_damaged_file_raises_nothing_else(tmp_path, new_format):
+def test_a_damaged_file_raises_only_checkpoint_errors(tmp_path, new_format):
     content = runner_checkpoint(network())
     path = Path(saved(tmp_path, content, _use_new_zipfile_serialization=new_format))
-    whole, rng = path.read_bytes(), random.Random(0)
-    refused = 0
+    complete, rng = path.read_bytes(), random.Random(0)
+    rejected = 0
     for attempt in range(60):
-        data = bytearray(whole[: rng.randrange(len(whole))] if attempt % 2 else whole)
+        data = bytearray(complete[: rng.randrange(len(complete))] if attempt % 2 else complete)
         for _ in range(rng.randrange(1, 5) if data else 0):
             data[rng.randrange(len(data))] = rng.randrange(256)
         path.write_bytes(data)
         try:
-            load_checkpoint(str(path))  # a byte within a number may change unseen
+            load_checkpoint(str(path))  # a changed byte within a number may go undetected
         except CheckpointError as error:
-            refused += 1
+            rejected += 1
             assert_no_dangerous_advice(error)
-    assert refused > 30
+    assert rejected > 30
 
 
-def test_a_file_that_holds_something_else_says_what(tmp_path):
+def test_a_file_that_contains_no_dict_is_rejected(tmp_path):
     with pytest.raises(CheckpointError, match='expected a dict with a state_dict in'):
         load_checkpoint(saved(tmp_path, [torch.ones(2)]))
 
 
 @pytest.mark.parametrize('name', ['missing.pth', '.'], ids=['missing', 'a folder'])
-def test_a_path_that_is_no_file_is_an_error(tmp_path, name):
+def test_a_missing_file_is_an_error(tmp_path, name):
     for use in (load_checkpoint, check_weights):
         with pytest.raises(CheckpointError, match='weights: no such file: '):
             use(str(tmp_path / name))
 
 
-def test_the_option_is_named_and_other_urls_are():
+def test_an_unsupported_url_is_an_error_that_names_the_option():
     with pytest.raises(CheckpointError) as raised:
         check_weights('s3://bucket/model.pth', 'det_weights')
     assert str(raised.value) == (
-        'det_weights: no such file: s3://bucket/model.pth (of URLs, http and https are known)'
+        'det_weights: no such file: s3://bucket/model.pth (supported URLs: http and https)'
     )
 
 
@@ -464,19 +464,19 @@ def test_the_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty cache of downloads."""
+    """An empty download cache."""
     monkeypatch.setattr(torch.hub, '_hub_dir', str(tmp_path / 'hub'))
     yield tmp_path / 'hub' / 'checkpoints'
 
 
 def closed_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """A local port on which no server listens."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         return free.getsockname()[1]
 
 
-def test_without_a_network_the_error_has_the_way_out(hub):
+def test_the_error_of_a_failed_download_explains_what_to_do(hub):
     url = f'http://127.0.0.1:{closed_port()}/models/rtmo-s.pth'
     with pytest.raises(CheckpointError) as raised:
         load_checkpoint(url)
@@ -486,20 +486,20 @@ def test_without_a_network_the_error_has_the_way_out(hub):
     assert list(hub.iterdir()) == []
 
 
-def test_a_file_put_at_that_place_is_used(hub):
+def test_a_file_put_into_the_cache_is_used(hub):
     hub.mkdir(parents=True)
     saved(hub, {'state_dict': OrderedDict(a=torch.ones(2))})
     url = f'http://127.0.0.1:{closed_port()}/models/model.pth'
     assert load_checkpoint(url)['state_dict']['a'].tolist() == [1, 1]
 
 
-def test_a_cache_of_downloads_that_cannot_be_written_is_an_error(hub):
+def test_a_download_cache_that_is_not_writable_is_an_error(hub):
     hub.parent.write_text('a file')
-    with pytest.raises(CheckpointError, match=r'cannot download .* or name a local file'):
+    with pytest.raises(CheckpointError, match=r'cannot download .* or pass a local file'):
         load_checkpoint(f'http://127.0.0.1:{closed_port()}/model.pth')
 
 
-def test_a_damaged_download_can_be_got_rid_of(hub):
+def test_the_error_of_a_damaged_download_says_how_to_repeat_it(hub):
     hub.mkdir(parents=True)
     (hub / 'model.pth').write_bytes(b'<html>')
     with pytest.raises(CheckpointError, match='Delete it to download it again'):

@@ -1,4 +1,4 @@
-"""An error of a config is one line that names the field, before anything is built."""
+"""Errors in configs are reported before building, in one line that names the field."""
 
 import builtins
 import copy
@@ -47,15 +47,15 @@ def change(cfg: Config, path: str, value: Any) -> Config:
 
 
 def metainfo(**changes: Any) -> dict[str, Any]:
-    """A description of two custom keypoints, in the form of a config."""
-    whole = {
+    """A description of two custom keypoints, as in a config."""
+    complete = {
         'dataset_name': 'mine',
         'keypoint_info': {0: {'name': 'a', 'swap': 'b'}, 1: {'name': 'b', 'swap': 'a'}},
         'skeleton_info': {0: {'link': ('a', 'b')}},
         'joint_weights': [1.0, 1.0],
         'sigmas': [0.05, 0.05],
     }
-    return {k: v for k, v in {**whole, **changes}.items() if v is not DELETED}
+    return {k: v for k, v in {**complete, **changes}.items() if v is not DELETED}
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ WRONG = {
     'a link to nowhere': (
         METAINFO,
         metainfo(skeleton_info={0: {'link': ('a', 'hip')}}),
-        f"{METAINFO}: .*'hip' is missing, .* keypoint that swap or link names",
+        f"{METAINFO}: .*'hip' is missing, .* keypoint that swap or link refer to",
     ),
     'a keypoint without name': (METAINFO, metainfo(keypoint_info={0: {}}), "'name' is missing"),
     'no metainfo file': (METAINFO, {'from_file': 'no.py'}, f'{METAINFO}: .*no.py'),
@@ -89,7 +89,7 @@ WRONG = {
     'a train dataset of others': (
         'train_dataloader.dataset.type',
         'MyDataset',
-        'dataset_meta: .*a dataset of type MyDataset, which is not known',
+        'dataset_meta: .*a dataset of unknown type MyDataset',
     ),
     'no model': ('model', DELETED, 'model: expected a config with a model, found one without'),
     'a model of a list': ('model', [1], r'model: expected model=dict\(type=...\)'),
@@ -124,7 +124,7 @@ WRONG = {
 
 @pytest.mark.usefixtures('nothing_is_built')
 @pytest.mark.parametrize(('path', 'value', 'message'), WRONG.values(), ids=WRONG)
-def test_a_wrong_pose_config_is_one_line_before_anything_is_built(path, value, message):
+def test_an_invalid_pose_config_is_a_one_line_error_before_building(path, value, message):
     cfg = change(top_down_config(), path, value)
     with pytest.raises(ValueError, match=message) as raised:
         BatchPose2DInferencer(cfg, 'none', device='cpu', det_model='whole_image')
@@ -147,7 +147,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(('path', 'value', 'message'), BROKEN.values(), ids=BROKEN)
-def test_a_pose_model_that_cannot_be_built_or_predict_is_one_line(path, value, message):
+def test_a_pose_model_that_cannot_be_built_or_predict_is_a_one_line_error(path, value, message):
     init_default_scope('mmpose')
     cfg = change(top_down_config(), path, value)
     with pytest.raises(ValueError, match=message) as raised:
@@ -175,12 +175,12 @@ HEADS = {
     'joints': (partial(RegressionHead, 2, 3), {}, 3, True),
     'other joints': (partial(RegressionHead, 2, 3), {}, 5, False),
     'some': (partial(heatmap_head, out_channels=5), {'output_keypoint_indices': [0]}, 3, True),
-    'a head of ones own': (partial(SimpleNamespace, out_channels=3), {}, 5, True),
+    'a third-party head': (partial(SimpleNamespace, out_channels=3), {}, 5, True),
 }
 
 
 @pytest.mark.parametrize(('head', 'test_cfg', 'number', 'fits'), HEADS.values(), ids=HEADS)
-def test_the_keypoints_of_a_model_are_those_described(head, test_cfg, number, fits):
+def test_a_model_has_as_many_keypoints_as_described(head, test_cfg, number, fits):
     model = SimpleNamespace(head=head(), test_cfg=test_cfg)
     error = pytest.raises(CheckpointError, match=f'own.pth: expected num_.*, found {number}$')
     with nullcontext() if fits else error:
@@ -196,9 +196,9 @@ def test_custom_keypoints_and_third_party_heads_are_accepted():
 
 
 @pytest.mark.parametrize('given', [DELETED, None, 'MyDataset', 3])
-def test_without_a_known_dataset_no_default_detector_is_guessed(given):
+def test_without_a_known_dataset_there_is_no_default_detector(given):
     cfg = change(top_down_config(), 'dataset_type', given)
-    with pytest.raises(ValueError, match=r'dataset_type: .* or name a det_model') as raised:
+    with pytest.raises(ValueError, match=r'dataset_type: .* or pass a det_model') as raised:
         BatchPose2DInferencer(cfg, 'none', device='cpu')
     assert_one_plain_line(raised.value)
 
@@ -219,21 +219,21 @@ def test_a_dataset_may_be_a_class():
         ({'color_type': 'pink'}, "color_type 'pink'"),
     ],
 )
-def test_a_loader_that_cannot_read_is_one_line(settings, message):
+def test_a_loader_that_cannot_read_is_a_one_line_error(settings, message):
     with pytest.raises(ValueError, match=f'{PIPELINE}: .*{message}') as raised:
         check_loader(LoadImage(**settings))
     assert_one_plain_line(raised.value)
 
 
 def test_the_loader_is_checked_with_the_first_file(one_stage: TinyModel, tmp_path):
-    """MMPose has configs for storage of its own, which take arrays everywhere."""
+    """MMPose has configs for its internal storage, which still work with arrays."""
     cfg = copy.deepcopy(one_stage.cfg)
     change(cfg, f'{PIPELINE}.0.backend_args', {'backend': 'petrel'})
     inferencer = TinyModel(cfg, one_stage.weights).ours()
     assert len(list(inferencer([picture(40, 30)]))) == 1
     path = save(tmp_path / 'a.png', picture(40, 30))
     with pytest.raises(
-        ValueError, match=r'petrel.*; None is for local files: ImportError: .*petrel'
+        ValueError, match=r'petrel.*; use None for local files: ImportError: .*petrel'
     ):
         list(inferencer([path, path]))
 
@@ -256,7 +256,7 @@ def test_loaders_that_work_are_accepted(settings):
 
 @pytest.mark.parametrize('value', [DELETED, None], ids=['left out', 'None'])
 def test_a_config_needs_no_visualizer(top_down: TinyModel, tmp_path, value):
-    """Upstream's stands in, for the pose model and the detector."""
+    """Upstream's default is used, for the pose model and the detector."""
     cfg, detector = (
         change(each, 'visualizer', value) for each in (top_down_config(), detector_config())
     )
@@ -292,7 +292,7 @@ WRONG_DETECTORS = {
 @pytest.mark.parametrize(
     ('path', 'value', 'message'), WRONG_DETECTORS.values(), ids=WRONG_DETECTORS
 )
-def test_a_wrong_detector_is_one_line_before_the_pose_model_is_built(path, value, message):
+def test_an_invalid_detector_is_a_one_line_error_before_building(path, value, message):
     detector = change(detector_config(), path, value)
     with pytest.raises(ValueError, match=f'det_model: .*{message}') as raised:
         BatchPose2DInferencer(
@@ -306,13 +306,13 @@ def test_a_wrong_detector_is_one_line_before_the_pose_model_is_built(path, value
     ('settings', 'error', 'message'),
     [
         ({'det_weights': 'no.pth'}, CheckpointError, 'det_weights: no such file: no.pth'),
-        ({'det_cat_ids': [1, 2]}, ValueError, 'det_cat_ids: expected labels below 1, .*found 1, 2'),
-        ({'det_cat_ids': [0, 1]}, ValueError, 'det_cat_ids: expected labels below 1, .*found 0, 1'),
-        ({'det_cat_ids': -1}, ValueError, 'det_cat_ids: expected whole numbers from 0, found -1'),
-        ({'det_cat_ids': [0, -3]}, ValueError, 'det_cat_ids: expected whole .*, found 0, -3'),
-        ({'det_cat_ids': [0.5]}, ValueError, 'det_cat_ids: expected whole .*, found 0.5'),
-        ({'det_cat_ids': [True]}, ValueError, 'det_cat_ids: expected whole .*, found True'),
-        ({'det_cat_ids': 'person'}, ValueError, 'det_cat_ids: expected whole .*, found person'),
+        ({'det_cat_ids': [1, 2]}, ValueError, 'det_cat_ids: expected integers < 1, .*found 1, 2'),
+        ({'det_cat_ids': [0, 1]}, ValueError, 'det_cat_ids: expected integers < 1, .*found 0, 1'),
+        ({'det_cat_ids': -1}, ValueError, 'det_cat_ids: expected integers >= 0, found -1'),
+        ({'det_cat_ids': [0, -3]}, ValueError, 'det_cat_ids: expected integers .*, found 0, -3'),
+        ({'det_cat_ids': [0.5]}, ValueError, 'det_cat_ids: expected integers .*, found 0.5'),
+        ({'det_cat_ids': [True]}, ValueError, 'det_cat_ids: expected integers .*, found True'),
+        ({'det_cat_ids': 'person'}, ValueError, 'det_cat_ids: expected integers .*, found person'),
         (
             {'det_model': top_down_config()},
             ValueError,
@@ -324,7 +324,7 @@ def test_a_wrong_detector_is_one_line_before_the_pose_model_is_built(path, value
         ({'model': detector_config()}, ValueError, 'model: expected .* of a pose model'),
     ],
 )
-def test_options_that_do_not_fit_are_rejected_before_anything_is_built(settings, error, message):
+def test_invalid_options_are_rejected_before_building(settings, error, message):
     usual = {'weights': 'none', 'det_weights': 'none', 'device': 'cpu'}
     models = {'model': top_down_config(), 'det_model': detector_config()}
     with pytest.raises(error, match=message) as raised:
@@ -346,7 +346,9 @@ BROKEN_DETECTORS = {
 @pytest.mark.parametrize(
     ('path', 'value', 'message'), BROKEN_DETECTORS.values(), ids=BROKEN_DETECTORS
 )
-def test_a_detector_that_cannot_be_built_is_one_line(top_down: TinyModel, path, value, message):
+def test_a_detector_that_cannot_be_built_is_a_one_line_error(
+    top_down: TinyModel, path, value, message
+):
     detector = change(detector_config(), path, value)
     with pytest.raises(ValueError, match=f'det_model: .*{message}') as raised:
         BatchPose2DInferencer(
@@ -359,13 +361,13 @@ def test_category_ids_of_a_two_stage_detector_are_checked():
     cfg = detector_config()
     cfg.model = {'type': 'FasterRCNN', 'roi_head': {'bbox_head': {'num_classes': 3}}}
     check_detector_config(cfg, [0, np.int64(2)])
-    with pytest.raises(ValueError, match=r'det_cat_ids: expected labels below 3, .*, found 3'):
+    with pytest.raises(ValueError, match=r'det_cat_ids: expected integers < 3, .*, found 3'):
         check_detector_config(cfg, 3)
 
 
 @pytest.mark.parametrize('kind', ['human', 'hand', 'face', 'animal'])
 def test_upstreams_default_detectors_are_accepted(kind):
-    """That for hands has a data_mode, as pose models have."""
+    """The one for hands has a data_mode, as pose models have."""
     default = default_det_models[kind]
     check_detector_config(load_config(default['model'], 'mmdet')[0], default['cat_ids'])
 
@@ -386,7 +388,7 @@ def raised_by(action: Callable[[], Any]) -> Exception:
     [
         (KeyError('name'), 'KeyError: name'),
         (TypeError('one\n  two'), 'TypeError: one two'),
-        (ValueError('text of ours'), 'text of ours'),
+        (ValueError('our own text'), 'our own text'),
         (RuntimeError('x ' * 400), r'RuntimeError: x .* \.\.\.'),
         (AssertionError(), 'AssertionError'),
     ],
@@ -395,13 +397,13 @@ def test_the_reason_is_one_line(error, expected):
     assert re.fullmatch(expected, reason(error))
 
 
-def test_the_reason_of_a_bare_assertion_is_its_line():
-    # Run by Python itself, since pytest gives assertions a text.
+def test_the_reason_of_a_bare_assertion_is_its_line_of_code():
+    # Run by `exec`, since pytest adds a text to assertions.
     code = compile('value = []\nassert value', __file__, 'exec')
     found = reason(raised_by(lambda: exec(code, {'__builtins__': builtins})))
     assert re.fullmatch(r'AssertionError: .*\(test_checks\.py:2\)', found)
 
 
-def test_out_of_memory_is_passed_on():
+def test_memory_errors_are_not_converted():
     with pytest.raises(MemoryError), naming('model'):
         raise MemoryError

@@ -1,8 +1,7 @@
-"""A torchvision that is missing or broken is replaced, one that works is left alone.
+"""A torchvision that is missing or broken is replaced, one that works is not.
 
-Each case needs a process of its own, in which nothing has imported torchvision yet.
-It loads the one file, with an empty torch: the package around it and torch take seconds
-to import, and nothing is computed here.
+Each case needs a separate process that has not imported torchvision yet. To save seconds of
+imports, it loads only the file under test, with an empty module as torch.
 """
 
 import importlib.util
@@ -78,16 +77,16 @@ def test_a_torchvision_that_fails_on_import_is_replaced(tmp_path, raised):
     assert run(folder) == STAND_IN
 
 
-def test_a_torchvision_that_failed_before_is_replaced_whatever_it_left(tmp_path):
-    # As torchvision's own __init__: its extension stays in sys.modules, is no attribute of the
-    # package at the second try, and that fails with another error than the first.
+def test_a_torchvision_that_failed_before_is_replaced(tmp_path):
+    # As in torchvision's own __init__: its extension stays in sys.modules, but is not an attribute
+    # of the package at the second import, which therefore fails with another error.
     init = 'from .extension import loaded\nimport torchvision\ntorchvision.extension\nraise OSError'
     folder = package(tmp_path, __init__=init, extension='loaded = True')
     before = 'try:\n    import torchvision\nexcept OSError:\n    pass'
     assert run(folder, before) == STAND_IN
 
 
-def test_a_torchvision_that_works_is_left_alone(tmp_path):
+def test_a_working_torchvision_is_not_replaced(tmp_path):
     folder = package(
         tmp_path,
         __init__="__version__ = '0.99'\nfrom . import transforms",
@@ -115,6 +114,6 @@ def test_a_float_map_becomes_a_grey_image(shape, dtype):
     ],
     ids=['array', 'integers', 'colours'],
 )
-def test_what_the_stand_in_cannot_do_is_an_error_and_not_a_wrong_image(value, error):
+def test_unsupported_inputs_of_the_stand_in_are_errors(value, error):
     with pytest.raises(error, match='expected'):
         ToPILImage()(value)

@@ -1,4 +1,4 @@
-"""From a name or a config to a model with weights."""
+"""Finding the config and weights of a model, and building the model."""
 
 import copy
 import importlib.util
@@ -36,7 +36,7 @@ from mmpose_batch.models.names import (
         pytest.param('rtmdet-m', 'mmdet', id='detector'),
     ],
 )
-def test_a_name_of_the_libraries_means_what_it_means_there(name, scope):
+def test_names_of_the_libraries_are_resolved_as_in_the_libraries(name, scope):
     upstream = Pose2DInferencer.__new__(Pose2DInferencer)
     upstream.scope = scope
     expected, expected_weights = upstream._load_model_from_metafile(name)
@@ -44,7 +44,7 @@ def test_a_name_of_the_libraries_means_what_it_means_there(name, scope):
     assert (cfg.filename, weights) == (expected.filename, expected_weights)
 
 
-def test_a_name_of_this_package_means_its_config():
+def test_names_of_this_package_are_resolved_to_its_configs():
     cfg, weights = load_config('rtmo-s')
     assert cfg.inferencer.type == 'BatchPose2DInferencer'
     assert weights == cfg.inferencer.weights
@@ -54,7 +54,7 @@ def test_a_name_of_this_package_means_its_config():
 @pytest.mark.parametrize(
     ('name', 'scope'), [('rtmo-s', 'mmdet'), ('demo', 'mmdet'), ('demo-rtmdet', 'mmpose')]
 )
-def test_no_pose_model_is_taken_for_a_detector_nor_the_other_way_round(name, scope):
+def test_pose_models_and_detectors_are_not_confused(name, scope):
     with pytest.raises(ValueError, match=f"a name of {scope}, found '{name}'") as raised:
         load_config(name, scope)
     added = str(raised.value).split('(this package adds ')[1].rstrip(')').split(', ')
@@ -62,7 +62,7 @@ def test_no_pose_model_is_taken_for_a_detector_nor_the_other_way_round(name, sco
     assert name not in added
 
 
-def test_demo_models_are_told_from_others(tmp_path, monkeypatch):
+def test_demo_models_are_recognised(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('demo.py').touch()
     named = ['demo', 'demo-rtmo', 'demo-rtmdet', own_configs()['demo-rtmpose'], 'demo.py']
@@ -73,16 +73,16 @@ def test_demo_models_are_told_from_others(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('inferencer', 'weights'),
     [('', None), ("inferencer = dict(weights='model.pth')", 'model.pth')],
-    ids=['a config of anybody', 'one that names weights'],
+    ids=['a third-party config', 'a config with weights'],
 )
-def test_a_path_is_read(tmp_path, inferencer, weights):
+def test_a_config_file_is_read(tmp_path, inferencer, weights):
     path = tmp_path / 'my_model.py'
     path.write_text(f'answer = 42\n{inferencer}')
     cfg, found = load_config(str(path))
     assert (cfg.answer, found) == (42, weights)
 
 
-def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
+def test_a_file_has_priority_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('human.py').write_text('answer = 42')
     assert load_config('human.py')[0].answer == 42
@@ -96,14 +96,14 @@ def test_a_file_goes_before_a_name(tmp_path, monkeypatch):
         ('humans', 'model: expected a config file or a name of mmpose, found'),
     ],
 )
-def test_what_nothing_goes_by_is_an_error(tmp_path, monkeypatch, model, message):
+def test_an_unknown_name_or_path_is_an_error(tmp_path, monkeypatch, model, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as raised:
         load_config(model)
     assert message in str(raised.value)
 
 
-def test_the_error_of_an_unknown_name_lists_those_of_this_package():
+def test_the_error_of_an_unknown_name_lists_the_names_of_this_package():
     with pytest.raises(ValueError) as raised:
         load_config('humans')
     poses = own_configs().keys() - {'demo-rtmdet'}
@@ -129,7 +129,7 @@ def test_thresholds_are_those_of_mmposes_demo(config, special):
     assert default_filters(mm_config('mmpose', f'configs/{config}')) == expected
 
 
-def test_a_config_may_have_thresholds_of_its_own():
+def test_a_config_can_override_thresholds():
     cfg = Config({'model': {'head': {'type': 'RTMOHead'}}, 'default_filters': {'bbox_thr': 0.5}})
     assert default_filters(cfg) == {'bbox_thr': 0.5, 'nms_thr': 0.65, 'pose_based_nms': True}
     cfg.default_filters.score_thr = 0.5
@@ -144,13 +144,13 @@ def ignore(model: torch.nn.Module, checkpoint: dict | None, cfg: Config) -> None
     """A `_load_weights_to_model` that does nothing."""
 
 
-def test_no_config_means_no_model_rather_than_code_from_a_checkpoint():
+def test_the_config_inside_a_checkpoint_is_never_run():
     with pytest.raises(CheckpointError, match='Python code, which is never run'):
         build_model(None, 'model.pth', 'cpu', ignore)
 
 
 @pytest.mark.parametrize('cfg', [{}, Config()])
-def test_an_empty_config_is_said_to_be_one(cfg):
+def test_an_empty_config_is_an_error(cfg):
     with pytest.raises(ValueError, match=r'^model: expected a .* model, found an empty'):
         build_model(cfg, 'model.pth', 'cpu', ignore)
 
@@ -163,13 +163,13 @@ def test_missing_weights_are_an_error_before_the_model_is_built(monkeypatch):
 
 @pytest.fixture
 def mmpose_scope() -> None:
-    """An inferencer sets it; tests before may have left that of a detector."""
+    """The scope that an inferencer sets; earlier tests may have left that of a detector."""
     init_default_scope('mmpose')
 
 
 @pytest.mark.usefixtures('mmpose_scope')
-def test_pretrained_weights_of_a_backbone_are_not_asked_for(top_down: TinyModel):
-    # They would be downloaded, only to be overwritten by the checkpoint.
+def test_pretrained_weights_of_a_backbone_are_not_downloaded(top_down: TinyModel):
+    # They would be downloaded and then overwritten by the checkpoint.
     cfg = top_down_config()
     cfg.model.pretrained = 'https://127.0.0.1/backbone.pth'
     build_model(cfg, top_down.weights, 'cpu', ignore)
@@ -192,26 +192,30 @@ def test_a_model_is_ready_to_use(top_down: TinyModel):
 
 @pytest.mark.usefixtures('mmpose_scope')
 @pytest.mark.parametrize('at_the_top', [True, False])
-def test_dataset_meta_is_read_where_a_checkpoint_has_it(top_down: TinyModel, tmp_path, at_the_top):
-    """In MMEngine's ``meta``, or beside the weights, as the error of a rejected file advises."""
+def test_dataset_meta_is_read_from_both_places_of_a_checkpoint(
+    top_down: TinyModel, tmp_path, at_the_top
+):
+    """In MMEngine's ``meta``, or at the top level, as the error of a rejected file advises."""
     checkpoint = load_checkpoint(top_down.weights)
     meta = {**checkpoint['meta']['dataset_meta'], 'dataset_name': 'mine'}
     where = {'dataset_meta': meta} if at_the_top else {'meta': {'dataset_meta': meta}}
     model = built_from({'state_dict': checkpoint['state_dict'], **where}, tmp_path / 'own.pth')
     assert model.dataset_meta['dataset_name'] == 'mine'
-    notes = [f'weights: {tmp_path / "own.pth"}: dataset_meta is read from the top of the file']
+    notes = [f'weights: {tmp_path / "own.pth"}: using dataset_meta from the top level of the file']
     assert model.load_notes == (notes if at_the_top else [])
 
 
 def built_from(checkpoint: dict[str, Any], path: Path) -> torch.nn.Module:
-    """The tiny top-down model with a checkpoint, and what upstream attaches to it."""
+    """Build the tiny top-down model with a checkpoint, including upstream's attributes."""
     torch.save(checkpoint, path)
     return TinyModel(top_down_config(), str(path)).ours().model
 
 
 @pytest.mark.usefixtures('mmpose_scope')
 @pytest.mark.parametrize('differs', [True, False])
-def test_two_dataset_metas_that_differ_are_named(top_down: TinyModel, tmp_path, caplog, differs):
+def test_two_dataset_metas_that_differ_cause_a_warning(
+    top_down: TinyModel, tmp_path, caplog, differs
+):
     checkpoint = load_checkpoint(top_down.weights)
     meta = checkpoint['meta']['dataset_meta']
     checkpoint['dataset_meta'] = copy.deepcopy(meta)
@@ -219,12 +223,12 @@ def test_two_dataset_metas_that_differ_are_named(top_down: TinyModel, tmp_path, 
         checkpoint['dataset_meta']['sigmas'][3] = 1
     model = built_from(checkpoint, tmp_path / 'two.pth')
     assert model.dataset_meta['sigmas'][3] == meta['sigmas'][3]
-    warned = 'two.pth: dataset_meta at the top of the file differs from that in meta, which is used'
+    warned = 'two.pth: dataset_meta at the top level of the file differs from that in meta; using'
     assert (warned in caplog.text) == differs
     assert model.load_notes == []
 
 
-# Of five keypoints, where the model has 17.
+# It has five keypoints, but the model has 17.
 MINE = {'dataset_name': 'mine', 'num_keypoints': 5, 'flip_indices': [0, 2, 1, 4, 3]}
 
 
@@ -235,12 +239,14 @@ MINE = {'dataset_name': 'mine', 'num_keypoints': 5, 'flip_indices': [0, 2, 1, 4,
         ([1], 'expected a dict as dataset_meta, found list'),
         ({'classes': ('a',)}, 'expected num_keypoints.* in dataset_meta, found no num_keypoints'),
         (MINE, 'expected num_keypoints 17 in dataset_meta, as model.head has, found 5'),
-        ({**MINE, 'num_keypoints': '17'}, "expected a whole number .*num_keypoints .*found '17'"),
+        ({**MINE, 'num_keypoints': '17'}, "expected an integer .*num_keypoints .*found '17'"),
         ({**MINE, 'flip_indices': [0]}, 'expected as many flip_indices as .*, 5, found 1'),
         ({**MINE, 'sigmas': np.ones(17)}, 'expected as many sigmas as .*, 5, found 17'),
     ],
 )
-def test_a_dataset_meta_that_does_not_fit_is_an_error(top_down: TinyModel, tmp_path, meta, message):
+def test_a_dataset_meta_that_does_not_fit_the_model_is_an_error(
+    top_down: TinyModel, tmp_path, meta, message
+):
     checkpoint = load_checkpoint(top_down.weights)
     with pytest.raises(CheckpointError, match=f'weights: .*own.pth: {message}'):
         built_from({**checkpoint, 'meta': {'dataset_meta': meta}}, tmp_path / 'own.pth')
@@ -248,17 +254,15 @@ def test_a_dataset_meta_that_does_not_fit_is_an_error(top_down: TinyModel, tmp_p
 
 @pytest.mark.usefixtures('mmpose_scope')
 @pytest.mark.parametrize('meta', [None, [], {}, {'dataset_meta': None}])
-def test_without_a_dataset_meta_the_configs_is_taken(top_down: TinyModel, tmp_path, meta):
+def test_without_a_dataset_meta_that_of_the_config_is_used(top_down: TinyModel, tmp_path, meta):
     state_dict = load_checkpoint(top_down.weights)['state_dict']
     model = built_from({'state_dict': state_dict, 'meta': meta}, tmp_path / 'own.pth')
     assert model.dataset_meta['dataset_name'] == 'coco'
 
 
 @pytest.mark.usefixtures('mmpose_scope')
-def test_of_averaged_and_plain_weights_the_averaged_are_used_and_that_is_noted(
-    top_down: TinyModel, tmp_path
-):
-    """MMEngine's hook swaps them when it saves: the averaged ones lie in ``state_dict``."""
+def test_averaged_weights_are_used_and_that_is_noted(top_down: TinyModel, tmp_path):
+    """MMEngine's hook swaps them when it saves: ``state_dict`` has the averaged weights."""
     checkpoint = load_checkpoint(top_down.weights)
     averaged = {name: value + 1 for name, value in checkpoint['state_dict'].items()}
     hook = EMAHook()
@@ -270,7 +274,7 @@ def test_of_averaged_and_plain_weights_the_averaged_are_used_and_that_is_noted(
     name, parameter = next(iter(model.named_parameters()))
     assert torch.equal(parameter, averaged[name])
     (note,) = model.load_notes
-    assert 'ema.pth: state_dict is used, where the EMAHook of MMEngine saves the averaged' in note
+    assert 'ema.pth: using state_dict, in which the EMAHook of MMEngine saves the averaged' in note
 
 
 def test_a_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
@@ -291,7 +295,7 @@ def test_a_home_folder_may_be_abbreviated(tmp_path, monkeypatch):
     ids=['syntax', 'base', 'custom_imports', 'an exception', 'an assertion'],
 )
 @pytest.mark.parametrize(('scope', 'option'), [('mmpose', 'model'), ('mmdet', 'det_model')])
-def test_a_config_that_cannot_be_read_is_one_line(tmp_path, text, reason, scope, option):
+def test_a_config_that_cannot_be_read_is_a_one_line_error(tmp_path, text, reason, scope, option):
     path = tmp_path / 'broken.py'
     path.write_text(text)
     with pytest.raises(ValueError) as raised:

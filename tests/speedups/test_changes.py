@@ -1,4 +1,4 @@
-"""Every change in place: equal outputs where it applies, and nothing touched elsewhere."""
+"""In-place changes: equal outputs if a change applies, and no effect on other objects."""
 
 import ast
 import importlib
@@ -40,14 +40,14 @@ for package in (mmpose_batch.speedups, mmpose_batch.engines):
 
 @dataclass(frozen=True)
 class Case:
-    """An object that a change applies to, how it is run, and one that it does not apply to.
+    """An object to which a change applies, and one to which it does not apply.
 
     Attributes:
         build: Builds the object.
-        run: Returns outputs of it: tensors, arrays and nests of them.
-        other: Builds an object that looks similar.
-        rtol: Largest difference, as a fraction of the largest value of an output; 0 for equal bits.
-        why: Reason of a tolerance above 0.
+        run: Returns its outputs: tensors, arrays, and nested structures of them.
+        other: Builds a similar object to which the change does not apply.
+        rtol: Maximum difference as a fraction of an output's largest value; 0 for identical bits.
+        why: Reason for a tolerance above 0.
     """
 
     build: Callable[[], Any]
@@ -61,7 +61,7 @@ ROUNDING = 'other order of additions and multiplications: below 1e-15 measured i
 
 
 def built(part: nn.Module) -> nn.Module:
-    """In double precision and eval mode, with batch norms that change values."""
+    """The module in double precision and eval mode, with batch norms that change values."""
     for norm in part.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.uniform_(-1, 1)
@@ -124,7 +124,7 @@ def rtmpose(preprocessor: type = PoseDataPreprocessor) -> nn.Module:
 
 
 class OwnPreprocessor(PoseDataPreprocessor):
-    """One of a third party."""
+    """A third-party data preprocessor."""
 
 
 def network(model: nn.Module) -> Any:
@@ -139,7 +139,7 @@ def preprocess(model: nn.Module) -> torch.Tensor:
 
 
 def predict_pixels(model: nn.Module) -> list[InstanceData]:
-    """Keypoints: an engine may normalise pixels itself."""
+    """Keypoints for uint8 pixels, since an engine may include normalisation."""
     return model.head.predict(model.extract_feat(preprocess(model)), [])
 
 
@@ -206,7 +206,7 @@ CASES: dict[str, Case] = {
         load,
         lambda: pipeline(LoadImage()),
     ),
-    # Of other images it leaves out padding on purpose, see test_rect.py.
+    # For other images it reduces padding on purpose, see test_rect.py.
     'pad to the next stride': Case(
         lambda: pipeline(BottomupResize((96, 96))),
         resize,
@@ -231,7 +231,7 @@ def with_outputs_on_cpu(head: nn.Module) -> nn.Module:
 
 
 def values(outputs: Any) -> list[np.ndarray]:
-    """All numbers of nested outputs."""
+    """All numbers in nested outputs."""
     if isinstance(outputs, InstanceData):
         outputs = {name: outputs[name] for name in sorted(outputs.keys())}
     elif isinstance(outputs, list) and outputs and isinstance(outputs[0], InstanceData):
@@ -299,7 +299,7 @@ def test_outputs_are_equal_where_a_change_applies(name):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_everything_else_is_left_alone(name):
+def test_other_objects_are_not_changed(name):
     other = CASES[name].other()
     before = attributes(other)
     assert apply_changes(other, [CHANGES[name]]) == []
@@ -307,10 +307,10 @@ def test_everything_else_is_left_alone(name):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_an_object_without_the_parts_of_interest_is_left_alone(name):
+def test_an_object_without_the_changed_parts_is_not_changed(name):
     empty = Compose([]) if name in OF_PIPELINES else nn.Identity()
     before = attributes(empty)
-    if name != 'outputs on the CPU':  # which any module may have
+    if name != 'outputs on the CPU':  # an attribute of any module
         assert apply_changes(empty, [CHANGES[name]]) == []
     assert_untouched(empty, before)
 
@@ -331,7 +331,7 @@ PARTS = {'data_preprocessor', 'backbone', 'neck', 'head', 'bbox_head', 'decoder'
 
 
 def is_change(node: ast.AST) -> bool:
-    """Whether code assigns a method or part of a model or a step of a pipeline, or calls such."""
+    """Whether code assigns or calls a method or part of a model or a step of a pipeline."""
     if isinstance(node, ast.Call):
         name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
         to_format = name == 'to' and any(each.arg == 'memory_format' for each in node.keywords)
@@ -346,7 +346,7 @@ def is_part(target: ast.AST) -> bool:
     return isinstance(target, ast.Attribute) and target.attr in METHODS | PARTS and not own
 
 
-def test_models_and_pipelines_are_changed_in_these_places_only():
+def test_models_and_pipelines_are_changed_only_in_these_modules():
     root = Path(mmpose_batch.__file__).parent
     found: dict[str, list[int]] = {}
     for path in root.rglob('*.py'):

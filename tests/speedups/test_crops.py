@@ -1,4 +1,4 @@
-"""All persons of an image at once: equal to the pipeline for each, to the bit."""
+"""Crops of all persons of an image at once: identical to those of the pipeline."""
 
 import copy
 
@@ -48,7 +48,7 @@ def assert_same(one, other) -> None:
 @pytest.mark.parametrize('size', [(48, 64), (192, 256), (33, 21)])
 @pytest.mark.parametrize('udp', [False, True])
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-def test_every_person_equals_the_pipelines(count, size, udp, dtype):
+def test_every_person_equals_that_of_the_pipeline(count, size, udp, dtype):
     steps, persons = pipeline(size, udp), boxes(count, dtype)
     info = {'img': image(), 'img_path': 'a.jpg', **META}
     found = StandardCrops(steps)(info, persons)
@@ -91,7 +91,7 @@ def assert_packed_as_by(steps, info, persons, found) -> None:
                 assert_same(mine.get(name), upstream.get(name))
 
 
-def test_persons_do_not_share_what_is_set_later():
+def test_persons_do_not_share_fields_that_are_set_later():
     packed = StandardCrops(pipeline())({'img': image(), 'img_path': 'a', **META}, boxes(3))
     samples = [one['data_samples'] for one in packed]
     samples[1].set_metainfo({'pad_shape': (1, 2)})
@@ -135,7 +135,7 @@ def test_a_changed_pipeline_has_other_settings(change):
         lambda steps: steps.__setitem__(3, PackPoseInputs(meta_keys=('img_path', 'bbox_score'))),
     ],
 )
-def test_it_applies_to_the_standard_pipeline_only(change):
+def test_it_applies_only_to_the_standard_pipeline(change):
     steps = pipeline()
     assert StandardCrops.applies(steps, image())
     change(steps.transforms)
@@ -151,5 +151,5 @@ def test_it_applies_to_the_standard_pipeline_only(change):
         np.concatenate([image(), image()[..., :1]], axis=-1),
     ],
 )
-def test_it_applies_to_bgr_images_only(img):
+def test_it_applies_only_to_bgr_images(img):
     assert not StandardCrops.applies(pipeline(), img)

@@ -1,4 +1,4 @@
-"""Folded layers compute the same, to the last bits of double precision."""
+"""Folded layers: equal outputs, up to the last bits of double precision."""
 
 import copy
 from collections.abc import Callable
@@ -25,7 +25,7 @@ CHANNELS = 4
 
 
 def ready(module: nn.Module) -> nn.Module:
-    """In double precision and eval mode, with batch norms that do something."""
+    """The module in double precision and eval mode, with batch norms that change values."""
     generator = torch.Generator().manual_seed(0)
 
     def uniform(like: torch.Tensor, low: float, high: float) -> torch.Tensor:
@@ -38,7 +38,7 @@ def ready(module: nn.Module) -> nn.Module:
         if isinstance(norm, _BatchNorm) and norm.affine:
             norm.weight.data.copy_(uniform(norm.weight, 0.3, 2))
             norm.bias.data.copy_(uniform(norm.bias, -1, 1))
-    module.double().eval()  # mmpose's backbones return nothing here
+    module.double().eval()  # mmpose's backbones return None here
     return module
 
 
@@ -53,7 +53,7 @@ def assert_same(before: nn.Module, after: nn.Module, inputs: object) -> None:
     expected, found = flat(before(inputs)), flat(after(inputs))
     assert len(expected) == len(found) > 0
     for one, other in zip(expected, found, strict=True):
-        assert one.abs().max() > 1e-3  # zeros would show nothing
+        assert one.abs().max() > 1e-3  # a comparison of zeros could not fail
         torch.testing.assert_close(other, one, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -133,7 +133,7 @@ def shared_norm() -> nn.Module:
 
 
 def shared_convolution() -> nn.Module:
-    """One convolution with a norm for each level, and once without any, as in RTMDet's heads."""
+    """One convolution with a norm for each level and once without, as in RTMDet's heads."""
 
     class Levels(nn.Module):
         def __init__(self) -> None:
@@ -150,7 +150,7 @@ def shared_convolution() -> nn.Module:
 
 
 @pytest.mark.parametrize('build', [shared_convolution, shared_norm])
-def test_shared_layers_stay_right_for_all(build):
+def test_shared_layers_stay_correct_for_all_users(build):
     torch.manual_seed(0)
     module = ready(build())
     assert_same(module, fused(module), picture())
@@ -175,20 +175,20 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
         nn.ConvTranspose2d(CHANNELS, 6, 3, groups=2), nn.BatchNorm2d(6)
     ),
     'spectral norm': lambda: conv_module(with_spectral_norm=True),
-    # Their forward changes the weights before it uses them.
+    # These convolutions change the weights in forward before using them.
     'standardised weights': lambda: conv_module(conv_cfg={'type': 'ConvWS'}),
     'adaptively standardised weights': lambda: conv_module(conv_cfg={'type': 'ConvAWS'}),
 }
 
 
 @pytest.mark.parametrize('build', LEFT.values(), ids=LEFT)
-def test_layers_that_look_like_a_pair_are_left_alone(build):
+def test_layers_that_only_look_like_a_pair_are_not_folded(build):
     torch.manual_seed(0)
     module = ready(build())
     assert_same(module, fused(module), picture())
 
 
-def test_a_module_of_unknown_order_is_left_alone():
+def test_a_module_of_unknown_order_is_not_folded():
     class Swapped(nn.Module):
         """Calls its layers in another order than it registers them."""
 
@@ -205,7 +205,7 @@ def test_a_module_of_unknown_order_is_left_alone():
     assert_same(module, fused(module), picture())
 
 
-def test_a_norm_in_training_mode_is_left_alone():
+def test_a_norm_in_training_mode_is_not_folded():
     module = ready(conv_module())
     module.bn.train()
     after = fused(module)
@@ -242,7 +242,7 @@ def test_a_network_has_no_norm_left_and_computes_the_same(build):
 @pytest.mark.parametrize('share_conv', [True, False])
 def test_rtmdets_heads_share_convolutions_between_levels(share_conv):
     torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmdet'):  # whatever tests before have left
+    with DefaultScope.overwrite_default_scope('mmdet'):  # independent of earlier tests
         head = RTMDetSepBNHead(
             num_classes=1,
             in_channels=8,
@@ -265,7 +265,7 @@ def test_the_original_class_is_not_changed():
     assert {cls: cls.forward for cls in before} == before
 
 
-def test_swish_is_computed_in_one_pass():
+def test_swish_is_computed_by_one_operation():
     module = ready(nn.Sequential(conv_module(act_cfg={'type': 'Swish'}), Swish()))
     after = fused(module)
     assert not any(isinstance(child, Swish) for child in after.modules())
@@ -300,7 +300,7 @@ def test_position_codes_are_computed_once_for_each_size(spatial_dim, sizes, by_n
     assert list(module.state_dict()) == list(plain.state_dict())
 
 
-def test_codes_for_positions_are_not_cached():
+def test_codes_for_given_positions_are_not_cached():
     module = Counted(8, 2).eval()
     fuse_layers(module)
     for seed in range(3):
@@ -339,7 +339,7 @@ def test_priors_are_computed_once_for_each_size():
             assert all(map(torch.equal, priors, expected))
             cached = first.setdefault((sizes, with_stride), list(priors))
             assert all(one is other for one, other in zip(priors, cached, strict=True))
-            priors.clear()  # a list of the caller's own
+            priors.clear()  # each caller gets a new list
 
 
 def test_the_cache_of_priors_is_limited():
@@ -352,4 +352,6 @@ def test_the_cache_of_priors_is_limited():
             priors = head.prior_generator.grid_priors(sizes, device='cpu')
             assert all(map(torch.equal, priors, plain.grid_priors(sizes, device='cpu')))
             found.extend(priors)
-    assert len({id(prior) for prior in found}) > 2 * 2 * CACHED_SIZES  # later ones are computed
+    assert (
+        len({id(prior) for prior in found}) > 2 * 2 * CACHED_SIZES
+    )  # sizes beyond the limit are computed

@@ -1,4 +1,4 @@
-"""Batches that are stacked first: the values that upstream computes input by input."""
+"""Stacking batches before normalisation: outputs identical to those of upstream."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def pixels(*shape: int) -> Tensor:
 
 
 @pytest.mark.parametrize('kind', [PoseDataPreprocessor, DetDataPreprocessor])
-def test_pixels_are_stacked_and_samples_know_their_shapes(kind):
+def test_pixels_are_stacked_and_samples_have_their_shapes(kind):
     upstream = kind(**RGB, pad_size_divisor=4)
     batch = pixels(2, 3, 8, 12)
 
@@ -48,7 +48,7 @@ def test_a_batch_can_be_run_again(preprocessor):
     assert sample.metainfo_keys() == ['img_path']
 
 
-def test_what_must_be_padded_is_left_to_upstream():
+def test_batches_that_need_padding_are_left_to_upstream():
     upstream = PoseDataPreprocessor(**RGB, pad_size_divisor=32)
     data = {'inputs': list(pixels(2, 3, 40, 20)), 'data_samples': [PoseDataSample()] * 2}
     found = PixelPreprocessor(upstream, 32)(data)['inputs']
@@ -63,10 +63,10 @@ def test_what_must_be_padded_is_left_to_upstream():
         RGB,
         {**RGB, 'bgr_to_rgb': False},
         {'bgr_to_rgb': True},
-        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # whole numbers, as RTMO's configs have
+        {'mean': [0, 0, 0], 'std': [1, 1, 1]},  # integers, as RTMO's configs have
     ],
 )
-def test_a_batch_that_is_stacked_first_equals_upstream_to_the_bit(kind, settings):
+def test_a_batch_that_is_stacked_first_is_identical_to_upstream(kind, settings):
     upstream, batch = kind(**settings), pixels(3, 3, 40, 20)
 
     def data() -> dict:
@@ -81,7 +81,7 @@ def test_a_batch_that_is_stacked_first_equals_upstream_to_the_bit(kind, settings
 
 
 @pytest.mark.parametrize('dtype', [torch.uint8, torch.float32])
-def test_what_cannot_be_stacked_is_left_to_upstream(dtype):
+def test_inputs_that_cannot_be_stacked_are_left_to_upstream(dtype):
     upstream = PoseDataPreprocessor(**RGB, pad_size_divisor=32 if dtype == torch.uint8 else 1)
     batch = pixels(2, 3, 40, 20).to(dtype)
     data = {'inputs': list(batch), 'data_samples': [PoseDataSample() for _ in batch]}

@@ -1,4 +1,4 @@
-"""One-stage heads that decode a batch at once: equal to upstream, which decodes image by image."""
+"""One-stage heads that decode a batch at once: results equal those of upstream."""
 
 import copy
 import pickle
@@ -21,17 +21,17 @@ from mmpose_batch.speedups import onestage
 
 pytestmark = pytest.mark.usefixtures('mmpose_scope')
 
-# Equality was measured; other processors may round differently.
+# Exact equality was measured on x86; other processors may round differently.
 KEYPOINT_TOLERANCE_PX = 1e-3
 YOLOX = 'configs/body_2d_keypoint/yoloxpose/coco/yoloxpose_tiny_4xb64-300e_coco-416.py'
 SIZES = {'square': (96, 96), 'rect': (96, 64), 'flat': (32, 128)}  # width and height
-# Good anchors in each image of a batch.
+# Number of anchors above the score threshold in each image of a batch.
 MIXED = [3, 0, 17, 1, 0, 90, 2, 5]
 BATCHES = ([0], [1], [40], [0, 0], [1, 40], [0] * 8, [1] * 8, MIXED)
 
 
 def build(kind: type) -> nn.Module:
-    """A small head of upstream's whose network hands its inputs through."""
+    """A small upstream head whose network returns its inputs."""
     torch.manual_seed(0)
     if kind is RTMOHead:
         cfg = one_stage_config().model.head
@@ -39,11 +39,11 @@ def build(kind: type) -> nn.Module:
         cfg = mm_config('mmpose', YOLOX).model.head
         cfg.head_module_cfg.update(in_channels=8, feat_channels=8, widen_factor=1.0)
     head = MODELS.build(cfg).eval()
-    head.forward = hand_through
+    head.forward = pass_through
     return head
 
 
-def hand_through(feats: Any) -> Any:
+def pass_through(feats: Any) -> Any:
     return feats
 
 
@@ -57,14 +57,14 @@ def upstream(request) -> nn.Module:
 @pytest.fixture
 def ours(upstream) -> nn.Module:
     head = copy.deepcopy(upstream)
-    onestage.WHOLE_BATCH.apply(head)
+    onestage.COMPLETE_BATCH.apply(head)
     return head
 
 
 def network_outputs(
     head: nn.Module, size: tuple[int, int], persons: Sequence[int], classes: int = 1
 ) -> tuple:
-    """Random outputs with a number of good anchors in each image and boxes of all sizes."""
+    """Random outputs with boxes of all sizes, and a number of anchors above the threshold."""
     random = torch.Generator().manual_seed(sum(persons) + len(persons) + size[0])
 
     def maps(channels: int, scale: float = 1.0) -> list[Tensor]:
@@ -117,7 +117,7 @@ def compare(
 
 @pytest.mark.parametrize('size', SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize('persons', BATCHES, ids=str)
-def test_every_image_is_decoded_as_if_alone(upstream, ours, size, persons):
+def test_every_image_is_decoded_as_in_a_batch_of_one(upstream, ours, size, persons):
     outputs = network_outputs(upstream, size, persons)
     count = compare(upstream, ours, outputs, size, score_thr=0.3, nms_thr=0.65)
     assert (count > 0) == any(persons)
@@ -147,10 +147,10 @@ def test_settings_of_a_call(upstream, ours, test_cfg):
 
 def test_without_nms(upstream, ours):
     outputs = network_outputs(upstream, (96, 96), MIXED)
-    if type(upstream) is RTMOHead:  # upstream's has no branch for it
+    if type(upstream) is RTMOHead:  # upstream raises an error without NMS
         with pytest.raises(UnboundLocalError, match='keep_idxs_nms'):
             ours.predict(outputs, samples(8, (96, 96)), {'nms_thr': 1.0})
-        assert ours.featmap_sizes is None  # nor was anything assigned
+        assert ours.featmap_sizes is None  # the head has no new attributes
         outputs = network_outputs(upstream, (96, 96), [0, 0])
     for nms_pre in (3, 100):
         compare(upstream, ours, outputs, (96, 96), score_thr=0.3, nms_pre=nms_pre)
@@ -196,7 +196,7 @@ def test_persons_are_classified_in_parts(persons_at_once, monkeypatch):
     monkeypatch.setattr(onestage, 'PERSONS_AT_ONCE', persons_at_once)
     upstream = build(RTMOHead)
     ours = copy.deepcopy(upstream)
-    onestage.WHOLE_BATCH.apply(ours)
+    onestage.COMPLETE_BATCH.apply(ours)
     outputs, test_cfg = network_outputs(upstream, (96, 96), MIXED), {'nms_thr': 0.65}
     assert compare(upstream, ours, outputs, (96, 96), **test_cfg) > 40
     first, later = [], []
@@ -204,11 +204,11 @@ def test_persons_are_classified_in_parts(persons_at_once, monkeypatch):
     ours.dcc.gau.register_forward_pre_hook(lambda _, args: later.append(len(args[0])))
     found = ours.predict(outputs, samples(8, (96, 96)), test_cfg)
     persons = [len(image.scores) for image in found]
-    assert first == [count for count in persons if count]  # to the last bit, see there
+    assert first == [count for count in persons if count]  # image by image, for identical rounding
     assert sum(later) == sum(persons) and max(later) <= persons_at_once
 
 
-def test_mirrored_images_are_no_more_supported_than_upstream(upstream, ours):
+def test_a_flip_test_is_an_error_as_in_upstream(upstream, ours):
     outputs = network_outputs(upstream, (96, 96), [2])
     for head in (upstream, ours):
         head = copy.copy(head)
@@ -216,7 +216,7 @@ def test_mirrored_images_are_no_more_supported_than_upstream(upstream, ours):
             head.predict([outputs, outputs], samples(1, (96, 96)), {'nms_thr': 0.65})
 
 
-def test_nothing_is_assigned(upstream, ours):
+def test_the_head_is_not_changed_by_predicting(upstream, ours):
     before = dict(vars(ours))
     outputs = network_outputs(upstream, (96, 96), [2])
     test_cfg = {'nms_thr': 0.65}
@@ -224,7 +224,7 @@ def test_nothing_is_assigned(upstream, ours):
     assert vars(ours) == before and test_cfg == {'nms_thr': 0.65}
 
 
-def test_images_do_not_share_what_is_set_later(upstream, ours):
+def test_images_do_not_share_fields_that_are_set_later(upstream, ours):
     outputs = network_outputs(upstream, (96, 96), [9, 9])
     first, second = ours.predict(outputs, samples(2, (96, 96)), {'nms_thr': 0.65})
     before = copy.deepcopy(second)
@@ -254,7 +254,7 @@ def test_a_copied_head_decodes_with_its_own_weights(upstream, ours):
 def test_a_classifier_that_changes_later_is_respected():
     upstream = build(RTMOHead)
     ours = copy.deepcopy(upstream)
-    onestage.WHOLE_BATCH.apply(ours)
+    onestage.COMPLETE_BATCH.apply(ours)
     for head in (upstream, ours):
         head.dcc.forward_test = lambda features, boxes, anchors: features[:, :2] * boxes[:, :2]
     outputs = network_outputs(ours, (96, 96), [9, 2])
@@ -277,7 +277,7 @@ def subclass(module: nn.Module) -> None:
         nn.Identity(),
         changed(RTMOHead, subclass),
         changed(YOLOXPoseHead, subclass),
-        changed(YOLOXPoseHead, lambda head: setattr(head, 'predict', hand_through)),
+        changed(YOLOXPoseHead, lambda head: setattr(head, 'predict', pass_through)),
         changed(RTMOHead, lambda head: setattr(head, 'deploy', True)),
         changed(RTMOHead, lambda head: head.dcc.switch_to_deploy()),
         changed(RTMOHead, lambda head: subclass(head.dcc)),
@@ -285,13 +285,13 @@ def subclass(module: nn.Module) -> None:
     ],
     ids=['other', 'rtmo', 'yolox', 'predict', 'deploy', 'dcc deployed', 'own dcc', 'no dcc'],
 )
-def test_other_heads_are_left_alone(head):
-    assert not onestage.WHOLE_BATCH.applies(head)
+def test_it_does_not_apply_to_other_heads(head):
+    assert not onestage.COMPLETE_BATCH.applies(head)
 
 
-def test_it_applies_to_upstreams_heads_once(upstream, ours):
-    assert onestage.WHOLE_BATCH.applies(upstream)
-    assert not onestage.WHOLE_BATCH.applies(ours)
+def test_it_applies_once_to_upstreams_heads(upstream, ours):
+    assert onestage.COMPLETE_BATCH.applies(upstream)
+    assert not onestage.COMPLETE_BATCH.applies(ours)
 
 
 def test_inferencer(one_stage: TinyModel):

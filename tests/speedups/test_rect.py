@@ -1,4 +1,4 @@
-"""Inputs padded to the next stride: their shapes, and where the image lies in them."""
+"""Inputs padded to a multiple of the stride: their shapes, and the image's position in them."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,13 @@ def test_a_one_stage_input_is_padded_to_the_next_multiple(size, shape):
 
 
 @pytest.mark.parametrize('size', [(300, 200), (90, 160)])
-def test_an_image_lies_in_its_input_as_upstream(size):
+def test_the_position_of_the_image_in_its_input_is_as_in_upstream(size):
     square = BottomupResize((640, 640), size_factor=32)
     upstream = square.transform({'img': picture(*size), 'ori_shape': size[::-1]})
     ours = resized(square, *size)
     for result in (upstream, ours):
         scale = np.asarray(result['input_scale']) / result['input_size']
-        result['pixel'] = scale  # of the image in one of the input
+        result['pixel'] = scale  # pixels of the image per pixel of the input
         np.testing.assert_allclose(result['input_center'], np.array(size) / 2)
     np.testing.assert_allclose(ours['pixel'], upstream['pixel'], rtol=1e-6)
 
@@ -55,17 +55,17 @@ def test_a_detector_pads_to_the_next_multiple():
     assert (image[213:] == 114).all()
 
 
-def test_a_pipeline_that_does_not_pad_is_left_alone():
+def test_a_pipeline_that_does_not_pad_to_a_square_is_rejected():
     expand = BottomupResize((512, 512), resize_mode='expand')
     pipeline = Compose([expand, Pad(size_divisor=32)])
     before = list(pipeline.transforms)
-    with pytest.raises(ValueError, match='rect: neither'):
+    with pytest.raises(ValueError, match='rect: has no effect'):
         pad_to_stride([pipeline])
     assert pipeline.transforms == before
 
 
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_inputs_are_rectangles_and_nothing_else_changes(models: Models, kind):
+def test_inputs_of_inferencers_are_rectangular(models: Models, kind):
     name, settings = 'rtmo', {}
     if kind == 'top_down':
         name = 'rtmpose'
@@ -88,7 +88,7 @@ def test_inputs_are_rectangles_and_nothing_else_changes(models: Models, kind):
 
 
 def test_a_model_that_does_not_pad_is_rejected(models: Models):
-    with pytest.raises(ValueError, match='rect: neither'):
+    with pytest.raises(ValueError, match='rect: has no effect'):
         build_inferencer(
             models.file('rtmpose.py'),
             models.file('rtmpose.pth'),

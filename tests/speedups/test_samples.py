@@ -28,7 +28,7 @@ def person(seed: int, **more: object) -> PoseDataSample:
 
 
 def contents(sample: object) -> dict[str, object]:
-    """Fields, and what they are of, in a form that is compared by pytest."""
+    """Fields and their types, in a form that pytest can compare."""
     found = {}
     for name in (*sample.keys(), *sample.metainfo_keys()):
         value = getattr(sample, name)
@@ -56,13 +56,13 @@ def with_heatmaps(sample: PoseDataSample) -> PoseDataSample:
     ],
     ids=['one', 'three', 'lists', 'tensors', 'heatmaps'],
 )
-def test_persons_are_merged_as_mmpose_does(samples):
+def test_persons_are_merged_as_in_mmpose(samples):
     expected = contents(merge_data_samples(list(map(copy_sample, samples))))
     before = list(map(contents, samples))
     merged = merge_samples(samples)
     assert contents(merged) == expected
     assert type(merged) is PoseDataSample
-    assert merged.flip_indices is not samples[0].flip_indices  # which a pipeline's samples share
+    assert merged.flip_indices is not samples[0].flip_indices  # shared by the samples of a pipeline
     assert list(map(contents, samples)) == before
 
 
@@ -73,7 +73,7 @@ def test_persons_without_predictions_are_merged_too():
     assert contents(merge_samples(samples)) == contents(merge_data_samples(samples))
 
 
-def test_persons_with_different_fields_are_rejected_as_by_mmengine():
+def test_persons_with_different_fields_are_rejected_as_in_mmengine():
     with pytest.raises(AssertionError, match='different keys'):
         merge_samples([person(0), person(1, areas=np.ones(1))])
 

@@ -1,4 +1,4 @@
-"""Decoding all persons of a batch: equal to decoding person by person, to the bit."""
+"""Decoding all persons of a batch at once: identical to decoding person by person."""
 
 import copy
 import pickle
@@ -28,14 +28,14 @@ class Head(BaseHead):
 def outputs(persons: int, keypoints: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(persons)
     found = torch.randn(persons, keypoints, 96), torch.randn(persons, keypoints, 128)
-    found[0][:1] = -found[0][:1].abs()  # a person out of sight
+    found[0][:1] = -found[0][:1].abs()  # a person who is not visible
     return found
 
 
 @pytest.mark.parametrize('persons', [1, 2, 17])
 @pytest.mark.parametrize('keypoints', [1, 17, 133])
 @pytest.mark.parametrize('ratio', [2.0, 3.0])
-def test_every_person_is_decoded_as_if_alone(persons, keypoints, ratio):
+def test_every_person_is_decoded_as_in_a_batch_of_one(persons, keypoints, ratio):
     head = Head(SimCCLabel(**SIZE, simcc_split_ratio=ratio))
     ALL_PERSONS.apply(head)
     batch = outputs(persons, keypoints)
@@ -49,7 +49,7 @@ def test_every_person_is_decoded_as_if_alone(persons, keypoints, ratio):
             np.testing.assert_array_equal(mine, upstream)
 
 
-def test_persons_do_not_share_what_is_set_later():
+def test_persons_do_not_share_fields_that_are_set_later():
     head = Head(SimCCLabel(**SIZE))
     ALL_PERSONS.apply(head)
     first, second = head.decode(outputs(2, 17))
@@ -93,5 +93,5 @@ def test_a_copied_head_decodes_as_the_first():
         nn.Identity(),
     ],
 )
-def test_other_heads_are_left_alone(head):
+def test_it_does_not_apply_to_other_heads(head):
     assert not ALL_PERSONS.applies(head)

@@ -1,1 +1,1 @@
-"""Checks of configs and models before anything is computed; each error is one line."""
+"""Checks of configs and models before inference, whose error messages are one line each."""

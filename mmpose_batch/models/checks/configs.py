@@ -1,4 +1,4 @@
-"""Checks of the configs of pose models, and of fields that detectors have too."""
+"""Checks of the configs of pose models, and of fields that detector configs share."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -10,27 +10,27 @@ from ...errors import CheckpointError
 from .fields import AnyConfig, find_field, naming, type_name
 from .pipelines import check_steps
 
-# The estimators of MMPose, which need each of these parts.
+# MMPose's pose estimators, and the parts that their configs must have.
 ESTIMATORS = ('TopdownPoseEstimator', 'BottomupPoseEstimator')
 _PARTS = ('backbone', 'head')
 
 
 def check_device(device: str | torch.device) -> None:
-    """Check that PyTorch has a device.
+    """Check that PyTorch can use a device.
 
     Raises:
-        ValueError: It does not, or the name is unknown.
+        ValueError: The device is not available, or its name is unknown.
     """
     with naming(f'device: {device} cannot be used'):
         torch.empty(0, device=device)
 
 
 def check_config(cfg: AnyConfig | None, option: str = 'model') -> None:
-    """Check that a config has a model.
+    """Check that there is a config, and that it has a model.
 
     Raises:
-        CheckpointError: It is None, for which upstream takes the config in the checkpoint.
-        ValueError: It has no model.
+        CheckpointError: The config is None. Upstream then runs the config in the checkpoint.
+        ValueError: The config has no model.
     """
     if cfg is None:
         raise CheckpointError(
@@ -38,7 +38,7 @@ def check_config(cfg: AnyConfig | None, option: str = 'model') -> None:
             'Python code, which is never run from a weights file'
         )
     if 'model' not in cfg:
-        found = 'one without' if cfg else 'an empty one'
+        found = 'one without a model' if cfg else 'an empty one'
         raise ValueError(f'{option}: expected a config with a model, found {found}')
     if not isinstance(cfg['model'], Mapping):
         raise ValueError(
@@ -48,10 +48,10 @@ def check_config(cfg: AnyConfig | None, option: str = 'model') -> None:
 
 
 def check_scope(cfg: AnyConfig, option: str = 'model') -> None:
-    """Check that the package of a config's models can be imported.
+    """Check that the package of a config's ``default_scope`` is installed.
 
     Raises:
-        ValueError: It is not installed.
+        ValueError: The package is not installed.
     """
     scope = cfg.get('default_scope')
     if scope is None or scope in MODELS.children:
@@ -64,10 +64,15 @@ def check_scope(cfg: AnyConfig, option: str = 'model') -> None:
 
 
 def check_visualizer(cfg: AnyConfig, option: str, draws_poses: bool = False) -> None:
-    """Check that the visualizer of a config is registered, if it has one.
+    """Check that the visualizer of a config, if there is one, is registered.
+
+    Args:
+        cfg: The config.
+        option: Option that named the config, for error messages.
+        draws_poses: Whether the visualizer must be able to draw poses.
 
     Raises:
-        ValueError: It is not, or it cannot draw poses where it has to.
+        ValueError: The visualizer is not registered, or cannot draw poses if it must.
     """
     if cfg.get('visualizer') is None:
         return
@@ -83,11 +88,11 @@ def check_visualizer(cfg: AnyConfig, option: str, draws_poses: bool = False) -> 
 
 
 def check_pose_config(cfg: AnyConfig | None) -> None:
-    """Check that a config is of a pose model, with all fields that inference needs.
+    """Check that a config is that of a pose model and has all fields needed for inference.
 
     Raises:
-        CheckpointError: As :func:`check_config`.
-        ValueError: Another config, or one without a part that is needed.
+        CheckpointError: As for :func:`check_config`.
+        ValueError: The config is not that of a pose model, or a field is missing or invalid.
     """
     check_config(cfg)
     if cfg.get('data_mode') not in ('topdown', 'bottomup'):
@@ -114,15 +119,15 @@ def check_pose_config(cfg: AnyConfig | None) -> None:
     if collate is not None and not (isinstance(collate, str) and FUNCTIONS.get(collate)):
         raise ValueError(
             'test_dataloader.collate_fn: expected the name of a registered function, found '
-            f'{collate!r}; without it, samples are collated as usual'
+            f'{collate!r}; without the field, the default function is used'
         )
 
 
 def check_flip_test(cfg: AnyConfig, flip_test: bool | None) -> None:
-    """Check that a model has the flip test that an option switches on or off.
+    """Check that a model has a flip test, if an option switches it on or off.
 
     Raises:
-        ValueError: It has none.
+        ValueError: The model has no flip test.
     """
     if flip_test is not None and 'flip_test' not in (find_field(cfg, 'model.test_cfg') or {}):
-        raise ValueError('flip_test: this model never tests mirrored images')
+        raise ValueError('flip_test: this model has no flip test')

@@ -14,10 +14,16 @@ from .pipelines import build_steps, check_steps
 
 
 def check_detector_config(cfg: AnyConfig, det_cat_ids: Any = None) -> None:
-    """Check that a config is of a detector, with all fields that inference needs.
+    """Check that a config is that of a detector and has all fields needed for inference.
+
+    Args:
+        cfg: The config.
+        det_cat_ids: Detector category id or ids to keep; None for 0.
 
     Raises:
-        CheckpointError, ValueError: It is not.
+        CheckpointError: The config is None.
+        ValueError: The config is not that of a detector, a field is missing or invalid, or a
+            category id does not exist.
     """
     option = 'det_model'
     check_config(cfg, option)
@@ -49,14 +55,14 @@ def _check_labels(cfg: AnyConfig, labels: Any) -> None:
     """Check that the detector category ids to keep exist."""
     labels = list(labels) if np.ndim(labels) else [labels]
     found = ', '.join(map(str, labels)) or 'none'
-    whole = all(isinstance(each, Integral) and not isinstance(each, bool) for each in labels)
-    if not labels or not whole or min(labels) < 0:
-        raise ValueError(f'det_cat_ids: expected whole numbers from 0, found {found}')
+    integers = all(isinstance(each, Integral) and not isinstance(each, bool) for each in labels)
+    if not labels or not integers or min(labels) < 0:
+        raise ValueError(f'det_cat_ids: expected integers >= 0, found {found}')
     heads = ('model.bbox_head', 'model.roi_head.bbox_head')
     counts = [find_field(cfg, f'{head}.num_classes') for head in heads]
     classes = next((count for count in counts if isinstance(count, int)), None)
     if classes is not None and max(labels) >= classes:
         raise ValueError(
-            f'det_cat_ids: expected labels below {classes}, the classes of the detector, '
+            f'det_cat_ids: expected integers < {classes}, the number of classes of the detector, '
             f'found {found}'
         )

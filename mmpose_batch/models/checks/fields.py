@@ -1,4 +1,4 @@
-"""Fields of configs, and errors of libraries as one line."""
+"""Access to fields of configs, and one-line descriptions of errors of libraries."""
 
 import os.path as osp
 import re
@@ -18,12 +18,12 @@ REGISTERED = 'check the name, install its package, or import its module by custo
 
 
 def type_name(kind: str | type | None) -> str | None:
-    """The class name in a config's ``type``, which is a name, maybe with a scope, or a class."""
+    """Return the class name of a config's ``type``, which is a class or a name with any scope."""
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', None)
 
 
 def find_field(cfg: AnyConfig, path: str) -> Any:
-    """The value at dotted keys of a config; None if one of them is missing."""
+    """Return the value at a path of dotted keys in a config; None if a key is missing."""
     value: Any = cfg
     for key in path.split('.'):
         value = value.get(key) if isinstance(value, Config | Mapping) else None
@@ -33,15 +33,15 @@ def find_field(cfg: AnyConfig, path: str) -> Any:
 def reason(error: BaseException) -> str:
     """Describe an error of any library in one line.
 
-    It is the type and the text of the error, or, without a text as for a bare
-    ``assert``, the line of code that raised it.
+    The line has the class and the text of the error. If the text is empty, as for a bare
+    ``assert``, it has the line of code that raised the error.
     """
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = ' '.join(str(text).split())
     if found := re.search(r'(\S+) is not in the (\S+ registry)', text):
         return f'no {found[1].lstrip(chr(39))} in the {found[2]}; {REGISTERED}'
     if 'must contain the key "type"' in text:
-        return 'a part of it has no type'
+        return 'one of its parts has no type'
     if not text and (frames := traceback.extract_tb(error.__traceback__)):
         text = f'{frames[-1].line} ({osp.basename(frames[-1].filename)}:{frames[-1].lineno})'
     kind = [] if type(error) is ValueError else [type(error).__name__]
@@ -53,11 +53,11 @@ def naming(what: str) -> Iterator[None]:
     """Turn errors of libraries in a block into one line that begins with ``what``.
 
     Raises:
-        ValueError: In place of any other exception, which becomes its cause; MemoryError passes.
+        ValueError: Replaces any exception except MemoryError; the exception becomes its cause.
     """
     try:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # a config is code, which may raise anything
+    except Exception as error:  # a config is code, which may raise any error
         raise ValueError(f'{what}: {reason(error)}') from error

@@ -15,7 +15,15 @@ from .fields import PIPELINE, AnyConfig, find_field, naming, reason
 
 
 def check_steps(cfg: AnyConfig, option: str) -> list[dict]:
-    """The steps of a config's test pipeline; raises ValueError if there are none."""
+    """Return the steps of a config's test pipeline.
+
+    Args:
+        cfg: The config.
+        option: Option that named the config, for error messages.
+
+    Raises:
+        ValueError: The config has no list of steps, or an empty one.
+    """
     steps = find_field(cfg, PIPELINE)
     if not isinstance(steps, list | tuple) or not steps:
         found = 'none' if steps is None else repr(steps)[:60]
@@ -27,7 +35,7 @@ def check_pipeline(cfg: AnyConfig) -> None:
     """Check that a config's test pipeline can be built and packs its results.
 
     Raises:
-        ValueError: It cannot, or does not.
+        ValueError: The pipeline cannot be built, or its last step does not pack results.
     """
     build_steps(cfg, 'model', 'mmpose')
 
@@ -37,11 +45,11 @@ def build_steps(cfg: AnyConfig, option: str, scope: str) -> list[Callable]:
 
     Args:
         cfg: The config.
-        option: Option that named it, for messages.
+        option: Option that named the config, for error messages.
         scope: Registry scope if the config has none.
 
     Raises:
-        ValueError: They cannot be built, or the last one does not pack.
+        ValueError: A transform cannot be built, or the last one does not pack results.
     """
     steps = copy.deepcopy(check_steps(cfg, option))
     with (
@@ -54,10 +62,10 @@ def build_steps(cfg: AnyConfig, option: str, scope: str) -> list[Callable]:
 
 
 def check_packs(transforms: Sequence[Callable], option: str) -> None:
-    """Check that the last transform of a pipeline packs inputs, unless it is a third party's.
+    """Check that the last transform of a pipeline packs inputs, unless it is a third-party one.
 
     Raises:
-        ValueError: It is a transform of the libraries that does not pack.
+        ValueError: The last transform is one of the OpenMMLab packages and does not pack.
     """
     last = type(transforms[-1])
     if last.__module__.split('.')[0] in ('mmpose', 'mmdet', 'mmcv') and 'Pack' not in last.__name__:
@@ -68,10 +76,10 @@ def check_packs(transforms: Sequence[Callable], option: str) -> None:
 
 
 def check_first_step(step: object) -> None:
-    """Check that a test pipeline begins with a loader of images, unless it is a third party's.
+    """Check that the first step of a test pipeline loads images, unless it is a third-party one.
 
     Raises:
-        ValueError: It begins with another step of the OpenMMLab packages.
+        ValueError: The step is one of the OpenMMLab packages and does not load images.
     """
     known = type(step).__module__.split('.')[0] in ('mmpose', 'mmdet', 'mmcv')
     if known and not isinstance(step, LoadImageFromFile):
@@ -82,14 +90,14 @@ def check_first_step(step: object) -> None:
 
 
 def check_loader(loader: LoadImageFromFile) -> None:
-    """Check that a loader's file backend and decoder are installed, with a tiny image.
+    """Check that the file backend and the decoder of a loader work, with a tiny image.
 
     Raises:
-        ValueError: One of them is not, or is unknown.
+        ValueError: The file backend or the decoder is not installed or unknown.
     """
     old, args = getattr(loader, 'file_client_args', None), loader.backend_args
     if old or args:
-        what = f'backend_args {dict(args or old)}; None is for local files'
+        what = f'backend_args {dict(args or old)}; use None for local files'
         with naming(f'{PIPELINE}: the loader cannot read files with {what}'):
             if args:
                 fileio.get_file_backend(backend_args=args)
@@ -104,7 +112,7 @@ def check_loader(loader: LoadImageFromFile) -> None:
         mmcv.imfrombytes(data, flag=loader.color_type, backend=decoder)
     except Exception as error:
         found = reason(error)
-        if "'NoneType'" in found:  # MMCV's stand-in for a module that it could not import
+        if "'NoneType'" in found:  # MMCV sets modules that it could not import to None
             found = 'it is not installed'
         raise ValueError(
             f'{PIPELINE}: the loader cannot decode images with imdecode_backend {decoder!r} and '
