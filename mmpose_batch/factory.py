@@ -1,4 +1,4 @@
-"""Builds inferencers: from a config and a user's settings, or from a spec in another process."""
+"""Builds inferencers from a config and settings, or from a spec in another process."""
 
 import copy
 import os.path as osp
@@ -37,23 +37,22 @@ _FILES = ('det_weights', 'engine_file')
 
 @dataclass(frozen=True, slots=True)
 class InferencerSpec:
-    """All that another process needs to build the same inferencer; plain, and small to send.
+    """Everything that another process needs to build the same inferencer; small and picklable.
 
-    It is what a :class:`Plan` becomes, without what a plan is checked by, and what can be taken
-    of an inferencer that is built: ``InferencerSpec.of(inferencer).build()`` gives another one
-    with the same outputs, for the weights of its checkpoint. (Weights that were changed in
-    memory, or are random without being ``'none'``, are copied by :mod:`pickle` and
-    :func:`copy.deepcopy` only.) Checkpoints and files of engines are named, not contained.
+    A spec is made of a :class:`Plan` (:attr:`Plan.spec`) or of a built inferencer:
+    ``InferencerSpec.of(inferencer).build()`` returns an inferencer with the same outputs, if the
+    weights are those of the checkpoint. Weights that were changed in memory, and random weights,
+    are only copied by :mod:`pickle` and :func:`copy.deepcopy`. Checkpoints and engine files are
+    referenced by path, not contained.
 
     Attributes:
-        kind: The class, whose constructor takes the arguments of
+        kind: Class of the inferencer, whose constructor takes the arguments of
             :class:`BatchPose2DInferencer`.
         config: The config of the pose model, as plain dicts, lists and values.
         weights: Path or URL of its checkpoint; ``'none'`` and None for random weights.
-        settings: The other arguments; those that are not there have their defaults. Of an
-            inferencer that is built, the device, batch sizes and number of threads are those
-            that it has.
-        selected: The engines and batch sizes that its warm-up selected, which are selected
+        settings: The other arguments; missing ones have their defaults. In the spec of a built
+            inferencer, the device, the batch sizes and the number of threads are resolved.
+        selected: The engines and batch sizes that its warm-up selected, to be selected
             again; see :func:`mmpose_batch.engines.warmup.outcome`.
     """
 
@@ -65,9 +64,9 @@ class InferencerSpec:
 
     @classmethod
     def of(cls, inferencer: BatchPose2DInferencer) -> 'InferencerSpec':
-        """The spec of an inferencer that is built."""
+        """The spec of a built inferencer."""
         config = _plain(inferencer.cfg)
-        config['visualizer'].pop('name', None)  # MMEngine names each one after the time
+        config['visualizer'].pop('name', None)  # MMEngine generates it from the time
         own = {**inferencer.arguments, 'device': str(inferencer.device)}
         weights = own.pop('weights', None)
         for name in ('batch_size', 'det_batch_size', 'num_threads'):
@@ -81,17 +80,17 @@ class InferencerSpec:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of the class, which may change them."""
+        """Arguments of the class: new objects, which it may change."""
         own = copy.deepcopy(self.settings)
         if isinstance(own.get('det_model'), dict):
             own['det_model'] = Config(own['det_model'])
         return {'model': Config(copy.deepcopy(self.config)), 'weights': self.weights, **own}
 
     def import_modules(self) -> None:
-        """Import what the config asks for, which register models, transforms or engines.
+        """Import the ``custom_imports`` of the config, which may register models or engines.
 
         Raises:
-            ImportError: One cannot be imported.
+            ImportError: A module cannot be imported.
         """
         if custom := self.config.get('custom_imports'):
             import_modules_from_strings(**custom)
@@ -100,8 +99,8 @@ class InferencerSpec:
         """Build the inferencer.
 
         Raises:
-            ValueError: An option that is beyond this machine.
-            CheckpointError: Weights that cannot be loaded.
+            ValueError: An option is not supported on this machine.
+            CheckpointError: Weights cannot be loaded.
         """
         self.import_modules()
         inferencer = INFERENCERS.build({**self.arguments(), 'type': self.kind})
@@ -111,13 +110,13 @@ class InferencerSpec:
 
 
 def _plain(config: Config | ConfigDict | dict) -> dict[str, Any]:
-    """A config without its ``inferencer``, as a dict of its own."""
+    """A config without its ``inferencer``, as a new dict."""
     plain = config.to_dict() if hasattr(config, 'to_dict') else config
     return {key: copy.deepcopy(value) for key, value in plain.items() if key != 'inferencer'}
 
 
 def _plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that are given, with paths that hold in any folder."""
+    """The settings that are not None, with absolute paths."""
     own = {name: value for name, value in settings.items() if value is not None}
     if isinstance(own.get('det_model'), dict | Config):
         own['det_model'] = _plain(own['det_model'])
@@ -131,14 +130,14 @@ def _absolute(path: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an inferencer is built from, before anything is loaded or downloaded.
+    """Everything that an inferencer is built from; nothing is loaded or downloaded yet.
 
     Attributes:
         cfg: Config of the pose model.
         weights: Path or URL of its checkpoint; ``'none'`` for random weights.
         detector: The detector of a top-down model, if it has one.
-        settings: Arguments of the class; those that are not there have its defaults.
-        kind: The class.
+        settings: Other arguments of the class; missing ones have their defaults.
+        kind: Class of the inferencer.
     """
 
     cfg: Config
@@ -154,10 +153,10 @@ class Plan:
 
     @property
     def options(self) -> BatchOptions:
-        """Options of the inferencer, resolved for its device; batch sizes may be open.
+        """Options of the inferencer, resolved for its device; batch sizes may be unresolved.
 
         Raises:
-            ValueError: One is out of range, or beyond the device.
+            ValueError: An option is out of range, or not supported by the device.
         """
         names = BatchOptions.__slots__
         own = {name: value for name, value in self.settings.items() if name in names}
@@ -165,18 +164,18 @@ class Plan:
 
     @property
     def spec(self) -> InferencerSpec:
-        """The same, in a plain form for other processes."""
+        """The plan as a spec, for other processes."""
         settings = _plain_settings(self.settings)
         return InferencerSpec(self.kind, _plain(self.cfg), _absolute(self.weights), settings)
 
     def check(self) -> None:
-        """Check that all parts can be built, as far as possible without building the networks.
+        """Check as much as possible without building the networks.
 
         Weights that are not downloaded yet are not checked.
 
         Raises:
             ValueError: A config, an option or the device cannot be used.
-            CheckpointError: Weights are missing, or of another kind.
+            CheckpointError: A checkpoint is missing or not usable.
             EngineError: An engine is not installed.
         """
         check_device(self.device)
@@ -203,8 +202,8 @@ class Plan:
         """Build the inferencer.
 
         Raises:
-            ValueError: An option that is of no use to the model, or beyond the device.
-            CheckpointError: Weights that cannot be loaded.
+            ValueError: An option is not valid for the model, or not supported by the device.
+            CheckpointError: Weights cannot be loaded.
         """
         arguments = {**self.settings, 'weights': self.weights, 'model': self.cfg}
         return INFERENCERS.build({**arguments, 'type': self.kind})
@@ -216,11 +215,11 @@ def plan_inferencer(
     cfg_options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Plan:
-    """Plan what :func:`build_inferencer` builds from the same arguments.
+    """Plan the inferencer that :func:`build_inferencer` builds from the same arguments.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that has no effect on the
-            model.
+        ValueError: The model is unknown, there are no weights, or an option has no effect on
+            the model.
     """
     if isinstance(model, str):
         cfg, own_weights = load_config(model)
@@ -240,7 +239,7 @@ def plan_inferencer(
     merged = merge_settings(own, settings)
     weights = weights or merged.pop('weights', None) or own_weights
     if weights is None:
-        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
+        raise ValueError("weights: the config has none; pass a file, or 'none' for random weights")
     detector = None
     if cfg.data_mode == 'topdown':
         _check_detector(settings, merged)
@@ -248,8 +247,8 @@ def plan_inferencer(
         detector = choose_detector(cfg, *arguments)
     else:
         if merged.get('det_model') in WHOLE_IMAGE:
-            del merged['det_model']  # no detector, which is what other models have
-        _reject(_OF_TOP_DOWN, merged, 'of use to top-down models only')
+            del merged['det_model']  # no detector, as for all models that are not top-down
+        _reject(_OF_TOP_DOWN, merged, 'only valid for top-down models')
     return Plan(cfg, weights, detector, merged, kind)
 
 
@@ -259,43 +258,45 @@ def build_inferencer(
     cfg_options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> BatchPose2DInferencer:
-    """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
+    """Build the inferencer of a config, with the arguments in its ``inferencer=dict(...)``.
 
-    Unlike the class it rejects a model without weights, and options that have no effect.
+    Unlike the class, it rejects a model without weights, and options that have no effect.
 
     Args:
-        model: Config, or path or name of one, see
+        model: Config, or its path or name, see
             :func:`mmpose_batch.models.names.load_config`.
-        weights: Path or URL; None takes the config's or the name's;
-            ``'none'`` leaves the network random.
+        weights: Path or URL of the checkpoint; None selects the checkpoint of the config or
+            the name, ``'none'`` random weights.
         cfg_options: Changes to the config, by dotted keys.
         **settings: Arguments of :class:`BatchPose2DInferencer`; those that are not None
-            replace the config's.
+            replace the arguments in the config.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that has no effect on the
-            model.
-        CheckpointError: Weights that cannot be loaded.
-        Exception: As :class:`BatchPose2DInferencer` raises.
+        ValueError: The model is unknown, there are no weights, or an option has no effect on
+            the model.
+        CheckpointError: Weights cannot be loaded.
+        Exception: Any exception of :class:`BatchPose2DInferencer`.
     """
     return plan_inferencer(model, weights, cfg_options, **settings).build()
 
 
 def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
-    """Reject options of a detector that is not used, and a detector with random weights.
+    """Reject options of a detector that is not used, and a detector without weights.
 
     Raises:
-        ValueError: There are some.
+        ValueError: There are such options, or no weights.
     """
     det_model = merged.get('det_model')
     if det_model in WHOLE_IMAGE:
-        # Those of the config belong to the detector that the config names.
-        _reject(_OF_DETECTORS, given, 'of use with a detector only')
+        # Options in the config belong to the detector of the config.
+        _reject(_OF_DETECTORS, given, 'only valid with a detector')
         return
     if det_model is None or merged.get('det_weights'):
         return
     if not isinstance(det_model, str) or load_config(det_model, 'mmdet')[1] is None:
-        raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
+        raise ValueError(
+            "det_weights: pass the checkpoint of the detector, or 'none' for random weights"
+        )
 
 
 def _reject(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
@@ -305,7 +306,7 @@ def _reject(names: Sequence[str], settings: dict[str, Any], reason: str) -> None
 
 
 def is_to_be_downloaded(weights: str | None) -> bool:
-    """Whether weights are named by a URL and are not in the checkpoint cache."""
+    """Whether weights are given by a URL and are not in the checkpoint cache."""
     scheme = urlparse(weights or '').scheme
     return scheme in ('http', 'https') and not osp.isfile(cached_path(weights))
 
@@ -314,21 +315,21 @@ def _check_engine(options: BatchOptions) -> None:
     """Check that an engine is installed, and that its external file is an ONNX file.
 
     Raises:
-        EngineError, ValueError: One is not.
+        EngineError, ValueError: The engine is not installed, or the file is not usable.
     """
     if options.engine != AUTO:
         require(get(options.engine), options.precision)
     if options.engine_file is not None:
         if options.precision == 'int8':
-            raise ValueError('engine_file: int8 is for networks that are exported here')
+            raise ValueError('engine_file cannot be combined with int8')
         ExternalFile(options.engine_file)
 
 
 def _check_types(cfg: Config) -> None:
-    """Check that a pose model and its parts are registered.
+    """Check that the classes of a pose model and its parts are registered.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A class is not registered.
     """
     parts = ('', '.data_preprocessor', '.backbone', '.neck', '.head')
     with (
@@ -341,6 +342,6 @@ def _check_types(cfg: Config) -> None:
 
 
 def _build_pipeline(cfg: Config | dict, scope: str) -> Compose:
-    """The test pipeline of a config that was checked."""
+    """The test pipeline of a config that has been checked."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', scope)):
         return Compose(copy.deepcopy(find_field(cfg, PIPELINE)))
