@@ -31,7 +31,7 @@ def test_errors_are_one_line_and_do_not_change_the_document(tmp_path):
     write_result(result, 'tool', [], [])
     for argument, message in (
         ('a', 'expected NAME=DIR'),
-        (f'a/b={tmp_path}', f'of letters, digits, _ and -, found a/b={tmp_path}'),
+        (f'a/b={tmp_path}', f'with letters, digits, _ and - in NAME, found a/b={tmp_path}'),
         (f'a={tmp_path}', f'no result of a benchmark in {tmp_path}'),
         (f'b={result}', 'expected <!-- b --> and <!-- end of b --> in the document'),
     ):
