@@ -8,35 +8,35 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 
-# The choice is kept in the environment, so that a later `make test` does not bring another torch back.
+# The index is stored in .venv, so that a later `make test` does not install another torch.
 TORCH_INDEX ?= $(shell cat $(VENV)/torch-index 2>/dev/null)
 STAMP := $(VENV)/setup-$(firstword $(shell printf '%s' '$(TORCH_INDEX)' | cksum)).stamp
 
-# mmcv compiles its CUDA operators as soon as torch sees a GPU, and fails where there is no nvcc. Then
-# the GPU is hidden from the build, which gives mmcv's CPU operators.
+# mmcv compiles its CUDA operators if torch detects a GPU, and fails without nvcc. In that case the GPU
+# is hidden from the build, so that mmcv only has its CPU operators.
 NVCC := $(shell command -v nvcc || ls "$${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" 2>/dev/null)
 HIDE_GPU := $(if $(NVCC),,CUDA_VISIBLE_DEVICES=)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo 'setup takes torch from the index that pip is configured for, or from the one given, e.g.'
+	@echo 'setup installs torch from the index that pip is configured for, or from TORCH_INDEX, e.g.'
 	@echo '  make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130   for an NVIDIA GPU'
-	@echo '  make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu     small, without one'
-	@echo 'and remembers it; TORCH_INDEX= goes back. PYTHON=... names another Python 3.11, MAX_JOBS=...'
-	@echo 'the number of compilers at a time (each takes about 1.5 GB).'
+	@echo '  make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu     small, without GPU support'
+	@echo 'TORCH_INDEX is remembered; TORCH_INDEX= resets it. PYTHON=... selects another Python 3.11,'
+	@echo 'MAX_JOBS=... the number of concurrent compilers (about 1.5 GB of memory each).'
 
-setup: $(STAMP) ## make .venv with all that is needed (once; compiles mmcv: about 10 minutes on 2 cores)
+setup: $(STAMP) ## create .venv with all dependencies (once; compiles mmcv: about 10 minutes on 2 cores)
 
-# Series 1 and 2 of the scenes were the training's, the tests draw from 4.
-demo: setup ## draw people that no model has seen, find their poses, put a dozen on one sheet: demo/
+# Series 1 and 2 of the scenes are for training and validation, the tests use series 4.
+demo: setup ## draw synthetic scenes, estimate poses, make a contact sheet (in demo/)
 	$(PY) tools/make_scenes.py demo/scenes --count 48 --seed 3
 	$(PY) tools/batch_infer.py demo/scenes --out-dir demo/poses --overwrite --save-vis \
 	  --ann-file demo/scenes/annotations.json
 	$(PY) tools/contact_sheet.py demo/poses/vis --out demo/contact_sheet.png
 
-# Two workers of one thread each; tests of a module, or of a model, follow each other on one of them.
-test: setup ## run all tests, the slow ones too
+# Two workers with one thread each; the tests of a module, or of a model, run on one of them.
+test: setup ## run all tests, including slow ones
 	$(PY) -m pytest -m "" -n 2 --dist loadgroup
 
 lint: setup ## check style and spelling
@@ -44,15 +44,15 @@ lint: setup ## check style and spelling
 	$(PY) -m ruff format --check .
 	$(PY) -m codespell_lib
 
-format: setup ## bring the code into the style that lint checks
+format: setup ## format the code in the style that lint checks
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-docs: setup ## write the reference of the options, and build the website in site/
+docs: setup ## write the reference of options, and build the website in site/
 	$(PY) tools/write_options.py
 	$(PY) -m zensical build --strict -f mkdocs.yml
 
-clean: ## remove what builds, tests and the demo left; .venv stays
+clean: ## remove the files of builds, tests and the demo; keeps .venv
 	rm -rf build dist demo site .cache .pytest_cache .ruff_cache *.egg-info
 	find . -name $(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
@@ -60,12 +60,12 @@ define CHECK_PYTHON
 import sys
 if sys.version_info[:2] != (3, 11):
     found = '.'.join(map(str, sys.version_info[:3]))
-    sys.exit(f'setup: needs Python 3.11 (the versions in requirements/ are those tried with it), but '
-             f'{sys.executable} is {found}. Name another one: make setup PYTHON=python3.11')
+    sys.exit(f'setup: needs Python 3.11, which the versions in requirements/ are tested with, but '
+             f'{sys.executable} is {found}. Select another one: make setup PYTHON=python3.11')
 endef
 
-# pip keeps the wheels that it built and may hand out one that was built for another torch or numpy:
-# it shows when the extension is loaded, or when a GPU is there and mmcv has no operators for it.
+# pip caches the wheels that it built and may install one that was built for another torch or numpy.
+# This is detected by loading the extension, and by mmcv having no operators for an available GPU.
 define CHECK_COMPILED
 import mmcv.ops, torch, xtcocotools._mask
 if '$(NVCC)' and torch.cuda.is_available():
@@ -73,10 +73,10 @@ if '$(NVCC)' and torch.cuda.is_available():
 endef
 export CHECK_PYTHON CHECK_COMPILED
 
-# Nearly all the time that one of mmcv's 77 files takes goes into torch's headers and debug information.
-# With the headers precompiled and without debug information mmcv takes a fifth of the time. g++ passes
-# over a precompiled header that was made with other flags, so no failure of that step counts. setuptools
-# takes CFLAGS in place of Python's own flags, hence -O3 and the others.
+# Nearly all of the time to compile one of mmcv's 77 files is spent on torch's headers and on debug
+# information. With precompiled headers and without debug information, mmcv compiles in a fifth of the
+# time. g++ skips a precompiled header that was made with other flags, so failures of that step are
+# ignored. setuptools uses CFLAGS instead of Python's own flags, hence -O3 and the others.
 PCH := $(CURDIR)/$(VENV)/torch_types.h
 CXXFLAGS_MMCV := -O3 -fwrapv -DNDEBUG -fPIC -g0
 define precompile
@@ -85,7 +85,7 @@ define precompile
   -x c++-header $(PCH) -o $(PCH).gch || true
 endef
 
-# The counters of ninja and the steps of pip as they come; all the rest goes to the log only.
+# Prints the counters of ninja and the steps of pip; the rest only goes to the log.
 BUILD_LOG := $(VENV)/mmcv-build.log
 PROGRESS := sed -unE -e 's|^ *(\[[0-9]+/[0-9]+\]).*/([^/ ]+)\.o .*|  compiled \1 \2|p' \
                      -e '/^(Collecting|Building wheel|Successfully|ERROR|error:)/p'
@@ -115,12 +115,12 @@ $(STAMP): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	@echo '== libraries'
 	@$(PIP) install -r requirements/runtime.txt -r requirements/engines.txt -r requirements/dev.txt
 	@$(PIP) install --no-deps -r requirements/openmmlab.txt
-	@echo '== mmcv and xtcocotools: compiled for this torch and numpy (the whole log: $(BUILD_LOG))'
+	@echo '== mmcv and xtcocotools: compiled for this torch and numpy (complete log: $(BUILD_LOG))'
 	@printf '#ifdef TORCH_EXTENSION_NAME\n#include <torch/types.h>\n#endif\n' >$(PCH)
 	@$(PIP) cache list mmcv 2>/dev/null | grep ' mmcv-.*-cp311-' >/dev/null || { $(precompile); }
 	@$(call compile)
 	@$(PY) -W ignore -c "$$CHECK_COMPILED" 2>&1 | tail -n 1 || { \
-	  echo "== pip's wheels were built for another torch or numpy: once more, without its cache"; \
+	  echo "== pip's wheels were built for another torch or numpy: building again without its cache"; \
 	  $(precompile); $(call compile,--no-cache-dir --force-reinstall); $(PY) -W ignore -c "$$CHECK_COMPILED"; }
 	@echo '== mmpose_batch'
 	@$(PIP) install --no-deps --no-build-isolation -e .

@@ -1,8 +1,8 @@
-"""What a user can choose: each option is declared once, with its default, check and help.
+"""The options of users: each is declared once, with its default, check and help.
 
-The declarations give the keywords of the inferencer, the entries of the command lines, the
-reference of options, and what ``run.json`` stores. Nothing heavy is imported, since ``--help``
-reads them too.
+The declarations define the keywords of the inferencer, the arguments of the command lines, the
+reference of options, and the settings in ``run.json``. No large library is imported, since
+``--help`` reads them too.
 """
 
 import os.path as osp
@@ -25,10 +25,10 @@ CALIB_IMAGES = 64
 
 
 def check_keywords(owner: type, given: dict[str, Any]) -> None:
-    """See that the keywords for a constructor are fields of :class:`BatchOptions`.
+    """Check that the keywords for a constructor are fields of :class:`BatchOptions`.
 
     Raises:
-        TypeError: One is not.
+        TypeError: A keyword is not.
     """
     for name in given:
         if name not in BATCH_SETTINGS:
@@ -39,7 +39,7 @@ def check_keywords(owner: type, given: dict[str, Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelOptions:
-    """The models of a command line.
+    """Options that select the models and the device.
 
     Attributes:
         pose2d: Config file, name or alias of the pose model.
@@ -47,7 +47,7 @@ class ModelOptions:
         det_model: Config file or name of the person detector, or ``'whole_image'``.
         det_weights: Path or URL of its checkpoint, or ``'none'``.
         det_cat_ids: Detector category ids to keep.
-        device: PyTorch's device.
+        device: PyTorch device.
     """
 
     pose2d: str = option(
@@ -58,26 +58,27 @@ class ModelOptions:
     )
     pose2d_weights: str | None = option(
         None,
-        'path or URL of the checkpoint (default: the one that belongs to the model name or '
-        'config; none: random weights)',
+        'path or URL of the checkpoint (default: the checkpoint of the model name or config); '
+        "'none': random weights",
         metavar='FILE',
     )
     det_model: str | None = option(
         None,
         'person detector of a top-down model: config file or name of an MMDetection model, '
-        "or whole_image to use each image as one person (default: the config's detector, else "
-        "MMPose's default for the dataset)",
+        'or whole_image to treat each image as one person (default: the detector of the config, '
+        "else MMPose's default for the dataset)",
         metavar='MODEL',
     )
     det_weights: str | None = option(
         None,
-        'path or URL of the detector checkpoint (default: the one that belongs to the model '
-        'name or config; none: random weights)',
+        'path or URL of the detector checkpoint (default: the checkpoint of the model name or '
+        "config); 'none': random weights",
         metavar='FILE',
     )
     det_cat_ids: Sequence[int] | None = option(
         None,
-        "detector category ids to keep (default: the default detector's ids, else 0)",
+        'detector category ids to keep (default: those of the default detector; 0 for any other '
+        'detector)',
         metavar='ID',
     )
     device: str | None = option(None, 'cpu, cuda:0, ... (default: the best available)')
@@ -85,44 +86,45 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchOptions:
-    """How an inferencer batches. None selects a value for the model, the device and the engine.
+    """Options of batching and engines. None selects a value by model, device and engine.
 
     Attributes:
         batch_size: Instances per forward pass of the pose network: persons for a top-down
-            model, images for any other; 1 has an engine finish each one as soon as it can;
-            ``'auto'`` takes the size that is fastest on this machine, found by a short
-            measurement before the first result.
+            model, images for any other. 1 makes an engine optimize for latency. ``'auto'``
+            selects the size that is fastest on this machine by a short measurement before
+            the first result.
         det_batch_size: Images per forward pass of the person detector, or ``'auto'``.
         precision: Precision of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
             ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
             hardware computes natively, but never ``int8``.
         calib_images: Input images that calibrate the value ranges of ``int8``.
         engine: Library that runs both networks: ``torch``, ``torch-compile``,
-            ``onnxruntime``, ``openvino``, another that is registered, or ``auto``, the
-            fastest installed one whose outputs match PyTorch's.
+            ``onnxruntime``, ``openvino``, another registered engine, or ``auto``, the fastest
+            installed engine whose outputs match PyTorch's.
         engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``), or ONNX Runtime's
-            execution providers separated by commas; None takes the CPU.
+            execution providers separated by commas; None selects the CPU.
         engine_file: External ONNX file of the pose network, for ``onnxruntime`` and
-            ``openvino``; None has the network exported.
-        engine_cache: Whether what an engine builds is cached on disk, for later starts.
+            ``openvino``; None exports the network.
+        engine_cache: Whether the files that an engine builds are cached on disk.
         self_check: Whether an engine is rejected if its outputs for the first images
             deviate from PyTorch's in fp32 beyond tolerance.
-        flip_test: Whether a model with a flip test runs each person mirrored too; None as
-            its config says. Without the flip test its network has half the work.
+        flip_test: Whether a model that supports the flip test uses it (run each person mirrored
+            too, twice the work); None uses the setting of the config.
         rect: Whether the inputs of one-stage models and detectors are padded to the next
             multiple of the stride instead of to a square.
         num_workers: Threads that read and preprocess images; 0 for none.
-        num_threads: Threads that run the networks on a CPU. PyTorch's number, which is the
-            whole process's, is set to it; None takes PyTorch's number and leaves it alone.
-        cpu_affinity: Cores that the whole process is bound to, such as ``2``, ``0-3`` or
-            ``0,2-3``; numbers of threads that are not given fit these.
-        on_error: ``record`` gives an unusable input a failure record in its place,
-            ``raise`` ends the run with an :class:`InputError`.
-        no_person: What a top-down model does without detections: ``empty`` gives an empty
-            result, ``whole_image`` takes the complete image for one person, as upstream does.
+        num_threads: Threads that run the networks on a CPU. It is set as PyTorch's number of
+            threads, for the complete process. None uses PyTorch's current number and does not
+            change it.
+        cpu_affinity: Cores that the complete process is bound to, such as ``2``, ``0-3`` or
+            ``0,2-3``; the defaults of ``num_threads`` and ``num_workers`` follow their number.
+        on_error: ``record`` writes a failure record for an unusable input, ``raise`` ends the
+            run with an :class:`InputError`.
+        no_person: Behaviour of a top-down model without detections: ``empty`` returns an empty
+            result, ``whole_image`` treats the complete image as one person, as upstream does.
 
     Raises:
-        ValueError: A value out of range, or options that exclude each other.
+        ValueError: A value is out of range, or options cannot be combined.
     """
 
     batch_size: int | str | None = option(
@@ -168,11 +170,13 @@ class BatchOptions:
     )
     engine_file: str | None = option(
         None,
-        'external ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py; '
-        'must belong to the config of --pose2d (default: export the network of --pose2d)',
+        'external ONNX file of the pose network, from MMDeploy, rtmlib or tools/export.py; its '
+        'network must be that of --pose2d (default: export the network of --pose2d)',
         metavar='FILE',
     )
-    engine_cache: bool = option(True, 'cache what an engine builds, for later runs (default: yes)')
+    engine_cache: bool = option(
+        True, 'cache the files that an engine builds, for later runs (default: yes)'
+    )
     self_check: bool = option(
         True,
         'reject an engine whose outputs on the first images deviate from those of torch '
@@ -180,8 +184,8 @@ class BatchOptions:
     )
     flip_test: bool | None = option(
         None,
-        'flip test: also run each person mirrored, which doubles the work (default: as the '
-        'config says)',
+        'use the flip test (run each person mirrored too, twice the work; default: the setting '
+        'of the config)',
     )
     rect: bool = option(
         False,
@@ -221,7 +225,7 @@ class BatchOptions:
             if each.choices:
                 _check_choice(name, value, each.choices)
             if each.minimum is not None and value is not None and not (each.auto and value == AUTO):
-                object.__setattr__(self, name, _whole_number(name, value, each.minimum))
+                object.__setattr__(self, name, _integer(name, value, each.minimum))
         for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
             value = getattr(self, name)
             if type(value) is not bool and (name, value) != ('flip_test', None):
@@ -231,7 +235,9 @@ class BatchOptions:
 
             parse_cores(self.cpu_affinity)
         if self.calib_images is not None and self.precision != 'int8':
-            raise ValueError(f'calib_images: int8 takes them, not {self.precision}')
+            raise ValueError(
+                f'calib_images: only valid with precision int8, found {self.precision}'
+            )
         self._check_engine()
 
     def _check_engine(self) -> None:
@@ -241,24 +247,28 @@ class BatchOptions:
         with_file = [spec.name for spec in specs().values() if spec.takes_file]
         if self.engine_file is not None and self.engine not in (*with_file, AUTO):
             raise ValueError(
-                f'engine_file: {", ".join(with_file)} or auto run it, not engine {self.engine}'
+                f'engine_file: only supported by engines {", ".join((*with_file, AUTO))}, '
+                f'found {self.engine}'
             )
         if self.engine_file is not None and self.rect:
-            raise ValueError('engine_file: its inputs have one size, with rect they have many')
+            raise ValueError(
+                'engine_file cannot be combined with rect, which needs inputs of several sizes'
+            )
         with_device = [spec.name for spec in specs().values() if spec.takes_device]
         if self.engine_device is not None and self.engine not in with_device:
             raise ValueError(
-                f'engine_device: for {" and ".join(with_device)}, not for engine {self.engine}'
+                f'engine_device: only supported by engines {", ".join(with_device)}, '
+                f'found {self.engine}'
             )
 
     def resolved(self, device: 'str | torch.device') -> 'BatchOptions':
         """Replace None and ``'auto'`` by the values for one device.
 
-        Batch sizes stay as they are: how many inputs are best depends on their size
+        Batch sizes are not resolved, since they depend on the size of the inputs
         (:func:`mmpose_batch.engines.batch_size.default_batch_size`).
 
         Raises:
-            ValueError: The device cannot do the precision.
+            ValueError: The device does not support the precision.
         """
         from .cores import available_cores
         from .engines.registry import resolve_precision
@@ -272,7 +282,7 @@ class BatchOptions:
         )
 
     def _threads_now(self) -> int:
-        """PyTorch's number of threads, but not more than there are cores to be bound to."""
+        """PyTorch's number of threads; with ``cpu_affinity``, the number of these cores."""
         import torch
 
         from .cores import default_threads
@@ -280,9 +290,9 @@ class BatchOptions:
         return torch.get_num_threads() if self.cpu_affinity is None else default_threads()
 
     def apply_to_process(self) -> None:
-        """Bind the process to the cores that were given, and set PyTorch's number of threads.
+        """Bind the process to ``cpu_affinity`` and set PyTorch's number of threads.
 
-        Without a number of threads or cores nothing changes.
+        Nothing changes if neither ``cpu_affinity`` nor ``num_threads`` is given.
         """
         import torch
 
@@ -295,7 +305,7 @@ class BatchOptions:
 
     @property
     def of_engine(self) -> 'EngineOptions':
-        """Options for the engine of the pose network, once they are resolved."""
+        """Options of the engine of the pose network; ``self`` must be resolved."""
         from .engines.base import EngineOptions
 
         return EngineOptions(
@@ -309,28 +319,29 @@ class BatchOptions:
 
     @property
     def of_detector(self) -> 'EngineOptions':
-        """Options for the engine of the detector, whose batches have a size of their own."""
+        """Options of the engine of the detector, which has its own batch size."""
         return replace(self.of_engine, latency=(self.det_batch_size or self.batch_size) == 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallOptions:
-    """Options of one call of the inferencer, with upstream's names and defaults.
+    """Options of one call of the inferencer, with the names and defaults of upstream MMPose.
 
     Attributes:
         batch_size: As in :class:`BatchOptions`, for this call.
         bbox_thr: Minimum score of a detected person (top-down) or of an instance
             (one-stage).
-        nms_thr: IoU for the suppression of detected boxes or instances.
-        select_thr: Instances must score above this to be kept; -1 keeps all.
-        merge_results: One data sample per image instead of one per person.
-        pose_based_nms: Suppress instances whose keypoints nearly coincide.
+        nms_thr: IoU above which two detected boxes or instances are duplicates.
+        select_thr: Only instances that score above this are kept; -1 keeps all.
+        merge_results: Return one data sample per image instead of one per person.
+        pose_based_nms: Suppress instances whose keypoints nearly coincide with those of an
+            instance with a higher score.
         test_cfg: The model's test settings during this call.
         keep_images: Keep the decoded image in its result, for drawing.
         keep_labels: Keep the detector's label of each instance in the result.
 
     Raises:
-        ValueError: A threshold that is no number.
+        ValueError: A threshold is not a number.
     """
 
     batch_size: int | str
@@ -348,8 +359,9 @@ class CallOptions:
     merge_results: bool = True
     pose_based_nms: bool = option(
         False,
-        'also drop persons whose keypoints nearly coincide with those of a higher-scoring '
-        'person, and all but the 30 best (default: yes for RTMO and YOLOX-Pose, no for others)',
+        'also drop persons whose keypoints nearly coincide with those of a person with a higher '
+        'score, and keep at most 30 persons per image (default: yes for RTMO and YOLOX-Pose, no '
+        'for others)',
     )
     test_cfg: dict[str, Any] = field(default_factory=dict)
     keep_images: bool = False
@@ -360,13 +372,13 @@ class CallOptions:
             _check_number(name, getattr(self, name))
 
 
-# OpenCV's limit.
+# Limit of OpenCV.
 _MAX_PIXELS = 32767
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DrawOptions:
-    """How results are drawn and where drawings go, with upstream's names and defaults.
+    """Options of drawings, with the names and defaults of upstream MMPose.
 
     Attributes:
         return_vis: Return drawings with the results.
@@ -374,8 +386,8 @@ class DrawOptions:
         wait_time: Seconds that the window waits for a key; 0 without limit.
         draw_bbox: Also draw person boxes.
         radius: Keypoint radius in pixels, 0 to 32767.
-        thickness: Line width in pixels, a whole number from 1 to 32767.
-        kpt_thr: Keypoints must score above this to be drawn.
+        thickness: Line width in pixels, an integer from 1 to 32767.
+        kpt_thr: Only keypoints that score above this are drawn.
         vis_out_dir: Folder for drawings; empty for none.
         skeleton_style: ``mmpose`` or ``openpose``.
         draw_heatmap: Draw the heatmaps over the image.
@@ -383,7 +395,7 @@ class DrawOptions:
         video: Whether the images are frames of a video or camera.
 
     Raises:
-        ValueError: A value out of range.
+        ValueError: A value is out of range.
     """
 
     return_vis: bool = False
@@ -419,24 +431,23 @@ class DrawOptions:
         whole = _is_number(self.thickness) and isinstance(self.thickness, Integral)
         if not (whole and 1 <= self.thickness <= _MAX_PIXELS):
             raise ValueError(
-                f'thickness: expected a whole number from 1 to {_MAX_PIXELS}, '
-                f'found {self.thickness!r}'
+                f'thickness: expected an integer from 1 to {_MAX_PIXELS}, found {self.thickness!r}'
             )
 
     @property
     def wanted(self) -> bool:
-        """Whether anything is drawn at all."""
+        """Whether anything is drawn."""
         return bool(self.return_vis or self.show or self.vis_out_dir)
 
     def returned(self, drawn: 'np.ndarray | None') -> 'list[np.ndarray] | None':
-        """What upstream has under ``visualization`` for one image."""
+        """Value of ``visualization`` for one image, as in upstream MMPose."""
         if drawn is None:
             return None
         return [drawn] if self.return_vis else []
 
 
 BATCH_SETTINGS = tuple(field.name for field in fields(BatchOptions))
-# Names that a config's inferencer=dict(...) may have besides its type.
+# Names that inferencer=dict(...) of a config may have besides its type.
 SETTINGS = (
     *('weights', 'device', 'scope', 'det_model', 'det_weights', 'det_cat_ids', 'show_progress'),
     *BATCH_SETTINGS,
@@ -444,14 +455,14 @@ SETTINGS = (
 
 
 def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Complete given arguments by those of a config's ``inferencer=dict(...)``.
+    """Complete given arguments by those in ``inferencer=dict(...)`` of a config.
 
     Args:
-        own: The config's arguments.
-        given: The arguments that were given, which take precedence; None counts as left out.
+        own: Arguments in the config.
+        given: Arguments that were passed, which take precedence; None counts as not passed.
 
     Raises:
-        ValueError: The config names something that is no setting.
+        ValueError: The config has an unknown argument.
     """
     own = {key: value for key, value in own.items() if key != 'type' and value is not None}
     unknown = sorted(own.keys() - set(SETTINGS))
@@ -460,7 +471,7 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
             f'inferencer: expected some of {", ".join(SETTINGS)}, found {", ".join(unknown)}'
         )
     given = {key: value for key, value in given.items() if value is not None}
-    # Arguments of the config that depend on a choice of it are dropped with that choice.
+    # Arguments of the config that depend on one of its choices are dropped if another is passed.
     for choice, dependent in (
         ('precision', ('calib_images',)),
         ('engine', ('engine_device', 'engine_file')),
@@ -470,10 +481,10 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
     return {**own, **given}
 
 
-def _whole_number(name: str, value: Any, minimum: int) -> int:
-    # NumPy has integers of its own, and True is one of Python's.
+def _integer(name: str, value: Any, minimum: int) -> int:
+    # NumPy has its own integer types, and True is an int.
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f'{name}: expected a whole number from {minimum}, found {value!r}')
+        raise ValueError(f'{name}: expected an integer >= {minimum}, found {value!r}')
     return int(value)
 
 

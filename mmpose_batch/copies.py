@@ -1,4 +1,4 @@
-"""Copies of inferencers, by ``copy.deepcopy`` and ``pickle``: their spec and what is in memory."""
+"""Copies of inferencers by ``copy.deepcopy`` and ``pickle``: spec, weights and attributes."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from .spec import InferencerSpec
 if TYPE_CHECKING:
     from .inferencer import BatchPose2DInferencer
 
-# Settings of MMPose's visualizer that no call sets.
+# Settings of MMPose's visualizer that calls do not set.
 _VISUALIZER = (
     *('bbox_color', 'kpt_color', 'link_color', 'text_color', 'skeleton', 'line_width', 'radius'),
     *('alpha', 'show_keypoint_weight'),
@@ -20,11 +20,12 @@ _VISUALIZER = (
 
 
 def take_state(inferencer: 'BatchPose2DInferencer', own: Iterable[str]) -> dict[str, Any]:
-    """What a copy of an inferencer is made of.
+    """State from which a copy of an inferencer is built.
 
     Args:
-        inferencer: The original.
-        own: Names of its attributes that the class sets, and not a subclass.
+        inferencer: Inferencer to copy.
+        own: Names of the attributes that this package's class sets; the others, of a
+            subclass or a user, are copied.
     """
     detector = inferencer.detector
     own = {'_own', *own}
@@ -41,10 +42,10 @@ def take_state(inferencer: 'BatchPose2DInferencer', own: Iterable[str]) -> dict[
 def build_copy(
     inferencer: 'BatchPose2DInferencer', construct: Callable[..., None], state: dict[str, Any]
 ) -> None:
-    """Make a new object a copy of the inferencer that a state was taken of.
+    """Initialize a new object as a copy, from the state of the original.
 
-    Its engines are built, and the one that ``auto`` selected is selected again. No constructor
-    of a subclass is called: the copy has the attributes of the original.
+    Engines are built, and the engine that ``auto`` selected is selected again. The constructor
+    of a subclass is not called: the copy receives the attributes of the original.
 
     Args:
         inferencer: The new object.
@@ -60,7 +61,7 @@ def build_copy(
     arguments = {**spec.arguments(), 'weights': state['model']}
     if state['detector'] is not None:
         arguments['det_weights'] = state['detector']
-    with torch.random.fork_rng(devices=[]):  # layers are random before they have their weights
+    with torch.random.fork_rng(devices=[]):  # layers are initialized before the weights are set
         construct(inferencer, **arguments)
     inferencer.arguments.update(weights=spec.weights, det_weights=spec.settings.get('det_weights'))
     inferencer.show_progress = state['show_progress']

@@ -1,4 +1,4 @@
-"""How an option is declared: as the field of a dataclass, with what a command line shows of it."""
+"""Declaration of options: fields of a dataclass, with the metadata for a command line."""
 
 import inspect
 from collections.abc import Callable
@@ -10,14 +10,14 @@ Function = TypeVar('Function', bound=Callable)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Option:
-    """The declaration of an option, besides its name, type and default, which its field has.
+    """The declaration of an option; name, type and default are those of its field.
 
     Attributes:
-        help: Its meaning, as ``--help`` shows it.
-        metavar: What ``--help`` calls its value.
-        choices: The values that it takes; empty for any.
-        minimum: The smallest whole number that it takes; None where it takes no number, or any.
-        auto: Whether it also takes ``'auto'``.
+        help: Description for ``--help``.
+        metavar: Name of the value in ``--help``.
+        choices: Accepted values; empty for any.
+        minimum: Minimum of an integer option; None without a minimum.
+        auto: Whether ``'auto'`` is accepted too.
     """
 
     help: str
@@ -28,19 +28,19 @@ class Option:
 
 
 def option(default: Any, text: str, **declared: Any) -> Any:
-    """A field of a class of options, declared by :class:`Option`."""
+    """A dataclass field with the declaration of an option as metadata."""
     return field(default=default, metadata={'option': Option(help=text, **declared)})
 
 
 def declared(options: type) -> dict[str, Option]:
-    """Name to declaration of the options in a class, in order."""
+    """Names and declarations of the options of a class, in order."""
     return {f.name: f.metadata['option'] for f in fields(options) if 'option' in f.metadata}
 
 
 def with_keywords(options: type) -> Callable[[Function], Function]:
-    """Have ``help`` and ``inspect.signature`` show the fields of a class for ``**options``.
+    """Decorator that makes ``inspect.signature`` show the fields of a class for ``**options``.
 
-    Each is a keyword that may be None, which leaves the choice to a config or to the class.
+    Each is a keyword with default None, which leaves the choice to a config or to the class.
     """
 
     def decorate(function: Function) -> Function:

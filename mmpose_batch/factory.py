@@ -1,4 +1,4 @@
-"""Builds inferencers: from a config and a user's settings, or from a spec in another process."""
+"""Builds inferencers from a config and settings, or from a spec in another process."""
 
 import copy
 import os.path as osp
@@ -35,14 +35,14 @@ _OF_TOP_DOWN = ('det_model', *_OF_DETECTORS, 'no_person')
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an inferencer is built from, before anything is loaded or downloaded.
+    """Everything that an inferencer is built from; nothing is loaded or downloaded yet.
 
     Attributes:
         cfg: Config of the pose model.
         weights: Path or URL of its checkpoint; ``'none'`` for random weights.
         detector: The detector of a top-down model, if it has one.
-        settings: Arguments of the class; those that are not there have its defaults.
-        kind: The class.
+        settings: Other arguments of the class; missing ones have their defaults.
+        kind: Class of the inferencer.
     """
 
     cfg: Config
@@ -58,10 +58,10 @@ class Plan:
 
     @property
     def options(self) -> BatchOptions:
-        """Options of the inferencer, resolved for its device; batch sizes may be open.
+        """Options of the inferencer, resolved for its device; batch sizes may be unresolved.
 
         Raises:
-            ValueError: One is out of range, or beyond the device.
+            ValueError: An option is out of range, or not supported by the device.
         """
         names = BatchOptions.__slots__
         own = {name: value for name, value in self.settings.items() if name in names}
@@ -69,18 +69,18 @@ class Plan:
 
     @property
     def spec(self) -> InferencerSpec:
-        """The same, in a plain form for other processes."""
+        """The plan as a spec, for other processes."""
         settings = plain_settings(self.settings)
         return InferencerSpec(self.kind, plain_config(self.cfg), absolute(self.weights), settings)
 
     def check(self) -> None:
-        """Check that all parts can be built, as far as possible without building the networks.
+        """Check as much as possible without building the networks.
 
         Weights that are not downloaded yet are not checked.
 
         Raises:
             ValueError: A config, an option or the device cannot be used.
-            CheckpointError: Weights are missing, or of another kind.
+            CheckpointError: A checkpoint is missing or not usable.
             EngineError: An engine is not installed.
         """
         check_device(self.device)
@@ -107,8 +107,8 @@ class Plan:
         """Build the inferencer.
 
         Raises:
-            ValueError: An option that is of no use to the model, or beyond the device.
-            CheckpointError: Weights that cannot be loaded.
+            ValueError: An option is not valid for the model, or not supported by the device.
+            CheckpointError: Weights cannot be loaded.
         """
         arguments = {**self.settings, 'weights': self.weights, 'model': self.cfg}
         return INFERENCERS.build({**arguments, 'type': self.kind})
@@ -120,11 +120,11 @@ def plan_inferencer(
     cfg_options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Plan:
-    """Plan what :func:`build_inferencer` builds from the same arguments.
+    """Plan the inferencer that :func:`build_inferencer` builds from the same arguments.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that has no effect on the
-            model.
+        ValueError: The model is unknown, there are no weights, or an option has no effect on
+            the model.
     """
     if isinstance(model, str):
         cfg, own_weights = load_config(model)
@@ -144,7 +144,7 @@ def plan_inferencer(
     merged = merge_settings(own, settings)
     weights = weights or merged.pop('weights', None) or own_weights
     if weights is None:
-        raise ValueError("weights: the config names none; name a file, or 'none' for random ones")
+        raise ValueError("weights: the config has none; pass a file, or 'none' for random weights")
     detector = None
     if cfg.data_mode == 'topdown':
         _check_detector(settings, merged)
@@ -152,8 +152,8 @@ def plan_inferencer(
         detector = choose_detector(cfg, *arguments)
     else:
         if merged.get('det_model') in WHOLE_IMAGE:
-            del merged['det_model']  # no detector, which is what other models have
-        _reject(_OF_TOP_DOWN, merged, 'of use to top-down models only')
+            del merged['det_model']  # no detector, as for all models that are not top-down
+        _reject(_OF_TOP_DOWN, merged, 'only valid for top-down models')
     return Plan(cfg, weights, detector, merged, kind)
 
 
@@ -163,43 +163,45 @@ def build_inferencer(
     cfg_options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> BatchPose2DInferencer:
-    """Build the inferencer that a config asks for in its ``inferencer=dict(...)``.
+    """Build the inferencer of a config, with the arguments in its ``inferencer=dict(...)``.
 
-    Unlike the class it rejects a model without weights, and options that have no effect.
+    Unlike the class, it rejects a model without weights, and options that have no effect.
 
     Args:
-        model: Config, or path or name of one, see
+        model: Config, or its path or name, see
             :func:`mmpose_batch.models.names.load_config`.
-        weights: Path or URL; None takes the config's or the name's;
-            ``'none'`` leaves the network random.
+        weights: Path or URL of the checkpoint; None selects the checkpoint of the config or
+            the name, ``'none'`` random weights.
         cfg_options: Changes to the config, by dotted keys.
         **settings: Arguments of :class:`BatchPose2DInferencer`; those that are not None
-            replace the config's.
+            replace the arguments in the config.
 
     Raises:
-        ValueError: An unknown model, no weights, or an option that has no effect on the
-            model.
-        CheckpointError: Weights that cannot be loaded.
-        Exception: As :class:`BatchPose2DInferencer` raises.
+        ValueError: The model is unknown, there are no weights, or an option has no effect on
+            the model.
+        CheckpointError: Weights cannot be loaded.
+        Exception: Any exception of :class:`BatchPose2DInferencer`.
     """
     return plan_inferencer(model, weights, cfg_options, **settings).build()
 
 
 def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:
-    """Reject options of a detector that is not used, and a detector with random weights.
+    """Reject options of a detector that is not used, and a detector without weights.
 
     Raises:
-        ValueError: There are some.
+        ValueError: There are such options, or no weights.
     """
     det_model = merged.get('det_model')
     if det_model in WHOLE_IMAGE:
-        # Those of the config belong to the detector that the config names.
-        _reject(_OF_DETECTORS, given, 'of use with a detector only')
+        # Options in the config belong to the detector of the config.
+        _reject(_OF_DETECTORS, given, 'only valid with a detector')
         return
     if det_model is None or merged.get('det_weights'):
         return
     if not isinstance(det_model, str) or load_config(det_model, 'mmdet')[1] is None:
-        raise ValueError("det_weights: name the detector's checkpoint, or 'none' for random ones")
+        raise ValueError(
+            "det_weights: pass the checkpoint of the detector, or 'none' for random weights"
+        )
 
 
 def _reject(names: Sequence[str], settings: dict[str, Any], reason: str) -> None:
@@ -209,7 +211,7 @@ def _reject(names: Sequence[str], settings: dict[str, Any], reason: str) -> None
 
 
 def is_to_be_downloaded(weights: str | None) -> bool:
-    """Whether weights are named by a URL and are not in the checkpoint cache."""
+    """Whether weights are given by a URL and are not in the checkpoint cache."""
     scheme = urlparse(weights or '').scheme
     return scheme in ('http', 'https') and not osp.isfile(cached_path(weights))
 
@@ -218,21 +220,21 @@ def _check_engine(options: BatchOptions) -> None:
     """Check that an engine is installed, and that its external file is an ONNX file.
 
     Raises:
-        EngineError, ValueError: One is not.
+        EngineError, ValueError: The engine is not installed, or the file is not usable.
     """
     if options.engine != AUTO:
         require(get(options.engine), options.precision)
     if options.engine_file is not None:
         if options.precision == 'int8':
-            raise ValueError('engine_file: int8 is for networks that are exported here')
+            raise ValueError('engine_file cannot be combined with int8')
         ExternalFile(options.engine_file)
 
 
 def _check_types(cfg: Config) -> None:
-    """Check that a pose model and its parts are registered.
+    """Check that the classes of a pose model and its parts are registered.
 
     Raises:
-        ValueError: One is not.
+        ValueError: A class is not registered.
     """
     parts = ('', '.data_preprocessor', '.backbone', '.neck', '.head')
     with (
@@ -245,6 +247,6 @@ def _check_types(cfg: Config) -> None:
 
 
 def _build_pipeline(cfg: Config | dict, scope: str) -> Compose:
-    """The test pipeline of a config that was checked."""
+    """The test pipeline of a config that has been checked."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', scope)):
         return Compose(copy.deepcopy(find_field(cfg, PIPELINE)))

@@ -19,24 +19,22 @@ _FILES = ('det_weights', 'engine_file')
 
 @dataclass(frozen=True, slots=True)
 class InferencerSpec:
-    """All that another process needs to build the same inferencer; plain, and small to send.
+    """Everything that another process needs to build the same inferencer; small and picklable.
 
-    It is what a :class:`mmpose_batch.factory.Plan` becomes, without what a plan is checked by,
-    and what can be taken of an inferencer that is built:
-    ``InferencerSpec.of(inferencer).build()`` gives another one with the same outputs, for the
-    weights of its checkpoint. (Weights that were changed in memory, or are random, are copied by
-    :mod:`pickle` and :func:`copy.deepcopy` only.) Checkpoints and files of engines are named,
-    not contained.
+    A spec is made of a plan (:attr:`mmpose_batch.factory.Plan.spec`) or of a built inferencer:
+    ``InferencerSpec.of(inferencer).build()`` returns an inferencer with the same outputs, if the
+    weights are those of the checkpoint. Weights that were changed in memory, and random weights,
+    are only copied by :mod:`pickle` and :func:`copy.deepcopy`. Checkpoints and engine files are
+    referenced by path, not contained.
 
     Attributes:
-        kind: The class, whose constructor takes the arguments of
+        kind: Class of the inferencer, whose constructor takes the arguments of
             :class:`BatchPose2DInferencer`.
         config: The config of the pose model, as plain dicts, lists and values.
         weights: Path or URL of its checkpoint; ``'none'`` and None for random weights.
-        settings: The other arguments; those that are not there have their defaults. Of an
-            inferencer that is built, the device, batch sizes and number of threads are those
-            that it has.
-        selected: The engines and batch sizes that its warm-up selected, which are selected
+        settings: The other arguments; missing ones have their defaults. In the spec of a built
+            inferencer, the device, the batch sizes and the number of threads are resolved.
+        selected: The engines and batch sizes that its warm-up selected, to be selected
             again; see :func:`mmpose_batch.engines.warmup.outcome`.
     """
 
@@ -48,9 +46,9 @@ class InferencerSpec:
 
     @classmethod
     def of(cls, inferencer: 'BatchPose2DInferencer') -> 'InferencerSpec':
-        """The spec of an inferencer that is built."""
+        """The spec of a built inferencer."""
         config = plain_config(inferencer.cfg)
-        config['visualizer'].pop('name', None)  # MMEngine names each one after the time
+        config['visualizer'].pop('name', None)  # MMEngine generates it from the time
         own = {**inferencer.arguments, 'device': str(inferencer.device)}
         weights = own.pop('weights', None)
         for name in ('batch_size', 'det_batch_size', 'num_threads'):
@@ -64,17 +62,17 @@ class InferencerSpec:
         )
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of the class, which may change them."""
+        """Arguments of the class: new objects, which it may change."""
         own = copy.deepcopy(self.settings)
         if isinstance(own.get('det_model'), dict):
             own['det_model'] = Config(own['det_model'])
         return {'model': Config(copy.deepcopy(self.config)), 'weights': self.weights, **own}
 
     def import_modules(self) -> None:
-        """Import what the config asks for, which register models, transforms or engines.
+        """Import the ``custom_imports`` of the config, which may register models or engines.
 
         Raises:
-            ImportError: One cannot be imported.
+            ImportError: A module cannot be imported.
         """
         if custom := self.config.get('custom_imports'):
             import_modules_from_strings(**custom)
@@ -83,8 +81,8 @@ class InferencerSpec:
         """Build the inferencer.
 
         Raises:
-            ValueError: An option that is beyond this machine.
-            CheckpointError: Weights that cannot be loaded.
+            ValueError: An option is not supported on this machine.
+            CheckpointError: Weights cannot be loaded.
         """
         self.import_modules()
         inferencer = INFERENCERS.build({**self.arguments(), 'type': self.kind})
@@ -94,13 +92,13 @@ class InferencerSpec:
 
 
 def plain_config(config: Config | ConfigDict | dict) -> dict[str, Any]:
-    """A config without its ``inferencer``, as a dict of its own."""
+    """A config without its ``inferencer``, as a new dict."""
     plain = config.to_dict() if hasattr(config, 'to_dict') else config
     return {key: copy.deepcopy(value) for key, value in plain.items() if key != 'inferencer'}
 
 
 def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that are given, with paths that hold in any folder."""
+    """The settings that are not None, with absolute paths."""
     own = {name: value for name, value in settings.items() if value is not None}
     if isinstance(own.get('det_model'), dict | Config):
         own['det_model'] = plain_config(own['det_model'])

@@ -18,8 +18,8 @@ from mmpose_batch.declare import declared
     'name', ['batch_size', 'det_batch_size', 'calib_images', 'num_workers', 'num_threads']
 )
 @pytest.mark.parametrize('value', [-1, 1.0, '4', True, np.int64(-4), np.float32(4), np.bool_(True)])
-def test_an_invalid_number_is_rejected_by_name(name, value):
-    with pytest.raises(ValueError, match=f'{name}: expected a whole number from') as raised:
+def test_a_number_of_another_kind_is_rejected_by_name(name, value):
+    with pytest.raises(ValueError, match=f'{name}: expected an integer >= ') as raised:
         BatchOptions(**{name: value})
     assert f'found {value!r}' in str(raised.value)
 
@@ -35,14 +35,14 @@ def test_numbers_of_numpy_are_accepted(value):
 
 @pytest.mark.parametrize('name', ['batch_size', 'det_batch_size', 'calib_images', 'num_threads'])
 def test_zero_is_rejected(name):
-    with pytest.raises(ValueError, match=f'{name}: expected a whole number from 1, found 0'):
+    with pytest.raises(ValueError, match=f'{name}: expected an integer >= 1, found 0'):
         BatchOptions(**{name: 0})
 
 
 def test_a_batch_size_may_be_measured():
     options = BatchOptions(batch_size='auto', det_batch_size='auto').resolved('cpu')
     assert (options.batch_size, options.det_batch_size) == ('auto', 'auto')
-    with pytest.raises(ValueError, match='num_workers: expected a whole number from 0'):
+    with pytest.raises(ValueError, match='num_workers: expected an integer >= 0'):
         BatchOptions(num_workers='auto')
 
 
@@ -104,7 +104,9 @@ def test_calibration_images_are_for_int8():
     options = BatchOptions(precision='int8', engine='openvino')
     assert options.resolved('cpu').calib_images == 64
     assert BatchOptions().resolved('cpu').calib_images is None
-    with pytest.raises(ValueError, match='calib_images: int8 takes them, not bf16'):
+    with pytest.raises(
+        ValueError, match='calib_images: only valid with precision int8, found bf16'
+    ):
         BatchOptions(precision='bf16', calib_images=8)
 
 

@@ -94,15 +94,15 @@ def test_none_in_a_config_is_ignored(config, one_stage):
 
 
 def test_building_insists_on_weights(one_stage, top_down, tmp_path):
-    with pytest.raises(ValueError, match="name a file, or 'none' for random ones"):
+    with pytest.raises(ValueError, match="pass a file, or 'none' for random weights"):
         build_inferencer(one_stage.cfg, device='cpu')
     (tmp_path / 'detector.py').write_text('model = dict()')
-    with pytest.raises(ValueError, match="det_weights: name the detector's checkpoint"):
+    with pytest.raises(ValueError, match='det_weights: pass the checkpoint of the detector'):
         build_inferencer(
             top_down.cfg, 'none', det_model=str(tmp_path / 'detector.py'), device='cpu'
         )
     for detector in (detector_config(), detector_config().to_dict()):
-        with pytest.raises(ValueError, match="det_weights: name the detector's checkpoint"):
+        with pytest.raises(ValueError, match='det_weights: pass the checkpoint of the detector'):
             build_inferencer(top_down.cfg, 'none', det_model=detector, device='cpu')
 
 
@@ -150,7 +150,7 @@ def test_no_weights_are_the_same_random_ones_each_time(config):
     ('inferencer', 'error', 'message'),
     [
         ({'batchsize': 4}, ValueError, 'expected some of weights, .* found batchsize'),
-        ({'batch_size': '4'}, ValueError, 'batch_size: expected a whole number'),
+        ({'batch_size': '4'}, ValueError, 'batch_size: expected an integer'),
     ],
 )
 def test_a_wrong_option_in_a_config_is_an_error(config, inferencer, error, message):

@@ -3,9 +3,9 @@
 #
 #   tools/benchmark_docs.sh FOLDER [NAME ...]
 #
-# NAME is the name of a table, which stands in the document between <!-- NAME --> and
+# NAME is the name of a table, which is in the document between <!-- NAME --> and
 # <!-- end of NAME -->. Without names, all tables are measured, which takes two and a half hours on
-# 2 cores; the machine should do nothing else meanwhile. The results of the tools are kept in
+# 2 cores; the machine should do nothing else meanwhile. The results of the tools are stored in
 # FOLDER/out/NAME. FOLDER must hold the inputs that cannot be generated:
 #
 #   photos/             images
@@ -27,10 +27,10 @@ PATH=$(cd "$(dirname "$(command -v python)")" && pwd):$PATH
 cd "$1"
 shift
 if [[ -e tools && ! -L tools ]]; then
-  echo "benchmark_docs: $PWD has a folder tools of its own; another folder is wanted" >&2
+  echo "benchmark_docs: $PWD already contains a folder tools; choose another folder" >&2
   exit 2
 fi
-ln -sfn "$tools" tools # so that the recorded command is the one to type in the project
+ln -sfn "$tools" tools # so that the recorded command works in the project
 mkdir -p out
 
 rounds=(--max-rounds "${ROUNDS:-5}")
@@ -60,7 +60,7 @@ from mmpose_batch.models import load_config
 
 torch.manual_seed(0)
 model = init_model(load_config('rtmw-m_8xb1024-270e_cocktail14-256x192')[0], None, 'cpu')
-for layer in (model.head.cls_x, model.head.cls_y):  # or scores that mean nothing would be huge
+for layer in (model.head.cls_x, model.head.cls_y):  # otherwise the meaningless scores would be huge
     layer.weight.data.mul_(0.02)
 meta = {'dataset_meta': model.dataset_meta}
 torch.save({'state_dict': model.state_dict(), 'meta': meta}, 'rtmw-m-random.part')
@@ -70,14 +70,14 @@ PYTHON
 
 measure() {
   local engines=(--engine torch openvino onnxruntime --precision fp32 bf16 int8)
-  local judged=(val/ --ann-file val/annotations.json)
+  local evaluated=(val/ --ann-file val/annotations.json)
   case $name in
     rtmo) throughput "${shared[@]}" "${all[@]}" ;;
     rtmo-rect) throughput "${shared[@]}" --rect "${bf16[@]}" ;;
     pair) throughput "${pair[@]}" "${all[@]}" ;;
     pair-no-flip) throughput "${pair[@]}" --no-flip-test "${both[@]}" ;;
     rtmlib) throughput "${pair[@]}" --given-boxes --no-flip-test --cpu-affinity 0-1 "${both[@]}" \
-      --against stock rtmlib ;;
+      --against upstream rtmlib ;;
     int8) throughput --scenes 64 --pose2d demo-rtmo --engine openvino --precision bf16 int8 ;;
     int8-pair) throughput --scenes 64 --pose2d demo-rtmpose --engine openvino --precision bf16 int8 ;;
     wholebody)
@@ -88,16 +88,16 @@ measure() {
       rm -rf one && mkdir one
       cp "$(printf '%s\n' photos/*.jpg | head -n 1)" one/
       latency one/ "${crops[@]}" --det-model whole_image --no-flip-test "${bf16[@]}" \
-        --cpu-affinity 0 --against stock ;;
+        --cpu-affinity 0 --against upstream ;;
     latency)
       held_out
-      latency val/ --pose2d demo-rtmpose "${bf16[@]}" --cpu-affinity 0 --against stock ;;
+      latency val/ --pose2d demo-rtmpose "${bf16[@]}" --cpu-affinity 0 --against upstream ;;
     rate)
       held_out
-      latency val/ --pose2d demo-rtmo "${bf16[@]}" --rate 30 --against stock ;;
+      latency val/ --pose2d demo-rtmo "${bf16[@]}" --rate 30 --against upstream ;;
     crops) throughput "${pair[@]}" --given-boxes --no-flip-test --images 32 --cpu-affinity 0-1 \
       --engine onnxruntime openvino --precision fp32 \
-      --against stock crop-by-crop padded-batches thread-pool ;;
+      --against upstream crop-by-crop padded-batches thread-pool ;;
     many-crops) throughput --scenes 16 --persons 12 --pose2d demo-rtmpose --given-boxes --no-flip-test \
       --engine onnxruntime openvino --precision fp32 --against padded-batches crop-by-crop ;;
     workers) throughput --scenes 64 --pose2d demo-rtmpose "${bf16[@]}" --num-threads 1 2 \
@@ -114,11 +114,11 @@ measure() {
       start val/ --pose2d demo-rtmo --engine openvino auto --precision fp32 int8 ;;
     parity)
       held_out
-      parity "${judged[@]}" --pose2d demo-rtmpose --engine torch torch-compile openvino onnxruntime \
+      parity "${evaluated[@]}" --pose2d demo-rtmpose --engine torch torch-compile openvino onnxruntime \
         --precision fp32 bf16 int8 --no-flip-test ;;
     parity-rtmo)
       held_out
-      parity "${judged[@]}" --pose2d demo-rtmo "${engines[@]}" --rect ;;
+      parity "${evaluated[@]}" --pose2d demo-rtmo "${engines[@]}" --rect ;;
     parity-photos) parity "${shared[@]}" "${engines[@]}" ;;
     parity-photos-pair) parity "${pair[@]}" "${engines[@]}" ;;
     *)

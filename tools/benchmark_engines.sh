@@ -42,7 +42,7 @@ parity() {
 parity demo-rtmo --rect
 parity demo-rtmpose --no-flip-test
 
-# Rows of one run are all in memory: one run for each size.
+# All rows of a run are in memory, so each size has its own run.
 measure() {
   local name=$1 size
   shift

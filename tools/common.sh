@@ -1,9 +1,9 @@
-# What the scripts that measure share; they read it and are not run by it.
+# Functions of the measuring scripts, which source this file.
 
-# Prints the comment at the top of the script that runs.
+# Prints the comment at the top of the script.
 print_help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
 
-# The first argument of a script is a folder; for anything else the help, and the end.
+# Expects a folder as the first argument; otherwise prints the help and exits.
 expect_folder() {
   if [[ $# -lt 1 || $1 == -* ]]; then
     print_help
@@ -12,7 +12,7 @@ expect_folder() {
   fi
 }
 
-# 3 is the status of a table with combinations that cannot be run; each says why in its row.
+# Tolerates status 3, with which a tool ends if some rows could not run; these rows show the reason.
 tolerate() {
   local status=0
   "$@" || status=$?

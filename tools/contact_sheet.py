@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Put several images on one contact sheet, to look at many results at once."""
+"""Arrange several images on one contact sheet, to view many results at once."""
 
 import sys
 from pathlib import Path

@@ -34,10 +34,10 @@ from mmpose_batch.scenes import SceneOptions, write_scenes
 ROOT = Path(__file__).resolve().parents[1]
 TOOL = 'train_demo'
 NAMES = ('demo-rtmpose', 'demo-rtmdet', 'demo-rtmo')
-# Series of scenes; the demo and the tests draw from others.
+# Seeds of the scenes; the demo and the tests use other seeds.
 TRAIN_SEED, VAL_SEED = 1, 2
-# Seconds that processes wait for the one that draws and prepares.
-PATIENCE = 12 * 60 * 60
+# Seconds that processes wait for the process that draws and prepares.
+TIMEOUT = 12 * 60 * 60
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -108,7 +108,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Reject what would fail after hours."""
+    """Reject arguments that would only fail after hours of training."""
     folder = osp.dirname(osp.abspath(args.out))
     if osp.isdir(args.out) or not os.access(folder, os.W_OK):
         parser.error(f'--out: cannot write {args.out}')
@@ -116,7 +116,9 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.resume and not begun:
         parser.error(f'--resume: no checkpoint in {args.work_dir}')
     if begun and not args.resume:
-        parser.error(f'{args.work_dir} holds a run; --resume resumes it, --work-dir names another')
+        parser.error(
+            f'{args.work_dir} contains a run: resume it (--resume), or choose another --work-dir'
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,11 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cfg = read_config(args)
         scenes = find_scenes(args, cfg)
         check_scenes(scenes)
-        # Everything above leaves the process as it was, and nothing expensive is built yet.
+        # Nothing above changes the state of the process or builds anything expensive.
         if args.num_threads:
             torch.set_num_threads(args.num_threads)
         connect(cfg)
-        runner = Runner.from_cfg(cfg)  # rejects a wrong config before thousands of scenes are drawn
+        runner = Runner.from_cfg(cfg)  # rejects a wrong config before the scenes are drawn
         if is_main_process():
             draw_scenes(scenes)
     except ValueError as error:
@@ -142,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         use_channels_last(plain(runner.model))
     if args.bfloat16:
         use_bfloat16(plain(runner.model))
-    with allowed_types():  # for --resume: torch rejects what MMEngine writes into checkpoints
+    with allowed_types():  # for --resume: torch rejects types in MMEngine's checkpoints
         runner.train()
     if is_main_process():
         save_weights(runner, args.out)
@@ -156,10 +158,11 @@ class PreparedSamples(Dataset):
 
     Args:
         dataset: Config of the dataset, with its random pipeline.
-        folder: Where the files go, one an epoch; what is there of the same config,
-            annotations and first image is used.
-        epochs: How many times every sample is preprocessed; one of them is drawn at random.
-        num_workers: Processes that prepare.
+        folder: Folder for the files, one per epoch; existing files of the same config,
+            annotations and first image are used again.
+        epochs: Number of times that every sample is preprocessed; each access returns a random
+            one of them.
+        num_workers: Number of processes for preprocessing.
     """
 
     def __init__(self, dataset: dict[str, Any], folder: str, epochs: int, num_workers: int) -> None:
@@ -212,7 +215,7 @@ def _pickled(samples: Sequence[Any]) -> list[bytes]:
 
 
 class Scenes(NamedTuple):
-    """A folder of synthetic scenes, and what it has to hold."""
+    """A folder of synthetic scenes, and the scenes that it must contain."""
 
     folder: Path
     count: int
@@ -221,18 +224,18 @@ class Scenes(NamedTuple):
 
     @property
     def annotations(self) -> Path:
-        """The file that is written last."""
+        """The annotation file, which is written last."""
         return self.folder / 'annotations.json'
 
 
 def find_scenes(args: argparse.Namespace, cfg: Config) -> list[Scenes]:
-    """The scenes to train on and those to measure on.
+    """The scenes for training and for validation.
 
     Raises:
         ValueError: The config has a scene option that does not exist.
     """
     dataset = cfg.train_dataloader.dataset
-    dataset = dataset.get('dataset', dataset)  # that of PreparedSamples
+    dataset = dataset.get('dataset', dataset)  # the dataset inside PreparedSamples
     root = Path(args.data_root)
     train = root / dataset.data_prefix.img
     return [
@@ -245,18 +248,18 @@ def check_scenes(scenes: Sequence[Scenes]) -> None:
     """Reject folders that hold other scenes.
 
     Raises:
-        ValueError: One does.
+        ValueError: A folder does.
     """
     for part in scenes:
         if part.annotations.exists() and not _are_there(part):
             raise ValueError(
-                f'{part.folder} holds other scenes than the {part.count} of series {part.seed} '
-                'that the config asks for; remove it, or name another --data-root'
+                f'{part.folder} contains other scenes than the config needs ({part.count} of seed '
+                f'{part.seed}); remove it, or choose another --data-root'
             )
 
 
 def draw_scenes(scenes: Sequence[Scenes]) -> None:
-    """Draw the scenes that are not there yet."""
+    """Draw the missing scenes."""
     for part in scenes:
         if not part.annotations.exists():
             write_scenes(part.folder, part.count, part.seed, part.options)
@@ -270,16 +273,16 @@ def _scene_options(cfg: Config) -> SceneOptions:
 
 
 def _are_there(scenes: Scenes) -> bool:
-    """Whether a folder holds its scenes: compares the first one with a new drawing of it."""
+    """Whether a folder contains its scenes: compares the first one with a new drawing of it."""
     with (
         tempfile.TemporaryDirectory(prefix='mmpose_batch-') as name,
-        single_opencv_thread(),  # which drawing leaves behind
+        single_opencv_thread(),  # drawing changes this setting
     ):
         first = write_scenes(name, 1, scenes.seed, scenes.options, quiet=True)
         expected = _first_scene(first)[1:]
     try:
         number, *found = _first_scene(scenes.annotations)
-    except (ValueError, OSError):  # half of a file, or an image less
+    except (ValueError, OSError):  # an incomplete file, or a missing image
         return False
     return number == scenes.count and found == expected
 
@@ -295,8 +298,8 @@ def _first_scene(annotations: Path) -> list[Any]:
 def read_config(args: argparse.Namespace) -> Config:
     """The config of the model, with this machine's paths."""
     path = str(ROOT / 'configs' / 'demo' / f'{args.model}.py')
-    # MMEngine writes the config five times a run and into every checkpoint. Formatting it takes
-    # up to a second each time, and fromfile ignores that it is not wanted.
+    # MMEngine writes the config five times per run and into every checkpoint. Formatting it takes
+    # up to a second each time, and fromfile ignores format_python_code.
     values = Config.fromfile(path).to_dict()
     cfg = Config(values, filename=path, format_python_code=False)
     data_root = osp.join(args.data_root, '')
@@ -327,28 +330,30 @@ def distribute(cfg: Config, processes: int) -> None:
     """Share the batches of a config among the processes that torchrun started.
 
     Raises:
-        ValueError: They cannot be divided.
+        ValueError: The batch size is not divisible by the number of processes.
     """
     loader = cfg.train_dataloader
     if loader.batch_size % processes:
-        raise ValueError(f'a batch of {loader.batch_size} cannot be shared by {processes}')
+        raise ValueError(
+            f'a batch of {loader.batch_size} cannot be divided among {processes} processes'
+        )
     loader.batch_size //= processes
     cfg.launcher = 'pytorch'
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', find_unused_parameters=True)
     if torch.cuda.is_available():
-        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl', timeout=PATIENCE))
+        cfg.env_cfg = dict(dist_cfg=dict(backend='nccl', timeout=TIMEOUT))
     else:
         cfg.model_wrapper_cfg.device_ids = None
 
 
 def connect(cfg: Config) -> None:
-    """Connect the processes of a distributed config on a CPU: MMEngine itself asks for a GPU."""
+    """Connect the processes of a distributed config on a CPU, for which MMEngine needs a GPU."""
     if cfg.get('launcher') == 'pytorch' and not torch.cuda.is_available():
-        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=PATIENCE))
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=TIMEOUT))
 
 
 def use_channels_last(model: nn.Module) -> None:
-    """Train in the memory layout that takes a quarter off a step on a CPU."""
+    """Use the memory layout that makes a training step on a CPU a quarter faster."""
     model.to(memory_format=torch.channels_last)
     model.backbone.register_forward_pre_hook(
         lambda _, inputs: (inputs[0].contiguous(memory_format=torch.channels_last),)
@@ -356,7 +361,7 @@ def use_channels_last(model: nn.Module) -> None:
 
 
 def use_bfloat16(model: nn.Module) -> None:
-    """Compute features in bfloat16; coordinates and losses need all digits of a float32."""
+    """Compute features in bfloat16; coordinates and losses need the precision of float32."""
     device = next(model.parameters()).device.type
     for module in (model.backbone, model.neck):
         module.forward = _in_bfloat16(module.forward, device)
@@ -372,7 +377,7 @@ def _in_bfloat16(forward: Callable[..., Any], device: str) -> Callable[..., Any]
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The model without what distributes it."""
+    """The model without its wrapper for distributed training."""
     return model.module if is_model_wrapper(model) else model
 
 
@@ -398,7 +403,7 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _plain(value: Any) -> Any:
-    """The same with lists in place of arrays, as ``weights_only=True`` wants it."""
+    """A value with lists instead of arrays, as ``weights_only=True`` requires."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -48,7 +48,7 @@ def result(text: str) -> tuple[str, Path]:
     name, _, folder = text.partition('=')
     if not (re.fullmatch(r'[\w-]+', name) and folder):
         raise argparse.ArgumentTypeError(
-            f'expected NAME=DIR, the name of letters, digits, _ and -, found {text}'
+            f'expected NAME=DIR, with letters, digits, _ and - in NAME, found {text}'
         )
     return name, Path(folder)
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         text = args.document.read_text(encoding='utf-8')
         if not args.document.suffix:
-            raise ValueError(f'{args.document}: its pictures would have the same name; add .md')
+            raise ValueError(f'{args.document}: add .md; the folder of the plots has this name')
         pictures: dict[str, Path] = {}
         for name, folder in args.results:
             section = read_section(name, folder, args.document.stem)

@@ -53,8 +53,7 @@ def render(parser: argparse.ArgumentParser) -> str:
 
 
 def _title(title: str) -> str:
-    names = {'positional arguments': 'Inputs', 'options': 'Output folder'}
-    return names.get(title, title.capitalize())
+    return 'Output folder' if title == 'options' else title.capitalize()
 
 
 def _rows(parser: argparse.ArgumentParser, actions: Sequence[argparse.Action]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-# What the demo models share: the scenes that they are trained on, and how.
+# Settings that the demo models share: scenes, optimizer and evaluation.
 custom_imports = dict(imports=['mmpose_batch'], allow_failed_imports=False)
 
 train_cfg = dict(type='EpochBasedTrainLoop', val_interval=2)
@@ -13,7 +13,7 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 
-# Drawn by tools/train_demo.py; those to train on hold what the options say (SceneOptions).
+# The scenes are drawn by tools/train_demo.py; training scenes use these options (SceneOptions).
 scene_options = dict()
 dataset_type = 'CocoDataset'
 data_root = 'data/scenes/'

@@ -1,8 +1,8 @@
-# RTMDet's head on a small ResNet, 320x320, trained on drawn scenes.
+# RTMDet's head on a small ResNet, 320x320, trained on synthetic scenes.
 _base_ = './_scenes.py'
 
 default_scope = 'mmdet'
-inferencer = dict(weights='{{ fileDirname }}/demo-rtmdet.pth')  # for whoever takes it by name
+inferencer = dict(weights='{{ fileDirname }}/demo-rtmdet.pth')  # for selection by name
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 max_epochs = 8
@@ -25,7 +25,7 @@ param_scheduler = [
 input_size = (320, 320)
 model = dict(
     type='RTMDet',
-    use_syncbn=False,  # which only GPUs have
+    use_syncbn=False,  # only supported on GPUs
     data_preprocessor=dict(
         type='DetDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
@@ -33,7 +33,7 @@ model = dict(
         bgr_to_rgb=True,
         batch_augments=None,
     ),
-    # The weights of demo-rtmpose's, which has seen people already, and a fourth stage. Its dense
+    # The backbone of demo-rtmpose, which is trained on persons already, and a fourth stage. Dense
     # convolutions train several times faster on a CPU than the depthwise ones of a CSPNeXt.
     backbone=dict(
         type='ResNet',

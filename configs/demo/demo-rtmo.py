@@ -1,11 +1,11 @@
-# RTMO on a small ResNet, 288x288, trained on drawn scenes.
+# RTMO on a small ResNet, 288x288, trained on synthetic scenes.
 _base_ = './_scenes.py'
 
 default_scope = 'mmpose'
 visualizer = dict(type='PoseLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 inferencer = dict(type='BatchPose2DInferencer', weights='{{ fileDirname }}/demo-rtmo.pth')
-# Below are false persons, and the same one twice; the usual 0.1 of RTMO gains 0.001 of AP.
+# Lower scores are mostly false and duplicate persons; RTMO's default of 0.1 gains 0.001 AP.
 default_filters = dict(bbox_thr=0.3)
 
 max_epochs = 30
@@ -28,8 +28,8 @@ param_scheduler = [
     ),
 ]
 
-# The classifier of coordinates, once it is good, teaches the branch that picks training samples,
-# and the scores of persons. Too early it ruins both.
+# In the last epochs, the coordinate classifier provides the targets of the branch that assigns
+# training samples, and of the scores. Earlier, it is too inaccurate for that.
 switch_epoch = 20
 custom_hooks = [
     dict(
@@ -41,7 +41,7 @@ custom_hooks = [
     ),
     dict(
         type='RTMOModeSwitchHook',
-        # Of every later epoch, since no checkpoint keeps it.
+        # Set for every later epoch, since checkpoints do not store it.
         epoch_attributes={
             epoch: {'proxy_target_cc': True} for epoch in range(switch_epoch, max_epochs)
         },
@@ -61,7 +61,7 @@ model = dict(
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
     ),
-    # demo-rtmpose's, which knows joints already, and a fourth stage.
+    # The backbone of demo-rtmpose, which is trained on persons already, and a fourth stage.
     backbone=dict(
         type='ResNet',
         depth=18,
@@ -120,7 +120,7 @@ model = dict(
         assigner=dict(
             type='SimOTAAssigner',
             dynamic_k_indicator='iou',
-            candidate_topk=5,  # with 13 the classifier took more of a step than the backbone
+            candidate_topk=5,  # with 13, the classifier took more time than the backbone
             oks_calculator=dict(type='PoseOKS'),
             use_keypoints_for_center=True,
         ),
@@ -159,8 +159,8 @@ model = dict(
 data_mode = 'bottomup'
 train_pipeline = [
     dict(type='LoadImage'),
-    # The whole image, as BottomupResize fits it. The mode 'perspective' of MMPose's RTMO configs
-    # does not scale the image to the input: there a mosaic comes before.
+    # The complete image, scaled as BottomupResize does. The mode 'perspective' of MMPose's RTMO
+    # configs does not scale the image to the input, since a mosaic comes before it.
     dict(
         type='BottomupRandomAffine',
         input_size=input_size,
@@ -196,7 +196,7 @@ val_pipeline = [
         ),
     ),
 ]
-# More people to learn from in a step.
+# More persons per training step.
 scene_options = dict(persons=(2, 4))
 train_dataloader = dict(
     batch_size=32,

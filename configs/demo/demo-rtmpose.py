@@ -1,4 +1,4 @@
-# RTMPose's head on a small ResNet, 192x112, trained on drawn scenes.
+# RTMPose's head on a small ResNet, 192x112, trained on synthetic scenes.
 _base_ = './_scenes.py'
 
 default_scope = 'mmpose'
@@ -27,7 +27,7 @@ param_scheduler = [
     ),
 ]
 
-input_size = (112, 192)  # width, height: as narrow as people are
+input_size = (112, 192)  # width, height: narrow, since persons are
 codec = dict(
     type='SimCCLabel',
     input_size=input_size,
@@ -46,7 +46,7 @@ model = dict(
         bgr_to_rgb=True,
     ),
     # Three of the four stages of a narrow ResNet-18. On a CPU its dense convolutions train several
-    # times faster than the small and the depthwise ones of a CSPNeXt as narrow.
+    # times faster than the depthwise convolutions of an equally narrow CSPNeXt.
     backbone=dict(
         type='ResNet',
         depth=18,
@@ -57,7 +57,7 @@ model = dict(
         base_channels=16,
         out_indices=(1, 2),
     ),
-    # Where something is to the pixel is learnt much faster from a grid of stride 8 than of 16.
+    # Exact positions are learnt much faster from features of stride 8 than of stride 16.
     neck=dict(type='FeatureMapProcessor', select_index=(0, 1), concat=True),
     head=dict(
         type='RTMCCHead',
@@ -88,7 +88,7 @@ train_pipeline = [
     dict(type='LoadImage'),
     dict(type='GetBBoxCenterScale', padding=1.15),
     dict(type='RandomFlip', direction='horizontal'),
-    # Boxes are as far off as a small detector's; scenes vary enough by themselves.
+    # The jitter of boxes is that of a small detector; the scenes vary enough without more.
     dict(
         type='RandomBBoxTransform',
         shift_factor=0.08,

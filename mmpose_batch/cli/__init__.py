@@ -1,4 +1,4 @@
-"""The commands: what ``mmpose-batch COMMAND`` and the scripts of tools/ run."""
+"""Implementations of ``mmpose-batch COMMAND`` and of the scripts in tools/."""
 
 from .dispatch import main
 

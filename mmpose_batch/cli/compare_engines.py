@@ -3,10 +3,10 @@ r"""Compare the accuracy of engines and precisions with PyTorch in fp32, as a ta
   tools/compare_engines.py photos/ --pose2d CONFIG --pose2d-weights FILE --ann-file ann.json \
       --engine openvino onnxruntime --precision fp32 int8
 
-Each combination runs on all images. The columns are: the deviation from PyTorch in fp32 that 95 %
-of the keypoints and scores do not exceed, the fraction of its persons that were found, AP if there
-are annotations, and images per second. The table is Markdown. A combination that cannot run has the
-reason in its row.
+Each combination runs on all images; PyTorch in fp32 is the reference. The columns are: the
+deviation from the reference that 95 % of the keypoints and scores do not exceed, the fraction of
+the reference persons that are found, AP if there are annotations, and images per second. The table
+is Markdown. The row of a combination that cannot run shows the reason.
 
 Exit status: 0 all combinations ran, 1 could not run, 2 wrong arguments, 3 some could not run.
 """
@@ -70,7 +70,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         precision={
             'nargs': '+',
             'metavar': 'P',
-            'choices': None,  # another one has its reason in its row
+            'choices': None,  # the row of an unknown one shows the reason
             'default': ['fp32'],
             'help': 'precisions (default: fp32)',
         },
@@ -80,10 +80,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         },
         rect={
             'action': 'store_true',
-            'help': 'also with inputs padded to the next multiple of the stride',
+            'help': 'also run each combination with inputs padded to the next multiple of the '
+            'stride instead of to a square',
         },
     )
-    parser.add_argument('--no-flip-test', action='store_true', help='also without the flip test')
+    parser.add_argument(
+        '--no-flip-test',
+        action='store_true',
+        help='also run each combination without the flip test',
+    )
     return parse_with_out_dir(parser, arguments)
 
 
@@ -134,7 +139,7 @@ def combinations(args: argparse.Namespace) -> Iterator[tuple[str, str, dict]]:
         settings = {'engine': engine, 'precision': precision, 'self_check': False, 'rect': False}
         if precision == 'int8':
             settings['calib_images'] = args.calib_images
-        if (engine, precision) != ('torch', 'fp32'):  # the reference, which has its row
+        if (engine, precision) != ('torch', 'fp32'):  # the reference has its row already
             yield engine, precision, settings
         if args.rect:
             yield f'{engine}, rect', precision, {**settings, 'rect': True}
@@ -143,7 +148,7 @@ def combinations(args: argparse.Namespace) -> Iterator[tuple[str, str, dict]]:
 
 
 def read_annotations(args: argparse.Namespace, paths: list[str]) -> 'Annotations | None':
-    """The annotations, checked before anything is built; None if there are none.
+    """Annotations, checked before anything is built; None without ``--ann-file``.
 
     Raises:
         ValueError: The file does not fit the images, or the config does not exist.
@@ -219,8 +224,8 @@ def row(name: str, precision: str, outcome: Outcome, reference: Outcome) -> list
 
 
 def average_precision(summary: 'RunSummary') -> str:
-    """AP of a run, or why there is none."""
+    """AP of a run, or the reason why there is none."""
     if summary.evaluation is None:
         return ''
     reason, ap = summary.evaluation.not_judged, summary.metrics.get('AP')
-    return f'{ap:.4f}' if ap is not None else f'not judged: {reason}'
+    return f'{ap:.4f}' if ap is not None else f'no AP: {reason}'

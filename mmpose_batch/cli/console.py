@@ -1,4 +1,4 @@
-"""What the commands share: errors in one line, building a model, silencing the libraries."""
+"""Helpers that the commands share: one-line errors, building a model, listing images."""
 
 import argparse
 import os
@@ -27,13 +27,13 @@ _LOGS = ('error.log', *(f'error-{number}.log' for number in range(2, 10)))
 
 
 def note_demo_models(args: argparse.Namespace) -> None:
-    """Print what the demo models are for, if one of them is used."""
+    """Print a note about the demo models if one of them is used."""
     from ..models.names import is_demo_model
 
     if any(model and is_demo_model(model) for model in (args.pose2d, args.det_model)):
         print(
-            'note: the demo models know the scenes of tools/make_scenes.py; photos want a real '
-            'one, such as --pose2d rtmo-s',
+            'note: the demo models only work on scenes of tools/make_scenes.py; for photos use, '
+            'e.g., --pose2d rtmo-s',
             file=sys.stderr,
         )
 
@@ -44,10 +44,10 @@ def named_models(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def list_images(inputs: Sequence[str]) -> list[str]:
-    """The images that the inputs of a command name.
+    """Paths of the images that the inputs of a command select.
 
     Raises:
-        ValueError: There are none, or an input is not usable.
+        ValueError: There are no images, or an input is not usable.
     """
     from ..sources.files import list_inputs
 
@@ -74,17 +74,17 @@ def fail(tool: str, status: int, error: object) -> int:
 
 
 def log_traceback(error: BaseException, folder: str | None = None) -> str | None:
-    """Write the traceback of an exception to a file, for a line that names it.
+    """Write the traceback of an exception to a log file.
 
     Args:
         error: The exception.
-        folder: Where to write ``error.log``, such as the folder of the results. A log of
-            these commands is appended to; where another file has the name, the log is
-            ``error-2.log``, and so on. If the folder is not there or not writable, the
-            file is a temporary one, which stays.
+        folder: Folder for ``error.log``, such as the output folder. An existing log of
+            these commands is appended to. If another file has that name, the log is
+            ``error-2.log``, and so on. If the folder is missing or not writable, the
+            log is a temporary file, which is not deleted.
 
     Returns:
-        The file's path, None where nothing can be written.
+        Path of the file; None if nothing can be written.
     """
     head = f'{_LOG_HEAD}{datetime.now(UTC).isoformat(timespec="seconds")}\n'
     text = head + ''.join(traceback.format_exception(error))
@@ -102,7 +102,7 @@ def log_traceback(error: BaseException, folder: str | None = None) -> str | None
 
 
 def _is_log(path: str) -> bool:
-    """Whether a file is a log that these tools wrote."""
+    """Whether a file is a log of these commands."""
     with suppress(OSError):
         if os.path.isfile(path):
             with open(path, 'rb') as file:
@@ -126,7 +126,7 @@ def describe_unexpected(error: BaseException, folder: str | None = None) -> str:
 
 
 def show(lines: Iterable[str], stream: TextIO | None = None) -> None:
-    """Print lines at once, each as one line whatever names are in it.
+    """Print lines immediately; control characters in file names do not break a line.
 
     Raises:
         OSError: They cannot be written.
@@ -141,8 +141,8 @@ def model_errors() -> Iterator[None]:
     """Turn any error of a config or a device into one line.
 
     Raises:
-        CheckpointError, EngineError, ValueError: As they are.
-        RunError: In place of anything else.
+        CheckpointError, EngineError, RunError, ValueError: Passed on unchanged.
+        RunError: Replaces any other exception.
     """
     from ..errors import CheckpointError, EngineError, RunError
 
@@ -151,9 +151,7 @@ def model_errors() -> Iterator[None]:
     except (CheckpointError, EngineError, RunError, ValueError):
         raise
     except Exception as error:  # a config is code, and MMEngine passes on all that it raises
-        raise RunError(
-            f'the model cannot be built as asked for: {describe_unexpected(error)}'
-        ) from error
+        raise RunError(f'the model cannot be built: {describe_unexpected(error)}') from error
 
 
 def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer':
@@ -161,7 +159,7 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
 
     Raises:
         CheckpointError, EngineError, ValueError: As :func:`mmpose_batch.build_inferencer`.
-        RunError: Anything else.
+        RunError: Replaces any other exception.
     """
     from ..factory import plan_inferencer
 
@@ -170,20 +168,20 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
 
 
 def with_default_threads(plan: 'Plan') -> 'Plan':
-    """Have as many threads run the networks as there are cores, unless others are asked for."""
+    """Set the number of threads to that of the cores, unless the user chose one or named cores."""
     from ..cores import default_threads
 
-    names = 'num_threads', 'cpu_affinity'  # cores that are named decide by themselves
+    names = 'num_threads', 'cpu_affinity'  # named cores imply a number
     if any(plan.settings.get(name) is not None for name in names):
         return plan
     return replace(plan, settings={**plan.settings, 'num_threads': default_threads()})
 
 
 def check_engines(names: Iterable[str]) -> None:
-    """See that engines are registered, once the config is read, which may register more.
+    """Check that engines are registered. Read the config first: it may register more.
 
     Raises:
-        ValueError: One is not.
+        ValueError: An engine is not registered.
     """
     from ..engines.registry import AUTO, get
 
@@ -199,7 +197,7 @@ def parse_with_out_dir(
 ) -> argparse.Namespace:
     """Parse and check the arguments of a command that writes a ``benchmark.json``.
 
-    The folder is created, or rejected, before the work.
+    ``--out-dir`` is created, or rejected, before the work begins.
     """
     parser.add_argument('--out-dir', metavar='DIR', help='folder for benchmark.json and plots')
     args = parser.parse_args(arguments)
@@ -214,11 +212,11 @@ def parse_with_out_dir(
 
 
 def run_to_end(tool: str, run: Callable[[], int], folder: str | None = None) -> int:
-    """Run a command: signals end what it started, and every error is one line.
+    """Run a command: signals end it cleanly, and every error is printed in one line.
 
     Args:
-        tool: The command's name, with which the line begins.
-        run: Does the work; returns the exit status.
+        tool: Name of the command, which starts the line.
+        run: Function that does the work and returns the exit status.
         folder: Folder for the traceback of an unexpected exception, see :func:`log_traceback`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Put several images on one contact sheet, to look at many results at once."""
+"""Arrange several images on one contact sheet, to view many results at once."""
 
 import argparse
 import math
@@ -18,18 +18,22 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument('folder', help='folder of images, read recursively')
-    parser.add_argument('--out', required=True, metavar='FILE', help='the sheet to write')
+    parser.add_argument('--out', required=True, metavar='FILE', help='image file to write')
     parser.add_argument(
-        '--images', type=int, default=12, metavar='N', help='number of images, from the first'
+        '--images', type=int, default=12, metavar='N', help='use the first N images'
     )
     parser.add_argument('--columns', type=int, default=4, metavar='N', help='images per row')
     parser.add_argument(
-        '--tile', type=int, default=300, metavar='PIXELS', help='width and height of a tile'
+        '--tile',
+        type=int,
+        default=300,
+        metavar='PIXELS',
+        help='width and height of a tile in pixels',
     )
     args = parser.parse_args(arguments)
     for name in ('images', 'columns', 'tile'):
         if getattr(args, name) < 1:
-            parser.error(f'--{name}: expected a number from 1, found {getattr(args, name)}')
+            parser.error(f'--{name}: expected an integer >= 1, found {getattr(args, name)}')
     return args
 
 
@@ -46,12 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sheet.save(args.out)
     except (OSError, ValueError, UnidentifiedImageError) as error:
         return fail('contact_sheet', 1, error)
-    print(f'look at {args.out}')
+    print(f'contact sheet: {args.out}')
     return 0
 
 
 def make_sheet(paths: Sequence[Path], columns: int, tile: int) -> Image.Image:
-    """Images in reading order, each complete and centred in its tile."""
+    """Images in reading order, each scaled to fit its tile and centred."""
     columns = min(columns, len(paths))
     rows = math.ceil(len(paths) / columns)
     sheet = Image.new('RGB', (columns * tile, rows * tile), 'white')

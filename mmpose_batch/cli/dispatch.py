@@ -1,31 +1,31 @@
-"""The command ``mmpose-batch``: the tools of a checkout, for those who installed the package."""
+"""The command ``mmpose-batch``, which runs the scripts of tools/ from an installed package."""
 
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-# Command to what it does. Its module has the same name, and a function `main` that takes
-# arguments and returns the exit status.
+# Command to description. The module of a command has the same name and a function `main` that
+# takes arguments and returns the exit status.
 COMMANDS = {
-    'infer': 'poses for a folder of images',
-    'throughput': 'images per second of settings, from files to results',
-    'latency': 'the latency of single images',
-    'overhead': 'the time per person outside the network',
-    'start': 'the time to the first result',
-    'compare-engines': 'how far engines deviate from PyTorch',
-    'export': 'a network as an ONNX file',
-    'scenes': 'synthetic scenes of persons, with annotations',
-    'contact-sheet': 'many drawings on one sheet',
+    'infer': 'estimate poses for images',
+    'throughput': 'measure images per second, from files to results',
+    'latency': 'measure the latency of single images',
+    'overhead': 'measure the time per person outside the network',
+    'start': 'measure the time to the first result',
+    'compare-engines': 'compare the accuracy of engines with PyTorch',
+    'export': 'export a network to an ONNX file',
+    'scenes': 'draw synthetic scenes of persons, with annotations',
+    'contact-sheet': 'arrange many drawings on one sheet',
 }
 # Commands without arguments.
 PLAIN = {
-    'doctor': 'versions, devices, engines and extras, and what is wrong with them',
-    'models': 'names and aliases of models that --pose2d takes',
+    'doctor': 'report versions, devices, engines, extras and problems',
+    'models': 'list model names and aliases for --pose2d',
 }
 
 
 def usage() -> str:
-    """What ``mmpose-batch --help`` prints."""
+    """Text of ``mmpose-batch --help``."""
     return '\n'.join(
         [
             'usage: mmpose-batch COMMAND ...',
@@ -34,7 +34,7 @@ def usage() -> str:
             '',
             *(f'  {name:<16}{text}' for name, text in (COMMANDS | PLAIN).items()),
             '',
-            '`mmpose-batch COMMAND --help` explains the options of a command.',
+            '`mmpose-batch COMMAND --help` shows the options of a command.',
         ]
     )
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     if command in COMMANDS or (command in PLAIN and not rest):
-        # Each command imports much, so only the one that runs is imported.
+        # Commands import large libraries, so only the one that runs is imported.
         module = import_module(f'.{command.replace("-", "_")}', __package__)
         return module.main() if command in PLAIN else _run(module.main, command, rest)
     wrong = f'{command} takes no arguments' if command in PLAIN else f'no command {command!r}'

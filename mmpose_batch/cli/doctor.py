@@ -1,4 +1,4 @@
-"""The command ``doctor``: what is installed and usable here, and what is wrong."""
+"""The command ``doctor``: reports what is installed and usable, and problems."""
 
 import platform
 import sys
@@ -10,11 +10,11 @@ from ..engines.base import EngineSpec
 from ..errors import EngineError
 
 PACKAGES = ('torch', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'opencv-python-headless')
-# Extra: modules that it installs, and what they are for.
+# Extra to the modules that it installs, and their purpose.
 EXTRAS = {
     'coco': (('xtcocotools.coco',), 'AP'),
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
-    'benchmark': (('scipy', 'matplotlib'), 'the benchmark commands'),
+    'benchmark': (('scipy', 'matplotlib'), 'benchmark commands'),
 }
 
 
@@ -24,7 +24,8 @@ def main() -> int:
     for line, is_problem in (*_packages(), *_devices(), *_engines(), *_extras()):
         print(line)
         problems += [line] if is_problem else []
-    print(f'\n{len(problems)} problems' if problems else '\nno problems')
+    plural = '' if len(problems) == 1 else 's'
+    print(f'\n{len(problems)} problem{plural}' if problems else '\nno problems')
     return int(bool(problems))
 
 
@@ -53,11 +54,14 @@ def _devices() -> Iterator[tuple[str, bool]]:
     from ..hardware import native_precision
 
     precision = native_precision('cpu')
-    yield f'{"cpu":<24}{processor_name()}, {available_cores()} cores, {precision} is native', False
+    yield (
+        f'{"cpu":<24}{processor_name()}, {available_cores()} cores, native precision {precision}',
+        False,
+    )
     for index in range(torch.cuda.device_count()):
         yield f'{f"cuda:{index}":<24}{torch.cuda.get_device_name(index)}', False
     if torch.cuda.is_available() and get_compiling_cuda_version() == 'not available':
-        yield f'{"mmcv":<24}lacks CUDA operators: what needs them runs on the CPU', True
+        yield f'{"mmcv":<24}no CUDA operators; steps that need them run on the CPU', True
     yield f'{"engine cache":<24}{default_folder()}', False
 
 
@@ -77,19 +81,21 @@ def _unusable(spec: EngineSpec) -> str | None:
         require(spec, spec.precisions[0])
     except EngineError as error:
         return str(error)
-    return None if spec.is_available() else 'something that it needs besides packages is missing'
+    return (
+        None if spec.is_available() else 'a requirement other than its Python packages is missing'
+    )
 
 
 def _extras() -> Iterator[tuple[str, bool]]:
     for extra, (modules, purpose) in EXTRAS.items():
         reasons = {module: _fails(module) for module in modules}
         missing = ', '.join(f'{name}: {reason}' for name, reason in reasons.items() if reason)
-        found = f"not for {purpose}: pip install 'mmpose-batch[{extra}]' ({missing})"
+        found = f"{purpose} unavailable: pip install 'mmpose-batch[{extra}]' ({missing})"
         yield f'{"extra " + extra:<24}{found if missing else purpose}', False
 
 
 def _fails(module: str) -> str | None:
-    """Why a module cannot be imported, in one line; None if it can."""
+    """The reason why a module cannot be imported, in one line; None if it can."""
     try:
         import_module(module)
     except Exception as error:  # e.g. compiled for another NumPy

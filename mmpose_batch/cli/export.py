@@ -30,11 +30,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('model', help='config file, or name or alias of a model')
-    parser.add_argument('--out', required=True, metavar='FILE', help='the ONNX file to write')
+    parser.add_argument('--out', required=True, metavar='FILE', help='ONNX file to write')
     parser.add_argument(
         '--weights',
         metavar='FILE',
-        help='checkpoint (default: the one that belongs to the name; none: random weights)',
+        help="checkpoint (default: the checkpoint of the model name); 'none': random weights",
     )
     parser.add_argument('--detector', action='store_true', help='MODEL is an MMDetection model')
     parser.add_argument(
@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         if args.batch_size is not None and args.batch_size < 1:
-            raise ValueError(f'--batch-size: expected a number from 1, found {args.batch_size}')
+            raise ValueError(f'--batch-size: expected an integer >= 1, found {args.batch_size}')
         if args.input_size and min(args.input_size) < 1:
-            raise ValueError('--input-size: expected numbers from 1')
+            raise ValueError('--input-size: expected integers >= 1')
         lines = export(args)
     except ImportError as error:
         return fail(TOOL, 1, f"{error}: pip install 'mmpose-batch[onnxruntime]'")
@@ -80,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> list[str]:
-    """Write the file under another name, check it, and rename it; returns lines about it.
+    """Write the file under a temporary name, check it, and rename it; returns lines to print.
 
     Raises:
         ExportError: Its outputs deviate from those of PyTorch.
-        ValueError: The config is not one of the scope.
+        ValueError: The config does not belong to the scope.
     """
     import torch
 
@@ -96,7 +96,7 @@ def export(args: argparse.Namespace) -> list[str]:
         network, size = load_network(args.model, args.weights, scope)
     except (AttributeError, KeyError) as error:
         hint = '' if args.detector else '; see --detector'
-        raise ValueError(f'{args.model}: no config of {scope} ({error}){hint}') from error
+        raise ValueError(f'{args.model}: not a config of {scope} ({error}){hint}') from error
     size = tuple(args.input_size[::-1]) if args.input_size else size
     torch.manual_seed(0)
     out = Path(args.out)
@@ -108,17 +108,21 @@ def export(args: argparse.Namespace) -> list[str]:
         difference = max(differences)
         if not all(each <= TOLERANCE for each in differences):  # nor NaN
             raise ExportError(
-                f'the outputs of the file deviate by {difference:.2g} of the largest output'
+                f'the outputs of the file deviate by {difference:.2g} times the largest output'
             )
         shapes = describe(part)
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
-    return [f'{out}: {out.stat().st_size / 1e6:.1f} MB', *shapes, f'differs by {difference:.1g}']
+    return [
+        f'{out}: {out.stat().st_size / 1e6:.1f} MB',
+        *shapes,
+        f'maximum deviation {difference:.1g}',
+    ]
 
 
 def describe(path: Path) -> list[str]:
-    """Lines about the inputs and outputs of the file."""
+    """Lines that list the inputs and outputs of the file."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])

@@ -1,4 +1,4 @@
-"""The command ``infer``: poses for a folder of images."""
+"""The command ``infer``: estimates poses for images."""
 
 import argparse
 import signal
@@ -24,15 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with native_messages(args.quiet):
             return run(args)
     except KeyboardInterrupt:
-        return fail(TOOL, 130, 'interrupted; what is written is complete, resume with --resume')
+        return fail(TOOL, 130, 'interrupted; complete results are saved, resume with --resume')
     except Exception as error:  # an unexpected one
         return fail(TOOL, 1, f'unexpected {describe_unexpected(error, args.out_dir)}')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Infer, print the summary or what went wrong, and give the exit status."""
+    """Infer, and print the summary or the error; returns the exit status."""
     quieten_libraries()
-    # Importing torch and mmpose takes seconds: --help and wrong options do without.
+    # Importing torch and mmpose takes seconds, which --help and wrong options should not need.
     from ..errors import (
         CheckpointError,
         EngineError,

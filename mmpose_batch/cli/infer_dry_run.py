@@ -1,4 +1,4 @@
-"""What a dry run of ``infer`` reports."""
+"""The report of a dry run of ``infer``."""
 
 import argparse
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from ..evaluation.result import Coverage
 from ..runs.dry_run import describe_earlier_run, describe_run, read_weights
 from ..runs.resume import number_frames
 from ..writers.drawing import check_skeleton_style
-from .infer_job import Job, judged
+from .infer_job import Job, evaluation_inputs
 
 
 def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:
-    """Lines about what a run would read, write and run.
+    """Lines that report what a run would read, write and run.
 
     Raises:
         ValueError, RunError: The run would be rejected.
@@ -22,7 +22,7 @@ def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:
     yield from describe_run(job.paths, job.plan, job.options)
     categories, bboxes, notes, unknown = None, job.bboxes, [], []
     if job.annotations and model:
-        categories, bboxes, notes = judged(args, job, model)
+        categories, bboxes, notes = evaluation_inputs(args, job, model)
     elif job.annotations:
         ids = list(map(job.image_ids.find, job.paths))
         warning = Coverage.of(job.paths, ids, job.image_ids.names).warning()

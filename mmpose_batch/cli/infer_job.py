@@ -1,4 +1,4 @@
-"""What a command line of ``infer`` asks for, checked before the model is built."""
+"""The job that a command line of ``infer`` describes, checked before the model is built."""
 
 import argparse
 import sys
@@ -38,18 +38,19 @@ RUN = ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'max_errors', '
 
 
 class Job(NamedTuple):
-    """What the arguments ask for, as far as it is known before the model is built.
+    """The job that the arguments describe, as far as it is known before the model is built.
 
     Attributes:
-        paths: The images.
-        plan: What the inferencer is built from.
+        paths: Paths of the images.
+        plan: Plan of the inferencer.
         call: Options of the call, without the model's test settings.
         options: Options of the run.
         annotations: Annotations that the run is evaluated against, if any.
         image_ids: COCO image ids.
-        bboxes: Precomputed person boxes of each image, (N, 5); None if there are none, or if
-            they have several categories, which the model has to be known for.
-        notes: Lines to show about these.
+        bboxes: Precomputed person boxes of each image, (N, 5): x1, y1, x2, y2 in pixels and a
+            score. None without ``--bboxes``, or if there are several categories: these are
+            read once the model is known.
+        notes: Lines to print about these.
     """
 
     paths: list[str]
@@ -63,10 +64,10 @@ class Job(NamedTuple):
 
 
 def prepare(args: argparse.Namespace) -> Job:
-    """Check all that can be checked without a model, cheap checks first.
+    """Check everything that can be checked without a model, cheap checks first.
 
     Raises:
-        ValueError: Arguments that are wrong or do not fit each other.
+        ValueError: Arguments that are wrong or cannot be combined.
         CheckpointError, EngineError, OutputError, RunError: The run is not possible.
     """
     options = RunOptions(
@@ -76,7 +77,7 @@ def prepare(args: argparse.Namespace) -> Job:
     check_out_dir(options)
     check_outputs(options, paths)
     if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):
-        raise ValueError('--bboxes takes the place of a detector: leave out --det-...')
+        raise ValueError('--bboxes replaces the detector: remove --det-...')
     with model_errors():
         plan = plan_inferencer(
             args.pose2d,
@@ -88,7 +89,7 @@ def prepare(args: argparse.Namespace) -> Job:
         plan.check()
         plan = with_default_threads(plan)
     if args.bboxes and plan.cfg.data_mode != 'topdown':
-        raise ValueError('--bboxes: only top-down models take boxes')
+        raise ValueError('--bboxes: only valid for top-down models')
     filters = chosen_filters(args, plan.cfg)
     batch_size = plan.options.batch_size or 1
     call = CallOptions(batch_size=batch_size, **filters, select_thr=filters['bbox_thr'])
@@ -104,13 +105,13 @@ def prepare(args: argparse.Namespace) -> Job:
 
 
 def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The images that the arguments name, and lines about what is left out.
+    """Paths of the images that the arguments select, and lines about what is skipped.
 
     Raises:
-        RunError: There are none.
+        RunError: There are no images.
     """
     skipped = Skipped()
-    # What an option names (annotations, a config) is used, wherever it lies.
+    # Files named by an option (annotations, a config) may lie inside an input folder.
     named = [value for value in vars(args).values() if isinstance(value, str)]
     paths = list_inputs(args.inputs, args.recursive, skipped, args.follow_links, named)
     if not paths:
@@ -123,7 +124,7 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def check_outputs(options: RunOptions, paths: Sequence[str]) -> None:
-    """Check that the run replaces only files that a run of this package wrote.
+    """Check that the run replaces only files that a run of this package has written.
 
     Raises:
         OutputError: It would replace other files.
@@ -135,21 +136,22 @@ def check_outputs(options: RunOptions, paths: Sequence[str]) -> None:
     check_folder(options.out_dir)
 
 
-def judged(
+def evaluation_inputs(
     args: argparse.Namespace,
     job: Job,
     model: BatchPose2DInferencer | Keypoints,
     detector: PersonDetector | None = None,
 ) -> tuple[Categories | None, list[np.ndarray] | None, list[str]]:
-    """How a model is evaluated: categories, boxes of several categories, and lines to show.
+    """Categories and boxes for the evaluation of a model, and lines to print.
 
     Raises:
-        AnnotationError: They cannot.
+        AnnotationError: The annotations do not fit the model.
     """
     truth = job.annotations.select(model)
     if job.plan.detector and not detector and len(truth.categories) > 1:  # not built yet
         note = (
-            f'categories: {len(truth.categories)}; which of them are found depends on the detector'
+            f'categories: {len(truth.categories)}; which of them the detector finds is known when '
+            'it is built'
         )
         return None, job.bboxes, [*job.annotations.notes(truth, None), note]
     categories = Categories.of(truth.categories, detector, bool(args.bboxes))
@@ -162,14 +164,14 @@ def judged(
 
 
 def build(args: argparse.Namespace, job: Job) -> Run:
-    """Build the inferencer, check what needs it, and build the run."""
+    """Build the inferencer, run the checks that need it, and build the run."""
     with model_errors():
         inferencer = job.plan.build()
     inferencer.predictor.pose.check_loader()
     notes = [*job.notes, *inferencer.model.load_notes]
     categories, bboxes = None, job.bboxes
     if job.annotations:
-        categories, bboxes, more = judged(args, job, inferencer, inferencer.detector)
+        categories, bboxes, more = evaluation_inputs(args, job, inferencer, inferencer.detector)
         notes += more
     if args.save_vis:
         check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)
@@ -188,35 +190,36 @@ def read_boxes(
     image_ids: ImageIds,
     categories: tuple[int, ...] | None = None,
 ) -> tuple[list[np.ndarray], str]:
-    """Read the person boxes of each path, and a line that reports which entries were used.
+    """Person boxes of each path, and a line that reports which entries were used.
 
     Each array is (N, 5): x1, y1, x2, y2 in pixels and a score; with several ``categories`` it
     is (N, 6), with a label.
 
     Raises:
-        ValueError: The file does not fit.
+        ValueError: The file does not fit the images or the model.
     """
     found = read_bboxes(args.bboxes, chosen_filters(args, cfg)['bbox_thr'], categories)
     return assign_bboxes(paths, found, image_ids)
 
 
 def chosen_filters(args: argparse.Namespace, cfg: Config) -> dict:
-    """Thresholds of the command line, completed by those for the kind of model."""
+    """Thresholds of the command line, completed by the defaults for the kind of model."""
     filters = default_filters(cfg)
     return {**filters, **{k: v for k, v in take(args, filters).items() if v is not None}}
 
 
 def describe(count: int, model: str, inferencer: BatchPose2DInferencer) -> str:
-    """A line about what runs, where, and on how many threads."""
+    """A line with the number of images, the model, the device and the threads."""
     options = inferencer.options
     return (
-        f'{counted(count, "image")}, {model} on {inferencer.device}; threads: '
-        f'{options.num_threads} for the networks, {options.num_workers} to read and prepare'
+        f'{counted(count, "image")}, {model} on {inferencer.device}; '
+        f'threads: {options.num_threads} for the networks, {options.num_workers} for reading and '
+        'preprocessing'
     )
 
 
 def parse_cfg_options(pairs: Sequence[str] | None) -> dict:
-    """Read ``KEY=VALUE`` pairs as MMEngine's tools do."""
+    """Parse ``KEY=VALUE`` pairs as MMEngine's tools do."""
     for pair in pairs or ():
         if '=' not in pair:
             raise ValueError(f'--cfg-options: expected KEY=VALUE, found {pair!r}')

@@ -11,7 +11,7 @@ and run.json; predictions/ and predictions.coco.json if --format asks for them; 
 --save-vis.
 
 Exit status: 0 all images succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
-4 more images failed than --max-errors.
+4 more images failed than --max-errors allows.
 """
 
 import argparse
@@ -36,23 +36,21 @@ class InputOptions:
     )
     bboxes: str | None = option(
         None,
-        'COCO detection results with precomputed person boxes, used instead of a detector; '
-        'entries name their image by file_name, or by image_id (an id of --ann-file, or the number '
-        'or stem of a file name); persons have category_id 1, unless --ann-file evaluates several '
-        'categories',
+        'COCO detection results that replace the detector. Each entry names its image by file_name '
+        'or image_id (an id of --ann-file, or the number or stem of a file name). Only category_id '
+        '1 is used, unless --ann-file has several categories',
         metavar='FILE',
     )
-    limit: int | None = option(
-        None, 'use only the first N images, for a trial run', metavar='N', minimum=1
-    )
+    limit: int | None = option(None, 'process only the first N images', metavar='N', minimum=1)
     dry_run: bool = option(
         False,
-        'check the arguments and print what would be read, written and run, without building '
-        'or downloading anything',
+        'check the arguments and print what would be read, written and run; builds and downloads '
+        'nothing',
     )
     recursive: bool = option(True, 'also read subfolders (default: yes)')
     follow_links: bool = option(
-        False, 'also read folders that are symbolic links, each one once (default: no)'
+        False,
+        'also read folders that are symbolic links; a folder is never read twice (default: no)',
     )
 
 
@@ -62,8 +60,8 @@ class OutputOptions:
 
     out_dir: str = option(
         None,
-        'folder for all results; may be inside an input folder, because later runs skip the '
-        'drawings of earlier runs',
+        'folder for all results; may be inside an input folder (drawings of earlier runs are not '
+        'read as inputs)',
         metavar='DIR',
     )
     format: Sequence[str] = option(
@@ -74,8 +72,8 @@ class OutputOptions:
     save_vis: bool = option(False, 'write drawings to vis/')
     ann_file: str | None = option(
         None,
-        'COCO keypoint annotations; prints AP and AR at the end, computed by the CocoMetric '
-        'or CocoWholeBodyMetric of the config',
+        'COCO keypoint annotations; prints AP and AR at the end, computed by the CocoMetric or '
+        'CocoWholeBodyMetric of the config',
         metavar='FILE',
     )
     quiet: bool = option(False, 'print only errors')
@@ -93,19 +91,17 @@ OWNERS = (ModelOptions, BatchOptions, CallOptions, DrawOptions, InputOptions, Ou
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 # Titles of groups in --help, and their options in order; those in a tuple exclude each other.
 GROUPS = {
+    'inputs': ('recursive', 'follow_links'),
     'model': (*declared(ModelOptions), 'cfg_options'),
     'thresholds': ('bbox_thr', 'nms_thr', 'pose_based_nms', 'bboxes', 'no_person'),
     'speed': tuple(n for n in declared(BatchOptions) if n not in ('on_error', 'no_person')),
     'output': ('format', 'save_vis', *DRAWING, 'ann_file', 'quiet'),
-    'run': (
-        *(('resume', 'overwrite'), 'on_error', 'max_errors', 'limit'),
-        *('dry_run', 'recursive', 'follow_links'),
-    ),
+    'run': (('resume', 'overwrite'), 'on_error', 'max_errors', 'limit', 'dry_run'),
 }
 
 
 class ShowAliases(argparse.Action):
-    """Prints the names of models and ends the process, as ``--help`` does."""
+    """Prints the names of models and exits, as ``--help`` does."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """See :class:`argparse.Action`."""
@@ -115,11 +111,12 @@ class ShowAliases(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Build the parser, from which docs/reference/options.md is generated too."""
+    """Build the parser; docs/reference/options.md is generated from it too."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    groups['inputs'].add_argument(
         'inputs',
         nargs='+',
         metavar='INPUT',
@@ -128,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_option(parser, OutputOptions, 'out_dir', required=True)
     owner_of = {name: owner for owner in OWNERS for name in declared(owner)}
     for title, names in GROUPS.items():
-        group = parser.add_argument_group(title)
+        group = groups[title]
         for name in names:
             alternatives = name if isinstance(name, tuple) else (name,)
             place = group if name in owner_of else group.add_mutually_exclusive_group()
@@ -140,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
                 '--show-alias',
                 action=ShowAliases,
                 nargs=0,
-                help='print the names and aliases of models, and exit',
+                help='print model names and aliases, and exit',
             )
     return parser
 
@@ -150,5 +147,5 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_args(arguments)
     if args.follow_links and not args.recursive:
-        parser.error('--follow-links: leads to folders below, which --no-recursive leaves out')
+        parser.error('--follow-links cannot be combined with --no-recursive')
     return args

@@ -1,17 +1,18 @@
 r"""Measure the latency of single images, as in live use.
 
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --cpu-affinity 0
-  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --against stock --count 500
+  tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --against upstream \
+      --count 500
   tools/benchmark_latency.py photos/ --pose2d rtmo-s --engine openvino --rate 20 --out-dir live
 
-Each contender runs in its own process. They take turns of a hundred images; the first few images of
-a turn are not counted. Two kinds of input are measured: files, which includes reading and decoding,
-and the same images decoded beforehand. The first hundred images of INPUT are used, repeatedly. With
+Each contender runs in its own process. They alternate every 100 images; the first images after a
+switch are not counted. Two kinds of input are measured: files, which includes reading and decoding,
+and the same images decoded beforehand. The first 100 images of INPUT are used, repeatedly. With
 --rate, decoded frames arrive at that rate, for one contender after the other; a deadline is missed
 if a result arrives after the next frame.
 
 The column `first` is the time from a loaded model to the result of the first image of a process. It
-includes building the engine and checking it on some of the images.
+includes building and verifying the engine.
 
 Files written to --out-dir: benchmark.json with every sample, and two plots, a histogram and the
 latencies over time.
@@ -39,7 +40,7 @@ from .console import (
     parse_with_out_dir,
     run_to_end,
 )
-from .options import CORES, RECT, add_model_options, add_options, number
+from .options import CORES, RECT, add_model_options, add_options, number, system_name
 from .streams import quieten_libraries
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ if TYPE_CHECKING:
     from ..benchmarking.process import ContenderProcess
 
 TOOL = 'benchmark_latency'
-# Images of a turn: long enough for the processor's clock to become steady, short enough that a
-# machine whose speed drifts slows all contenders alike.
+# Images of a turn: enough for the processor's clock to become steady, few enough that a drift of
+# the machine's speed affects all contenders alike.
 TURN = 100
-# Images before a turn that do not count: another process filled the caches.
+# Uncounted images before each turn, since another process has filled the processor's caches.
 UNCOUNTED = 3
-# Maximum of different images: all are cached decoded.
+# Maximum number of different images, since all of them are held in memory decoded.
 MAX_IMAGES = 100
 KINDS = {'files': False, 'decoded': True}
 
@@ -67,7 +68,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
     model = parser.add_argument_group('model')
     add_model_options(model)
-    model.add_argument('--no-flip-test', action='store_true', help='no flip test')
+    model.add_argument('--no-flip-test', action='store_true', help='switch the flip test off')
     how = parser.add_argument_group('contenders')
     add_options(
         how,
@@ -81,9 +82,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     how.add_argument(
         '--against',
         nargs='*',
-        choices=('stock',),
+        type=system_name,
+        choices=('upstream',),
         default=[],
-        help='stock: also measure upstream MMPose',
+        help='upstream: also measure upstream MMPose',
     )
     much = parser.add_argument_group('extent')
     much.add_argument(
@@ -104,13 +106,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--rate',
         type=float,
         metavar='HZ',
-        help='frames per second that arrive (default: each image follows the previous result)',
+        help='frames per second; without it, each image starts when the previous result is there',
     )
     return parse_with_out_dir(parser, arguments, check)
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Reject what is out of range, before anything is started."""
+    """Reject values that are out of range, before anything is started."""
     if args.rate is not None and not args.rate > 0:
         parser.error(f'--rate: expected a positive number, found {args.rate}')
 
@@ -123,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
-    # Importing mmpose takes seconds: --help and wrong options do without.
+    # Importing mmpose takes seconds, which --help and wrong options should not need.
     from ..benchmarking.process import ContenderError, ContenderProcess
     from ..benchmarking.report import print_table
     from ..benchmarking.work import Image
@@ -163,7 +165,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
-    """The contenders: this package, called with one image, and what it is compared with.
+    """The contenders: this package, called with one image, and the systems to compare with.
 
     Raises:
         ValueError: The model, an engine or the cores do not exist.
@@ -189,7 +191,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
 
 
 def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dict[str, list]]:
-    """Seconds of every image of every contender, by turns, for files and decoded images."""
+    """Seconds of every image of every contender, which alternate, for files and decoded images."""
     found: dict[str, dict[str, list]] = {name: defaultdict(list) for name in running}
     for first in range(0, count, TURN):
         turn = range(first, min(first + TURN, count))
@@ -202,7 +204,7 @@ def measure(running: 'dict[str, ContenderProcess]', count: int) -> dict[str, dic
 
 
 def tabulate(found: dict[str, dict[str, list]], running: 'dict[str, ContenderProcess]') -> 'Table':
-    """One line for each contender and kind of input."""
+    """Latencies, one row for each contender and kind of input."""
     from ..benchmarking.document import Table
     from ..benchmarking.latency import milliseconds, summarise
 
@@ -212,11 +214,11 @@ def tabulate(found: dict[str, dict[str, list]], running: 'dict[str, ContenderPro
             cells = milliseconds(summarise(seconds))
             first = f'{running[name].start["first_run"] * 1e3:.0f}' if kind == 'files' else ''
             rows.append([f'{name}, {kind}', first, *cells.values()])
-    return Table(['ms an image', 'first', *cells], rows)
+    return Table(['ms per image', 'first', *cells], rows)
 
 
 def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
-    """One line for each contender."""
+    """Ages of results at a fixed rate, one row for each contender."""
     from ..benchmarking.document import Table
     from ..benchmarking.latency import milliseconds, summarise
 
@@ -225,11 +227,11 @@ def tabulate_paces(paces: 'dict[str, Pace]') -> 'Table':
         cells = milliseconds(summarise(pace.ages))
         missed = f'{pace.missed} of {len(pace.ages)}'
         rows.append([name, missed, f'{pace.oldest * 1e3:.0f}', str(pace.waited), *cells.values()])
-    return Table(['age of a result, ms', 'missed', 'oldest', 'most waiting', *cells], rows)
+    return Table(['age of a result, ms', 'missed', 'oldest', 'max waiting', *cells], rows)
 
 
 def describe(process: 'ContenderProcess', pace: 'Pace | None') -> dict[str, Any]:
-    """Start times and report of a contender, and how it met the rate, if there is one."""
+    """Start times and report of a contender, and its pace if there is a rate."""
     found = {'start': process.start, 'report': process.ask('report')}
     if pace is not None:
         names = ('rate', 'missed', 'oldest', 'waited')
@@ -249,7 +251,7 @@ def write(
     summaries = {name: summarise(seconds) for name, seconds in named.items()}
     folder = Path(args.out_dir)
     write_result(folder, TOOL, args.command, [table], summaries=summaries, seconds=named, **more)
-    quantity = "age of a frame's result, ms" if args.rate else 'ms an image'
+    quantity = "age of a frame's result, ms" if args.rate else 'ms per image'
     plots = plot_latencies(named, folder, quantity)
     add_plots(folder, plots)
     print(f'{folder}: benchmark.json, {", ".join(plot.name for plot in plots)}')

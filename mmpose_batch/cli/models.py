@@ -1,8 +1,8 @@
-"""The command ``models``: names and aliases of models that ``--pose2d`` takes."""
+"""The command ``models``: lists model names and aliases for ``--pose2d``."""
 
 
 def main() -> int:
-    """Print the names of this package's models, and MMPose's aliases; returns 0."""
+    """Print the model names of this package and the aliases of MMPose; returns 0."""
     from mmpose.apis.inferencers.utils import get_model_aliases
 
     from ..models.names import ALIASES, own_configs

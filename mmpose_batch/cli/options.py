@@ -1,4 +1,4 @@
-"""Command line entries of declared options."""
+"""Command line arguments made from declared options."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +10,13 @@ from ..config import BatchOptions, CallOptions, ModelOptions
 from ..declare import Option
 from ..engines.names import AUTO
 
-# Entries of benchmarks, whose options hold for all rows.
+# Arguments of benchmarks, which apply to all rows.
 RECT = {
     'action': 'store_true',
     'help': 'pad inputs to the next multiple of the stride instead of to a square',
 }
 CORES = {'help': 'cores of all contenders, e.g. 2 or 0-1'}
-# A config may give these options too: None where the command line leaves them out.
+# A config may set these options too, so their default on the command line is None.
 OPEN = (BatchOptions, CallOptions)
 
 
@@ -27,13 +27,13 @@ def add_option(
     strict: bool = True,
     **changes: Any,
 ) -> None:
-    """Add the entry of a declared option to a parser or a group of one.
+    """Add the argument of a declared option to a parser or one of its groups.
 
     Args:
-        group: What it is added to.
-        owner: The class that declares it.
-        name: The name of its field.
-        strict: Whether the parser checks the range of a number; else the class does.
+        group: Parser or group to add to.
+        owner: Class that declares the option.
+        name: Name of its field.
+        strict: Whether the parser checks the range of a number; otherwise the class does.
         changes: Keywords of ``add_argument`` that replace the declared ones.
     """
     group.add_argument(
@@ -44,13 +44,13 @@ def add_option(
 def add_options(
     group: argparse._ActionsContainer, owner: type, **entries: Mapping[str, Any]
 ) -> None:
-    """Add the entries of several options, with what replaces their declarations."""
+    """Add the arguments of several options, with keywords that replace the declared ones."""
     for name, changes in entries.items():
         add_option(group, owner, name, **changes)
 
 
 def add_model_options(group: argparse._ActionsContainer) -> None:
-    """Add the options that name the models, and the device."""
+    """Add the options that select the models and the device."""
     for each in fields(ModelOptions):
         add_option(group, ModelOptions, each.name)
 
@@ -75,7 +75,7 @@ def _declared_entry(owner: type, name: str, strict: bool) -> dict[str, Any]:
 
 
 def _kind(annotation: Any) -> tuple[type, bool]:
-    """The type of one value, and whether an option takes several: the first of a union counts."""
+    """Type of one value, and whether an option takes several; of a union, the first type counts."""
     kind = annotation
     if get_origin(kind) is UnionType:
         kind = next(each for each in get_args(kind) if each is not NoneType)
@@ -89,35 +89,40 @@ def _parser(kind: type, declared: Option, strict: bool) -> Callable[[str], Any]:
 
 
 def number(minimum: int) -> Callable[[str], int]:
-    """A type of argument: a whole number from ``minimum``."""
+    """Argument type: an integer of at least ``minimum``."""
 
     def parse(text: str) -> int:
-        found = _whole_number(text)
+        found = _integer(text)
         if found is None or found < minimum:
-            raise argparse.ArgumentTypeError(f'expected a number from {minimum}, found {text}')
+            raise argparse.ArgumentTypeError(f'expected an integer >= {minimum}, found {text}')
         return found
 
     return parse
 
 
 def size(text: str) -> int | str:
-    """A type of argument: a batch size, which is a whole number or ``auto``."""
-    found = text if text == AUTO else _whole_number(text)
+    """Argument type: a batch size, which is an integer or ``auto``."""
+    found = text if text == AUTO else _integer(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f'expected a whole number or auto, found {text}')
+        raise argparse.ArgumentTypeError(f'expected an integer or auto, found {text}')
     return found
 
 
 def size_from(minimum: int) -> Callable[[str], int | str]:
-    """A type of argument: a batch size from ``minimum``, or ``auto``."""
+    """Argument type: a batch size of at least ``minimum``, or ``auto``."""
     return lambda text: text if text == AUTO else number(minimum)(text)
 
 
-def _whole_number(text: str) -> int | None:
+def _integer(text: str) -> int | None:
     try:
         return int(text)
     except ValueError:  # '²' too, which is a digit, and more digits than Python converts
         return None
+
+
+def system_name(text: str) -> str:
+    """Argument type: a system of ``--against``; ``stock`` is the older spelling of ``upstream``."""
+    return 'upstream' if text == 'stock' else text
 
 
 def take(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -45,17 +45,21 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         '--pose2d-weights',
         default='none',
         metavar='FILE',
-        help='checkpoint (default: none, random weights)',
+        help='checkpoint (default: none, which means random weights)',
     )
     parser.add_argument(
         '--persons',
         type=number(1),
         default=100,
         metavar='N',
-        help='persons in the image (default: 100)',
+        help='number of persons in the image (default: 100)',
     )
     parser.add_argument(
-        '--rounds', type=number(5), default=40, metavar='N', help='rounds (default: %(default)s)'
+        '--rounds',
+        type=number(5),
+        default=40,
+        metavar='N',
+        help='number of rounds (default: %(default)s)',
     )
     return parse_with_out_dir(parser, arguments)
 
@@ -94,15 +98,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def tabulate(overhead: 'Overhead') -> 'Table':
-    """A row for each stage, and the sum."""
+    """Table with one row for each stage, and the sum."""
     from ..benchmarking.document import Table
     from ..benchmarking.overhead import STAGES
 
     rows = []
     for stage, title in STAGES.items():
         ratio = overhead.ratios[stage]
-        cells = (f'{overhead.here[stage]:.3f}', f'{overhead.stock[stage]:.3f}')
+        cells = (f'{overhead.here[stage]:.3f}', f'{overhead.upstream[stage]:.3f}')
         rows.append([title, *cells, f'{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})'])
-    here, stock = sum(overhead.here.values()), sum(overhead.stock.values())
-    rows.append(['all', f'{here:.3f}', f'{stock:.3f}', f'{stock / here:.2f}'])
-    return Table(('ms a person', 'here', 'stock', 'ratio'), rows)
+    here, upstream = sum(overhead.here.values()), sum(overhead.upstream.values())
+    rows.append(['all', f'{here:.3f}', f'{upstream:.3f}', f'{upstream / here:.2f}'])
+    return Table(('ms per person', 'here', 'upstream', 'ratio'), rows)

@@ -37,15 +37,18 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help='height of a standing person, as a fraction of the image height',
     )
     parser.add_argument(
-        '--occluders', type=int, default=usual.occluders, help='objects in front of the persons'
+        '--occluders',
+        type=int,
+        default=usual.occluders,
+        help='maximum number of objects in front of the persons',
     )
-    parser.add_argument('--num-workers', type=int, help='processes; None: one per core')
-    parser.add_argument('--quiet', action='store_true', help='no progress bar')
+    parser.add_argument('--num-workers', type=int, help='number of processes; None: one per core')
+    parser.add_argument('--quiet', action='store_true', help='show no progress bar')
     args = parser.parse_args(arguments)
     if args.count < 1:
-        parser.error(f'--count: expected a number from 1, found {args.count}')
+        parser.error(f'--count: expected an integer >= 1, found {args.count}')
     if args.seed < 0:
-        parser.error(f'--seed: expected a number from 0, found {args.seed}')
+        parser.error(f'--seed: expected an integer >= 0, found {args.seed}')
     return args
 
 

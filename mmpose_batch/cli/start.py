@@ -4,11 +4,11 @@ r"""Measure the time from process start to first result, with an empty and with 
   tools/benchmark_start.py photos/ --pose2d CONFIG --pose2d-weights FILE --engine openvino \
       --precision fp32 bf16 int8 --out-dir start
 
-The first start has an empty engine cache: it exports, quantises and compiles the networks, measures
-what `auto` needs, and caches all results. The second start reads them from the cache. Both check
-the engine against PyTorch. Each start is a new process, and int8 is calibrated on the images. The
-column `imports` is the time to import PyTorch and MMPose, which no cache saves; the last column
-subtracts it from both starts.
+The first start has an empty engine cache: it exports, quantises and compiles the networks, times
+the engines for `auto`, and caches all results. The second start reads them from the cache. Both
+starts verify the engine against PyTorch. Each start is a new process, and int8 is calibrated on the
+images. The column `imports` is the time to import PyTorch and MMPose, which no cache saves; the
+last column is the ratio of the starts without this time.
 
 Exit status: 0 all rows ran, 1 nothing could run, 2 wrong arguments, 3 some rows could not run.
 """
@@ -66,7 +66,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     model = parser.add_argument_group('model')
     add_model_options(model)
-    model.add_argument('--no-flip-test', action='store_true', help='no flip test')
+    model.add_argument('--no-flip-test', action='store_true', help='switch the flip test off')
     rows = parser.add_argument_group('rows: every combination of')
     several = {'nargs': '+'}
     add_options(
@@ -76,7 +76,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         precision={**several, 'default': ['fp32'], 'help': 'precisions (default: fp32)'},
     )
     parser.add_argument(
-        '--rounds', type=number(1), default=3, metavar='N', help='rounds (default: %(default)s)'
+        '--rounds',
+        type=number(1),
+        default=3,
+        metavar='N',
+        help='number of rounds (default: %(default)s)',
     )
     return parse_with_out_dir(parser, arguments)
 
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
-    # Importing mmpose takes seconds: --help and wrong options do without.
+    # Importing mmpose takes seconds, which --help and wrong options should not need.
     from ..benchmarking.document import write_result
     from ..benchmarking.report import failures, print_table
     from ..benchmarking.work import Image, repeat
@@ -111,12 +115,12 @@ def run(args: argparse.Namespace) -> int:
         more = {'settings': settings, 'warning': warning, 'starts': ran}
         write_result(Path(args.out_dir), TOOL, args.command, tables, **more)
     if not ran:
-        return fail(TOOL, 1, 'nothing could start')
+        return fail(TOOL, 1, 'no row could run')
     return 3 if len(ran) < len(rows) else 0
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
-    """The rows that the arguments ask for.
+    """The rows that the arguments select.
 
     Raises:
         ValueError: The model or an engine does not exist.
@@ -133,7 +137,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
 def measure(
     contenders: 'Sequence[Contender]', images: 'list[Image]', rounds: int
 ) -> 'list[Measurement]':
-    """Every row's starts, in rounds; the reason of those that cannot start."""
+    """The starts of every row, in rounds; rows that cannot start have the reason."""
     from ..benchmarking.process import ContenderError
     from ..benchmarking.report import Measurement
 
@@ -156,10 +160,10 @@ def measure(
 
 
 def start_twice(contender: 'Contender', images: 'list[Image]') -> dict[str, dict[str, float]]:
-    """Seconds of a start with an empty cache, and of one with the same cache, filled.
+    """Seconds of a start with an empty cache, and of a second start with the filled cache.
 
     Raises:
-        ContenderError: It cannot start.
+        ContenderError: The contender cannot start.
     """
     with empty_caches():
         return {which: start(contender, images) for which in STARTS}
@@ -167,13 +171,13 @@ def start_twice(contender: 'Contender', images: 'list[Image]') -> dict[str, dict
 
 @contextmanager
 def empty_caches() -> Iterator[None]:
-    """Have processes that are started in this block cache what they build in a new folder."""
+    """Give the processes that are started in this block a new, empty cache folder."""
     from ..engines.cache import FOLDER_VARIABLE
 
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
         os.environ[FOLDER_VARIABLE] = f'{folder}/engines'
-        os.environ['TORCHINDUCTOR_CACHE_DIR'] = f'{folder}/inductor'  # torch.compile's
+        os.environ['TORCHINDUCTOR_CACHE_DIR'] = f'{folder}/inductor'  # of torch.compile
         try:
             yield
         finally:
@@ -190,7 +194,7 @@ def start(contender: 'Contender', images: 'list[Image]') -> dict[str, float]:
 
 
 def tabulate(ran: 'dict[str, list[dict[str, dict[str, float]]]]') -> 'Table':
-    """Medians, a row for each engine and precision."""
+    """Table of medians, one row for each engine and precision."""
     from ..benchmarking.document import Table
 
     rows = []
@@ -203,11 +207,11 @@ def tabulate(ran: 'dict[str, list[dict[str, dict[str, float]]]]') -> 'Table':
 
 
 def ratio(samples: 'list[dict[str, dict[str, float]]]', since: str | None = None) -> float:
-    """The second start as a fraction of the first, in seconds since the processes began.
+    """Median ratio of the second start to the first, both counted from the start of the process.
 
     Args:
         samples: Starts of each round.
-        since: The name of the time to count from instead.
+        since: Name of the time to count from instead.
     """
     found = []
     for starts in samples:

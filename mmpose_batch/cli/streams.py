@@ -1,4 +1,4 @@
-"""Standard output and error of a command: they may be closed, and libraries keep silent."""
+"""Standard output and error of a command, which may be closed, and silencing the libraries."""
 
 import errno
 import logging
@@ -8,15 +8,15 @@ import warnings
 from contextlib import suppress
 from typing import Any, TextIO
 
-# Errors of a stream that nothing reads, or whose terminal is gone.
+# Errors of a stream without a reader, or whose terminal is gone.
 _CLOSED = (errno.EPIPE, errno.EBADF, errno.EIO)
 
 
 class _Output:
     """Standard output or error that may be closed: by ``| head -1``, a service or ``pythonw``.
 
-    A run is complete whether or not its lines are read. Characters that the stream's encoding
-    lacks are escaped.
+    A closed stream does not end a run. Characters that the encoding of the stream lacks are
+    escaped.
     """
 
     may_be_closed = True
@@ -30,10 +30,10 @@ class _Output:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write to the stream, or to nothing once it is closed or has failed.
+        """Write to the stream; discard the text once the stream is closed or has failed.
 
         Raises:
-            OSError: Any other error, e.g. a full disk; once, since all later lines would fail too.
+            OSError: Any other error, e.g. a full disk; raised once only.
         """
         try:
             return self._stream.write(text)
@@ -42,7 +42,7 @@ class _Output:
             return len(text)
 
     def flush(self) -> None:
-        """Flush the stream, if it is open; raises as :meth:`write`."""
+        """Flush the stream if it is open; raises as :meth:`write` does."""
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
@@ -50,7 +50,7 @@ class _Output:
 
     def _silence(self, error: OSError | ValueError) -> None:
         closed = self._stream.closed or getattr(error, 'errno', None) in _CLOSED
-        # The rest of its buffer is flushed there when the process ends.
+        # When the process ends, the rest of the buffer is flushed there.
         with suppress(AttributeError, OSError, ValueError):
             descriptor, nowhere = self._stream.fileno(), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
@@ -71,10 +71,10 @@ def ignore_closed_output() -> None:
 
 
 def quieten_libraries() -> None:
-    """Silence messages of the libraries; the screen may be closed."""
+    """Silence the messages of libraries, and allow closed output streams."""
     ignore_closed_output()
     warnings.filterwarnings('ignore')
-    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # and processes that are started
+    os.environ.setdefault('PYTHONWARNINGS', 'ignore')  # for child processes too
     os.environ.setdefault('OPENCV_LOG_LEVEL', 'SILENT')  # a bad file gets a failure record
     from mmengine.logging import MMLogger
 

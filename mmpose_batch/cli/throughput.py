@@ -1,4 +1,4 @@
-"""The command ``throughput``: images per second from files to results."""
+"""The command ``throughput``: measures images per second, from files to results."""
 
 import argparse
 import sys
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit status."""
     quieten_libraries()
-    # Importing mmpose takes seconds: --help and wrong options do without.
+    # Importing mmpose takes seconds, which --help and wrong options should not need.
     from ..benchmarking.report import print_tables
     from ..benchmarking.rounds import Stopping
     from ..benchmarking.throughput import measure
@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
         try:
             stopping = Stopping(
                 rounds=args.rounds,
-                most_rounds=args.max_rounds,
+                max_rounds=args.max_rounds,
                 width=args.interval,
                 seconds=args.time_limit,
             )
             rows = build_contenders(args)
             images, ann_file = find_images(args, rows, folder)
-        except RuntimeError as error:  # a contender's, or torch's where it has no such device
+        except RuntimeError as error:  # of a contender, or of torch if there is no such device
             return fail(TOOL, 1, error)
         except ValueError as error:
             return fail(TOOL, 2, error)
@@ -73,20 +73,20 @@ def run(args: argparse.Namespace) -> int:
     print_tables(measured)
     keep(measured)
     if args.recommend and not recommend(args, measured):
-        return fail(TOOL, 1, 'nothing that ran keeps within the limits')
+        return fail(TOOL, 1, 'no row is within the limits')
     return 3 if failed and not _tries(args) else 0
 
 
 def _tries(args: argparse.Namespace) -> bool:
-    """Whether there are rows that the user did not name, of which some may fail."""
+    """Whether there are rows that the user did not name; these may fail."""
     return args.recommend and None in (args.engine, args.precision)
 
 
 def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
-    """The rows that the arguments ask for.
+    """The rows that the arguments select.
 
     Raises:
-        ValueError: The model, an engine or the cores do not exist, or do not fit each other.
+        ValueError: The model, an engine or the cores do not exist or cannot be combined.
     """
     from mmengine.device import get_device
 
@@ -103,7 +103,7 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
     cfg = read_config(args.pose2d)
     check_engines(args.engine or ())
     if models.given_boxes and cfg.get('data_mode') != 'topdown':
-        raise ValueError('--given-boxes, rtmlib, simple ways: only top-down models take boxes')
+        raise ValueError('--given-boxes, rtmlib, simple baselines: only valid for top-down models')
     device = args.device or get_device()
     axes = {name: list(dict.fromkeys(values)) for name, values in find_axes(args, device).items()}
     against, threads = (list(dict.fromkeys(v)) for v in (args.against, args.num_threads))
@@ -114,15 +114,15 @@ def build_contenders(args: argparse.Namespace) -> 'list[Contender]':
 
 
 def find_axes(args: argparse.Namespace, device: str) -> 'dict[str, list]':
-    """The settings to vary and their values: as named, else the default or what is worth trying."""
+    """The settings to vary, and their values: those named, else defaults or candidates."""
     from ..engines.optional import is_installed
     from ..engines.registry import resolve_precision, specs
 
     axes = {name: getattr(args, name) for name in AXES}
     if args.recommend:
-        there = [spec.name for spec in specs().values() if spec.modules and is_installed(spec)]
+        installed = [spec.name for spec in specs().values() if spec.modules and is_installed(spec)]
         chosen = {
-            'engine': ['torch', *there],
+            'engine': ['torch', *installed],
             'precision': ['fp32', resolve_precision('auto', device)],
             'batch_size': [1, 'auto'],
         }
@@ -132,10 +132,10 @@ def find_axes(args: argparse.Namespace, device: str) -> 'dict[str, list]':
 
 
 def leave_out_impossible(rows: 'list[Contender]', device: str) -> 'list[Contender]':
-    """The rows but those of ours whose engine does not do their precision.
+    """Drop the rows of this package whose engine does not support their precision.
 
     Raises:
-        ValueError: None of ours is left.
+        ValueError: No row of this package is left.
     """
     from ..benchmarking.contenders import OURS
     from ..engines.registry import resolve_precision
@@ -156,7 +156,7 @@ def leave_out_impossible(rows: 'list[Contender]', device: str) -> 'list[Contende
 def find_images(
     args: argparse.Namespace, rows: 'list[Contender]', folder: str
 ) -> 'tuple[list[Image], str | None]':
-    """The images of a round, with their persons where these are given, and annotations."""
+    """The images of a round, with person boxes if these are given, and the annotation file."""
     from dataclasses import replace
 
     from ..benchmarking.throughput import find_persons
@@ -188,13 +188,13 @@ def write(
     measured: 'Sequence[Measurement]',
     cut_off: bool = False,
 ) -> None:
-    """Write every sample, and the plots, if there is a folder for them.
+    """Write every sample and the plots, if there is an ``--out-dir``.
 
     Args:
         args: The arguments.
         images: Number of images of a round.
-        warning: What disturbs measurements on the machine, if anything.
-        measured: The rows.
+        warning: Warning about the machine, if there is one.
+        measured: Rows of the table.
         cut_off: Whether a signal ended the rounds.
     """
     if not args.out_dir:
@@ -220,7 +220,7 @@ def write(
 
 
 def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bool:
-    """Print the fastest options within the limits; returns whether there are any."""
+    """Print the fastest options within the limits; returns whether a row is within them."""
     from ..benchmarking.throughput import best, flags
 
     latency = None if args.max_latency is None else args.max_latency / 1e3
@@ -230,8 +230,8 @@ def recommend(args: argparse.Namespace, measured: 'Sequence[Measurement]') -> bo
         return False
     unsure = '' if chosen.rate_settled else ', which has not converged'
     print(
-        f'best here: {flags(chosen)}\n({chosen.images_per_second:.2f} images/s{unsure}, '
-        f'one image alone {chosen.latency * 1e3:.0f} ms, '
+        f'fastest: {flags(chosen)}\n({chosen.images_per_second:.2f} images/s{unsure}, '
+        f'latency of one image {chosen.latency * 1e3:.0f} ms, '
         f'{chosen.report["peak_memory"]["resident"] / 1e9:.2f} GB)'
     )
     return True

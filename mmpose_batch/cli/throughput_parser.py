@@ -3,20 +3,21 @@ r"""Measure images per second from files to results, and compare with other syst
   tools/benchmark_throughput.py photos/ --pose2d rtmo-s --engine torch openvino
   tools/benchmark_throughput.py --scenes 64 --pose2d CONFIG --pose2d-weights FILE \
       --batch-size 1 2 4 8 --num-threads 1 2 --out-dir bench
-  tools/benchmark_throughput.py photos/ --pose2d rtmpose-s --no-flip-test --against stock rtmlib
+  tools/benchmark_throughput.py photos/ --pose2d rtmpose-s --no-flip-test --against upstream rtmlib
   tools/benchmark_throughput.py photos/ --recommend --max-latency 300 --max-memory 2
 
-Every row of the table runs in its own process. Each round runs all of them once over the same
-images, one after the other, so that a machine whose speed drifts slows all of them alike. Rounds
-repeat until the medians of the ratios have converged or the time is up; values that have not
-converged are marked with a question mark. The systems of this package read files and write
-predictions; the other systems only read and infer.
+Every row of the table runs in its own process. Each round runs all rows once over the same images,
+one after the other, so that a drift of the machine's speed affects all rows alike. Rounds repeat
+until the medians of the ratios have converged or --time-limit is reached; values that have not
+converged are marked with a question mark. Rows of this package also write their predictions; other
+systems do not.
 
-Files written to --out-dir: benchmark.json with every sample, and plots. After Ctrl-C they hold what
-was measured until then.
+Files written to --out-dir: benchmark.json with every sample, and plots. After Ctrl-C they contain
+the samples measured so far.
 
---recommend tries, unless they are named, all installed engines, fp32 and the other native precision
-of the hardware (bf16 on some processors, fp16 on CUDA), and two batch sizes.
+--recommend tries several engines, precisions and batch sizes unless you name them: all installed
+engines, fp32 and the other native precision of the hardware (bf16 on some processors, fp16 on
+CUDA), and two batch sizes.
 
 Exit status: 0 all rows ran, 1 nothing could run, 2 wrong arguments, 3 some named rows could not
 run.
@@ -27,9 +28,9 @@ from collections.abc import Sequence
 
 from ..config import BatchOptions
 from .console import parse_with_out_dir
-from .options import CORES, RECT, add_model_options, add_options, number
+from .options import CORES, RECT, add_model_options, add_options, number, system_name
 
-AGAINST = ('stock', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
+AGAINST = ('upstream', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -64,13 +65,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group('model')
     add_model_options(model)
     model.add_argument(
-        '--no-flip-test', action='store_true', help='no flip test, for any contender'
+        '--no-flip-test', action='store_true', help='switch the flip test off in all rows'
     )
     model.add_argument(
         '--given-boxes',
         action='store_true',
-        help='use person boxes that are detected beforehand, or taken from the annotations, so '
-        'that no contender runs a detector; required for rtmlib and the simple baselines',
+        help='use precomputed boxes (from --ann-file or detected before the rounds); no row runs a '
+        'detector; required for rtmlib and the simple baselines',
     )
 
 
@@ -89,12 +90,13 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
         num_workers={
             **several,
             'default': [None],
-            'help': 'numbers of threads that read and preprocess images',
+            'help': 'numbers of threads that read and preprocess images (default: number of cores, '
+            'at most 8)',
         },
         num_threads={
             **several,
             'default': [None],
-            'help': 'numbers of threads that run the networks on a CPU',
+            'help': 'numbers of threads that run the networks on a CPU (default: number of cores)',
         },
         cpu_affinity=CORES,
         rect=RECT,
@@ -102,10 +104,11 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
     rows.add_argument(
         '--against',
         nargs='*',
+        type=system_name,
         choices=AGAINST,
-        default=['stock'],
-        help='other systems to compare with; ratios are relative to the first (default: stock, '
-        'which is upstream MMPose)',
+        default=['upstream'],
+        help='other systems to compare with; ratios are relative to the first (default: '
+        'upstream, which is upstream MMPose)',
     )
 
 
@@ -138,8 +141,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         '--recommend',
         action='store_true',
-        help='print the fastest options of batch_infer.py on this machine; tries engines, '
-        'precisions and batch sizes that are not named',
+        help='print the fastest options of batch_infer.py on this machine; tries several engines, '
+        'precisions and batch sizes unless you name them',
     )
     output.add_argument(
         '--max-latency',
@@ -150,19 +153,21 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         '--max-memory', type=float, metavar='GB', help='maximum resident memory, for --recommend'
     )
-    output.add_argument('--quiet', action='store_true', help='print only the tables')
+    output.add_argument('--quiet', action='store_true', help='print only tables and errors')
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Reject arguments that exclude each other, before anything is started."""
+    """Reject arguments that cannot be combined, before anything is started."""
     if bool(args.inputs) == bool(args.scenes):
         parser.error('expected either INPUT or --scenes')
     if args.persons is not None and not args.scenes:
-        parser.error('--persons: of use with --scenes only')
+        parser.error('--persons: only valid with --scenes')
     if args.ann_file and args.scenes:
-        parser.error('--ann-file: scenes have annotations of their own')
+        parser.error(
+            '--ann-file cannot be combined with --scenes, which have their own annotations'
+        )
     if not args.recommend and (args.max_latency is not None or args.max_memory is not None):
-        parser.error('--max-latency, --max-memory: of use with --recommend only')
+        parser.error('--max-latency, --max-memory: only valid with --recommend')
     for name in ('max_latency', 'max_memory'):
         value = getattr(args, name)
         if value is not None and not value > 0:
@@ -172,6 +177,6 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.max_rounds is None:
         args.max_rounds = max(args.rounds, 25)
     if args.max_rounds < args.rounds:
-        parser.error(f'--max-rounds: expected a number from --rounds, found {args.max_rounds}')
+        parser.error(f'--max-rounds: expected an integer >= --rounds, found {args.max_rounds}')
     if not args.interval > 0 or not args.time_limit >= 0:
-        parser.error('--interval, --time-limit: expected positive numbers')
+        parser.error('--interval, --time-limit: expected a number > 0 and a number >= 0')

@@ -1,4 +1,4 @@
-"""Backgrounds, things in front of people, and the imaging of a camera."""
+"""Backgrounds, objects in front of people, and the imaging of a camera."""
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ def draw_background(rng: np.random.Generator, width: int, height: int) -> np.nda
 
 
 def _clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
-    """Smooth changes of one colour, with a finer texture over it."""
+    """Smooth variations of one colour, with a finer texture on top."""
     base = np.array(_GROUNDS[rng.integers(len(_GROUNDS))]) * rng.uniform(0.75, 1.15)
     base += rng.normal(0, 8, 3)
     result = np.zeros((height, width, 3), np.float32) + base.astype(np.float32)
@@ -38,7 +38,9 @@ def _clouds(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
         (60, rng.uniform(0, 12)),
     ):
         coarse = rng.normal(0, strength, (cells, cells, 3)).astype(np.float32)
-        coarse = 0.3 * coarse + 0.7 * coarse.mean(-1, keepdims=True)  # light more than colour
+        coarse = 0.3 * coarse + 0.7 * coarse.mean(
+            -1, keepdims=True
+        )  # varies lightness more than hue
         result += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR)
     return result
 
@@ -79,14 +81,14 @@ def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def draw_object(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Draw a thing over the canvas."""
+    """Draw an object in front of the canvas."""
     hidden = _draw_shape(rng, canvas.colors) > 127
     canvas.owners[hidden] = -1
     canvas.parts[hidden] = -1
 
 
 def develop(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
-    """Image a scene as a camera: exposure, colour cast, blur and noise.
+    """Image a scene as a camera does: exposure, colour cast, blur and noise.
 
     Args:
         rng: Generator of the settings and the noise.

@@ -55,7 +55,7 @@ class Posture:
     """A family of poses: ranges of angles in degrees, within the limits of a body.
 
     Attributes:
-        weight: How often it is drawn.
+        weight: Relative frequency.
         arms, legs: One range for both sides, sampled separately.
         lean: Angle of the trunk, forward.
         tilt: Angle of the complete body, to a side.
@@ -103,11 +103,11 @@ class Body:
 
 
 def sample_body(rng: np.random.Generator) -> Body:
-    """Draw a posture, its angles, and where the body turns."""
+    """Sample a posture, its angles, and the direction that the body faces."""
     weights = np.array([posture.weight for posture in POSTURES])
     posture = POSTURES[rng.choice(len(POSTURES), p=weights / weights.sum())]
-    # Nearly everyone is seen from the front, more than in photos, so that small networks need
-    # not learn to recognise a back by its clothes.
+    # Nearly all persons face the camera, more than in photos, so that small networks need not
+    # learn to recognise a back by its clothes.
     yaw = rng.normal(0, 20) if rng.random() < 0.97 else rng.uniform(-180, 180)
     seen_from = rng.uniform(-5, 25)  # degrees by which the camera looks down
     hips = turn(x=seen_from) @ turn(z=rng.uniform(*posture.tilt)) @ turn(y=yaw)

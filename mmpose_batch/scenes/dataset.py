@@ -19,7 +19,7 @@ from .body import KEYPOINTS, SKELETON
 from .scene import Scene, SceneOptions, draw_scene
 
 JPEG_QUALITY = 90
-# So many scenes are drawn before worker processes would have started.
+# This many scenes are drawn faster than worker processes start.
 _FEW = 100
 
 
@@ -31,18 +31,18 @@ def write_scenes(
     num_workers: int | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write scenes 0 to ``count - 1`` of a seed as ``<folder>/<index>.jpg``.
+    """Write the scenes 0 to ``count - 1`` of a seed as ``<folder>/<index>.jpg``.
 
-    The files depend on the seed, the options and the versions of NumPy and
-    OpenCV alone, not on the number of processes.
+    The files depend only on the seed, the options and the versions of NumPy and
+    OpenCV, not on the number of processes.
 
     Args:
         folder: Output folder, created if it is missing.
         count: Number of scenes.
         seed: Seed of the series.
         options: Contents of the scenes.
-        num_workers: Processes that draw; None takes one per core.
-        quiet: Whether to show no progress bar.
+        num_workers: Number of processes; None uses one per core.
+        quiet: Whether to hide the progress bar.
 
     Returns:
         The annotation file, ``<folder>/annotations.json``, in COCO's format.
@@ -62,9 +62,9 @@ def write_scenes(
 
 
 def _clean_processes() -> BaseContext:
-    """A way to start processes other than fork, as OpenCV or torch may have threads running.
+    """A start method other than fork, since OpenCV or torch may have running threads.
 
-    A forked process has none of these threads and deadlocks.
+    A forked process lacks these threads and would deadlock.
     """
     if 'forkserver' not in get_all_start_methods():  # Windows
         return get_context('spawn')

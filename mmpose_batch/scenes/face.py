@@ -1,4 +1,4 @@
-"""The face: where its features are on a head, when they are seen, and their colours."""
+"""The face: positions, visibility and colours of its features."""
 
 import numpy as np
 
@@ -13,12 +13,12 @@ FEATURES = {
     'left_ear': (1.0, 0.0, 0.08),
     'right_ear': (-1.0, 0.0, 0.08),
 }
-# A feature is visible if its normal turns towards the camera by this much: cosine of the angle.
+# A feature is visible if the cosine of the angle between its normal and the camera exceeds this.
 _FACING, _EAR_FACING = 0.12, -0.25
 
 
 def features(body: Body) -> dict[str, np.ndarray]:
-    """Place (3,) of each feature of the face, in the frame of the body."""
+    """Position (3,) of each feature of the face, in the frame of the body."""
     center, head = body.joints['head'], body.head
     return {name: center + head @ np.array(p) * HEAD for name, p in FEATURES.items()}
 

@@ -19,7 +19,7 @@ class Figure:
         height: Height of the standing body in pixels.
         center: x and y of the middle of the hips, in pixels.
         light: Unit vector (3,) towards the light.
-        ambient: Fraction of the light that comes from everywhere.
+        ambient: Fraction of the light that is ambient.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Figure:
         self.parts = build_parts(body, outfit, self._projection)
 
     def keypoints(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places of the keypoints, and which of them face away.
+        """Positions of the keypoints, and which of them face away.
 
         Returns:
             float (17, 2), x and y in pixels, and bool (17,), True for features of
@@ -58,7 +58,7 @@ class Figure:
         """COCO's visibility (17,) of each keypoint: 2 seen, 1 hidden, 0 not labelled.
 
         A hidden one is labelled if two of its neighbours in the skeleton are seen, such as
-        shoulder and wrist of an elbow; otherwise its place could only be guessed.
+        shoulder and wrist of an elbow; otherwise its position could only be guessed.
         """
         height, width = canvas.owners.shape
         places, away = self.keypoints()

@@ -34,8 +34,8 @@ class Material:
         return np.where(second[..., None], self.second, self.color)
 
 
-# All wear sports gear: pads at elbows and knees, sweatbands at wrists, socks, and a belt. They
-# show where the joints are.
+# Everyone wears sports gear that marks the joints: pads at elbows and knees, sweatbands at wrists,
+# socks, and a belt.
 _DARK, _BRIGHT = np.float32([35, 33, 38]), np.float32([243, 241, 236])
 KNEE_PAD = Material(_DARK, 'band', _BRIGHT)
 ELBOW_PAD = Material(_BRIGHT, 'band', np.float32([205, 25, 45]))
@@ -62,7 +62,7 @@ class Outfit:
 
 
 def sample_outfit(rng: np.random.Generator) -> Outfit:
-    """Draw clothes, skin and hair."""
+    """Sample clothes, skin and hair."""
     skin = np.float32(SKINS[rng.integers(len(SKINS))]) * np.float32(rng.uniform(0.9, 1.08))
     hair = np.float32(HAIRS[rng.integers(len(HAIRS))]) * np.float32(rng.uniform(0.8, 1.2))
     shirt = _cloth(rng, 0.65)
@@ -84,7 +84,9 @@ def sample_outfit(rng: np.random.Generator) -> Outfit:
 def _cloth(rng: np.random.Generator, plain: float) -> Material:
     color, second = rng.uniform(20, 240, (2, 3)).astype(np.float32)
     if rng.random() < 0.4:
-        color = color.mean() + np.float32(0.2) * (color - color.mean())  # greyish, as most clothes
+        color = color.mean() + np.float32(0.2) * (
+            color - color.mean()
+        )  # greyish, like most clothes
     pattern = 'plain' if rng.random() < plain else rng.choice(['stripes', 'checks', 'dots'])
     return Material(color, pattern, second, rng.uniform(0.12, 0.3))
 

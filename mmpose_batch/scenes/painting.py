@@ -18,7 +18,7 @@ class Painter:
     Attributes:
         outfit: Clothes, skin and hair of the figure.
         light: Unit vector (3,) towards the light.
-        ambient: Fraction of the light that comes from everywhere.
+        ambient: Fraction of the light that is ambient.
     """
 
     outfit: Outfit

@@ -10,7 +10,7 @@ from .body import DOWN, FORWARD, HEAD, HIP, SHOULDER, SIDES, Body
 from .face import FEATURES, features
 from .outfit import ELBOW_PAD, KNEE_PAD, SOCK, SWEATBAND, Material, Outfit
 
-# How strongly distance shrinks: the camera stands this many heights of the body away.
+# Distance of the camera in heights of the body, for the perspective.
 CAMERA_DISTANCE = 4.0
 
 
@@ -25,7 +25,7 @@ class Part:
         depth: Larger is farther away.
         material: Material of the surface.
         joints: Names of the keypoints that lie in it.
-        facing: 1 where the front is seen, -1 the back; 0 for parts without a front.
+        facing: 1 if the front is visible, -1 if the back is; 0 for parts without a front.
         head: Orientation, for the head only.
         hull: (N, 2), outline of a part that is not the hull of its two discs.
     """

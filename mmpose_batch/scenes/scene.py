@@ -25,7 +25,7 @@ class SceneOptions:
     Attributes:
         persons: Minimum and maximum number of people.
         heights: Minimum and maximum height of a standing body, in heights of the image.
-        occluders: Maximum number of things in front of people.
+        occluders: Maximum number of objects in front of people.
     """
 
     persons: tuple[int, int] = (1, 3)
@@ -41,7 +41,7 @@ class SceneOptions:
         if not 0 < self.heights[0] <= self.heights[1]:
             raise ValueError(f'heights: expected 0 < minimum <= maximum, found {self.heights}')
         if self.occluders < 0:
-            raise ValueError(f'occluders: expected a number from 0, found {self.occluders}')
+            raise ValueError(f'occluders: expected an integer >= 0, found {self.occluders}')
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def draw_scene(seed: int, index: int, options: SceneOptions | None = None) -> Sc
 def _sample_figures(
     rng: np.random.Generator, width: int, height: int, options: SceneOptions
 ) -> list[Figure]:
-    """People from far to near: those farther away are smaller and stand higher in the image."""
+    """Figures from far to near; those farther away are smaller and higher in the image."""
     light = rng.normal(0, 1, 3) * (1, 0.6, 0.5) + (0, -0.7, -1.0)
     light /= np.linalg.norm(light)
     ambient = rng.uniform(0.35, 0.75)
@@ -103,7 +103,7 @@ def _sample_figures(
     figures: list[Figure] = []
     places: list[float] = []
     for size in sizes:
-        # The freest of five places: people overlap, but seldom stand one behind the other.
+        # The freest of five positions, so that people overlap but rarely hide one another.
         tries = rng.uniform(0.08, 0.92, 5)
         free = [min([1.0, *(abs(x - place) for place in places)]) for x in tries]
         places.append(tries[np.argmax(free)])
@@ -116,7 +116,7 @@ def _sample_figures(
 
 # A person with fewer visible pixels is not annotated: a hand at the border is not detectable.
 _MIN_PIXELS = 60
-# With fewer visible keypoints none is labelled: the others would be guesses.
+# With fewer visible keypoints, none is labelled, since the others could only be guessed.
 _MIN_SEEN = 4
 
 

@@ -1,9 +1,10 @@
-"""Rows: every combination once, each with a name of its own."""
+"""Rows: every combination once, each with a unique name."""
 
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+
 from mmpose_batch.benchmarking.contenders import (
     Contender,
     Models,
@@ -15,11 +16,11 @@ from mmpose_batch.benchmarking.contenders import (
 MODELS = Models(pose2d='rtmo-s')
 
 
-def test_every_combination_follows_what_it_is_compared_with():
+def test_every_combination_follows_the_systems_to_compare_with():
     axes = {'engine': ['torch', 'openvino'], 'precision': ['fp32'], 'batch_size': [1, 'auto']}
-    rows = list(sweep(MODELS, ['stock', 'rtmlib'], axes, rect=None))
+    rows = list(sweep(MODELS, ['upstream', 'rtmlib'], axes, rect=None))
     assert [row.name for row in rows] == [
-        'stock',
+        'upstream',
         'rtmlib',
         'torch fp32, batch 1',
         'torch fp32, batch auto',
@@ -34,27 +35,27 @@ def test_every_combination_follows_what_it_is_compared_with():
     }
 
 
-def test_threads_are_varied_for_everybody():
+def test_threads_are_varied_for_all_contenders():
     axes = {'engine': ['torch'], 'precision': ['fp32']}
-    rows = list(sweep(MODELS, ['stock'], axes, num_threads=[1, 2]))
+    rows = list(sweep(MODELS, ['upstream'], axes, num_threads=[1, 2]))
     assert [row.name for row in rows] == [
-        'stock, 1 threads',
+        'upstream, 1 threads',
         'torch fp32, 1 threads',
-        'stock, 2 threads',
+        'upstream, 2 threads',
         'torch fp32, 2 threads',
     ]
 
 
-def test_ratios_are_taken_to_a_row_of_as_many_threads():
+def test_the_reference_of_a_ratio_has_as_many_threads():
     axes = {'engine': ['torch'], 'precision': ['fp32']}
-    rows = list(sweep(MODELS, ['stock', 'rtmlib'], axes, num_threads=[1, 2]))
-    found = references(rows, 'stock')
-    assert found['torch fp32, 1 threads'] == found['rtmlib, 1 threads'] == 'stock, 1 threads'
-    assert found['torch fp32, 2 threads'] == 'stock, 2 threads'
+    rows = list(sweep(MODELS, ['upstream', 'rtmlib'], axes, num_threads=[1, 2]))
+    found = references(rows, 'upstream')
+    assert found['torch fp32, 1 threads'] == found['rtmlib, 1 threads'] == 'upstream, 1 threads'
+    assert found['torch fp32, 2 threads'] == 'upstream, 2 threads'
     assert references(rows, None) == {}
 
 
-def test_what_differs_is_in_the_name():
+def test_names_show_the_differences():
     settings = {'engine': 'torch', 'precision': 'fp32', 'num_workers': 0, 'rect': True}
     row = Contender(system='ours', models=MODELS, settings=settings, num_threads=3)
     assert row.name == 'torch fp32, workers 0, rect, 3 threads'
@@ -87,5 +88,5 @@ def test_settings_are_checked_with_those_of_the_config(tmp_path, config, setting
         check_settings(row)
 
 
-def test_what_has_no_settings_is_not_checked():
-    check_settings(Contender(system='stock', models=Models(pose2d='no-such-model')))
+def test_systems_without_settings_are_not_checked():
+    check_settings(Contender(system='upstream', models=Models(pose2d='no-such-model')))

@@ -1,10 +1,11 @@
-"""Results as files, and as parts of a document that people wrote."""
+"""Results as files, and as sections of a hand-written document."""
 
 import json
 import sys
 
 import numpy as np
 import pytest
+
 from mmpose_batch.benchmarking.document import Table, add_plots, put, read_section, write_result
 
 TEXT = """# Title
@@ -18,7 +19,7 @@ What it means: \\1 is kept.
 <!-- live -->
 <!-- end of live -->
 """
-TABLE = Table(('name', 'images/s'), [('stock', '1.00'), ('ours', '2.00')])
+TABLE = Table(('name', 'images/s'), [('upstream', '1.00'), ('ours', '2.00')])
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def result(tmp_path):
     return folder
 
 
-def test_a_result_says_on_what_and_how_it_was_measured(result):
+def test_a_result_has_the_machine_and_the_command(result):
     content = json.loads((result / 'benchmark.json').read_text())
     assert content['command'][:3] == ['tools/benchmark_throughput.py', 'photos/', '--pose2d']
     assert content['machine']['cores'] >= 1
@@ -57,20 +58,20 @@ def test_no_optional_library_is_needed(tmp_path, monkeypatch):
     assert (tmp_path / 'benchmark.json').exists()
 
 
-def test_plots_may_follow(result):
+def test_plots_can_be_added_later(result):
     before = json.loads((result / 'benchmark.json').read_text())
     add_plots(result, [result / 'stages.png'])
     after = json.loads((result / 'benchmark.json').read_text())
     assert after == {**before, 'plots': ['stages.png']}
 
 
-def test_a_place_takes_machine_command_table_and_plots(result):
+def test_a_section_has_machine_command_table_and_plots(result):
     section = read_section('pair', result, 'benchmarks')
     text = put(TEXT, 'pair', section)
     before, after = text.split('<!-- end of pair -->')
     assert before.startswith('# Title\n\n<!-- pair -->\n20')
     assert 'what was there' not in text
-    assert '| name | images/s |\n| --- | ---: |\n| stock | 1.00 |' in before
+    assert '| name | images/s |\n| --- | ---: |\n| upstream | 1.00 |' in before
     assert '```\ntools/benchmark_throughput.py photos/ --pose2d rtmo-s --engine' in before
     assert " \\\n    '--out-dir' 'a --b'\n```" in before.replace('--out-dir', "'--out-dir'")
     assert '![pair, rates](benchmarks/pair-rates.png)' in before
@@ -80,34 +81,34 @@ def test_a_place_takes_machine_command_table_and_plots(result):
     assert put(TEXT.replace('pair -->', 'pair -->  '), 'pair', section).startswith(before)
 
 
-def test_rounds_that_a_signal_ended_say_so(result):
+def test_a_section_reports_rounds_ended_by_a_signal(result):
     path = result / 'benchmark.json'
     for cut_off in (False, True):
         path.write_text(json.dumps(json.loads(path.read_text()) | {'cut_off': cut_off}))
         text = read_section('speed', result, 'pictures').text
-        assert ('A signal ended these rounds.' in text) == cut_off
+        assert ('A signal ended the rounds early.' in text) == cut_off
 
 
-def test_a_busy_machine_is_told(result):
+def test_a_section_reports_a_busy_machine(result):
     path = result / 'benchmark.json'
     for warning in (None, 'the machine is busy'):
         path.write_text(json.dumps(json.loads(path.read_text()) | {'warning': warning}))
         text = read_section('speed', result, 'pictures').text
-        assert ('When it began, the machine is busy.' in text) == bool(warning)
+        assert ('Warning at the start: the machine is busy.' in text) == bool(warning)
 
 
-def test_what_is_in_a_cell_stays_in_it():
+def test_cells_are_escaped():
     assert Table(('a', 'b'), [('x | y', 'one\ntwo')]).markdown().endswith('| x \\| y | one two |')
 
 
-def test_what_has_no_place_is_named(result):
+def test_missing_markers_are_reported(result):
     section = read_section('other', result, 'benchmarks')
     with pytest.raises(ValueError, match='expected <!-- other --> and <!-- end of other -->'):
         put(TEXT, 'other', section)
 
 
 @pytest.mark.parametrize('content', [None, 'text', '{}', '[]', '{"machine": {}, "command": ""}'])
-def test_what_is_no_result_is_named(content, tmp_path):
+def test_a_folder_without_a_result_is_reported(content, tmp_path):
     if content is not None:
         (tmp_path / 'benchmark.json').write_text(content)
     with pytest.raises(ValueError, match='no result of a benchmark in'):

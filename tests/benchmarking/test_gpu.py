@@ -1,18 +1,19 @@
-"""How busy a GPU is: read while something runs, and not at all where there is none."""
+"""GPU utilization: read while a block runs, and not at all without a GPU."""
 
 import threading
 
 import pytest
 import torch
+
 from mmpose_batch.benchmarking.gpu import nvml_reader, watch_utilization
 
 
 class Unsupported(Exception):
-    """As those of pynvml, which are of no other kind."""
+    """An error like those of pynvml, which derive from Exception only."""
 
 
 class Waits:
-    """Waits for the end of a block, of which so many are over at once; what they were asked for."""
+    """Simulated waits: some time out immediately; records the requested seconds."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -27,7 +28,7 @@ class Waits:
         return over.wait()
 
 
-def test_it_is_read_while_the_block_runs(no_thread_is_left):
+def test_utilization_is_read_while_the_block_runs(no_thread_is_left):
     values, waits = iter(range(1000)), Waits(3)
     with watch_utilization(lambda: next(values), wait=waits) as readings:
         assert waits.all_over.wait(60)
@@ -36,7 +37,7 @@ def test_it_is_read_while_the_block_runs(no_thread_is_left):
     assert waits.seconds == [1.0, 0.25, 0.25, 0.25]  # the first reading looks back
 
 
-def test_a_driver_that_stops_telling_is_no_failure(no_thread_is_left):
+def test_a_driver_that_stops_reporting_is_not_an_error(no_thread_is_left):
     values = iter([87.0])
 
     def read():
@@ -75,7 +76,7 @@ def test_the_thread_ends_with_an_error(no_thread_is_left):
     ('initialized', 'error'),
     [(False, None), (True, ModuleNotFoundError('pynvml')), (True, Unsupported('of NVML'))],
 )
-def test_nothing_is_read_where_nothing_can(monkeypatch, initialized, error):
+def test_nothing_is_read_without_nvml(monkeypatch, initialized, error):
     def utilization(device):
         raise error
 
@@ -88,7 +89,7 @@ def test_nothing_is_read_where_nothing_can(monkeypatch, initialized, error):
     assert readings == []
 
 
-def test_the_current_gpu_is_asked(monkeypatch):
+def test_the_current_gpu_is_read(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
     monkeypatch.setattr(torch.cuda, 'current_device', lambda: 1)
     monkeypatch.setattr(torch.cuda, 'utilization', {0: 5, 1: 87}.get)

@@ -1,14 +1,15 @@
-"""One image at a time: figures of a series, and frames at a rate by a clock that is played."""
+"""Latencies of single images: summaries, and frames at a rate on a simulated clock."""
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
+
 from mmpose_batch.benchmarking.latency import keep_pace, measure_each, milliseconds, summarise
 from mmpose_batch.benchmarking.plots import plot_latencies
-from PIL import Image as PillowImage
 
 
 class Clock:
-    """Time that goes on only when somebody sleeps or works."""
+    """Simulated time, which only advances by sleeping or working."""
 
     def __init__(self) -> None:
         self.now = 50.0
@@ -30,7 +31,7 @@ def pace(seconds: list[float], rate: float):
     )
 
 
-def test_a_series_has_its_figures():
+def test_a_series_has_mean_extremes_and_quantiles():
     found = summarise(np.arange(1, 1001) / 1000)
     assert found['mean'] == pytest.approx(0.5005)
     assert (found['min'], found['max']) == (0.001, 1.0)
@@ -42,18 +43,18 @@ def test_a_series_has_its_figures():
     assert summarise([1.0])['std'] == 0.0
 
 
-def test_a_rate_that_is_kept_misses_nothing():
+def test_a_rate_that_is_met_misses_no_deadline():
     found = pace([0.05] * 10, rate=10)
     assert found.ages == pytest.approx([0.05] * 10)
     assert (found.missed, found.waited) == (0, 0)
 
 
-def test_a_rate_beyond_what_is_possible_makes_frames_old():
+def test_at_an_impossible_rate_frames_grow_old():
     found = pace([0.2] * 10, rate=10)
     assert found.ages == pytest.approx([0.2 + 0.1 * index for index in range(10)])
     assert found.missed == 10
     assert found.oldest == pytest.approx(1.1)
-    assert found.waited == 4  # 5 have run when the last one comes, and it is the tenth
+    assert found.waited == 4  # 5 have run when the tenth and last one arrives
 
 
 def test_one_slow_frame_delays_those_behind_it():
@@ -71,7 +72,7 @@ def test_each_frame_is_measured_once():
 
 def test_plots_are_written(tmp_path):
     generator = np.random.default_rng(0)
-    series = {name: generator.gamma(5, 0.01, 400) for name in ('stock, files', 'torch, files')}
+    series = {name: generator.gamma(5, 0.01, 400) for name in ('upstream, files', 'torch, files')}
     paths = plot_latencies(series, tmp_path / 'new')
     assert [path.name for path in paths] == ['histogram.png', 'series.png']
     for path in paths:

@@ -1,4 +1,4 @@
-"""Contenders in processes of their own: answers, failures, and an end."""
+"""Contenders in separate processes: results, failures, and the end."""
 
 import multiprocessing
 import os
@@ -6,21 +6,22 @@ import signal
 import threading
 
 import pytest
+from support.contender import serve_on_threads
+from support.factories import Models as TinyModels
+
 from mmpose_batch.benchmarking import process
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.process import ContenderError, ContenderProcess, serve
 from mmpose_batch.benchmarking.work import Image
-from support.contender import serve_on_threads
-from support.factories import Models as TinyModels
 
 IMAGES = [Image(f'{index}.jpg') for index in range(20)]
-CONTENDER = Contender(system='stock', models=Models(pose2d='rtmo-s'))
-# Seconds that each step of the scripted system takes, by a clock that nothing else moves.
+CONTENDER = Contender(system='upstream', models=Models(pose2d='rtmo-s'))
+# Seconds of each step of the scripted system, on a simulated clock.
 IMPORTS, LOADING, PREPARING, RUNNING = 8.0, 4.0, 2.0, 1.0
 
 
 class Scripted:
-    """A system that remembers how many images it was given."""
+    """A system that records the number of images of each run."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -78,7 +79,7 @@ def served(monkeypatch, warm_up):
 @pytest.mark.parametrize(('warm_up', 'runs'), [(True, [1, 20]), (False, [1])])
 def test_a_contender_is_warmed_up_before_it_counts(served, runs):
     system, connection = served
-    imports = 3.0 + IMPORTS  # the start of the process is not seen here
+    imports = 3.0 + IMPORTS  # the start of the process is before this clock starts
     first_run = PREPARING + RUNNING
     assert connection.recv() == (
         True,
@@ -95,7 +96,7 @@ def test_a_contender_is_warmed_up_before_it_counts(served, runs):
     assert system.runs == runs
 
 
-def test_commands_are_answered(served):
+def test_commands_return_results(served):
     system, connection = served
     connection.recv()
     for command, expected in (
@@ -119,7 +120,7 @@ def test_a_failure_is_one_line(served):
     connection.send(('ap', 'ann.json'))
     assert connection.recv() == (False, 'ann.json: no such file')
     connection.send(('limits',))
-    assert connection.recv()[0]  # and it goes on
+    assert connection.recv()[0]  # the process continues
 
 
 def tiny(models: TinyModels, **settings) -> Contender:
@@ -154,23 +155,23 @@ def test_a_process_runs_a_real_contender_and_ends(models: TinyModels, two_photos
     assert not running._process.is_alive()
 
 
-def test_what_interrupts_a_start_leaves_no_process(monkeypatch):
+def test_an_interrupted_start_leaves_no_process(monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ContenderProcess, '_answer', interrupted)
+    monkeypatch.setattr(ContenderProcess, '_receive', interrupted)
     before = multiprocessing.active_children()
     with pytest.raises(KeyboardInterrupt):
         ContenderProcess(CONTENDER, IMAGES)
     assert multiprocessing.active_children() == before
 
 
-def test_a_contender_that_cannot_be_built_says_why(monkeypatch):
+def test_a_contender_that_cannot_be_built_reports_the_reason(monkeypatch):
     started = serve_on_threads(monkeypatch)
-    contender = Contender(system='stock', models=Models(pose2d='nowhere.py'))
+    contender = Contender(system='upstream', models=Models(pose2d='nowhere.py'))
     with pytest.raises(ContenderError, match=r'nowhere\.py'):
         ContenderProcess(contender, [Image('a.jpg')])
-    assert started == ['stock']
+    assert started == ['upstream']
 
 
 @pytest.mark.parametrize(
@@ -178,10 +179,10 @@ def test_a_contender_that_cannot_be_built_says_why(monkeypatch):
     [
         ({'precision': 'fp16'}, 'precision: fp16 is not supported on a CPU'),
         ({'precision': 'int8'}, 'precision: engine torch supports fp32, fp16, bf16, not int8'),
-        ({'num_workers': -1}, 'num_workers: expected a whole number from 0'),
+        ({'num_workers': -1}, 'num_workers: expected an integer >= 0'),
     ],
 )
-def test_no_process_starts_for_settings_that_cannot_be(monkeypatch, models, settings, message):
+def test_no_process_starts_for_invalid_settings(monkeypatch, models, settings, message):
     started = serve_on_threads(monkeypatch)
     with pytest.raises(ContenderError, match=message):
         ContenderProcess(tiny(models, **settings), IMAGES)

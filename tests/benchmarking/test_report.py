@@ -1,9 +1,12 @@
-"""Figures as rows and plots: what is unknown is empty, what has not settled is marked."""
+"""Tables and plots: unknown values are empty, medians that have not converged are marked."""
 
 import io
 
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
+from rich.console import Console
+
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.plots import (
     plot_accuracy,
@@ -15,18 +18,16 @@ from mmpose_batch.benchmarking.plots import (
 )
 from mmpose_batch.benchmarking.report import (
     HEADER,
-    NEEDS,
+    RESOURCES,
     STAGES,
     Measurement,
     cells,
-    needs_cells,
     print_tables,
+    resource_cells,
     stage_cells,
     tables,
 )
 from mmpose_batch.benchmarking.rounds import Rounds
-from PIL import Image as PillowImage
-from rich.console import Console
 
 MODELS = Models(pose2d='rtmo-s')
 SHARES = {'stacking': 0.05, 'network': 0.75, 'decoding': 0.2}
@@ -61,7 +62,7 @@ def printed(*measurements: Measurement) -> str:
     return console.file.getvalue()
 
 
-def test_a_row_has_every_figure():
+def test_a_row_has_every_value():
     assert dict(zip(HEADER, cells(measured()), strict=True)) == {
         '': 'torch fp32',
         'images/s': '4.00',
@@ -72,39 +73,39 @@ def test_a_row_has_every_figure():
         'network only': '6.00',
         'of the limit': '50%',
     }
-    assert dict(zip(NEEDS, needs_cells(measured()), strict=True)) == {
-        'what it needs': 'torch fp32',
+    assert dict(zip(RESOURCES, resource_cells(measured()), strict=True)) == {
+        'resources': 'torch fp32',
         'memory': '600 MiB',
         'loaded': '2.0 s',
         'first result': '3.2 s',
         'engine files': '12.0 MiB',
-        'one image alone': '300 ms',
+        'single image': '300 ms',
     }
 
 
-def test_a_gpu_has_its_memory_and_how_busy_it_was():
+def test_a_row_has_the_memory_and_utilization_of_the_gpu():
     one = measured()
     one.report['peak_memory']['gpu'] = 300 * 2**20
     one.samples = [{**one.samples[0], 'gpu_utilization': busy} for busy in (80.0, 91.0, 93.0)]
-    assert needs_cells(one)[NEEDS.index('memory')] == '600 MiB, GPU 300 MiB, 91% busy'
+    assert resource_cells(one)[RESOURCES.index('memory')] == '600 MiB, GPU 300 MiB, 91% busy'
 
 
 def test_a_ratio_of_few_rounds_has_no_interval():
     few = measured()
-    few.take('ours', Rounds({'ours': [4.0], 'stock': [2.0]}, {'ours': 'stock'}), 0.1)
+    few.take('ours', Rounds({'ours': [4.0], 'upstream': [2.0]}, {'ours': 'upstream'}), 0.1)
     assert cells(few)[HEADER.index('ratio (interval)')] == '2.00 ?'
 
 
-def test_what_nobody_knows_is_empty():
-    row = dict(zip(HEADER, cells(measured('stock', 2.0)), strict=True))
+def test_unknown_values_are_empty():
+    row = dict(zip(HEADER, cells(measured('upstream', 2.0)), strict=True))
     assert row['network only'] == row['of the limit'] == ''
-    assert stage_cells(measured('stock')) == []
+    assert stage_cells(measured('upstream')) == []
     row = measured()
     row.report, row.latency = {'peak_memory': {'resident': 2**20}}, float('nan')
-    assert needs_cells(row)[-2:] == ['', '']
+    assert resource_cells(row)[-2:] == ['', '']
 
 
-def test_where_limits_are_unknown_the_network_is_not_told_from_what_is_around_it():
+def test_without_limits_the_network_includes_stacking_and_decoding():
     row = measured()
     row.limits = {}
     found = dict(zip(STAGES, stage_cells(row)[1:], strict=True))
@@ -118,26 +119,26 @@ def test_a_precision_without_a_limit_has_none():
     assert cells(int8)[HEADER.index('of the limit')] == ''
 
 
-def test_ap_stands_beside_the_speed():
+def test_ap_is_in_the_row_of_the_speed():
     row = measured()
     row.ap = 0.12345
     assert cells(row)[HEADER.index('AP')] == '0.123'
 
 
-def test_who_exports_a_file_at_every_start_is_not_judged_by_that():
-    assert needs_cells(measured('rtmlib'))[1:4] == ['600 MiB', '', '']
+def test_systems_that_export_at_every_start_have_no_start_times():
+    assert resource_cells(measured('rtmlib'))[1:4] == ['600 MiB', '', '']
     rows = [measured('rtmlib')]
     rows[0].report = {}
-    assert needs_cells(rows[0]) == []
+    assert resource_cells(rows[0]) == []
 
 
-def test_memory_of_a_gpu_is_told():
+def test_the_memory_of_a_gpu_is_shown():
     row = measured()
     row.report['peak_memory']['gpu'] = 2**30
-    assert needs_cells(row)[NEEDS.index('memory')] == '600 MiB, GPU 1024 MiB'
+    assert resource_cells(row)[RESOURCES.index('memory')] == '600 MiB, GPU 1024 MiB'
 
 
-def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
+def test_shares_add_up_to_the_time_and_separate_decoding_from_the_network():
     shares = measured().shares()
     assert list(shares) == list(STAGES)
     assert sum(shares.values()) == pytest.approx(1.0)
@@ -154,36 +155,36 @@ def test_shares_are_those_of_all_time_and_decoding_is_apart_from_the_network():
         ([3.0, 4.0, 4.0, 4.0, 5.0], [], ('4.00 ?', '')),
     ],
 )
-def test_each_median_that_has_not_settled_is_marked(rates, ratios, expected):
+def test_each_median_that_has_not_converged_is_marked(rates, ratios, expected):
     row = measured()
     others = [rate / ratio for rate, ratio in zip(rates, ratios, strict=False)]
-    row.take('ours', Rounds({'ours': rates, 'stock': others}, {'ours': 'stock'}), width=0.1)
+    row.take('ours', Rounds({'ours': rates, 'upstream': others}, {'ours': 'upstream'}), width=0.1)
     assert tuple(cells(row)[1:3]) == expected
     marked = any('?' in cell for cell in expected)
-    assert ('?: this median has not settled' in printed(row)) == marked
+    assert ('?: has not converged' in printed(row)) == marked
 
 
-def test_a_table_is_of_those_who_have_something_for_it():
-    rates, needs, stages = tables([measured('stock'), measured(), measured('rtmlib')])
-    assert [row[0] for row in rates.rows] == ['stock', 'torch fp32', 'rtmlib']
-    assert [row[0] for row in needs.rows] == ['stock', 'torch fp32', 'rtmlib']
+def test_a_table_only_has_rows_with_values():
+    rates, needs, stages = tables([measured('upstream'), measured(), measured('rtmlib')])
+    assert [row[0] for row in rates.rows] == ['upstream', 'torch fp32', 'rtmlib']
+    assert [row[0] for row in needs.rows] == ['upstream', 'torch fp32', 'rtmlib']
     assert [row[0] for row in stages.rows] == ['torch fp32']
     assert len(tables([measured('rtmlib')])) == 2
 
 
 def test_a_failure_is_a_row():
     failed = Measurement(contender=measured().contender, failure='engine: not installed')
-    text = printed(measured('stock'), failed)
+    text = printed(measured('upstream'), failed)
     assert f'{failed.contender.name}: engine: not installed\n' in text
-    assert 'part of the time' not in text
+    assert 'share of the time' not in text
 
 
 # ------------------------------------------------------------------------------- plots
 
 
-def test_every_plot_that_there_is_something_for_is_written(tmp_path):
+def test_every_plot_with_data_is_written(tmp_path):
     rows = [
-        measured('stock', 2.0),
+        measured('upstream', 2.0),
         *(measured(rate=3.0 + size, batch_size=size) for size in (1, 2, 4)),
         *(measured(rate=2.0 * n, engine='openvino', num_threads=n) for n in (1, 2)),
         Measurement(contender=measured().contender, failure='no'),
@@ -197,10 +198,10 @@ def test_every_plot_that_there_is_something_for_is_written(tmp_path):
     ]
     for path in paths:
         pixels = np.asarray(PillowImage.open(path).convert('L'))
-        assert (pixels < 200).mean() > 0.01  # there is something on it
+        assert (pixels < 200).mean() > 0.01  # the plot is not empty
 
 
-def test_a_line_is_of_rows_that_agree_in_all_else():
+def test_a_line_connects_rows_that_agree_in_all_other_settings():
     rows = [
         measured(rate=size * threads, batch_size=size, num_threads=threads)
         for size in (1, 2)
@@ -215,8 +216,8 @@ def test_a_line_is_of_rows_that_agree_in_all_else():
         assert all(list(line.get_xdata()) == [1, 2] for line in lines)
 
 
-def test_accuracy_is_plotted_where_it_is_known():
-    rows = [measured(rate=3.0), measured(rate=5.0, engine='openvino'), measured('stock', 2.0)]
+def test_accuracy_is_plotted_if_it_is_known():
+    rows = [measured(rate=3.0), measured(rate=5.0, engine='openvino'), measured('upstream', 2.0)]
     assert plot_accuracy(rows) is None
     rows[0].ap, rows[1].ap = 0.75, 0.76
     axes = plot_accuracy(rows).axes[0]
@@ -224,9 +225,9 @@ def test_accuracy_is_plotted_where_it_is_known():
     assert places == [(0.75, 3.0), (0.76, 5.0)]
     bottom, top = axes.get_ylim()
     assert bottom == 0
-    assert top > 5.2  # a whole point fits below the frame
+    assert top > 5.2  # a complete marker fits below the frame
     left, right = axes.get_xlim()
-    assert right - left == pytest.approx(0.02)  # a difference of chance looks small
+    assert right - left == pytest.approx(0.02)  # differences within noise look small
 
 
 def test_engines_have_their_colours_and_batch_sizes_their_markers():
@@ -249,13 +250,13 @@ def test_the_legend_of_the_stages_fits_the_figure():
         assert extent.x0 >= 0 and extent.x1 <= width
 
 
-def test_nothing_is_plotted_of_nothing(tmp_path):
+def test_nothing_is_plotted_without_data(tmp_path):
     assert plot_all([], tmp_path) == []
-    assert [path.name for path in plot_all([measured('stock')], tmp_path)] == ['rates.png']
+    assert [path.name for path in plot_all([measured('upstream')], tmp_path)] == ['rates.png']
 
 
 @pytest.mark.parametrize('plot', [plot_rates, plot_batch_sizes, plot_stages])
-def test_axes_say_what_they_are_and_no_legend_hides_data(plot):
+def test_axes_have_labels_and_no_legend_hides_data(plot):
     figure = plot([measured(rate=3.0 + size, batch_size=size) for size in (1, 2, 4)])
     axes = figure.axes[0]
     assert axes.get_xlabel()

@@ -1,4 +1,4 @@
-"""What is timed does the same work: the same images, the same persons, nearly the same poses."""
+"""All systems do the same work: same images, same persons, nearly the same poses."""
 
 from contextlib import nullcontext
 from functools import partial
@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmpose_batch.benchmarking import crops, limits
-from mmpose_batch.benchmarking.contenders import CROPS, OURS, STOCK, Contender, Models
-from mmpose_batch.benchmarking.crops import CropModel
-from mmpose_batch.benchmarking.limits import Probe, best_rate, count_flop, measure_limits
-from mmpose_batch.benchmarking.systems import Detector, build_system
-from mmpose_batch.benchmarking.work import Image, repeat, with_annotated_persons
 from support.contender import SMALL_CONVOLUTIONS
 from support.factories import Models as TinyModels
 from support.factories import write_photos
 
+from mmpose_batch.benchmarking import crops, limits
+from mmpose_batch.benchmarking.contenders import CROPS, OURS, UPSTREAM, Contender, Models
+from mmpose_batch.benchmarking.crops import CropModel
+from mmpose_batch.benchmarking.limits import Probe, best_rate, count_flop, measure_limits
+from mmpose_batch.benchmarking.systems import Detector, build_system
+from mmpose_batch.benchmarking.work import Image, repeat, with_annotated_persons
 from mmpose_batch.errors import AnnotationError
 from mmpose_batch.scenes import write_scenes
 
@@ -52,13 +52,13 @@ def detector_of(models: TinyModels) -> dict[str, str]:
 
 
 def given_to(models: TinyModels) -> Models:
-    """What every system runs with the persons given."""
+    """Models of every system, with precomputed boxes."""
     return models_of(models, 'rtmpose', flip_test=False, given_boxes=True)
 
 
 @pytest.fixture(scope='module')
 def build(tmp_path_factory):
-    """Builds systems, each once for the module: nothing that they run changes them."""
+    """Builds systems, each once per module, since running does not change them."""
     built = {}
 
     def build(system: str, models: Models, **settings):
@@ -75,47 +75,47 @@ def build(tmp_path_factory):
 
 
 @pytest.mark.parametrize('name', ['rtmo', 'rtmpose'])
-def test_ours_and_stock_find_the_same(models, images, build, name):
-    settled = models_of(models, name, **(detector_of(models) if name == 'rtmpose' else {}))
-    found = [build(system, settled).run(images) for system in (OURS, STOCK)]
+def test_ours_and_upstream_find_the_same_persons(models, images, build, name):
+    chosen = models_of(models, name, **(detector_of(models) if name == 'rtmpose' else {}))
+    found = [build(system, chosen).run(images) for system in (OURS, UPSTREAM)]
     assert found[0]['persons'] == found[1]['persons'] > 0
     assert all(run['seconds'] > 0 for run in found)
 
 
 @pytest.mark.parametrize('name', ['demo-rtmo', 'demo-rtmpose'])
-def test_the_demo_models_find_the_same_everywhere(tmp_path, build, name):
-    """What tools/benchmark_engines.sh measures where there is no GPU."""
+def test_the_demo_models_find_the_same_persons_everywhere(tmp_path, build, name):
+    """The models of tools/benchmark_engines.sh without a GPU."""
     pytest.importorskip('openvino')
     write_scenes(tmp_path, 2, seed=2, quiet=True)
     scenes = [Image(str(path)) for path in sorted(tmp_path.glob('*.jpg'))]
-    settled = Models(pose2d=name, device='cpu')
-    stock = build(STOCK, settled).run(scenes)
-    assert stock['persons'] > 0
+    chosen = Models(pose2d=name, device='cpu')
+    upstream = build(UPSTREAM, chosen).run(scenes)
+    assert upstream['persons'] > 0
     for engine in ('torch', 'openvino'):
-        ours = build(OURS, settled, engine=engine, batch_size=2)
+        ours = build(OURS, chosen, engine=engine, batch_size=2)
         ours.prepare(scenes)
-        assert ours.run(scenes)['persons'] == stock['persons']
+        assert ours.run(scenes)['persons'] == upstream['persons']
 
 
 def test_stages_add_up_to_the_time(models, images, build):
     ours = build(OURS, models_of(models, 'rtmo'), batch_size=2)
     run = ours.run(images)
     assert set(run['stages']) == {'waiting', 'detection', 'network', 'writing', 'other'}
-    # What no stage has is 'other': only what two of them counted could differ.
+    # The rest is 'other', so the sum only differs if two stages count the same time.
     assert sum(run['stages'].values()) == pytest.approx(run['seconds'], rel=1e-9)
     assert run['stages']['network'] > 0
     assert run['stages']['writing'] > 0
 
 
-@pytest.mark.parametrize('system', [OURS, STOCK, *CROPS])
-def test_everybody_takes_persons_that_are_given(models, given, build, system):
+@pytest.mark.parametrize('system', [OURS, UPSTREAM, *CROPS])
+def test_every_system_accepts_precomputed_boxes(models, given, build, system):
     nobody = Image(given[0].path, BOXES[:0])
     run = build(system, given_to(models)).run([*given, nobody])
     assert run['persons'] == 1 + 2 + 3
 
 
-def test_the_simple_ways_find_what_we_find(models, given, build):
-    """In float64 for part of the way, and by a network from elsewhere."""
+def test_the_simple_baselines_find_the_same_persons(models, given, build):
+    """With parts in float64, and a network in ONNX Runtime."""
     ours = build(OURS, given_to(models)).inferencer
     expected = [
         [np.array(person['keypoints']) for person in result['predictions'][0]]
@@ -128,27 +128,27 @@ def test_the_simple_ways_find_what_we_find(models, given, build):
             assert len(found) == len(persons)
             for one, other in zip(found, persons, strict=True):
                 near = np.linalg.norm(one[0, :, :2] - other, axis=-1) < 1.0
-                assert near.mean() > 0.9  # random weights have maxima side by side
+                assert near.mean() > 0.9  # random weights have several similar maxima
 
 
 @pytest.mark.parametrize(
     ('name', 'flip_test', 'message'),
     [
         ('rtmo', None, 'expected a top-down SimCC model such as RTMPose, found RTMOHead'),
-        ('rtmpose', True, 'never test mirrored images'),
+        ('rtmpose', True, 'do not support the flip test'),
     ],
 )
-def test_what_the_simple_ways_cannot_run_is_refused(models, name, flip_test, message):
+def test_models_that_the_baselines_cannot_run_are_rejected(models, name, flip_test, message):
     with pytest.raises(ValueError, match=message):
         CropModel(models_of(models, name, flip_test=flip_test))
 
 
-def test_another_device_is_refused(models):
-    settled = Models(
+def test_another_device_is_rejected(models):
+    chosen = Models(
         pose2d=models.file('rtmpose.py'), pose2d_weights='none', device='cuda:0', flip_test=False
     )
-    with pytest.raises(ValueError, match='run on the CPU here, not on cuda:0'):
-        CropModel(settled)
+    with pytest.raises(ValueError, match='run on the CPU only, not on cuda:0'):
+        CropModel(chosen)
 
 
 def test_padded_batches_have_eight_crops(models, given, build):
@@ -158,19 +158,19 @@ def test_padded_batches_have_eight_crops(models, given, build):
     assert len(system.infer(cv2.imread(given[0].path), many)) == 12
 
 
-def test_a_pool_of_threads_is_made_once(models, given, build, monkeypatch):
+def test_a_thread_pool_is_created_once(models, given, build, monkeypatch):
     system = build('thread-pool', given_to(models))
     monkeypatch.setattr(crops, 'ThreadPoolExecutor', None)
     assert system.run(given)['persons'] == 1 + 2 + 3
 
 
 def test_the_detector_finds_persons_for_others(models, images):
-    settled = models_of(models, 'rtmpose', **detector_of(models))
-    detector = Detector(Contender(system='detector', models=settled))
+    chosen = models_of(models, 'rtmpose', **detector_of(models))
+    detector = Detector(Contender(system='detector', models=chosen))
     found = detector.boxes(images)
     assert [boxes.shape[1] for boxes in found] == [4] * 3
     assert detector.run(images)['persons'] == sum(map(len, found)) > 0
-    with pytest.raises(ValueError, match='no detector to find them with'):
+    with pytest.raises(ValueError, match='neither annotations nor a detector'):
         Detector(Contender(system='detector', models=models_of(models, 'rtmo'))).boxes(images)
 
 
@@ -179,7 +179,7 @@ def test_the_detector_finds_persons_for_others(models, images):
 
 @pytest.fixture
 def ticks():
-    """A clock that advances by a second whenever it is read."""
+    """A clock that advances by one second per reading."""
     return partial(next, count(50.0))
 
 
@@ -207,23 +207,25 @@ def test_limits_are_those_of_the_network(models, images, build, ticks, name, eng
     assert found['flop'] > 1e6
     assert found['best_rate'] == 4 * flop_of(8, 8)
     assert found['limit'] == pytest.approx(found['best_rate'] / found['flop'])
-    assert ours.limits(images)['flop'] == found['flop']  # as a contender is asked, by a real clock
+    assert (
+        ours.limits(images)['flop'] == found['flop']
+    )  # as a contender measures it, with a real clock
     assert 'test_step' not in vars(ours.inferencer.runner)
     after = ours.run(images)
     assert after['persons'] == before['persons']
 
 
 def flop_of(channels: int, side: int) -> int:
-    """Operations of a convolution of 3x3."""
+    """Operations of a 3x3 convolution."""
     return 2 * side**2 * channels**2 * 9
 
 
-def test_where_nobody_is_there_are_no_limits(models, images, build):
+def test_without_persons_there_are_no_limits(models, images, build):
     ours = build(OURS, models_of(models, 'rtmpose', given_boxes=True))
     assert ours.limits([Image(image.path, BOXES[:0]) for image in images]) == {}
 
 
-def test_engines_are_settled_with_images_from_all_over_the_round(models, images):
+def test_engines_are_warmed_up_with_images_spread_over_the_round(models, images):
     pytest.importorskip('openvino')
     contender = Contender(
         system=OURS,
@@ -252,7 +254,7 @@ def test_operations_are_counted_for_every_instance(models, images, build):
     assert three['flop'] == pytest.approx(one['flop'])  # inputs of one size, per image
 
 
-def test_a_convolution_has_the_operations_that_it_has():
+def test_the_operations_of_a_convolution_are_counted():
     class Probed(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -270,7 +272,7 @@ def test_a_convolution_has_the_operations_that_it_has():
     )
 
 
-def test_a_best_rate_is_known_where_pytorch_computes(monkeypatch, ticks):
+def test_a_best_rate_is_known_if_pytorch_supports_the_precision(monkeypatch, ticks):
     cpu = torch.device('cpu')
     assert best_rate('fp32', cpu, now=ticks) == 4 * flop_of(8, 8)
     assert best_rate('bf16', cpu, now=ticks) == 4 * flop_of(8, 8)
@@ -282,7 +284,7 @@ def test_a_best_rate_is_known_where_pytorch_computes(monkeypatch, ticks):
 # -------------------------------------------------------------------------------- work
 
 
-def test_scenes_bring_their_persons_and_their_ap(models, build, tmp_path):
+def test_scenes_have_boxes_and_an_ap(models, build, tmp_path):
     ann_file = write_scenes(tmp_path, 3, seed=1, quiet=True)
     paths = [str(path) for path in sorted(tmp_path.glob('*.jpg'))]
     images = with_annotated_persons([*paths, paths[0]], str(ann_file))
@@ -290,7 +292,7 @@ def test_scenes_bring_their_persons_and_their_ap(models, build, tmp_path):
     assert all((image.bboxes[:, 2:] > image.bboxes[:, :2]).all() for image in images)
     ours = build(OURS, models_of(models, 'rtmpose', given_boxes=True))
     assert ours.run(images)['persons'] == sum(len(image.bboxes) for image in images)
-    with pytest.raises(AnnotationError, match=r'photo\.jpg is not annotated'):
+    with pytest.raises(AnnotationError, match=r'photo\.jpg has no annotation, or several'):
         with_annotated_persons(['photo.jpg'], str(ann_file))
     assert 0 <= ours.ap(images, str(ann_file)) <= 1
 
@@ -300,7 +302,7 @@ def test_inputs_are_repeated():
     assert repeat(['a', 'b', 'c'], 2) == ['a', 'b']
 
 
-def test_stock_takes_the_detector_that_the_config_names(models, build, tmp_path, images):
+def test_upstream_uses_the_detector_of_the_config(models, build, tmp_path, images):
     (tmp_path / 'detector.py').write_text(
         f'_base_ = {models.file("rtmdet.py")!r}\n'
         f'inferencer = dict(weights={models.file("rtmdet.pth")!r})\n'
@@ -310,9 +312,9 @@ def test_stock_takes_the_detector_that_the_config_names(models, build, tmp_path,
         f'inferencer = dict(weights={models.file("rtmpose.pth")!r}, '
         f'det_model={str(tmp_path / "detector.py")!r})\n'
     )
-    settled = Models(pose2d=str(tmp_path / 'pose.py'), device='cpu')
-    stock, ours = build(STOCK, settled), build(OURS, settled)
+    chosen = Models(pose2d=str(tmp_path / 'pose.py'), device='cpu')
+    upstream, ours = build(UPSTREAM, chosen), build(OURS, chosen)
     key = 'backbone.stem.0.conv.weight'
     expected = torch.load(models.file('rtmdet.pth'), weights_only=True)['state_dict'][key]
-    assert torch.equal(stock._inferencer.detector.model.state_dict()[key], expected)
-    assert stock.run(images)['persons'] == ours.run(images)['persons']
+    assert torch.equal(upstream._inferencer.detector.model.state_dict()[key], expected)
+    assert upstream.run(images)['persons'] == ours.run(images)['persons']

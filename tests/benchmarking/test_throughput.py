@@ -1,21 +1,22 @@
-"""A measurement from start to end, with processes that are played."""
+"""A measurement from start to end, with simulated processes."""
 
 import shlex
 from dataclasses import replace
 
 import pytest
+from support.factories import load_tool
+from test_report import measured
+
 from mmpose_batch.benchmarking import throughput
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.process import ContenderError
 from mmpose_batch.benchmarking.rounds import Stopping
 from mmpose_batch.benchmarking.throughput import best, flags, measure
 from mmpose_batch.benchmarking.work import Image
-from support.factories import load_tool
-from test_report import measured
 
 MODELS = Models(pose2d='rtmo-s')
 IMAGES = [Image('a.jpg')] * 6
-SECONDS = {'stock': 3.0, 'torch fp32': 2.0, 'openvino fp32': 1.0}
+SECONDS = {'upstream': 3.0, 'torch fp32': 2.0, 'openvino fp32': 1.0}
 
 
 def row(system: str, engine: str = 'torch') -> Contender:
@@ -25,7 +26,7 @@ def row(system: str, engine: str = 'torch') -> Contender:
 
 @pytest.fixture
 def played(monkeypatch):
-    """Processes that take the seconds of their name, and what they were asked."""
+    """Simulated processes with the seconds of their name, and the commands that they received."""
     log = []
 
     class Played:
@@ -59,9 +60,9 @@ def played(monkeypatch):
     return log
 
 
-def test_rates_and_ratios_are_taken_round_by_round(played):
-    rows = [row('stock'), row('ours'), row('ours', 'openvino')]
-    found = measure(rows, IMAGES, Stopping(), 'stock')
+def test_rates_and_ratios_are_computed_round_by_round(played):
+    rows = [row('upstream'), row('ours'), row('ours', 'openvino')]
+    found = measure(rows, IMAGES, Stopping(), 'upstream')
     assert [m.images_per_second for m in found] == [2.0, 3.0, 6.0]
     assert [m.ratios[0] for m in found] == pytest.approx([1.0, 1.5, 3.0])
     assert all(m.settled for m in found)
@@ -70,7 +71,7 @@ def test_rates_and_ratios_are_taken_round_by_round(played):
     assert [name for name, command, *_ in played if command == 'closed'] == list(SECONDS)[::-1]
 
 
-def test_memory_is_asked_for_before_what_takes_more_of_it(played):
+def test_memory_is_read_before_it_increases(played):
     measure([row('ours')], IMAGES, Stopping(), None, 'ann.json')
     commands = [command for _, command, *_ in played if command != 'run']
     assert commands == ['report', 'latency', 'limits', 'ap', 'closed']
@@ -78,47 +79,47 @@ def test_memory_is_asked_for_before_what_takes_more_of_it(played):
 
 
 def test_only_our_rows_have_an_ap(played):
-    found = measure([row('stock')], IMAGES, Stopping(), 'stock', 'ann.json')
+    found = measure([row('upstream')], IMAGES, Stopping(), 'upstream', 'ann.json')
     assert found[0].ap is None
 
 
-def test_who_cannot_run_has_the_reason_in_its_row(played):
+def test_the_row_of_a_contender_that_cannot_run_has_the_reason(played):
     found = measure([row('rtmlib'), row('ours')], IMAGES, Stopping(), 'rtmlib')
     assert found[0].failure == 'rtmlib is not installed'
-    assert found[1].ratios == []  # there is nothing to take them to
+    assert found[1].ratios == []  # there is no reference
     assert found[1].images_per_second == 3.0
 
 
-def test_who_fails_on_the_way_has_the_reason_and_the_others_stay(played, monkeypatch):
+def test_a_contender_that_fails_in_a_round_has_the_reason_and_the_others_stay(played, monkeypatch):
     asked = throughput.ContenderProcess.ask
 
     def ask(self, command, *arguments):
-        if (self.name, command) in (('stock', 'run'), ('torch fp32', 'limits')):
+        if (self.name, command) in (('upstream', 'run'), ('torch fp32', 'limits')):
             raise ContenderError('it broke')
         return asked(self, command, *arguments)
 
     monkeypatch.setattr(throughput.ContenderProcess, 'ask', ask)
-    told = []
-    found = measure([row('stock'), row('ours')], IMAGES, Stopping(), 'stock', tell=told.append)
+    lines = []
+    found = measure(
+        [row('upstream'), row('ours')], IMAGES, Stopping(), 'upstream', report=lines.append
+    )
     assert found[0].failure == 'it broke'
     assert found[1].failure is None
     assert found[1].images_per_second == 3.0
     assert (found[1].limits, found[1].latency) == ({}, 0.5)
-    assert 'torch fp32: no limits: it broke' in told
+    assert 'torch fp32: no limits: it broke' in lines
 
 
 @pytest.mark.parametrize('signal', [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize(
     ('at', 'rates', 'in_rounds'),
     [
-        (('torch fp32', 'run', 0), {'stock': 1}, True),
-        (('stock', 'run', 2), {'stock': 2, 'torch fp32': 2}, True),
-        (('torch fp32', 'limits', 0), {'stock': 5, 'torch fp32': 5}, False),
+        (('torch fp32', 'run', 0), {'upstream': 1}, True),
+        (('upstream', 'run', 2), {'upstream': 2, 'torch fp32': 2}, True),
+        (('torch fp32', 'limits', 0), {'upstream': 5, 'torch fp32': 5}, False),
     ],
 )
-def test_what_was_measured_until_a_signal_is_kept(
-    played, monkeypatch, signal, at, rates, in_rounds
-):
+def test_samples_before_a_signal_are_kept(played, monkeypatch, signal, at, rates, in_rounds):
     asked = throughput.ContenderProcess.ask
 
     def ask(self, command, *arguments):
@@ -133,9 +134,9 @@ def test_what_was_measured_until_a_signal_is_kept(
         kept.extend(rows)
         cut_off.append(ended_rounds)
 
-    rows = [row('stock'), row('ours'), row('rtmlib')]
+    rows = [row('upstream'), row('ours'), row('rtmlib')]
     with pytest.raises(signal):
-        measure(rows, IMAGES, Stopping(), 'stock', keep=keep)
+        measure(rows, IMAGES, Stopping(), 'upstream', keep=keep)
     assert {m.contender.name: len(m.rates) for m in kept} == {**rates, 'rtmlib': 0}
     assert kept[-1].failure == 'rtmlib is not installed'
     assert all(len(m.rates) == len(m.samples) for m in kept)
@@ -143,7 +144,7 @@ def test_what_was_measured_until_a_signal_is_kept(
     assert cut_off == [in_rounds]
 
 
-def test_when_nobody_runs_there_are_reasons_only(played):
+def test_if_no_contender_runs_there_are_only_reasons(played):
     found = measure([row('rtmlib')], IMAGES, Stopping())
     assert [m.failure for m in found] == ['rtmlib is not installed']
 
@@ -158,24 +159,24 @@ def test_when_nobody_runs_there_are_reasons_only(played):
     ],
 )
 def test_the_fastest_within_the_limits_is_best(limits, expected):
-    small, large, stock = measured(rate=4.0), measured(rate=8.0), measured('stock', 9.0)
-    small.latency, large.latency, stock.latency = 0.1, 0.3, 0.01
+    small, large, upstream = measured(rate=4.0), measured(rate=8.0), measured('upstream', 9.0)
+    small.latency, large.latency, upstream.latency = 0.1, 0.3, 0.01
     large.report['peak_memory']['resident'] = 2**30
     failed = measured(rate=99.0)
     failed.failure = 'no'
     silent = measured(rate=50.0)
     silent.report = {}  # its process ended after the rounds
-    chosen = best([stock, small, large, failed, silent], **limits)
+    chosen = best([upstream, small, large, failed, silent], **limits)
     assert (chosen and chosen.images_per_second) == expected
 
 
 def batch_infer(chosen):
-    """The arguments of the tool that runs a row."""
+    """Arguments of the tool for a row."""
     words = ['in', '--out-dir', 'out', *shlex.split(flags(chosen))]
     return load_tool('batch_infer').parse_args(words)
 
 
-def test_flags_name_the_models():
+def test_flags_include_the_models():
     named = {
         'pose2d': "it's a config.py",
         'pose2d_weights': 'pose.pth',
@@ -195,12 +196,12 @@ def test_flags_name_the_models():
     assert batch_infer(chosen).device is None
 
 
-def test_flags_are_those_of_the_tool():
+def test_flags_are_options_of_the_tool():
     chosen = measured(rect=True)
     chosen.report |= {
         'engines': {'pose': {'engine': 'openvino', 'precision': 'bf16'}},
         'batch_size': 4,
-        'det_batch_size': 16,  # chosen, not asked for
+        'det_batch_size': 16,  # selected, not requested
         'num_workers': 2,
         'num_threads': 1,
     }
@@ -208,5 +209,5 @@ def test_flags_are_those_of_the_tool():
     assert (args.engine, args.precision, args.batch_size) == ('openvino', 'bf16', 4)
     assert (args.num_workers, args.num_threads, args.rect) == (2, 1, True)
     assert (args.det_batch_size, args.flip_test, args.cpu_affinity) == (None, None, None)
-    chosen.contender.settings['batch_size'] = 'auto'  # 1 would ask for another kind of engine
+    chosen.contender.settings['batch_size'] = 'auto'  # 1 would select an engine for latency
     assert '--batch-size auto' in flags(chosen)

@@ -1,4 +1,4 @@
-"""The table of engines: every combination has its row, also those that cannot be run."""
+"""The table of engines: every combination has a row, even if it cannot run."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_every_combination_has_a_row(models: Models, scenes):
         *(scenes, *arguments, '--ann-file', scenes / 'annotations.json', '--no-flip-test'),
         *('--engine', 'openvino', 'onnxruntime', '--precision', 'fp32', 'bf16'),
     )
-    assert outcome.status == 3, outcome.err  # ONNX Runtime does no bf16
+    assert outcome.status == 3, outcome.err  # ONNX Runtime does not support bf16
     rows = [cells(line) for line in outcome.out.splitlines() if line.startswith('|')][2:]
     assert [row[:2] for row in rows[:3]] == [
         ['torch', 'fp32'],
@@ -45,18 +45,18 @@ def test_every_combination_has_a_row(models: Models, scenes):
     assert 'onnxruntime supports fp32, int8, not bf16' in rows[-1][2]
 
 
-def test_inputs_padded_to_the_stride_have_rows_of_their_own(models: Models, tmp_path):
+def test_inputs_padded_to_the_stride_have_separate_rows(models: Models, tmp_path):
     write_photos(tmp_path, 3)  # the third one scales to the height of two strides
     outcome = compare(tmp_path, *models.one_stage, '--rect', '--engine', 'torch', 'openvino')
     assert outcome.status == 0, outcome.err
     rows = [cells(line) for line in outcome.out.splitlines() if line.startswith('|')][2:]
     assert [row[0] for row in rows] == ['torch', 'torch, rect', 'openvino', 'openvino, rect']
     assert all(float(row[2]) < 0.05 for row in rows)
-    # An untrained network finds others where the third image has another size.
+    # An untrained network finds other persons if the third image has another size.
     assert [row[4] for row in rows] == ['100.0% of 12', '66.7% of 12'] * 2
 
 
-def test_what_is_wrong_is_one_line(models: Models, scenes):
+def test_errors_are_one_line(models: Models, scenes):
     outcome = compare('nowhere', *models.one_stage)
     assert outcome.status == 2
     assert outcome.err == 'compare_engines: inputs: no such file or folder: nowhere\n'
@@ -71,7 +71,7 @@ def test_annotations_are_checked_before_anything_is_built(models: Models, scenes
     )
 
 
-def test_a_missing_ap_has_its_reason_in_the_row(models: Models, scenes, tmp_path):
+def test_a_row_without_ap_shows_the_reason(models: Models, scenes, tmp_path):
     content = json.loads((scenes / 'annotations.json').read_text())
     for entry in content['annotations']:
         entry['iscrowd'] = 1
@@ -81,4 +81,4 @@ def test_a_missing_ap_has_its_reason_in_the_row(models: Models, scenes, tmp_path
     assert outcome.status == 0, outcome.err
     assert f'warning: there will be no AP: {reason}' in outcome.err.splitlines()
     (row,) = [cells(line) for line in outcome.out.splitlines() if line.startswith('|')][2:]
-    assert row[5] == f'not judged: {reason}'
+    assert row[5] == f'no AP: {reason}'

@@ -1,4 +1,4 @@
-"""What the commands share: their lines, which may be unread, and errors in one line."""
+"""Helpers of the commands: output to closed streams, and errors in one line."""
 
 import argparse
 import copy
@@ -31,7 +31,7 @@ def test_texts_name_the_engines_of_the_package():
 
 
 def main_without_reader(arguments: list[str], log: str, checkpoint_every: int) -> None:
-    """The tool with output and error in pipes that were closed at the other end."""
+    """Run the tool with output and error in pipes whose reader is closed."""
     for descriptor in (1, 2):
         reader, writer = os.pipe()
         os.close(reader)
@@ -42,26 +42,26 @@ def main_without_reader(arguments: list[str], log: str, checkpoint_every: int) -
 
 
 def main_without_output(arguments: list[str], log: str, checkpoint_every: int) -> None:
-    """The tool as ``pythonw`` runs it."""
+    """Run the tool as ``pythonw`` does, without output and error."""
     open(log, 'w').close()
     sys.stdout = sys.stderr = None
     sys.exit(load_tool('batch_infer').main(arguments))
 
 
 @pytest.mark.parametrize('main', [main_without_reader, main_without_output])
-def test_a_run_is_complete_though_nothing_reads_its_output(models: Models, tmp_path, main):
+def test_a_run_is_complete_if_its_output_is_closed(models: Models, tmp_path, main):
     write_photos(tmp_path / 'in', 3)
     out = tmp_path / 'out'
     (tmp_path / 'in' / 'text.jpg').write_text('no image')
     arguments = [tmp_path / 'in', '--out-dir', out, *models.one_stage]
     outcome = ToolProcess(arguments, tmp_path / 'log', main=main).wait()
-    assert outcome.status == 3  # of the text, and not of the pipe
+    assert outcome.status == 3  # because of the text file among the images, not of the pipe
     assert json.loads((out / 'run.json').read_text())['status'] == 'finished'
     assert len((out / 'predictions.jsonl').read_text().splitlines()) == 4
 
 
 def test_only_a_closed_stream_is_ignored(tmp_path):
-    """A full disk is not: what a tool prints may be all that it makes."""
+    """A full disk is an error: the printed text may be the only result of a tool."""
     with open(tmp_path / 'out', 'w') as stream:
         output = streams._Output(stream)
         output.write('one')
@@ -77,7 +77,7 @@ def test_only_a_closed_stream_is_ignored(tmp_path):
     output.flush()
 
 
-def test_what_an_encoding_lacks_is_spelt_out(monkeypatch):
+def test_characters_that_the_encoding_lacks_are_escaped(monkeypatch):
     shown = io.TextIOWrapper(io.BytesIO(), 'ascii', errors='strict')
     monkeypatch.setattr(sys, 'stdout', shown)
     streams.ignore_closed_output()
@@ -88,8 +88,8 @@ def test_what_an_encoding_lacks_is_spelt_out(monkeypatch):
 
 
 @pytest.mark.parametrize('text', ['x', '\xb2', '', '1.5', '9' * 5000])
-def test_a_number_that_is_none_is_named(text):
-    kinds = {'a number from 1': number(1), 'a whole number or auto': size}
+def test_an_invalid_number_is_reported(text):
+    kinds = {'an integer >= 1': number(1), 'an integer or auto': size}
     for expected, kind in kinds.items():
         with pytest.raises(argparse.ArgumentTypeError, match=f'^expected {expected}, found'):
             kind(text)
@@ -104,7 +104,9 @@ def test_a_number_that_is_none_is_named(text):
         ({'cpu_affinity': '0'}, {'cpu_affinity': '0'}),  # the cores decide
     ],
 )
-def test_command_lines_give_as_many_threads_as_cores(monkeypatch, one_stage, settings, expected):
+def test_the_default_of_command_lines_is_one_thread_per_core(
+    monkeypatch, one_stage, settings, expected
+):
     monkeypatch.setattr('mmpose_batch.cores.default_threads', lambda: 2)
     plan = plan_inferencer(one_stage.cfg, one_stage.weights, device='cpu', **settings)
     assert console.with_default_threads(plan).settings == {'device': 'cpu', **expected}
@@ -131,7 +133,7 @@ def break_down() -> int:
 
 
 @pytest.mark.parametrize('results', ['there', 'missing', None])
-def test_an_unexpected_exception_is_one_line_that_names_its_traceback(
+def test_an_unexpected_exception_is_one_line_with_the_path_of_the_traceback(
     tmp_path, temporary, capsys, results
 ):
     (tmp_path / 'there').mkdir()
@@ -145,7 +147,7 @@ def test_an_unexpected_exception_is_one_line_that_names_its_traceback(
 
 
 @pytest.mark.parametrize('of', ['file', 'folder', 'link'])
-def test_what_is_called_as_a_log_is_not_touched(tmp_path, capsys, of):
+def test_a_file_with_the_name_of_the_log_is_not_changed(tmp_path, capsys, of):
     log = tmp_path / 'error.log'
     if of == 'file':
         log.write_text('mine')
@@ -162,7 +164,7 @@ def test_what_is_called_as_a_log_is_not_touched(tmp_path, capsys, of):
     assert of != 'file' or log.read_text() == 'mine'
 
 
-def test_an_exception_is_a_line_though_no_file_can_be_written(monkeypatch, capsys):
+def test_an_exception_is_one_line_if_no_log_can_be_written(monkeypatch, capsys):
     monkeypatch.setattr(tempfile, 'NamedTemporaryFile', unittest.mock.Mock(side_effect=OSError))
     assert console.run_to_end('tool', break_down) == 1
     assert capsys.readouterr().err == "tool: unexpected KeyError: 'first\\nsecond'\n"
@@ -170,7 +172,7 @@ def test_an_exception_is_a_line_though_no_file_can_be_written(monkeypatch, capsy
 
 def test_a_model_that_cannot_be_built_leaves_its_traceback(temporary, monkeypatch):
     monkeypatch.setattr('mmpose_batch.factory.plan_inferencer', break_down)
-    with pytest.raises(RunError, match='cannot be built as asked for: KeyError: ') as raised:
+    with pytest.raises(RunError, match='the model cannot be built: KeyError: ') as raised:
         console.build_inferencer()
     (log,) = temporary.iterdir()
     assert str(log) in str(raised.value)

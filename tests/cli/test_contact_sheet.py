@@ -1,4 +1,4 @@
-"""The contact sheet shows every image whole, in order."""
+"""The contact sheet shows every image completely, in order."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_what_is_no_image_is_passed_over(folder, tmp_path):
+def test_files_that_are_not_images_are_skipped(folder, tmp_path):
     (folder / 'annotations.json').write_text('{}')
     out = tmp_path / 'sheet.png'
     assert make_sheet(folder, '--out', out, '--columns', 3, '--tile', 9).status == 0
@@ -42,7 +42,7 @@ def test_images_come_in_reading_order(folder, tmp_path):
     assert centers == [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]
 
 
-def test_no_more_images_than_asked_for(folder, tmp_path):
+def test_the_number_of_images_is_limited(folder, tmp_path):
     out = tmp_path / 'sheet.png'
     assert make_sheet(folder, '--out', out, '--images', 1, '--tile', 9).status == 0
     with Image.open(out) as sheet:
@@ -52,7 +52,7 @@ def test_no_more_images_than_asked_for(folder, tmp_path):
 @pytest.mark.parametrize(
     ('more', 'status', 'message'),
     [
-        (['--images', '0'], 2, '--images: expected a number from 1, found 0'),
+        (['--images', '0'], 2, '--images: expected an integer >= 1, found 0'),
         (['--columns', '-1'], 2, '--columns'),
         (['--tile', '0'], 2, '--tile'),
         (['--out', '/proc/nowhere/sheet.png'], 1, 'contact_sheet: '),

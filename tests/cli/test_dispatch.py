@@ -1,4 +1,4 @@
-"""The command `mmpose-batch`: which commands it has, and how it ends."""
+"""The command `mmpose-batch`: its commands and exit statuses."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from mmpose_batch.cli import dispatch
 
 @pytest.fixture(autouse=True)
 def program_name(monkeypatch):
-    """A command has a name of its own."""
+    """Restore the name of the program, which a command changes."""
     monkeypatch.setattr(sys, 'argv', sys.argv)
 
 
@@ -24,7 +24,7 @@ def test_the_command_is_installed():
 
 
 @pytest.mark.parametrize('command', dispatch.COMMANDS)
-def test_every_command_explains_itself(command, capsys):
+def test_every_command_has_help(command, capsys):
     assert cli.main([command, '--help']) == 0
     assert capsys.readouterr().out.startswith(f'usage: mmpose-batch {command} ')
 
@@ -71,6 +71,6 @@ def test_models_are_listed(capsys):
     out = capsys.readouterr().out
     for name in ('rtmo-s', 'demo', 'human', 'rtmo'):
         assert f'\n  {name} ' in out
-    # As MMPose's demo has it, without what a run needs.
+    # An option of MMPose's demo, which needs no other arguments.
     assert cli.main(['infer', '--show-alias']) == 0
     assert capsys.readouterr().out == out

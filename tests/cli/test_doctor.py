@@ -1,4 +1,4 @@
-"""What the doctor reports."""
+"""The report of the doctor."""
 
 from mmpose_batch import cli
 from mmpose_batch.cli import doctor
@@ -13,7 +13,7 @@ def test_the_doctor_finds_no_problem_here(capsys):
     assert any(line.split() == ['engine', 'torch', 'fp32,', 'fp16,', 'bf16'] for line in lines)
 
 
-def test_what_is_missing_is_reported_with_how_to_get_it(capsys, monkeypatch):
+def test_missing_packages_are_reported_with_the_pip_command(capsys, monkeypatch):
     def fail(name: str) -> None:
         raise ImportError(f'No module named {name!r}')
 
@@ -25,5 +25,5 @@ def test_what_is_missing_is_reported_with_how_to_get_it(capsys, monkeypatch):
     assert 'nowhere                 not installed' in out
     assert "mmcv.ops                cannot be imported: No module named 'mmcv.ops'" in out
     assert "pip install 'mmpose-batch[openvino]'" in out
-    assert "not for HEIC and HEIF images: pip install 'mmpose-batch[heif]'" in out
+    assert "HEIC and HEIF images unavailable: pip install 'mmpose-batch[heif]'" in out
     assert out.splitlines()[-1] == '4 problems'

@@ -1,4 +1,4 @@
-"""The tool: which input an entry of a box file or an annotation file goes with."""
+"""Assignment of the entries of a box file or an annotation file to the inputs."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ NAMES = ['1.jpg', '2.jpg', '3.jpg', 'sub/1.jpg']
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four photos, two of them of one name."""
+    """Four photos, two of them with the same name."""
     folder = tmp_path_factory.mktemp('photos')
     for number, name in enumerate(NAMES):
         save(folder / name, picture(120, 100, number))
@@ -39,7 +39,7 @@ def box(number: int, **image: Any) -> dict[str, Any]:
 def with_boxes(
     photos: Path, folder: Path, models: Models, boxes: list[dict[str, Any]], *more: Any
 ) -> tuple[Outcome, Path]:
-    """A run with boxes, and their file."""
+    """Run the tool with a box file."""
     path = folder / 'boxes.json'
     path.write_text(json.dumps(boxes))
     arguments = [photos, '--out-dir', folder / 'out', *models.crops, '--bboxes', path, *more]
@@ -54,7 +54,7 @@ def widths(folder: Path) -> dict[str, list[float]]:
     }
 
 
-def test_boxes_go_by_name_where_ids_are_counted(photos, models, tmp_path):
+def test_boxes_go_by_name_if_ids_are_counted(photos, models, tmp_path):
     boxes = [box(number, image_id=number, file_name=name) for number, name in enumerate(NAMES)]
     outcome, _ = with_boxes(photos, tmp_path, models, boxes)
     assert outcome.status == 0, outcome.err

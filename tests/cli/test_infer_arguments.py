@@ -1,4 +1,4 @@
-"""Arguments that are wrong, and what is reported of inputs and weights."""
+"""Wrong arguments, and messages about inputs and weights."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,11 @@ EARLY = {
     'boxes without a category of persons': ('crops', ['--bboxes', '{in}/yolo.json'], 'used: 1'),
     'boxes of another form': ('crops', ['--bboxes', '{in}/object.json'], 'expected a list of'),
     'boxes of other images': ('crops', ['--bboxes', '{in}/list.json'], 'no entry matches an input'),
-    'boxes for a one-stage model': ('one_stage', ['--bboxes', '{in}/list.json'], 'only top-down'),
+    'boxes for a one-stage model': (
+        'one_stage',
+        ['--bboxes', '{in}/list.json'],
+        '--bboxes: only valid for top-down',
+    ),
 }
 
 
@@ -41,24 +45,24 @@ def test_files_are_rejected_before_the_model_is_built(
 
 
 PARSER = {
-    'no images to be taken': (['--limit', '0'], 'expected a number from 1, found 0'),
-    'a limit of errors below 0': (['--max-errors', '-1'], 'expected a number from 0, found -1'),
+    'a limit of 0 images': (['--limit', '0'], 'expected an integer >= 1, found 0'),
+    'a limit of errors below 0': (['--max-errors', '-1'], 'expected an integer >= 0, found -1'),
     'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
     'no folder': (['in'], 'the following arguments are required: --out-dir'),
     'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
     'an unknown precision': (['--precision', 'int4'], "invalid choice: 'int4'"),
-    'a word for a number': (['--batch-size', 'x'], 'expected a whole number or auto, found x'),
-    'a digit that is no number': (['--limit', '²'], 'expected a number from 1, found ²'),
-    'links below folders that are left out': (
+    'a word for a number': (['--batch-size', 'x'], 'expected an integer or auto, found x'),
+    'a digit that is not a number': (['--limit', '²'], 'expected an integer >= 1, found ²'),
+    'links without subfolders': (
         ['--no-recursive', '--follow-links'],
-        '--follow-links: leads to folders below, which --no-recursive leaves out',
+        '--follow-links cannot be combined with --no-recursive',
     ),
     'resume and overwrite': (['--resume', '--overwrite'], 'not allowed with argument'),
 }
 
 
 @pytest.mark.parametrize(('arguments', 'message'), PARSER.values(), ids=PARSER)
-def test_arguments_that_cannot_be_read_end_with_status_2(tmp_path, arguments, message):
+def test_arguments_that_cannot_be_parsed_end_with_status_2(tmp_path, arguments, message):
     if not {'in', '--out-dir'} & set(arguments):
         arguments = ['in', '--out-dir', tmp_path / 'out', *arguments]
     outcome = run_tool(*arguments)
@@ -68,7 +72,7 @@ def test_arguments_that_cannot_be_read_end_with_status_2(tmp_path, arguments, me
 
 @dataclass(frozen=True)
 class Wrong:
-    """Arguments after those of a good run, which they replace, and how the command ends."""
+    """Arguments that replace those of a valid run, and the expected error."""
 
     arguments: list[str]
     message: str
@@ -78,53 +82,57 @@ class Wrong:
 
 WRONG = {
     'no such input': Wrong(['{in}/nowhere'], 'inputs: no such file or folder: {in}/nowhere'),
-    'a glob of nothing': Wrong(['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'),
+    'a pattern without matches': Wrong(
+        ['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'
+    ),
     'no such list': Wrong(['@{in}/list'], 'inputs: the list {in}/list cannot be read: No such'),
     'no images': Wrong(['{in}/empty'], 'no images in {in}/empty', 1),
     'an empty list': Wrong(['@{in}/empty.txt'], 'no images in @{in}/empty.txt', 1),
     'batch size below 1': Wrong(
-        ['--batch-size', '-1'], 'batch_size: expected a whole number from 1, found -1'
+        ['--batch-size', '-1'], 'batch_size: expected an integer >= 1, found -1'
     ),
     'no detector batch': Wrong(
         ['--det-batch-size', '0'],
-        'det_batch_size: expected a whole number from 1, found 0',
+        'det_batch_size: expected an integer >= 1, found 0',
         kind='top_down',
     ),
     'workers below 0': Wrong(
-        ['--num-workers', '-1'], 'num_workers: expected a whole number from 0, found -1'
+        ['--num-workers', '-1'], 'num_workers: expected an integer >= 0, found -1'
     ),
     'fp16 on a CPU': Wrong(['--device', 'cpu', '--precision', 'fp16'], 'use bf16'),
     'no such config': Wrong(['--pose2d', 'no.py'], 'model: no such config file: no.py'),
     'no such name': Wrong(['--pose2d', 'nobody'], "name of mmpose, found 'nobody' (this package"),
-    'a config that is no Python': Wrong(
+    'a config that is not Python': Wrong(
         ['--pose2d', '{in}/syntax.py'], 'syntax.py cannot be read as a config: SyntaxError'
     ),
     'a config without a model': Wrong(
         ['--pose2d', '{in}/other.py'], 'model: expected a config with a model, found one without'
     ),
-    'no weights': Wrong(['--pose2d-weights', ''], 'weights: the config names none; name a file'),
+    'no weights': Wrong(['--pose2d-weights', ''], 'weights: the config has none; pass a file'),
     'a detector without weights': Wrong(
-        ['--det-weights', ''], "det_weights: name the detector's checkpoint", kind='top_down'
+        ['--det-weights', ''], 'det_weights: pass the checkpoint of the detector', kind='top_down'
     ),
     'a detector for a one-stage model': Wrong(
         ['--det-model', 'rtmdet-m', '--det-batch-size', '2'],
-        'det_model, det_batch_size: of use to top-down models only',
+        'det_model, det_batch_size: only valid for top-down models',
     ),
     'no person in a one-stage model': Wrong(
-        ['--no-person', 'whole_image'], 'no_person: of use to top-down models only'
+        ['--no-person', 'whole_image'], 'no_person: only valid for top-down models'
     ),
-    'a detector of no use': Wrong(
+    'options of a detector that is not used': Wrong(
         ['--det-model', 'whole_image', '--det-cat-ids', '3', '--det-batch-size', '9'],
-        'det_cat_ids, det_batch_size: of use with a detector only',
+        'det_cat_ids, det_batch_size: only valid with a detector',
         kind='crops',
     ),
     'boxes and categories': Wrong(
         ['--bboxes', '{in}/list.json', '--det-cat-ids', '3'],
-        '--bboxes takes the place of a detector',
+        '--bboxes replaces the detector: remove --det-...',
         kind='crops',
     ),
     'boxes and a detector': Wrong(
-        ['--bboxes', '{in}/list.json'], '--bboxes takes the place of a detector', kind='top_down'
+        ['--bboxes', '{in}/list.json'],
+        '--bboxes replaces the detector: remove --det-...',
+        kind='top_down',
     ),
     'a config without its base': Wrong(
         ['--pose2d', '{in}/base.py'], 'base.py cannot be read as a config: FileNotFound'
@@ -158,7 +166,7 @@ WRONG = {
         ['--bboxes', '{in}/object.json'], '{in}/object.json: expected a list of', kind='crops'
     ),
     'boxes for a one-stage model': Wrong(
-        ['--bboxes', '{in}/list.json'], '--bboxes: only top-down models take boxes'
+        ['--bboxes', '{in}/list.json'], '--bboxes: only valid for top-down models'
     ),
     'boxes of other images': Wrong(
         ['--bboxes', '{in}/list.json'], 'no entry matches an input', kind='crops'
@@ -169,7 +177,7 @@ WRONG = {
         'found: 0; persons have 1, as in COCO; YOLO converters count from 0)',
         kind='crops',
     ),
-    'boxes and a config that is no Python': Wrong(
+    'boxes and a config that is not Python': Wrong(
         ['--bboxes', '{in}/list.json', '--pose2d', '{in}/syntax.py'],
         'syntax.py cannot be read as a config: SyntaxError',
     ),
@@ -187,7 +195,7 @@ WRONG = {
     'no such annotations': Wrong(
         ['--ann-file', '{in}/no.json'], '{in}/no.json: cannot be read: No such file'
     ),
-    'annotations that are no JSON': Wrong(
+    'annotations that are not JSON': Wrong(
         ['--ann-file', '{in}/empty.txt'], '{in}/empty.txt: expected JSON, found'
     ),
     'annotations of another form': Wrong(
@@ -199,7 +207,7 @@ WRONG = {
 }
 
 
-def test_where_keypoints_are_read_from_is_reported(photos, models, tmp_path):
+def test_the_source_of_the_keypoints_is_reported(photos, models, tmp_path):
     content = load_checkpoint(models.file('rtmo.pth'))
     meta = content['meta'].pop('dataset_meta')
     torch.save({**content, 'dataset_meta': meta}, tmp_path / 'top.pth')

@@ -1,4 +1,4 @@
-"""A dry run reports what a run would do, or why it is rejected, and builds nothing."""
+"""A dry run reports the run, or the reason why it is rejected, and builds nothing."""
 
 import io
 import json
@@ -25,9 +25,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
 
 @pytest.mark.parametrize('kind', ['one_stage', 'top_down'])
-def test_a_dry_run_reports_what_would_be_and_builds_nothing(
-    kind, photos, models, tmp_path, monkeypatch
-):
+def test_a_dry_run_reports_the_run_and_builds_nothing(kind, photos, models, tmp_path, monkeypatch):
     def build(*_: Any, **__: Any) -> None:
         raise AssertionError('something is built')
 
@@ -48,9 +46,7 @@ def test_a_dry_run_reports_what_would_be_and_builds_nothing(
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_dry_run_knows_the_run_in_the_folder_and_weights_that_are_not_there(
-    photos, models, tmp_path
-):
+def test_a_dry_run_reports_an_earlier_run_and_missing_weights(photos, models, tmp_path):
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage, '--limit', '3']
     assert run_tool(*arguments).status == 0
     before = files_below(tmp_path)
@@ -164,7 +160,7 @@ def test_a_dry_run_reports_that_a_run_cannot_be_resumed(
 def done(
     photos: Path, models: Models, one_thread: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The output of a run, to be copied."""
+    """Output folder of a run, to be copied."""
     out_dir = tmp_path_factory.mktemp('done') / 'out'
     assert run_tool(photos, '--out-dir', out_dir, *models.one_stage).status == 0
     return out_dir
@@ -200,7 +196,7 @@ def test_a_dry_run_reports_that_a_run_can_be_resumed(photos, models, tmp_path, k
 
 
 @pytest.mark.parametrize('content', [b'hello\n', b''], ids=['text', 'nothing'])
-def test_a_dry_run_reads_the_weights_that_are_there(photos, models, tmp_path, content):
+def test_a_dry_run_reads_local_weights(photos, models, tmp_path, content):
     (tmp_path / 'text.pth').write_bytes(content)
     for kind, option in (('one_stage', '--pose2d-weights'), ('top_down', '--det-weights')):
         arguments = [photos, '--out-dir', tmp_path / 'out', *getattr(models, kind), '--dry-run']
@@ -239,7 +235,7 @@ def test_a_dry_run_assigns_boxes_of_several_categories(photos, models, tmp_path)
     assert run_tool(*arguments, '--resume', '--dry-run').status == 0
 
 
-def test_a_dry_run_is_lines_whatever_images_are_called(models, tmp_path, monkeypatch):
+def test_a_dry_run_prints_one_line_per_fact_for_any_file_name(models, tmp_path, monkeypatch):
     folder = os.fsencode(tmp_path) + b'/caf\xe9\nbar'
     os.mkdir(folder)
     data = cv2.imencode('.jpg', picture(40, 30))[1].tobytes()

@@ -1,4 +1,4 @@
-"""AP and AR of a run, and which annotations and boxes they are computed with."""
+"""AP and AR of a run, and the annotations and boxes that they are computed from."""
 
 import json
 import re
@@ -21,7 +21,7 @@ from mmpose_batch.runs.run import Run
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
 
-def test_annotations_that_went_away_are_one_line(photos, models, tmp_path, monkeypatch):
+def test_annotations_deleted_during_the_run_are_one_line(photos, models, tmp_path, monkeypatch):
     ann_file = annotated(tmp_path)
 
     def stream(self: Run, *arguments: int) -> None:
@@ -37,8 +37,8 @@ def test_annotations_that_went_away_are_one_line(photos, models, tmp_path, monke
     assert outcome.err.splitlines()[-1].startswith(f'batch_infer: {ann_file}: cannot be read: No')
 
 
-def test_annotations_of_the_keypoints_that_come_out(photos, models, tmp_path):
-    # The model's dataset has 17 keypoints, of which two come out.
+def test_annotations_of_the_output_keypoints(photos, models, tmp_path):
+    # The dataset of the model has 17 keypoints; two of them are in the output.
     options = ['--cfg-options', 'model.test_cfg.output_keypoint_indices=[0,3]']
     content = json.loads(Path(annotated(tmp_path)).read_text())
     for entry in content['annotations']:
@@ -61,7 +61,7 @@ def test_ap_and_ar_are_printed_and_stored(photos, models, tmp_path):
     for name, value in metrics.items():
         shown = 'none: no person of this size' if value is None else f'{value:.4f}'
         assert re.search(rf'^{re.escape(name)} +{shown}$', outcome.out, re.MULTILINE)
-    # The annotations number the images, whatever they are called.
+    # The annotations number the images independently of their names.
     coco = json.loads((tmp_path / 'out' / 'predictions.coco.json').read_text())
     assert [result['image_id'] for result in coco] == [0, 1, 2, 3, 4]
 
@@ -85,7 +85,7 @@ def evaluation(out_dir: Path) -> dict[str, Any]:
 
 
 def pycocotools_ap(ann_file: Path, out_dir: Path) -> float:
-    """AP that pycocotools finds in the two files, for the images that have results."""
+    """AP of pycocotools for the two files, over the images that have results."""
     truth = COCO(str(ann_file))
     found = truth.loadRes(str(out_dir / 'predictions.coco.json'))
     judge = COCOeval(truth, found, 'keypoints')
@@ -97,7 +97,7 @@ def pycocotools_ap(ann_file: Path, out_dir: Path) -> float:
 
 
 def own_predictions(photos: Path, folder: Path, models: Models, category: int = 1) -> list[dict]:
-    """Annotations that the model finds, two of five of them moved."""
+    """Annotations from predictions of the model, of which two of five are moved."""
     run_tool(photos, '--out-dir', folder / 'own', *models.whole_image)
     people = []
     for number, record in enumerate(read_lines(folder / 'own' / 'predictions.jsonl')):
@@ -124,7 +124,7 @@ def test_pycocotools_finds_the_ap_that_is_printed(photos, models, tmp_path, cate
     assert f'AP        {ap:.4f}' in outcome.out.splitlines()
 
 
-def test_images_that_the_annotations_do_not_have_are_reported(photos, models, tmp_path):
+def test_images_without_annotations_are_reported(photos, models, tmp_path):
     # As X-AnyLabeling writes them on Windows; one image is not annotated, one entry not there.
     names = [NAMES[0], NAMES[1], 'else\\where.jpg', 'a\\same.jpg', 'b\\same.png']
     images = [{'id': number, 'file_name': name} for number, name in enumerate(names)]
@@ -169,7 +169,7 @@ def test_without_ap_the_reason_is_reported(photos, models, tmp_path):
     assert json.loads((tmp_path / 'out' / 'run.json').read_text())['metrics']['AP'] is None
 
 
-def test_box_entries_that_are_left_out_are_counted(photos, models, tmp_path):
+def test_skipped_box_entries_are_counted(photos, models, tmp_path):
     box = {'image_id': 'same', 'category_id': 1, 'bbox': [10, 20, 50, 60], 'score': 0.9}
     entries = [
         {**box, 'image_id': '000000000000'},

@@ -1,4 +1,4 @@
-"""Which files `infer` reads: folders, patterns, lists, output folders among them, links."""
+"""The files that `infer` reads: folders, patterns, lists, links, and output folders."""
 
 import json
 import os
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
 
 def images(out_dir: Path) -> list[str]:
-    """Images that a run has records of."""
+    """Names of the images with records in a run."""
     return [record['image'] for record in read_lines(out_dir / 'predictions.jsonl')]
 
 
@@ -42,9 +42,7 @@ def drawn(drawn_once: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize('text', ['{}', '{}/**/*.jpg', '../in', 'link', '.'])
-def test_drawings_of_a_run_with_another_output_folder_are_no_inputs(
-    drawn, models, tmp_path, monkeypatch, text
-):
+def test_drawings_of_another_run_are_not_inputs(drawn, models, tmp_path, monkeypatch, text):
     monkeypatch.chdir(drawn)
     link = tmp_path / 'link'
     link.symlink_to('in')
@@ -62,7 +60,7 @@ def test_photos_in_an_output_folder_are_inputs(drawn, models):
     assert images(drawn / 'two') == [*PHOTOS, 'one/new.jpg', 'one/vis/new.jpg']
 
 
-def test_a_run_into_its_own_input_folder_takes_the_photos_in_vis_and_resumes(models, tmp_path):
+def test_a_run_into_its_input_folder_reads_the_photos_in_vis_and_resumes(models, tmp_path):
     photos = [path.name for path in write_photos(tmp_path, 2)]
     save(tmp_path / 'vis' / 'mine.jpg', picture(60, 40, 1))
     arguments = [tmp_path, '--out-dir', tmp_path, *models.one_stage, '--save-vis']
@@ -75,14 +73,14 @@ def test_a_run_into_its_own_input_folder_takes_the_photos_in_vis_and_resumes(mod
     assert '3 drawings of earlier runs' in outcome.err
 
 
-def test_a_folder_of_drawings_alone_is_said_to_be_one(drawn, models, tmp_path):
+def test_a_folder_with_only_drawings_is_reported_as_such(drawn, models, tmp_path):
     outcome = run_tool(drawn / 'one', '--out-dir', tmp_path / 'out', *models.one_stage)
     assert outcome.status == 1
     assert f'no images in {drawn / "one"} (skipped: ' in outcome.err
     assert '2 drawings of earlier runs)' in outcome.err
 
 
-def test_linked_folders_are_read_where_that_is_asked_for(models, tmp_path):
+def test_linked_folders_are_read_if_the_option_is_set(models, tmp_path):
     write_photos(tmp_path / 'in', 1)
     write_photos(tmp_path / 'elsewhere', 2)
     os.symlink('../elsewhere', tmp_path / 'in' / 'more')
@@ -96,7 +94,7 @@ def test_linked_folders_are_read_where_that_is_asked_for(models, tmp_path):
     assert 'linked folder' not in outcome.err
 
 
-def test_files_that_options_name_are_not_said_to_be_skipped(models, tmp_path):
+def test_files_named_by_options_are_not_reported_as_skipped(models, tmp_path):
     write_photos(tmp_path, 2)
     names = ['config.py', 'weights.pth', 'boxes.json']
     shutil.copy(models.file('rtmpose.py'), tmp_path / names[0])
@@ -139,7 +137,7 @@ def test_a_file_that_no_run_wrote_is_never_replaced(models, tmp_path, there, opt
     assert files_below(tmp_path) == before
 
 
-def test_replacing_a_run_keeps_photos_that_are_not_its_own(models, tmp_path):
+def test_replacing_a_run_keeps_photos_that_it_did_not_write(models, tmp_path):
     write_photos(tmp_path, 1)
     save(tmp_path / 'vis' / PHOTOS[0], picture(60, 40, 1))
     before = files_below(tmp_path)
@@ -152,9 +150,7 @@ def test_replacing_a_run_keeps_photos_that_are_not_its_own(models, tmp_path):
 
 
 @pytest.mark.parametrize('end', ['resume', 'overwrite', 'first'])
-def test_a_drawing_that_a_killed_run_left_without_its_record_is_its_own(
-    models, tmp_path, monkeypatch, end
-):
+def test_a_drawing_of_a_killed_run_without_a_record_is_replaced(models, tmp_path, monkeypatch, end):
     write_photos(tmp_path, 3)
     arguments = [tmp_path, '--out-dir', tmp_path, *models.one_stage, '--save-vis']
     append, taken = JsonLinesFile.append, []
@@ -175,7 +171,7 @@ def test_a_drawing_that_a_killed_run_left_without_its_record_is_its_own(
 
 
 def names_of(models: Models, folder: Path, *inputs: object) -> list[str]:
-    """Names of the images of a run, as its records have them."""
+    """Names of the images in the records of a run."""
     outcome = run_tool(*inputs, '--out-dir', folder / 'out', *models.whole_image)
     assert outcome.status == 0
     return [record['image'] for record in read_lines(folder / 'out' / 'predictions.jsonl')]
@@ -203,7 +199,7 @@ def test_a_list_of_inputs(photos, models, tmp_path):
     assert listed == ['b/same.png', NAMES[1], NAMES[0]]
 
 
-def test_a_list_of_names_that_are_no_text(models, tmp_path):
+def test_a_list_of_names_that_are_not_utf8(models, tmp_path):
     name = os.fsencode(tmp_path) + b'/caf\xe9.jpg'
     data = cv2.imencode('.jpg', picture(40, 30))[1].tobytes()
     Path(os.fsdecode(name)).write_bytes(data)
@@ -211,12 +207,12 @@ def test_a_list_of_names_that_are_no_text(models, tmp_path):
     assert names_of(models, tmp_path, f'@{tmp_path}/list.txt') == ['caf\\udce9.jpg']
 
 
-def test_the_same_file_in_two_ways_is_one_input(photos, models, tmp_path, monkeypatch):
+def test_a_file_given_by_two_paths_is_one_input(photos, models, tmp_path, monkeypatch):
     monkeypatch.chdir(photos)
     assert names_of(models, tmp_path, NAMES[0], photos / NAMES[0], f'a/../{NAMES[0]}') == [NAMES[0]]
 
 
-def test_drawings_of_an_earlier_run_are_no_inputs(models, tmp_path):
+def test_drawings_of_an_earlier_run_are_not_inputs(models, tmp_path):
     write_photos(tmp_path, 2)
     arguments = [tmp_path, '--out-dir', tmp_path / 'out', *models.one_stage, '--save-vis']
     assert run_tool(*arguments).status == 0

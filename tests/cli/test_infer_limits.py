@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
 @pytest.fixture
 def failing(tmp_path: Path) -> Path:
-    """Photos of which all after the first are no images."""
+    """Files of which only the first is an image."""
     folder = tmp_path / 'failing'
     for path in write_photos(folder, 6)[1:]:
         path.write_bytes(b'no image')
@@ -41,7 +41,7 @@ def test_a_run_that_fails_too_often_ends_early_and_can_be_resumed(failing, model
     before = files_below(out_dir)
     for more in ([], ['--dry-run']):
         again = run_tool(*arguments, '--resume', '--max-errors', '2', *more)
-        assert again.status == 4  # at once: what has failed stays so
+        assert again.status == 4  # immediately, since the failures are stored
         assert 'ended after 4 of 6 images, since 3 failed' in again.err.splitlines()[-1]
         assert files_below(out_dir) == before
     assert run_tool(*arguments, '--resume', '--max-errors', '5').status == 3
@@ -51,13 +51,13 @@ def test_a_run_that_fails_too_often_ends_early_and_can_be_resumed(failing, model
     assert files_below(out_dir) == files_below(tmp_path / 'whole')
 
 
-def test_as_many_failures_as_are_allowed_end_no_run(failing, models, tmp_path):
+def test_the_allowed_number_of_failures_does_not_end_the_run(failing, models, tmp_path):
     out_dir = tmp_path / 'out'
     limit = ['--max-errors', '5']
     assert run_tool(failing, '--out-dir', out_dir, *models.one_stage, *limit).status == 3
 
 
-def test_a_limit_that_the_last_image_exceeds_costs_nothing_of_the_run(failing, models, tmp_path):
+def test_a_limit_exceeded_by_the_last_image_keeps_the_complete_run(failing, models, tmp_path):
     arguments = [failing, '--out-dir', tmp_path / 'out', *models.one_stage, '--format', 'coco']
     for more in ([], ['--resume']):
         outcome = run_tool(*arguments, '--max-errors', '4', *more)

@@ -1,4 +1,4 @@
-"""What `infer` prints, and how it ends when something unexpected happens."""
+"""The output of `infer`, and its end after an unexpected error."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def test_a_log_gets_plain_lines(photos, models, tmp_path, monkeypatch):
     outcome = run_tool(photos, '--out-dir', tmp_path, *models.one_stage)
     first, *lines = outcome.err.splitlines()
     expected = f'5 images, {models.one_stage[1]} on cpu; threads: 1 for the networks, '
-    assert re.fullmatch(re.escape(expected) + r'\d to read and prepare', first)
+    assert re.fullmatch(re.escape(expected) + r'\d for reading and preprocessing', first)
     assert len(lines) == 5
     for number, line in enumerate(lines, 1):
         assert re.fullmatch(rf'{number}/5 images, \d+\.\d images/s, 0:\d\d left', line)
@@ -38,16 +38,16 @@ def test_quiet_prints_nothing(photos, models, tmp_path, monkeypatch):
 
 
 def process(*arguments: object, python: Sequence[str] = ()) -> subprocess.CompletedProcess:
-    """The real thing, seconds of imports included."""
+    """Run the command in a new process, which imports everything."""
     command = [sys.executable, *python, TOOLS / 'batch_infer.py', *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.slow
-def test_a_quiet_process_prints_nothing_and_ends_with_its_status(models, tmp_path):
+def test_a_quiet_process_prints_nothing_and_returns_its_status(models, tmp_path):
     write_photos(tmp_path / 'in', 2)
     (tmp_path / 'in' / 'zero.jpg').touch()
-    # The run that prints most: a detector, drawings, a failure.
+    # The run with the most output: a detector, drawings, a failure.
     ended = process(
         *(tmp_path / 'in', '--out-dir', tmp_path / 'out', *models.top_down),
         *('--save-vis', '--quiet'),
@@ -79,7 +79,7 @@ def test_help_and_wrong_options_import_nothing_slow(arguments, status, text):
     assert status or shown_errors == ''
 
 
-def test_a_full_disk_for_what_is_printed_is_one_line(photos, models, tmp_path, monkeypatch):
+def test_a_full_disk_behind_standard_output_is_one_line(photos, models, tmp_path, monkeypatch):
     arguments = [photos, '--out-dir', tmp_path / 'out', *models.one_stage]
     for more in (['--dry-run'], []):
         with open('/dev/full', 'w') as full:
@@ -109,10 +109,10 @@ def test_an_unexpected_error_is_a_line_and_a_log(photos, models, tmp_path, monke
     assert json.loads((tmp_path / 'run.json').read_text())['status'] == 'stopped'
     monkeypatch.undo()
     assert run_tool(*arguments, '--resume').status == 0
-    assert not log.exists()  # it is of no use any more
+    assert not log.exists()  # it is not needed any more
 
 
-def test_a_third_party_log_is_not_touched(photos, models, tmp_path, monkeypatch):
+def test_a_third_party_log_is_not_changed(photos, models, tmp_path, monkeypatch):
     def broken(*_: Any) -> None:
         raise LookupError('what')
 

@@ -1,4 +1,4 @@
-"""What `infer` writes: every format, drawings, run.json and the summary."""
+"""Output of `infer`: every format, drawings, run.json and the summary."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def run(
     one_thread: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Outcome, Path]:
-    """A run that writes all there is to write."""
+    """A run that writes every kind of output."""
     out_dir = tmp_path_factory.mktemp('run') / 'made' / 'by the tool'
     outcome = run_tool(
         *(photos, '--out-dir', out_dir, *getattr(models, kind)),
@@ -91,7 +91,7 @@ def test_json_is_what_upstream_writes(run, kind, photos, models, tmp_path):
 
 
 def upstream_inferencer(kind: str, models: Models) -> Pose2DInferencer:
-    """The untouched class with the same configs and weights."""
+    """The inferencer of MMPose with the same configs and weights."""
     name = 'rtmo' if kind == 'one_stage' else 'rtmpose'
     detector = models.file('rtmdet.py') if kind == 'top_down' else 'whole_image'
     upstream = Pose2DInferencer(
@@ -105,7 +105,7 @@ def upstream_inferencer(kind: str, models: Models) -> Pose2DInferencer:
 
 
 def assert_close(ours: Any, theirs: Any) -> None:
-    """The same form, and numbers within the project's promise."""
+    """Check that the structure is equal and that values are within the promised tolerance."""
     assert type(ours) is type(theirs)
     if isinstance(theirs, dict):
         assert list(ours) == list(theirs)
@@ -135,7 +135,7 @@ def test_records_json_and_coco_have_equal_values(run):
             x, y, width, height = result['bbox']
             np.testing.assert_allclose([x, y, x + width, y + height], instance['bbox'], atol=0.002)
             assert result['file_name'] == record['image']
-            assert result['image_id'] == number  # names that are no numbers: its place
+            assert result['image_id'] == number  # the position, since the names are not numbers
     assert next(coco, None) is None
 
 
@@ -149,7 +149,7 @@ def test_drawings_are_the_photos_with_something_drawn(run, photos):
         assert 0 < changed.mean() < 0.7
 
 
-def test_run_json_has_what_ran_and_the_seconds_of_each_stage(run, kind):
+def test_run_json_has_the_options_and_the_seconds_of_each_stage(run, kind):
     _, out_dir = run
     info = json.loads((out_dir / 'run.json').read_text())
     records = read_lines(out_dir / 'predictions.jsonl')

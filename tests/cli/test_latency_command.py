@@ -1,12 +1,13 @@
-"""The command `latency`: what it prints, writes and rejects."""
+"""The command `latency`: its tables, files and errors."""
 
 import json
 
 import pytest
-from mmpose_batch.benchmarking import document, plots, process
-from mmpose_batch.benchmarking.latency import Pace
 from support.contender import serve_on_threads
 from support.factories import Models, Outcome, run_tool, write_photos
+
+from mmpose_batch.benchmarking import document, plots, process
+from mmpose_batch.benchmarking.latency import Pace
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -17,7 +18,7 @@ def benchmark(*arguments: object) -> Outcome:
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Processes that are played: the number of images, and what they were asked for."""
+    """Simulated processes: the number of images, and the commands that they received."""
     log = []
 
     class Played:
@@ -41,7 +42,7 @@ def asked(monkeypatch):
     return log
 
 
-def test_a_turn_begins_with_images_that_do_not_count(models: Models, tmp_path, asked):
+def test_a_turn_begins_with_uncounted_images(models: Models, tmp_path, asked):
     write_photos(tmp_path, 104)
     more = ('--warm-up', '2', '--count', '150', '--out-dir', tmp_path / 'out')
     outcome = benchmark(tmp_path, *models.one_stage, *more)
@@ -64,7 +65,7 @@ def test_a_turn_begins_with_images_that_do_not_count(models: Models, tmp_path, a
     assert ' 500 ' in outcome.out.splitlines()[1]  # the first, in milliseconds
 
 
-def test_how_a_rate_is_met_is_written(models: Models, two_photos, tmp_path, asked, monkeypatch):
+def test_the_pace_at_a_rate_is_written(models: Models, two_photos, tmp_path, asked, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, 'plot_latencies', lambda *arguments: drawn.append(arguments) or [])
     more = ('--count', '2', '--rate', '2', '--out-dir', tmp_path)
@@ -87,20 +88,31 @@ def test_a_full_disk_is_one_line(models, two_photos, tmp_path, asked, monkeypatc
     outcome = benchmark(two_photos, *models.one_stage, '--count', '1', '--out-dir', tmp_path)
     assert outcome.status == 1
     assert outcome.err.splitlines()[-1] == 'benchmark_latency: no space left'
-    assert (tmp_path / 'benchmark.json').exists() == (module is plots)  # which lose no sample
+    assert (tmp_path / 'benchmark.json').exists() == (
+        module is plots
+    )  # an error in the plots loses no samples
 
 
 @pytest.mark.slow
 def test_files_and_decoded_images_are_compared_with_upstream(
     models: Models, two_photos, tmp_path, monkeypatch
 ):
-    serve_on_threads(monkeypatch, real=lambda contender: contender.system == 'stock')
+    serve_on_threads(monkeypatch, real=lambda contender: contender.system == 'upstream')
     outcome = benchmark(
-        *(two_photos, *models.one_stage, '--against', 'stock', '--warm-up', '1', '--count', '5'),
+        *(
+            two_photos,
+            *models.one_stage,
+            '--against',
+            'stock',
+            '--warm-up',
+            '1',
+            '--count',
+            '5',
+        ),  # the older spelling
         *('--out-dir', tmp_path / 'out'),
     )
     assert outcome.status == 0, outcome.err
-    names = ['stock', 'torch fp32']
+    names = ['upstream', 'torch fp32']
     rows = [f'{name}, {kind}' for name in names for kind in ('files', 'decoded')]
     assert [line.split('  ')[0] for line in outcome.out.splitlines()[1:5]] == rows
     content = json.loads((tmp_path / 'out' / 'benchmark.json').read_text())
@@ -117,11 +129,11 @@ def test_files_and_decoded_images_are_compared_with_upstream(
 
 @pytest.fixture
 def started(monkeypatch):
-    """Contenders on threads of this process, and the names of those that were started."""
+    """Run contenders on threads of this process; the value lists the names of started ones."""
     return serve_on_threads(monkeypatch)
 
 
-def test_frames_come_at_a_rate(models: Models, two_photos, started):
+def test_frames_arrive_at_a_rate(models: Models, two_photos, started):
     outcome = benchmark(
         two_photos, *models.one_stage, '--warm-up', '0', '--count', '5', '--rate', '1000000'
     )
@@ -134,8 +146,8 @@ def test_frames_come_at_a_rate(models: Models, two_photos, started):
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
-        (['--count', '0'], '--count: expected a number from 1, found 0'),
-        (['--warm-up', '-1'], '--warm-up: expected a number from 0, found -1'),
+        (['--count', '0'], '--count: expected an integer >= 1, found 0'),
+        (['--warm-up', '-1'], '--warm-up: expected an integer >= 0, found -1'),
         (['--rate', '0'], '--rate: expected a positive number, found 0.0'),
         (['--cpu-affinity', 'all'], 'cpu_affinity: expected cores such as'),
         (['--out-dir', '/proc/nowhere'], '--out-dir: cannot write into /proc/nowhere'),
@@ -162,7 +174,7 @@ def test_models_are_rejected_before_images_are_listed(models):
         (['--pose2d-weights', 'none.pth'], 'none.pth'),
     ],
 )
-def test_what_cannot_run_is_one_line(models, two_photos, started, more, message):
+def test_a_contender_that_cannot_run_is_one_line(models, two_photos, started, more, message):
     outcome = benchmark(two_photos, *models.one_stage, *more)
     assert outcome.status == 1
     assert message in outcome.err.splitlines()[-1]

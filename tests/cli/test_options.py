@@ -1,4 +1,4 @@
-"""Command line entries are made of the declarations of options."""
+"""Command line arguments are made from the declarations of options."""
 
 import argparse
 from collections.abc import Sequence
@@ -47,8 +47,8 @@ def test_values_have_the_declared_types():
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
-        (['--number', '1'], 'argument --number: expected a number from 2, found 1'),
-        (['--size', 'big'], 'argument --size: expected a number from 1, found big'),
+        (['--number', '1'], 'argument --number: expected an integer >= 2, found 1'),
+        (['--size', 'big'], 'argument --size: expected an integer >= 1, found big'),
         (['--kind', 'three'], "argument --kind: invalid choice: 'three'"),
     ],
 )
@@ -58,11 +58,11 @@ def test_other_values_are_rejected(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_range_may_be_left_to_the_class():
+def test_a_range_can_be_checked_by_the_class():
     assert parse('--number', '1', '--size', '0', strict=False)['number'] == 1
 
 
-def test_what_a_config_may_give_has_no_default_on_the_command_line():
+def test_options_that_a_config_may_set_have_no_default_on_the_command_line():
     args = vars(parse_args(['in', '--out-dir', 'out']))
     for owner in (BatchOptions, CallOptions):
         assert {name: args[name] for name in declared(owner)} == dict.fromkeys(declared(owner))
@@ -71,7 +71,7 @@ def test_what_a_config_may_give_has_no_default_on_the_command_line():
         assert args[name] == getattr(drawing, name)
 
 
-def test_every_entry_has_help():
+def test_every_argument_has_help():
     assert [action.dest for action in build_parser()._actions if not action.help] == []
 
 

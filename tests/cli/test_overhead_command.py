@@ -1,4 +1,4 @@
-"""What a person costs outside the network: every stage has its row, both ways."""
+"""The command `overhead`: every stage has a row with both systems."""
 
 import json
 from functools import partial
@@ -7,11 +7,12 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
-from mmpose_batch.benchmarking import document, overhead
-from mmpose_batch.benchmarking.overhead import Ways
+from mmpose.models import PoseDataPreprocessor
 from support.factories import Models, Outcome, run_tool
 
 from mmpose_batch import BatchPose2DInferencer
+from mmpose_batch.benchmarking import document, overhead
+from mmpose_batch.benchmarking.overhead import Ways
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -22,7 +23,7 @@ def benchmark(*arguments: object) -> Outcome:
 
 @pytest.fixture(autouse=True)
 def ticks(monkeypatch):
-    """A clock that advances by a second whenever it is read, and samples of a few persons."""
+    """A clock that advances by one second per reading, and samples of few persons."""
     monkeypatch.setattr(overhead, 'perf_counter', partial(next, count()))
     monkeypatch.setattr(overhead, '_PERSONS_PER_SAMPLE', 6)
 
@@ -34,13 +35,13 @@ def test_every_stage_has_its_row(models: Models, tmp_path):
     assert content['command'][1:3] == list(models.crops[:2])
     (table,) = content['tables']
     assert [row[0] for row in table['rows']] == [
-        'crops and their samples',
-        'a batch of them, normalised',
-        'keypoints from what the network says',
-        "an image's result, as a line of JSON",
+        'cropping, data samples',
+        'stacking, normalising',
+        'decoding the outputs of the network',
+        'result as a JSON line',
         'all',
     ]
-    # A second of a clock that stands still meanwhile, of 4 persons twice.
+    # One second of the simulated clock, for two repeats of 4 persons.
     assert [row[1:] for row in table['rows']] == [
         *[['125.000', '125.000', '1.00 (1.00 to 1.00)']] * 4,
         ['500.000', '500.000', '1.00'],
@@ -48,31 +49,39 @@ def test_every_stage_has_its_row(models: Models, tmp_path):
 
 
 @pytest.mark.parametrize('persons', [1, 3])
-def test_both_ways_come_to_the_same(models: Models, persons):
+def test_both_systems_give_equal_results(models: Models, monkeypatch, persons):
     inferencer = BatchPose2DInferencer(
         models.file('rtmpose.py'), models.file('rtmpose.pth'), det_model='whole_image', device='cpu'
     )
     with torch.no_grad():
         ways = Ways(inferencer, persons)
-        for ours, theirs in zip(ways.prepare_here(), ways.prepare_stock(), strict=True):
+        for ours, theirs in zip(ways.prepare_here(), ways.prepare_upstream(), strict=True):
             assert torch.equal(ours['inputs'], theirs['inputs'])
         ours, theirs = (
             torch.cat([batch['inputs'] for batch in batches])
-            for batches in (ways.normalise_here(), ways.normalise_stock())
+            for batches in (ways.normalise_here(), ways.normalise_upstream())
         )
         assert torch.equal(ours, theirs)
-        for ours, theirs in zip(ways.decode_here(), ways.decode_stock(), strict=True):
+        called, forward = [], PoseDataPreprocessor.forward
+        monkeypatch.setattr(
+            PoseDataPreprocessor, 'forward', lambda *args: called.append(True) or forward(*args)
+        )
+        ways.normalise_here()
+        assert called == []
+        ways.normalise_upstream()
+        assert called == [True]
+        for ours, theirs in zip(ways.decode_here(), ways.decode_upstream(), strict=True):
             one, other = ours.pred_instances, theirs.pred_instances
             np.testing.assert_array_equal(one.keypoints, other.keypoints)
             np.testing.assert_array_equal(one.keypoint_scores, other.keypoint_scores)
         assert len(json.loads(ways.result_here())['instances']) == persons
-        assert len(json.loads(ways.result_stock())) == persons
+        assert len(json.loads(ways.result_upstream())) == persons
 
 
-def test_what_is_wrong_is_one_line(models: Models):
+def test_errors_are_one_line(models: Models):
     outcome = benchmark(*models.one_stage)
     assert outcome.status == 2
-    assert 'only those prepare persons' in outcome.err.splitlines()[-1]
+    assert 'other models have no crops' in outcome.err.splitlines()[-1]
     outcome = benchmark('--pose2d', 'nowhere.py')
     assert outcome.status == 2
     assert 'nowhere.py' in outcome.err.splitlines()[-1]

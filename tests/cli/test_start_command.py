@@ -1,4 +1,4 @@
-"""The command `start`: the second start finds what the first one cached."""
+"""The command `start`: the second start uses the cache of the first."""
 
 import json
 import os
@@ -20,15 +20,15 @@ def benchmark(*arguments: object) -> Outcome:
 
 @pytest.fixture
 def started(monkeypatch):
-    """Contenders on threads of this process, and the names of those that were started."""
+    """Run contenders on threads of this process; the value lists the names of started ones."""
     return serve_on_threads(monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_second_start_finds_what_the_first_one_cached(
+def test_the_second_start_uses_the_cache_of_the_first(
     models: Models, two_photos, tmp_path, monkeypatch
 ):
-    # What one process cached is found by threads of another.
+    # The cache of one process is used by threads of another.
     real = chain([True], repeat(False))
     started = serve_on_threads(monkeypatch, real=lambda contender: next(real))
     kept, measure = [], start.start
@@ -67,7 +67,7 @@ def test_the_table_has_medians_and_ratios_of_each_round():
     assert table.rows == [['openvino fp32', '2.0', '10.0', '4.0', '0.60', '0.50']]
 
 
-def test_what_cannot_start_has_its_reason(models: Models, two_photos, tmp_path, started):
+def test_a_row_that_cannot_start_has_a_reason(models: Models, two_photos, tmp_path, started):
     outcome = benchmark(
         *(two_photos, *models.one_stage, '--images', 1, '--rounds', 1, '--device', 'cpu'),
         *('--engine', 'torch', '--precision', 'fp32', 'fp16', '--out-dir', tmp_path),
@@ -86,7 +86,7 @@ def test_what_cannot_start_has_its_reason(models: Models, two_photos, tmp_path, 
     [
         ([], 'required: INPUT'),
         (['nowhere'], 'nowhere'),
-        (['{photos}', '--rounds', '0'], 'from 1'),
+        (['{photos}', '--rounds', '0'], 'expected an integer >= 1'),
         (['{photos}', '--engine', 'fast'], 'engine: expected one of torch'),
         (['nowhere', '--pose2d', 'other.py'], 'no such config file: other.py'),
     ],

@@ -179,7 +179,7 @@ def test_the_tool_uses_it_by_default_and_reports_its_purpose(scenes, tmp_path):
     image = scenes / '000000.jpg'
     outcome = run_tool(image, '--out-dir', tmp_path / 'default')
     assert outcome.status == 0, outcome.err
-    assert 'the demo models know the scenes of tools/make_scenes.py' in outcome.err
+    assert 'the demo models only work on scenes of tools/make_scenes.py' in outcome.err
     run_tool(image, '--out-dir', tmp_path / 'named', '--pose2d', ALIASES['demo'])
     first, second = (
         (tmp_path / name / 'predictions.jsonl').read_text() for name in ('default', 'named')

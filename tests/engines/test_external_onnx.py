@@ -225,7 +225,7 @@ def test_inputs_of_another_size_are_rejected(top_down, tmp_path):
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({}, 'engine_file: onnxruntime, openvino or auto run it, not engine torch'),
+        ({}, 'engine_file: only supported by engines onnxruntime, openvino, auto, found torch'),
         ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: cannot be combined with int8'),
         ({'engine': 'openvino', 'rect': True}, 'engine_file: its inputs have one size'),
     ],

@@ -188,7 +188,7 @@ def test_the_number_of_people(persons, maximum):
         ({'persons': (1, 99999)}, 'maximum <= 200'),
         ({'heights': (0, 1)}, 'heights: expected 0 < minimum'),
         ({'heights': (1, 0.5)}, 'heights'),
-        ({'occluders': -1}, 'occluders: expected a number from 0'),
+        ({'occluders': -1}, 'occluders: expected an integer >= 0'),
     ],
 )
 def test_options_are_checked(options, message):

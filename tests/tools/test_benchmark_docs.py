@@ -1,13 +1,14 @@
-"""The script that measures the documents' tables, and what all scripts say of themselves."""
+"""The script that measures the tables of the documents, and the help of all scripts."""
 
 import os
 from functools import partial
 from pathlib import Path
 
 import pytest
-from mmpose_batch.benchmarking import overhead
 from support.factories import run_script, run_tool, write_photos
 from support.recorder import is_tool_of_ours, record
+
+from mmpose_batch.benchmarking import overhead
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -19,7 +20,7 @@ run = partial(run_script, 'benchmark_docs')
 
 @pytest.fixture
 def docs(tmp_path: Path) -> Path:
-    """Documents with one place each."""
+    """Documents with one pair of markers each."""
     folder = tmp_path / 'docs'
     folder.mkdir()
     for name, table in (('benchmarks', 'overhead-wholebody'), ('accuracy', 'parity')):
@@ -32,7 +33,7 @@ def docs(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ('script', 'usage'), [('benchmark_docs', 'FOLDER [NAME ...]'), ('benchmark_engines', 'OUT_DIR')]
 )
-def test_scripts_say_what_they_do(script, usage, arguments, status):
+def test_scripts_have_help(script, usage, arguments, status):
     outcome = run_script(script, *arguments)
     assert outcome.returncode == status
     assert f'tools/{script}.sh {usage}' in outcome.stdout
@@ -43,18 +44,18 @@ def test_a_table_that_no_document_has_is_an_error(tmp_path, docs):
     outcome = run(tmp_path, 'parity', 'par.*', DOCS=str(docs))
     assert outcome.returncode == 2
     assert 'no table is named par.*' in outcome.stderr
-    assert '== parity' not in outcome.stdout  # nothing is begun
+    assert '== parity' not in outcome.stdout  # nothing has started
 
 
-def test_a_folder_of_tools_is_left_alone(tmp_path, docs):
+def test_a_folder_of_tools_is_not_changed(tmp_path, docs):
     (tmp_path / 'tools').mkdir()
     outcome = run(tmp_path, 'parity', DOCS=str(docs))
     assert outcome.returncode == 2
-    assert 'another folder is wanted' in outcome.stderr
+    assert 'choose another folder' in outcome.stderr
     assert list((tmp_path / 'tools').iterdir()) == []
 
 
-def test_every_place_of_the_documents_has_a_command():
+def test_every_marker_of_the_documents_has_a_command():
     script = (ROOT / 'tools' / 'benchmark_docs.sh').read_text()
     for name in ('benchmarks', 'accuracy'):
         lines = (ROOT / 'docs' / f'{name}.md').read_text().splitlines()
@@ -64,12 +65,14 @@ def test_every_place_of_the_documents_has_a_command():
             assert f'\n    {place})' in script, place
 
 
-def test_every_table_has_a_command_that_its_tool_takes(tmp_path, monkeypatch):
+def test_every_table_has_a_command_that_its_tool_accepts(tmp_path, monkeypatch):
     write_photos(tmp_path / 'photos', 1)
     recorded = record(tmp_path, 'benchmark_docs', tmp_path)
     assert recorded.outcome.returncode == 0, recorded.outcome.stderr
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0, 1})  # which are wanted
+    monkeypatch.setattr(
+        os, 'sched_getaffinity', lambda process: {0, 1}
+    )  # the cores that the commands need
     names = [line[3:] for line in recorded.outcome.stdout.splitlines() if line.startswith('== ')]
     assert all(map(is_tool_of_ours, recorded.tools))
     measured = iter(command for command in recorded.tools if command.tool != 'make_scenes')
@@ -94,7 +97,7 @@ def test_rounds_can_be_set(tmp_path, monkeypatch, environment, rounds):
     ('name', 'status', 'code'),
     [
         *(('rtmo', 3, 0), ('start', 3, 0), ('parity', 3, 0), ('parity', 1, 1)),
-        *(('latency', 3, 3), ('overhead', 1, 1)),  # which have no rows that could not run
+        *(('latency', 3, 3), ('overhead', 1, 1)),  # tables in which every row can run
     ],
 )
 def test_only_rows_that_cannot_run_are_tolerated(tmp_path, name, status, code):
@@ -103,8 +106,8 @@ def test_only_rows_that_cannot_run_are_tolerated(tmp_path, name, status, code):
     assert (recorded.tools[-1].tool == 'write_benchmarks') == (code == 0)
 
 
-def test_a_table_comes_where_it_belongs(tmp_path, docs, monkeypatch):
-    """The tool that measures in this process, what writes the document by the script itself."""
+def test_a_table_is_written_between_its_markers(tmp_path, docs, monkeypatch):
+    """Measures in this process; the document is written by the script itself."""
     model = ['--pose2d', 'rtmpose-m_8xb64-270e_coco-wholebody-256x192', '--pose2d-weights', 'none']
     monkeypatch.setattr(overhead, '_PERSONS_PER_SAMPLE', 1)
     small = ('--persons', '1', '--rounds', '5', '--out-dir', tmp_path / 'measured')
@@ -125,5 +128,5 @@ def test_a_table_comes_where_it_belongs(tmp_path, docs, monkeypatch):
     assert 'old' not in text
     assert 'before' in text and 'after' in text
     assert 'tools/benchmark_overhead.py --pose2d rtmpose-m_8xb64-270e_coco-wholebody' in text
-    assert '| crops and their samples |' in text
+    assert '| cropping, data samples |' in text
     assert 'old' in (docs / 'accuracy.md').read_text()

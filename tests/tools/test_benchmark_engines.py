@@ -1,4 +1,4 @@
-"""The script that measures every engine: the command lines that it runs."""
+"""Command lines of the script that measures every engine."""
 
 import io
 from contextlib import redirect_stdout
@@ -48,7 +48,7 @@ def test_every_combination_is_measured(tmp_path, machine, combinations, timed):
         pairs = [(engine, precision) for engine in engines for precision in precisions]
         names = (f'{e}{way} {p}' for e, p in pairs for way in ('', f', {variant}'))
         assert command.rows == list(names)
-        for _, _, settings in command.settings:  # or it raises
+        for _, _, settings in command.settings:  # raises if a setting is invalid
             BatchOptions(**{name: value for name, value in settings.items() if value is not None})
 
     expected = [
@@ -61,7 +61,7 @@ def test_every_combination_is_measured(tmp_path, machine, combinations, timed):
         assert command.args.inputs == [scenes.args.out_dir]
         assert command.args.out_dir == str(tmp_path / 'out' / f'{kind}-{size}')
         assert command.rows == [
-            'stock',
+            'upstream',
             *(f'{e} {p}, batch {size}' for e in engines for p in precisions),
         ]
 
@@ -74,7 +74,7 @@ def test_the_extent_can_be_set(tmp_path, environment, scenes, images):
     recorded = run(tmp_path, '--max-rounds', 7, SIZES='1', **environment)
     drawn, *parity, one_stage, top_down = recorded.tools
     assert drawn.args.count == scenes
-    assert len(parity) == 2  # which have no rounds
+    assert len(parity) == 2  # they have no rounds
     for command in (one_stage, top_down):
         assert (command.args.images, command.args.max_rounds) == (images, 7)
 
@@ -86,7 +86,7 @@ def test_only_rows_that_cannot_run_are_tolerated(tmp_path, status, count, code):
 
 
 @pytest.mark.parametrize('has', [True, False])
-def test_python_is_asked_what_the_machine_has(tmp_path, monkeypatch, has):
+def test_the_hardware_decides_on_engines_and_precisions(tmp_path, monkeypatch, has):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: has)
     monkeypatch.setattr(hardware, 'cpu_has_bf16', lambda: has)
     questions = run(tmp_path, SIZES='1').questions

@@ -1,4 +1,4 @@
-"""The scripts of tools/: each runs a command of the package, under its own name."""
+"""The scripts of tools/: each runs a command of the package."""
 
 import runpy
 import sys
@@ -10,7 +10,7 @@ from support.factories import TOOLS, load_tool
 from mmpose_batch.cli import dispatch
 
 SCRIPTS = sorted(path.stem for path in TOOLS.glob('*.py'))
-# Scripts to the commands that they run; others maintain this repository.
+# Scripts and the commands that they run; the other scripts are for maintenance.
 COMMANDS = {
     'batch_infer': 'infer',
     'benchmark_latency': 'latency',
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
-def test_a_script_explains_itself(name, monkeypatch, capsys):
+def test_a_script_has_help(name, monkeypatch, capsys):
     path = TOOLS / f'{name}.py'
     monkeypatch.setattr(sys, 'argv', [str(path), '--help'])
     monkeypatch.setattr(sys, 'path', [str(TOOLS), *sys.path])
@@ -44,7 +44,7 @@ def test_every_command_has_a_script():
 
 
 def test_scripts_find_the_package_of_their_checkout(monkeypatch):
-    """Where it is not installed, and no folder of it is on Python's path."""
+    """If it is not installed and its folder is not on the path of Python."""
     monkeypatch.setattr(sys, 'path', [str(TOOLS), *sys.path])
     runpy.run_path(str(TOOLS / 'batch_infer.py'))
     assert Path(sys.path[-1]) == TOOLS.parent

@@ -1,4 +1,4 @@
-"""tools/train_demo.py: a few iterations from scratch and resumed, and what it rejects."""
+"""tools/train_demo.py: a few iterations from scratch and resumed, and errors."""
 
 import gc
 import json
@@ -40,7 +40,7 @@ FEW = (
     *('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False'),
     *('val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False'),
 )
-# Threads cost more than they save in networks this small.
+# Threads are slower for networks this small.
 ENVIRONMENT = {'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
 # Seconds until a run counts as hanging.
 PATIENCE = 300
@@ -93,7 +93,7 @@ def run_in_fork(words: list[str], log: Path, processes: int = 1) -> Outcome:
 
 
 def torchrun(run: Callable[..., int], processes: int) -> Callable[..., int]:
-    """What torchrun does with a script, with a function instead."""
+    """Run a function in several processes, as torchrun runs a script."""
     config = LaunchConfig(
         *(1, 1, processes),
         rdzv_backend='c10d',
@@ -131,7 +131,7 @@ def load_weights(outcome: Outcome, folder: Path) -> dict[str, torch.Tensor]:
 def test_from_scratch_and_resumed(tmp_path, trainer, name):
     log = tmp_path / 'log.txt'
     words = arguments(tmp_path, name, '--prepared', 2)
-    # One of MMDetection and one of MMPose show that the script imports what it needs.
+    # A detector and a pose model show that the script imports MMDetection and MMPose.
     outcome = run_script(words) if name in ('demo-rtmdet', 'demo-rtmo') else trainer(words, log)
     first = load_weights(outcome, tmp_path)
     prepared = prepared_samples(tmp_path)
@@ -147,7 +147,7 @@ def test_from_scratch_and_resumed(tmp_path, trainer, name):
     second = load_weights(trainer(arguments(tmp_path, name, *options, epochs=2), log), tmp_path)
     assert (tmp_path / 'work' / 'epoch_2.pth').exists()
     assert 'resumed epoch: 1' in logs(tmp_path)
-    # Samples of other scenes are prepared again, those of the same scenes are used again.
+    # Samples of changed scenes are prepared again; those of the same scenes are reused.
     assert prepared.items() <= prepared_samples(tmp_path).items()
     assert len(prepared_samples(tmp_path)) == (4 if other_scenes else 2)
     own = torch.load(load_config(name, _scope(name))[1], weights_only=True)
@@ -175,7 +175,7 @@ def _scope(name: str) -> str:
     return 'mmdet' if name == 'demo-rtmdet' else 'mmpose'
 
 
-def test_features_alone_are_computed_in_bfloat16():
+def test_only_features_are_computed_in_bfloat16():
     with DefaultScope.overwrite_default_scope('mmpose'):
         model = MODELS.build(load_config('demo-rtmpose')[0].model).eval()
     image = torch.rand(1, 3, 192, 112, generator=torch.Generator().manual_seed(0))
@@ -193,7 +193,7 @@ def test_two_processes_share_a_batch(tmp_path, trainer):
     words = arguments(tmp_path, 'demo-rtmpose', '--train-scenes', 4)
     load_weights(trainer(words, tmp_path / 'log.txt', 2), tmp_path)
     assert 'Distributed training: True' in logs(tmp_path)
-    assert 'GPU number: 2' in logs(tmp_path)  # MMEngine's word for processes
+    assert 'GPU number: 2' in logs(tmp_path)  # MMEngine's term for processes
 
 
 @pytest.mark.usefixtures('mmpose_scope')
@@ -207,7 +207,7 @@ def test_a_resumed_training_keeps_its_second_phase():
     switch = HOOKS.build(hook)
     switch.before_train_epoch(runner)
     assert not hasattr(model.head, 'proxy_target_cc')
-    runner.epoch = cfg.max_epochs - 1  # the first of the process that resumes
+    runner.epoch = cfg.max_epochs - 1  # the first epoch of the resumed process
     switch.before_train_epoch(runner)
     assert model.head.proxy_target_cc
 
@@ -215,9 +215,9 @@ def test_a_resumed_training_keeps_its_second_phase():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (['--train-scenes', 0], '--train-scenes: expected a number from 1, found 0'),
-        (['--prepared', -1], '--prepared: expected a number from 0, found -1'),
-        (['--num-threads', 0], '--num-threads: expected a number from 1, found 0'),
+        (['--train-scenes', 0], '--train-scenes: expected an integer >= 1, found 0'),
+        (['--prepared', -1], '--prepared: expected an integer >= 0, found -1'),
+        (['--num-threads', 0], '--num-threads: expected an integer >= 1, found 0'),
         (['--resume'], '--resume: no checkpoint in'),
         (['--out', 'missing/weights.pth'], '--out: cannot write missing/weights.pth'),
         (['--out', '.'], '--out: cannot write .'),
@@ -231,12 +231,12 @@ def test_wrong_arguments(tmp_path, options, message):
     assert not (tmp_path / 'scenes').exists()
 
 
-def test_a_run_is_not_trained_over(tmp_path):
+def test_a_run_is_not_overwritten(tmp_path):
     (tmp_path / 'work').mkdir()
     (tmp_path / 'work' / 'last_checkpoint').write_text('epoch_1.pth')
     outcome = run_tool(*arguments(tmp_path, 'demo-rtmpose'), tool='train_demo')
     assert outcome.status == 2
-    assert 'holds a run; --resume resumes it' in outcome.err
+    assert 'contains a run: resume it (--resume)' in outcome.err
 
 
 def relabel(annotations: Path) -> None:
@@ -250,12 +250,12 @@ def truncate(annotations: Path) -> None:
 
 
 def rejected(*words: object) -> str:
-    """What the tool reports of a command line that it rejects.
+    """Error message of a rejected command line.
 
     It does so before a runner is built, and leaves the process as it was.
     """
     opencv_threads = cv2.getNumThreads()
-    cv2.setNumThreads(2)  # what draws scenes sets 1
+    cv2.setNumThreads(2)  # drawing scenes sets 1
     before = state_of_process()
     other_threads = torch.get_num_threads() + 1
     with patch.object(Runner, 'from_cfg', side_effect=AssertionError('a runner is built')):
@@ -285,14 +285,14 @@ def state_of_process() -> dict[str, object]:
 def test_a_batch_that_cannot_be_shared_is_rejected(tmp_path, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '3')
     report = rejected(*arguments(tmp_path, 'demo-rtmpose'))
-    assert report.endswith('train_demo: a batch of 4 cannot be shared by 3\n')
+    assert report.endswith('train_demo: a batch of 4 cannot be divided among 3 processes\n')
 
 
 def test_rejections_do_not_wait_for_other_processes(tmp_path, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     write_scenes(tmp_path / 'scenes' / 'train', 7, 1, quiet=True)
     report = rejected(*arguments(tmp_path, 'demo-rtmpose'))
-    assert 'holds other scenes' in report
+    assert 'contains other scenes' in report
 
 
 @pytest.mark.parametrize(
@@ -305,13 +305,13 @@ def test_other_scenes_are_rejected(tmp_path, count, seed, change):
     if change:
         change(path)
     report = rejected(*arguments(tmp_path, 'demo-rtmpose'))
-    assert 'holds other scenes than the 8 of series 1 that the config asks for' in report
+    assert 'contains other scenes than the config needs (8 of seed 1)' in report
 
 
 def test_scenes_with_other_people_are_rejected(tmp_path):
     write_scenes(tmp_path / 'scenes' / 'crowd', 8, 1, quiet=True)
     report = rejected(*arguments(tmp_path, 'demo-rtmo'))
-    assert f'{tmp_path / "scenes" / "crowd"} holds other scenes' in report
+    assert f'{tmp_path / "scenes" / "crowd"} contains other scenes' in report
 
 
 def test_an_unknown_option_of_scenes_is_rejected(tmp_path):

@@ -1,14 +1,15 @@
-"""The tool that writes results into a document: what it takes and refuses."""
+"""The tool that writes results into a document: valid and invalid arguments."""
+
+from support.factories import Outcome, run_tool
 
 from mmpose_batch.benchmarking.document import Table, write_result
-from support.factories import Outcome, run_tool
 
 
 def write(*arguments: object) -> Outcome:
     return run_tool(*arguments, tool='write_benchmarks')
 
 
-def test_results_come_to_their_places(tmp_path):
+def test_results_are_written_between_their_markers(tmp_path):
     page, result = tmp_path / 'page.md', tmp_path / 'result'
     page.write_text('<!-- a -->\n<!-- end of a -->\n<!-- b -->\nold\n<!-- end of b -->\n')
     result.mkdir()
@@ -23,7 +24,7 @@ def test_results_come_to_their_places(tmp_path):
     assert sorted(path.name for path in (tmp_path / 'page').iterdir()) == names
 
 
-def test_what_is_wrong_is_one_line_and_leaves_the_document(tmp_path):
+def test_errors_are_one_line_and_do_not_change_the_document(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('<!-- a -->\n<!-- end of a -->\n')
     result = tmp_path / 'result'
@@ -31,7 +32,7 @@ def test_what_is_wrong_is_one_line_and_leaves_the_document(tmp_path):
     write_result(result, 'tool', [], [])
     for argument, message in (
         ('a', 'expected NAME=DIR'),
-        (f'a/b={tmp_path}', f'of letters, digits, _ and -, found a/b={tmp_path}'),
+        (f'a/b={tmp_path}', f'with letters, digits, _ and - in NAME, found a/b={tmp_path}'),
         (f'a={tmp_path}', f'no result of a benchmark in {tmp_path}'),
         (f'b={result}', 'expected <!-- b --> and <!-- end of b --> in the document'),
     ):
@@ -41,5 +42,5 @@ def test_what_is_wrong_is_one_line_and_leaves_the_document(tmp_path):
     assert write(tmp_path / 'none.md', f'a={result}').status == 2
     bare = tmp_path / 'bare'
     bare.write_text(page.read_text())
-    assert 'its pictures would have the same name' in write(bare, f'a={result}').err
+    assert 'the folder of the plots has this name' in write(bare, f'a={result}').err
     assert page.read_text() == '<!-- a -->\n<!-- end of a -->\n'

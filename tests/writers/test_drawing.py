@@ -55,9 +55,9 @@ def test_drawings_are_returned_as_upstream_returns_them(options, drawn, returned
         ({'radius': -3}, 'radius: expected a number from 0 to 32767, found -3'),
         ({'radius': 32768}, 'radius: expected a number from 0 to 32767, found 32768'),
         ({'radius': True}, 'radius: expected a number from 0 to 32767, found True'),
-        ({'thickness': 0}, 'thickness: expected a whole number from 1 to 32767, found 0'),
-        ({'thickness': 1.5}, 'thickness: expected a whole number from 1 to 32767, found 1.5'),
-        ({'thickness': 32768}, 'thickness: expected a whole number from 1 to 32767, found 32768'),
+        ({'thickness': 0}, 'thickness: expected an integer from 1 to 32767, found 0'),
+        ({'thickness': 1.5}, 'thickness: expected an integer from 1 to 32767, found 1.5'),
+        ({'thickness': 32768}, 'thickness: expected an integer from 1 to 32767, found 32768'),
     ],
 )
 def test_invalid_options_are_rejected(options, message):

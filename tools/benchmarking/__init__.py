@@ -1,1 +1,1 @@
-"""What the benchmark tools are made of; no part of the way of an image."""
+"""Parts of the benchmark tools; inference does not use them."""

@@ -1,4 +1,4 @@
-"""Who is timed: this package in one setting, stock MMPose, or another way to get poses."""
+"""The systems to measure: this package with given settings, upstream MMPose, and others."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,24 +13,24 @@ from mmpose_batch.config import BATCH_SETTINGS, BatchOptions, merge_settings
 from mmpose_batch.errors import one_line
 from mmpose_batch.models.names import load_config
 
-OURS, STOCK, RTMLIB, DETECTOR = 'ours', 'stock', 'rtmlib', 'detector'
-# Simple ways to run the crops of a top-down model through ONNX Runtime.
+OURS, UPSTREAM, RTMLIB, DETECTOR = 'ours', 'upstream', 'rtmlib', 'detector'
+# Simple baselines that run the crops of a top-down model through ONNX Runtime.
 CROPS = ('crop-by-crop', 'padded-batches', 'thread-pool')
-OTHERS = (STOCK, RTMLIB, *CROPS)
-# They take boxes that somebody else found.
+OTHERS = (UPSTREAM, RTMLIB, *CROPS)
+# Systems that need precomputed boxes.
 NEED_BOXES = (RTMLIB, *CROPS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Models:
-    """What every contender runs.
+    """The models that every contender runs.
 
     Attributes:
-        pose2d, pose2d_weights, det_model, det_weights, det_cat_ids, device: As
-            :func:`mmpose_batch.build_inferencer` takes them.
-        flip_test: Whether mirrored images are tested too; None as the config says.
-        given_boxes: Whether persons are given with every image, and nobody runs a
-            detector.
+        pose2d, pose2d_weights, det_model, det_weights, det_cat_ids, device: Arguments of
+            :func:`mmpose_batch.build_inferencer`.
+        flip_test: Whether to use the flip test; None uses the setting of the config.
+        given_boxes: Whether every image comes with person boxes, so that no contender runs
+            a detector.
     """
 
     pose2d: str
@@ -49,10 +49,10 @@ class Contender:
 
     Attributes:
         system: ``ours`` or one of :data:`OTHERS`.
-        models: What it runs.
-        settings: Of this package: ``engine``, ``precision``, ``batch_size``,
+        models: The models that it runs.
+        settings: Settings of this package: ``engine``, ``precision``, ``batch_size``,
             ``num_workers``, ``rect``, ...
-        num_threads: Of the network; None as many as there are cores.
+        num_threads: Threads of the network; None for the number of cores.
         cpu_affinity: Cores that its process is bound to; None for all.
     """
 
@@ -64,7 +64,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """What tells it from the others in a table."""
+        """Name of the row, unique in a table."""
         parts = [self.system]
         if self.system == OURS:
             parts = [f'{self.settings["engine"]} {self.settings["precision"]}']
@@ -77,12 +77,12 @@ class Contender:
         return ', '.join(parts)
 
 
-@lru_cache  # of a name from MMPose's metafiles it takes seconds, and every row asks
+@lru_cache  # every row reads it, and a name from MMPose's metafiles takes seconds
 def read_config(pose2d: str) -> Config:
-    """The config of a pose model, to be read only.
+    """The config of a pose model; callers must not change it.
 
     Raises:
-        ValueError: Nothing goes by that name, or the config cannot be read.
+        ValueError: The name is unknown, or the config cannot be read.
     """
     try:
         return load_config(pose2d)[0]
@@ -93,10 +93,10 @@ def read_config(pose2d: str) -> Config:
 
 
 def check_settings(contender: Contender) -> None:
-    """Check the settings of this package as its inferencer will, without a model.
+    """Check the settings of this package as its inferencer does, without a model.
 
     Raises:
-        ValueError: Settings that do not go together, or that the device cannot do.
+        ValueError: Settings cannot be combined, or the device does not support them.
     """
     if contender.system != OURS:
         return
@@ -115,15 +115,15 @@ def sweep(
     cpu_affinity: str | None = None,
     **settings: Any,
 ) -> Iterator[Contender]:
-    """Every combination of settings, after those that they are compared with.
+    """The systems to compare with, followed by every combination of settings of this package.
 
     Args:
-        models: What all run.
-        against: Some of :data:`OTHERS`.
+        models: Models of all contenders.
+        against: Systems to compare with, of :data:`OTHERS`.
         axes: Settings of this package to vary, and their values.
-        num_threads: Of everybody's network.
-        cpu_affinity: Everybody's.
-        settings: Of this package, for all combinations.
+        num_threads: Numbers of threads of the network; each is used for all contenders.
+        cpu_affinity: Cores of all contenders.
+        settings: Settings of this package, for all combinations.
     """
     for threads in num_threads:
         common = {'models': models, 'num_threads': threads, 'cpu_affinity': cpu_affinity}
@@ -135,6 +135,6 @@ def sweep(
 
 
 def references(contenders: Sequence[Contender], system: str | None) -> Mapping[str, str]:
-    """Name to the name that ratios are taken to: a system with as many threads."""
+    """Name of each contender to that of its reference: ``system`` with as many threads."""
     named = {c.num_threads: c.name for c in contenders if c.system == system}
     return {c.name: named[c.num_threads] for c in contenders if c.num_threads in named}

@@ -1,7 +1,7 @@
-"""Other ways to run the crops of a top-down model through ONNX Runtime, as they are met.
+"""Simple baselines that run the crops of a top-down model through ONNX Runtime, and rtmlib.
 
-Each is written as its authors would: short, and with what makes it slow. They take
-persons that somebody else found, and do not test mirrored images.
+Each baseline is written as it is commonly found in projects: short, including what makes it slow.
+They need precomputed boxes and do not use the flip test.
 """
 
 import tempfile
@@ -31,15 +31,15 @@ PADDED_BATCH = 8
 
 
 class CropModel:
-    """The ONNX file of a SimCC model, and how its crops are cut.
+    """The ONNX file of a SimCC model, with cropping and decoding.
 
     Args:
-        models: Of which the pose model is exported.
-        batch_size: The only one that the file takes; None for any.
+        models: Models, of which the pose model is exported.
+        batch_size: Fixed batch size of the file; None for any.
 
     Raises:
-        ValueError: A model whose head decodes something else, one that tests
-            mirrored images, or another device than the CPU.
+        ValueError: The model is not a SimCC model or uses the flip test, or the device is not
+            the CPU.
     """
 
     def __init__(self, models: Models, batch_size: int | None = None) -> None:
@@ -48,20 +48,19 @@ class CropModel:
         codec = head.get('decoder') or {}
         if cfg.get('data_mode') != 'topdown' or codec.get('type') != 'SimCCLabel':
             raise ValueError(
-                'rtmlib and the simple ways: expected a top-down SimCC model such as RTMPose, '
+                'rtmlib and the simple baselines: expected a top-down SimCC model such as RTMPose, '
                 f'found {type_name(head.get("type", "no head"))}'
             )
         flip_test = test_cfg.get('flip_test') if models.flip_test is None else models.flip_test
         if flip_test:
             raise ValueError(
-                'rtmlib and the simple ways never test mirrored images: ask everybody for '
-                '--no-flip-test'
+                'rtmlib and the simple baselines do not support the flip test: pass --no-flip-test'
             )
         device = models.device or get_device()
         if device != 'cpu':
             raise ValueError(
-                f'rtmlib and the simple ways run on the CPU here, not on {device}: ask everybody '
-                'for --device cpu'
+                f'rtmlib and the simple baselines run on the CPU only, not on {device}: pass '
+                '--device cpu'
             )
         normalization = cfg.model.data_preprocessor
         self.mean, self.std = tuple(normalization.mean), tuple(normalization.std)
@@ -93,7 +92,7 @@ class CropModel:
 
 
 class CropSystem(ABC):
-    """A way to run crops; see :class:`mmpose_batch.benchmarking.systems.System`."""
+    """Base class of the baselines; see :class:`mmpose_batch.benchmarking.systems.System`."""
 
     batch_size: int | None = None
 
@@ -111,7 +110,7 @@ class CropSystem(ABC):
         }
 
     def session_threads(self) -> int:
-        """Threads that one call of the session has."""
+        """Threads of one call of the session."""
         return self.num_threads
 
     @abstractmethod
@@ -119,7 +118,7 @@ class CropSystem(ABC):
         """Keypoints of every person in an image."""
 
     def prepare(self, images: Sequence[Image]) -> None:  # noqa: B027
-        """Nothing: it is as it was loaded."""
+        """Do nothing: there is no warm-up."""
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """Infer all images once."""
@@ -129,19 +128,19 @@ class CropSystem(ABC):
         return {'seconds': time.perf_counter() - start, 'persons': persons, 'stages': {}}
 
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
-        """Nothing: it is measured as it is."""
+        """Empty: limits are measured for this package only."""
         return {}
 
     def report(self) -> dict[str, Any]:
-        """Its threads."""
+        """Number of threads."""
         return {'num_threads': self.num_threads}
 
     def infer_crop(self, image: np.ndarray, bbox: np.ndarray) -> np.ndarray:
-        """One person by a call of its own, with everything looked up and made anew."""
+        """Keypoints of one person by a separate call, which looks everything up again."""
         crop, center, scale = self.model.warp(image, bbox)
         mean = np.array(self.model.mean)
         std = np.array(self.model.std)
-        crop = (crop[:, :, ::-1] - mean) / std  # float64, as it happens
+        crop = (crop[:, :, ::-1] - mean) / std  # float64, as is common
         inputs = crop.transpose(2, 0, 1)[None].astype(np.float32)
         session = self.sessions['pose']
         input_name = session.get_inputs()[0].name
@@ -150,7 +149,7 @@ class CropSystem(ABC):
 
 
 class CropByCrop(CropSystem):
-    """One crop at a time, as the helpers do that are copied from project to project."""
+    """One call per crop."""
 
     def infer(self, image: np.ndarray, bboxes: np.ndarray) -> list[np.ndarray]:
         """See :class:`CropSystem`."""
@@ -158,7 +157,7 @@ class CropByCrop(CropSystem):
 
 
 class PaddedBatches(CropSystem):
-    """A network exported for 8 crops: each image's last batch is filled up with nothing."""
+    """A network for batches of 8 crops; the last batch of each image is padded with zeros."""
 
     batch_size = PADDED_BATCH
 
@@ -181,14 +180,14 @@ class PaddedBatches(CropSystem):
 
 
 class ThreadPool(CropSystem):
-    """A pool of threads, each of which runs single crops on one session."""
+    """A thread pool that runs single crops on one session."""
 
     def __init__(self, models: Models, num_threads: int | None) -> None:
         super().__init__(models, num_threads)
         self._pool = ThreadPoolExecutor(self.num_threads)
 
     def session_threads(self) -> int:
-        """One: the pool has the others."""
+        """One thread per call, since the pool runs several calls concurrently."""
         return 1
 
     def infer(self, image: np.ndarray, bboxes: np.ndarray) -> list[np.ndarray]:
@@ -207,7 +206,9 @@ class RtmLib(CropSystem):
                 f'rtmlib is not installed: pip install --no-deps rtmlib ({error})'
             ) from error
         if num_threads is not None:
-            raise ValueError('rtmlib has no option for threads: bind everybody by --cpu-affinity')
+            raise ValueError(
+                'rtmlib has no option for threads: use --cpu-affinity instead of --num-threads'
+            )
         self.model = CropModel(models)
         with redirect_stdout(StringIO()):
             self._pose = RTMPose(
@@ -224,7 +225,7 @@ class RtmLib(CropSystem):
         return list(self._pose(image, bboxes)[0]) if len(bboxes) else []
 
     def report(self) -> dict[str, Any]:
-        """Nothing: it has no say in its threads."""
+        """Empty: rtmlib has no option for threads."""
         return {}
 
 

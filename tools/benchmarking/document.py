@@ -1,4 +1,4 @@
-"""What a benchmark found, as a file, and as a part of a document."""
+"""Results of benchmarks: ``benchmark.json``, and sections of a document."""
 
 import re
 import shlex
@@ -14,30 +14,30 @@ from .machine import describe_machine
 RESULT = 'benchmark.json'
 _JSON = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _WIDTH = 80
-# Figures of everything else that is installed say nothing about a speed.
+# Packages whose versions influence a speed.
 _VERSIONS = ('torch', 'mmpose', 'mmdet', 'mmcv', 'openvino', 'onnxruntime', 'nncf', 'rtmlib')
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table as it is printed.
+    """A table of text.
 
     Attributes:
         header: Titles of the columns.
-        rows: Cells of the rows, text.
+        rows: Cells of the rows.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def markdown(self) -> str:
-        """For a document; the first column to the left, the others to the right."""
+        """Markdown, with the first column aligned to the left and the others to the right."""
         rule = ['---', *['---:'] * (len(self.header) - 1)]
         return '\n'.join(map(markdown_row, (self.header, rule, *self.rows)))
 
 
 def markdown_row(cells: Sequence[str]) -> str:
-    """One line of a table."""
+    """One row of a Markdown table."""
     clean = (' '.join(cell.split()).replace('|', r'\|') for cell in cells)
     return f'| {" | ".join(clean)} |'
 
@@ -50,15 +50,15 @@ def write_result(
     plots: Sequence[Path] = (),
     **more: Any,
 ) -> None:
-    """Write ``benchmark.json``: the machine, the command, what was printed, and more.
+    """Write ``benchmark.json``: the machine, the command, the printed tables, and more.
 
     Args:
-        folder: Takes the file.
+        folder: Folder for the file.
         tool: Name of the tool.
-        arguments: Of its command line.
-        tables: That it printed.
-        plots: Files in the folder that belong to it.
-        more: Whatever else was found, as every sample.
+        arguments: Arguments of its command line.
+        tables: Tables that it printed.
+        plots: Plots in the folder.
+        more: Other content, such as every sample.
     """
     content = {
         'machine': describe_machine(),
@@ -71,7 +71,7 @@ def write_result(
 
 
 def add_plots(folder: Path, plots: Sequence[Path]) -> None:
-    """Name plots in a ``benchmark.json`` that was written before they were drawn."""
+    """Add the names of plots to a ``benchmark.json``, which is written before they are drawn."""
     content = orjson.loads((folder / RESULT).read_bytes())
     content['plots'] = [plot.name for plot in plots]
     (folder / RESULT).write_bytes(orjson.dumps(content, option=_JSON))
@@ -79,11 +79,11 @@ def add_plots(folder: Path, plots: Sequence[Path]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A result as it stands in a document.
+    """A result as the section of a document.
 
     Attributes:
-        text: Machine, command, tables, and the plots' links.
-        plots: Name beside the document to the plot's file.
+        text: Machine, command, tables, and links to the plots.
+        plots: Link, relative to the folder of the document, to the file of the plot.
     """
 
     text: str
@@ -91,12 +91,12 @@ class Section:
 
 
 def read_section(name: str, folder: Path, pictures: str) -> Section:
-    """Read what a tool wrote.
+    """Read the result of a tool.
 
     Args:
-        name: Of the result.
-        folder: Where the tool wrote it.
-        pictures: Folder beside the document that will take the plots.
+        name: Name of the result.
+        folder: Folder that the tool wrote.
+        pictures: Folder for the plots, next to the document.
 
     Raises:
         ValueError: The folder has no result.
@@ -105,8 +105,8 @@ def read_section(name: str, folder: Path, pictures: str) -> Section:
         content = orjson.loads((folder / RESULT).read_bytes())
         parts = [_machine(content['machine']), _command(content['command'])]
         if content.get('warning'):
-            parts.append(f'When it began, {content["warning"]}.')
-        parts += ['A signal ended these rounds.'] if content.get('cut_off') else []
+            parts.append(f'Warning at the start: {content["warning"]}.')
+        parts += ['A signal ended the rounds early.'] if content.get('cut_off') else []
         parts += [Table(**table).markdown() for table in content['tables']]
         plots = {f'{pictures}/{name}-{plot}': folder / plot for plot in content['plots']}
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -119,7 +119,7 @@ def put(text: str, name: str, section: Section) -> str:
     """Put a result between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` of a document.
 
     Raises:
-        ValueError: The document has no such place.
+        ValueError: The document lacks these markers.
     """
     begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
     place = re.compile(rf'({re.escape(begin)})[ \t]*\n.*?({re.escape(end)})', re.DOTALL)
@@ -140,7 +140,7 @@ def _machine(machine: dict[str, Any]) -> str:
 
 
 def _command(words: Sequence[str]) -> str:
-    """A block of code, its lines broken before options."""
+    """A code block; long lines are broken before options."""
     lines = ['']
     for word in map(shlex.quote, words):
         if word.startswith('--') and len(lines[-1]) > _WIDTH:

@@ -1,11 +1,11 @@
-"""How busy the GPU is while something runs."""
+"""GPU utilization while a block runs."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-# NVML looks back over up to a second: what it says before is of whatever ran earlier.
+# NVML averages over up to a second, so that earlier readings would include earlier work.
 _LOOKS_BACK = 1.0
 _PERIOD = 0.25
 
@@ -17,18 +17,18 @@ def watch_utilization(
     looks_back: float = _LOOKS_BACK,
     wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
 ) -> Iterator[list[float]]:
-    """Read in this block how busy the GPU is.
+    """Read the GPU utilization periodically in this block.
 
     Args:
-        read: Percent of the time in which the GPU computed anything; by default NVML's
-            for the current device and all its processes, nothing where this process
-            uses no GPU or ``nvidia-ml-py`` is not installed.
+        read: Returns the utilization in percent. The default is that of NVML for the current
+            device, over all processes; there are no readings if this process uses no GPU or
+            ``nvidia-ml-py`` is not installed.
         period: Seconds between readings.
-        looks_back: Seconds that a reading is about; the first comes after as many.
-        wait: Waits for an event, at most so many seconds; returns whether it is set.
+        looks_back: Seconds that a reading averages over, and the delay of the first one.
+        wait: Waits for an event with a timeout in seconds; returns whether it is set.
 
     Yields:
-        The readings, one more after each period; none of a block that is shorter.
+        The list of readings, to which one is added after each period; empty for a short block.
     """
     read = read or nvml_reader()
     readings: list[float] = []
@@ -42,7 +42,7 @@ def watch_utilization(
         while not wait(over, seconds):
             try:
                 readings.append(read())
-            except Exception:  # NVML's own, of a driver that does not tell any more
+            except Exception:  # of NVML: the driver does not support it any more
                 return
             seconds = period
 
@@ -56,14 +56,14 @@ def watch_utilization(
 
 
 def nvml_reader() -> Callable[[], float] | None:
-    """What reads the current GPU's utilisation in percent; None where nothing can."""
+    """Function that reads the utilization of the current GPU in percent; None if unavailable."""
     import torch
 
-    if not torch.cuda.is_initialized():  # nothing here computes on it
+    if not torch.cuda.is_initialized():  # this process does not use it
         return None
-    read = partial(torch.cuda.utilization, torch.cuda.current_device())  # this thread's
+    read = partial(torch.cuda.utilization, torch.cuda.current_device())  # of this thread
     try:
         read()
-    except Exception:  # no nvidia-ml-py, or NVML's own: a driver that does not tell
+    except Exception:  # no nvidia-ml-py, or the driver does not support it
         return None
     return read

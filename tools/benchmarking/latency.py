@@ -1,4 +1,4 @@
-"""One image at a time, as in live use: how long each takes, and whether a rate can be kept."""
+"""Latencies of single images, and the pace of frames that arrive at a fixed rate."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ QUANTILES = {'p50': 0.5, 'p90': 0.9, 'p99': 0.99, 'p99.9': 0.999}
 
 
 def summarise(seconds: Sequence[float]) -> dict[str, float]:
-    """Mean, extremes, standard deviation and quantiles of some latencies, in their unit."""
+    """Mean, standard deviation, extremes and quantiles of latencies, in the same unit."""
     values = np.asarray(seconds, dtype=float)
     found = {
         'mean': values.mean(),
@@ -25,12 +25,12 @@ def summarise(seconds: Sequence[float]) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What came of frames at a fixed rate.
+    """Result of inferring frames that arrive at a fixed rate.
 
     Attributes:
         rate: Frames per second.
         ages: Seconds from a frame's arrival to its result, frame by frame.
-        waited: Frames that waited at most at a time, beside the one that ran.
+        waited: Maximum number of waiting frames, excluding the one being inferred.
     """
 
     rate: float
@@ -39,12 +39,12 @@ class Pace:
 
     @property
     def missed(self) -> int:
-        """Frames whose result came after the next frame."""
+        """Number of frames whose result came after the arrival of the next frame."""
         return sum(age > 1 / self.rate for age in self.ages)
 
     @property
     def oldest(self) -> float:
-        """Age of the oldest frame, in seconds, when its result came."""
+        """Maximum age of a frame when its result came, in seconds."""
         return max(self.ages)
 
 
@@ -55,14 +55,14 @@ def keep_pace(
     now: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Pace:
-    """Infer frames that arrive at a fixed rate, in order, none left out.
+    """Infer frames that arrive at a fixed rate, in order, without dropping any.
 
     Args:
-        infer: Infers the frame of an index.
+        infer: Infers the frame with an index.
         rate: Frames per second.
         count: Number of frames.
-        now: A clock, in seconds.
-        sleep: Waits so many seconds.
+        now: Clock in seconds.
+        sleep: Waits for a number of seconds.
     """
     start, ages, waited = now(), [], 0
     for index in range(count):
@@ -77,7 +77,7 @@ def keep_pace(
 
 
 def measure_each(infer: Callable[[int], object], indices: Sequence[int]) -> list[float]:
-    """Seconds that each of some frames takes."""
+    """Seconds to infer each of the frames."""
     seconds = []
     for index in indices:
         start = time.perf_counter()
@@ -87,5 +87,5 @@ def measure_each(infer: Callable[[int], object], indices: Sequence[int]) -> list
 
 
 def milliseconds(summary: dict[str, float]) -> dict[str, Any]:
-    """A summary as it is printed."""
+    """A summary as text in milliseconds."""
     return {name: f'{value * 1e3:.2f}' for name, value in summary.items()}

@@ -1,4 +1,4 @@
-"""What the network alone takes, and what the processor could do at best."""
+"""Speed of the network alone, and the limit of the processor."""
 
 import threading
 import time
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from mmpose_batch.inferencer import BatchPose2DInferencer
 
 _DTYPES = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-# Channels, side and images of convolutions to try: between them lies what caches like best.
+# Channels, side and images of the convolutions to try, of various sizes since caches differ.
 CONVOLUTIONS = ((128, 40, 4), (256, 20, 8), (256, 40, 2), (512, 16, 8))
 _REPEATS = 5
 _TRIES = 10
 
 
 class Probe:
-    """Times the network of a model, and keeps its inputs, while the model runs.
+    """Times the network of a model, and records its inputs, while the model runs.
 
     Args:
-        model: Of an inferencer or a detector, with its engine.
-        now: A clock, in seconds.
+        model: Model of an inferencer or a detector, with its engine.
+        now: Clock in seconds.
 
     Attributes:
-        seconds: Spent in the network, over all threads.
-        groups: Inputs of the network; those of one group were computed together, as
-            both halves of a flip test are.
+        seconds: Time in the network, summed over all threads.
+        groups: Inputs of the network; those of one group were computed together, such as
+            both halves of a flip test.
     """
 
     def __init__(self, model: nn.Module, now: Clock = time.perf_counter) -> None:
@@ -51,7 +51,7 @@ class Probe:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """In this block the model is timed."""
+        """Time the model in this block."""
         head = head_of(self.model)
         extract_feat, forward = self.model.extract_feat, head.forward
         before = [(self.model, 'extract_feat'), (head, 'forward')]
@@ -95,22 +95,22 @@ def measure_limits(
     images: int,
     now: Clock = time.perf_counter,
 ) -> dict[str, Any]:
-    """What the networks alone take for a round.
+    """Measure the networks alone for one round.
 
     Args:
-        inferencer: Whose networks.
+        inferencer: Inferencer with the networks.
         run: Runs one round with it.
-        images: In the round.
-        now: A clock, in seconds.
+        images: Number of images of the round.
+        now: Clock in seconds.
 
     Returns:
-        ``test_step_shares``, the parts of the pose model's test steps that are its
-        network, what is before (``stacking``) and what is after it (``decoding``);
-        ``network_only``, images per second if nothing but the networks were run;
-        ``flop``, floating point operations for an image; ``best_rate``, the operations
-        per second of the best convolution on this machine in that precision, None
-        where PyTorch has none; ``limit``, images per second at that rate. Nothing
-        where a network is not told from the rest of its model, or was not run.
+        ``test_step_shares``, the fractions of the test steps of the pose model before its
+        network (``stacking``), in it (``network``) and after it (``decoding``);
+        ``network_only``, images per second if only the networks are run; ``flop``,
+        floating point operations per image; ``best_rate``, operations per second of the
+        fastest convolution on this machine in that precision, None if PyTorch has none;
+        ``limit``, images per second at that rate. Empty if a network cannot be separated
+        from its model, or was not run.
     """
     if not all(runner.selection for runner in inferencer.runners.values()):
         run()
@@ -131,7 +131,7 @@ def measure_limits(
     flop = sum(count_flop(probe, runners[name]) for name, probe in probes.items()) / images
     device = next(inferencer.model.parameters()).device
     rates, seconds = [], []
-    for _ in range(_REPEATS):  # in turn, so that a machine whose speed drifts slows both
+    for _ in range(_REPEATS):  # alternating, so that a drift of the machine's speed affects both
         rates.append(best_rate(runners['pose'].selection.precision, device, now=now))
         seconds.append(sum(replay(probe, runners[name], now) for name, probe in probes.items()))
     best = None if None in rates else median(rates)
@@ -145,7 +145,7 @@ def measure_limits(
 
 
 def replay(probe: Probe, runner: EngineRunner, now: Clock = time.perf_counter) -> float:
-    """Seconds that the network takes for what was kept, as many batches at a time as before."""
+    """Seconds of the network for the recorded inputs, with as many concurrent batches as before."""
     head = head_of(probe.model)
 
     @torch.no_grad()
@@ -163,7 +163,7 @@ def replay(probe: Probe, runner: EngineRunner, now: Clock = time.perf_counter) -
 
 @torch.no_grad()
 def count_flop(probe: Probe, runner: EngineRunner) -> int:
-    """Floating point operations of all that was kept, counted by PyTorch."""
+    """Floating point operations of the recorded inputs, counted by PyTorch."""
     shapes: defaultdict[Any, int] = defaultdict(int)
     examples: dict[Any, Tensor] = {}
     for inputs in (inputs for group in probe.groups for inputs in group):
@@ -182,15 +182,15 @@ def count_flop(probe: Probe, runner: EngineRunner) -> int:
 def best_rate(
     precision: str, device: torch.device, tries: int = _TRIES, now: Clock = time.perf_counter
 ) -> float | None:
-    """Operations per second of the fastest of :data:`CONVOLUTIONS` in PyTorch, of some tries each.
+    """Operations per second of the fastest of :data:`CONVOLUTIONS`, the best of several tries.
 
-    None for a precision in which PyTorch has no convolution.
+    None if PyTorch has no convolution in this precision.
     """
     dtype = _DTYPES.get(precision)
     if dtype is None:
         return None
     best = 0.0
-    scale, calls = (8, 20) if device.type == 'cuda' else (1, 1)  # a GPU wants much at a time
+    scale, calls = (8, 20) if device.type == 'cuda' else (1, 1)  # a GPU needs large batches
     for channels, side, images in CONVOLUTIONS:
         count = images * scale
         inputs = torch.randn(count, channels, side, side, dtype=dtype, device=device)
@@ -207,7 +207,7 @@ def best_rate(
 
 
 class _TestSteps:
-    """Times the pose model's test steps of an inferencer, and of these what stacks a batch."""
+    """Times the test steps of the pose model of an inferencer, and the stacking in them."""
 
     def __init__(self, inferencer: 'BatchPose2DInferencer', now: Clock) -> None:
         self._inferencer, self._now = inferencer, now
@@ -215,9 +215,9 @@ class _TestSteps:
         self._lock = threading.Lock()
 
     def shares(self, network: float) -> dict[str, float]:
-        """The parts of the time of all steps, given the seconds of the network."""
+        """Fractions of the time of all steps, given the seconds of the network."""
         step, stacking = self._seconds.values()
-        rest = max(step - stacking - network, 0.0)  # clocks of several threads
+        rest = max(step - stacking - network, 0.0)  # not negative: several threads are timed
         parts = {'stacking': stacking, 'network': network, 'decoding': rest}
         return {name: seconds / sum(parts.values()) for name, seconds in parts.items()}
 
@@ -228,7 +228,7 @@ class _TestSteps:
             self._inferencer.model.data_preprocessor,
         )
         test_step, forward = runner.test_step, preprocessor.forward
-        # Inside its turn: the wait for that is no work.
+        # Timed inside the turn, since waiting for the turn is not work.
         runner.test_step = lambda run, alone: test_step(lambda: self._timed('step', run), alone)
         preprocessor.forward = lambda *args: self._timed('stacking', lambda: forward(*args))
         try:

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine of a measurement."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 from mmpose_batch.cores import available_cores
 from mmpose_batch.engines.cache import processor_name, versions
 
-# They have no part in an engine, but in the time around the network, or are run beside it.
+# Packages that are not part of an engine but influence the time around the network, or compare.
 _MORE_VERSIONS = ('mmengine', 'numpy', 'opencv-python', 'opencv-python-headless', 'rtmlib')
 
 
@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def noise() -> str | None:
-    """What makes figures worth little now; None for nothing."""
+    """Warning if the machine is too busy to measure; None if it is not."""
     load, cores = os.getloadavg()[0], available_cores()
     if load > 0.5 * cores:
         return f'the machine is busy (load {load:.1f} on {cores} cores)'

@@ -1,4 +1,4 @@
-"""What a person costs outside the network: this package, and the way stock goes."""
+"""Time per person outside the network, in this package and in upstream MMPose."""
 
 import copy
 from collections import defaultdict
@@ -25,29 +25,29 @@ from mmpose_batch.speedups.samples import copy_sample
 
 from .rounds import Estimate, estimate
 
-HERE, STOCK = 'here', 'stock'
-# In the order of a run; what they are called in a table.
+HERE, UPSTREAM = 'here', 'upstream'
+# Stages in the order of a run, and their names in a table.
 STAGES = {
-    'prepare': 'crops and their samples',
-    'normalise': 'a batch of them, normalised',
-    'decode': 'keypoints from what the network says',
-    'result': "an image's result, as a line of JSON",
+    'prepare': 'cropping, data samples',
+    'normalise': 'stacking, normalising',
+    'decode': 'decoding the outputs of the network',
+    'result': 'result as a JSON line',
 }
-# A sample lasts some milliseconds, however few persons an image has.
+# Repeats, so that a sample takes some milliseconds even for an image with few persons.
 _PERSONS_PER_SAMPLE = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Milliseconds a person.
+    """Milliseconds per person.
 
     Attributes:
-        here, stock: Stage to the median of all rounds.
-        ratios: Stage to stock over here, round by round.
+        here, upstream: Stage to the median of all rounds.
+        ratios: Stage to the ratio of upstream to here, round by round.
     """
 
     here: dict[str, float]
-    stock: dict[str, float]
+    upstream: dict[str, float]
     ratios: dict[str, Estimate]
 
 
@@ -55,20 +55,20 @@ class Overhead:
 def measure_overhead(inferencer: BatchPose2DInferencer, persons: int, rounds: int) -> Overhead:
     """Time every stage for one image, on one core.
 
-    The network runs once; its outputs are decoded again and again. Who goes first
-    changes from round to round. Threads of PyTorch and OpenCV are set to one for
-    the whole process.
+    The network runs once; its outputs are decoded repeatedly. The order of both systems
+    alternates from round to round. The threads of PyTorch and OpenCV are set to one for the
+    complete process.
 
     Args:
-        inferencer: Of a top-down model, its network in eager PyTorch on a CPU.
-        persons: Boxes in the image.
-        rounds: How often every stage is timed.
+        inferencer: Inferencer of a top-down model, with its network in eager PyTorch on a CPU.
+        persons: Number of boxes in the image.
+        rounds: Number of times that every stage is timed.
 
     Raises:
-        ValueError: No top-down model, or one whose head decodes in a way of its own.
+        ValueError: The model is not top-down, or the decoding of its head is not supported.
     """
     if inferencer.cfg.data_mode != 'topdown':
-        raise ValueError('expected a top-down model: only those prepare persons')
+        raise ValueError('expected a top-down model: other models have no crops')
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     ways = Ways(inferencer, persons)
@@ -76,22 +76,22 @@ def measure_overhead(inferencer: BatchPose2DInferencer, persons: int, rounds: in
     samples = defaultdict[tuple[str, str], list[float]](list)
     for number in range(rounds):
         for stage in STAGES:
-            for who in (HERE, STOCK) if number % 2 else (STOCK, HERE):
-                seconds = _time(getattr(ways, f'{stage}_{who}'), repeats)
-                samples[stage, who].append(seconds / repeats / persons * 1e3)
+            for system in (HERE, UPSTREAM) if number % 2 else (UPSTREAM, HERE):
+                seconds = _time(getattr(ways, f'{stage}_{system}'), repeats)
+                samples[stage, system].append(seconds / repeats / persons * 1e3)
     ratios = {
-        stage: [s / h for h, s in zip(samples[stage, HERE], samples[stage, STOCK], strict=True)]
+        stage: [u / h for h, u in zip(samples[stage, HERE], samples[stage, UPSTREAM], strict=True)]
         for stage in STAGES
     }
     return Overhead(
         {stage: median(samples[stage, HERE]) for stage in STAGES},
-        {stage: median(samples[stage, STOCK]) for stage in STAGES},
+        {stage: median(samples[stage, UPSTREAM]) for stage in STAGES},
         {stage: estimate(found) for stage, found in ratios.items()},
     )
 
 
 def _time(work: Callable[[], object], repeats: int) -> float:
-    work()  # the caches are its own, whoever ran before
+    work()  # fills the caches, which the other system used before
     start = perf_counter()
     for _ in range(repeats):
         work()
@@ -99,12 +99,14 @@ def _time(work: Callable[[], object], repeats: int) -> float:
 
 
 class Ways:
-    """Both ways through every stage, for one image with boxes all over it."""
+    """Every stage in both systems, for one image that is covered with boxes."""
 
     def __init__(self, inferencer: BatchPose2DInferencer, persons: int) -> None:
         self._inferencer, model = inferencer, inferencer.model
         self._pose = inferencer.predictor.pipeline_of(inferencer.call_options()).pose
-        image = np.ascontiguousarray(draw_scene(0, 0).image)  # as files are read
+        image = np.ascontiguousarray(
+            draw_scene(0, 0).image
+        )  # in the memory layout of a file that was read
         self._info = {'img': image, 'img_path': '0.jpg', **model.dataset_meta}
         height, width = image.shape[:2]
         self._size = (width, height)
@@ -120,14 +122,14 @@ class Ways:
         self._decoded = self.decode_here()
         error = orjson.loads(self.result_here()).get('error')
         if error is not None:
-            raise ValueError(f'expected a result of the model: {error}')
+            raise ValueError(f'the model failed: {error}')
 
     def prepare_here(self) -> list[dict[str, Any]]:
-        """Network inputs of all persons, as the run makes them."""
+        """Network inputs of all persons, by this package."""
         return self._pose.crop_persons(self._info, self._bboxes)
 
-    def prepare_stock(self) -> list[dict[str, Any]]:
-        """The same, person by person through the pipeline."""
+    def prepare_upstream(self) -> list[dict[str, Any]]:
+        """The same, by one call of the pipeline per person."""
         return [
             self._inferencer.pipeline(
                 {**self._info, 'bbox': bbox[None, :4], 'bbox_score': bbox[4:5]}
@@ -136,15 +138,15 @@ class Ways:
         ]
 
     def normalise_here(self) -> list[dict[str, Any]]:
-        """Batches of this package's size."""
+        """Normalised batches, of the batch size of this package."""
         size = self._inferencer.options.batch_size
         size = size if isinstance(size, int) else len(self._packed)
         return self._normalise(self._inferencer.model.data_preprocessor, size)
 
-    def normalise_stock(self) -> list[dict[str, Any]]:
-        """One batch: stock puts all persons of an image into one."""
+    def normalise_upstream(self) -> list[dict[str, Any]]:
+        """One normalised batch, since upstream puts all persons of an image into one."""
         preprocessor = self._inferencer.model.data_preprocessor
-        return self._normalise(getattr(preprocessor, 'stock', preprocessor), len(self._packed))
+        return self._normalise(getattr(preprocessor, 'upstream', preprocessor), len(self._packed))
 
     def _normalise(
         self, preprocessor: Callable[[dict[str, Any]], Any], size: int
@@ -153,11 +155,11 @@ class Ways:
         return [preprocessor(self._inferencer.collate_fn(part)) for part in parts]
 
     def decode_here(self) -> list[Any]:
-        """Data samples with the keypoints in pixels of the image."""
+        """Data samples with keypoints in pixels of the image."""
         return self._decode(self._inferencer.model.head.decode)
 
-    def decode_stock(self) -> list[Any]:
-        """The same, by the head's class."""
+    def decode_upstream(self) -> list[Any]:
+        """The same, by the class of the head."""
         head = self._inferencer.model.head
         return self._decode(partial(type(head).decode, head))
 
@@ -171,14 +173,14 @@ class Ways:
         image = ImageInFlight(result, poses=list(self._decoded))
         return orjson.dumps(to_record(self._pose.finish(image)))
 
-    def result_stock(self) -> bytes:
-        """What stock writes for an image, by a writer as fast."""
+    def result_upstream(self) -> bytes:
+        """The result of upstream for an image, written by an equally fast JSON library."""
         instances = split_instances(merge_data_samples(self._decoded).pred_instances)
         return orjson.dumps(instances, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _outputs(model: torch.nn.Module, inputs: torch.Tensor, samples: list[Any]) -> Any:
-    """What a head hands to its ``decode``."""
+    """The arguments that a head passes to its ``decode``."""
     head, seen = copy.copy(model.head), []
 
     def decode(outputs: Any) -> Any:
@@ -188,5 +190,5 @@ def _outputs(model: torch.nn.Module, inputs: torch.Tensor, samples: list[Any]) -
     head.decode = decode
     head.predict(model.extract_feat(inputs), samples, test_cfg={})
     if not seen:
-        raise ValueError(f'{type(head).__name__} decodes in a way of its own')
+        raise ValueError(f'{type(head).__name__} has its own decoding, which is not supported')
     return seen[0]

@@ -1,4 +1,4 @@
-"""Plots of what was measured, as PNG files."""
+"""Plots of measurements, as PNG files."""
 
 import itertools
 from collections import defaultdict
@@ -21,15 +21,15 @@ _SIZE = (7.0, 4.2)
 _DPI = 120
 _COLORS = mpl.colormaps['tab10'].colors
 _MARKERS = 'osD^vP*X'
-# Less is chance.
-_LEAST_AP = 0.02
+# Smaller differences are noise.
+_MIN_AP_RANGE = 0.02
 
 
 def plot_all(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
-    """Write every plot that these measurements have something for.
+    """Write every plot that these measurements have data for.
 
     Returns:
-        The files.
+        Paths of the plots.
     """
     good = [measurement for measurement in measurements if measurement.failure is None]
     plots: dict[str, Callable[[Sequence[Measurement]], Figure | None]] = {
@@ -50,7 +50,7 @@ def plot_all(measurements: Sequence[Measurement], folder: Path) -> list[Path]:
 
 
 def plot_rates(measurements: Sequence[Measurement]) -> Figure | None:
-    """Images per second of everybody, with the interval of the median."""
+    """Images per second of all rows, with the interval of the median."""
     if not measurements:
         return None
     figure, axes = _figure(height=0.6 + 0.38 * len(measurements))
@@ -76,17 +76,17 @@ def plot_rates(measurements: Sequence[Measurement]) -> Figure | None:
 
 
 def plot_batch_sizes(measurements: Sequence[Measurement]) -> Figure | None:
-    """Images per second over the batch size, a line for each engine and precision."""
+    """Images per second over the batch size, one line for each engine and precision."""
     return _plot_lines(measurements, 'batch_size', 'batch size', base=2)
 
 
 def plot_threads(measurements: Sequence[Measurement]) -> Figure | None:
-    """Images per second over the threads of the network."""
+    """Images per second over the number of threads of the network."""
     return _plot_lines(measurements, 'num_threads', 'threads of the network')
 
 
 def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
-    """Milliseconds an image in each stage."""
+    """Milliseconds per image in each stage."""
     known = [(m, shares) for m in measurements if (shares := m.shares())]
     if not known:
         return None
@@ -98,16 +98,16 @@ def plot_stages(measurements: Sequence[Measurement]) -> Figure | None:
         left += widths
     axes.set_yticks(range(len(known)), [m.contender.name for m, _ in known])
     axes.invert_yaxis()
-    axes.set_xlabel('ms an image')
+    axes.set_xlabel('ms per image')
     axes.grid(axis='y', visible=False)
     figure.legend(loc='outside upper center', ncols=4, fontsize=8, frameon=False)
     return figure
 
 
 def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
-    """Images per second over AP, of all whose AP is known.
+    """Images per second over AP, for all rows with a known AP.
 
-    A colour is an engine in a precision, a marker all other settings.
+    Colours show the engine and precision, markers the other settings.
     """
     known = [measurement for measurement in measurements if measurement.ap is not None]
     if len(known) < 2:
@@ -128,7 +128,7 @@ def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
         )
     axes.set_xlabel('AP')
     low, high = axes.dataLim.intervalx
-    margin = max(0.1 * (high - low), (_LEAST_AP - (high - low)) / 2)
+    margin = max(0.1 * (high - low), (_MIN_AP_RANGE - (high - low)) / 2)
     axes.set_xlim(low - margin, high + margin)
     axes.locator_params(axis='x', nbins=5)
     _label_rates(axes)
@@ -139,7 +139,7 @@ def plot_accuracy(measurements: Sequence[Measurement]) -> Figure | None:
 def _plot_lines(
     measurements: Sequence[Measurement], axis: str, label: str, base: int | None = None
 ) -> Figure | None:
-    """Images per second over one setting, a line for all that agree in the others."""
+    """Images per second over one setting, one line for rows that agree in all other settings."""
     lines: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
     for measurement in measurements:
         contender = measurement.contender
@@ -148,7 +148,7 @@ def _plot_lines(
         else:
             x = contender.settings.get(axis)
             others = replace(contender, settings={**contender.settings, axis: None})
-        if isinstance(x, int):  # neither chosen by itself nor measured
+        if isinstance(x, int):  # neither None nor auto
             lines[others.name].append((x, measurement.images_per_second))
     lines = {name: sorted(points) for name, points in lines.items() if len(points) > 1}
     if not lines:
@@ -177,7 +177,7 @@ def _figure(height: float = _SIZE[1]) -> tuple[Figure, Axes]:
 
 
 def _label_rates(axes: Axes) -> None:
-    """Images per second upwards, from 0 to somewhat above the highest point."""
+    """Label the y axis, from 0 to somewhat above the highest point."""
     axes.set_ylabel('images/s, from files to results')
     axes.set_ylim(0, 1.08 * axes.dataLim.y1)
 
@@ -187,14 +187,14 @@ def _color(measurement: Measurement) -> str:
 
 
 def plot_latencies(
-    latencies: dict[str, Sequence[float]], folder: Path, quantity: str = 'ms an image'
+    latencies: dict[str, Sequence[float]], folder: Path, quantity: str = 'ms per image'
 ) -> list[Path]:
     """Write a histogram and the time series of latencies.
 
     Args:
-        latencies: Name to seconds, in the order in which they were measured.
-        folder: Takes ``histogram.png`` and ``series.png``.
-        quantity: What was measured, and milliseconds.
+        latencies: Name to seconds, in the order of measurement.
+        folder: Folder for ``histogram.png`` and ``series.png``.
+        quantity: Label of the axis, with the unit ms.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = _figure()
@@ -204,7 +204,7 @@ def plot_latencies(
     bins = np.linspace(low, max(high, low + 1e-3), 80)
     for name, found in values.items():
         axes.hist(np.minimum(found, bins[-1]), bins=bins, histtype='step', label=name)
-    axes.set_xlabel(f'{quantity} (the last bin holds all above)')
+    axes.set_xlabel(f'{quantity} (the last bin contains all larger values)')
     axes.set_ylabel('images')
     figure.legend(loc='outside upper center', fontsize=8, frameon=False, ncols=2)
     series, below = _figure()

@@ -1,4 +1,4 @@
-"""A process of its own for each contender: its memory, threads and start are its alone."""
+"""A separate process for each contender, so that memory, threads and start are its own."""
 
 import logging
 import multiprocessing
@@ -23,32 +23,32 @@ from .gpu import watch_utilization
 from .latency import keep_pace, measure_each
 from .work import Image
 
-# Images that are run alone, for the latency.
+# Images that are run separately, for the latency.
 _SINGLE = 10
 
 
 class ContenderError(RuntimeError):
-    """A contender that cannot run. Its message is one line."""
+    """A contender cannot run. The message is one line."""
 
 
 class ContenderProcess:
-    """Starts a contender and has it run rounds.
+    """Process of a contender, which runs rounds on request.
 
     Args:
-        contender: Who.
-        images: What one round infers.
-        warm_up: Whether it runs a round that does not count: for what is compiled for a
-            size of batches.
+        contender: The contender.
+        images: Images of one round.
+        warm_up: Whether to run an uncounted round first, so that everything is compiled for
+            its batch sizes.
 
     Attributes:
-        start: Seconds from the start of its process until PyTorch and MMPose were
-            imported (``imports``), its weights in place (``load``) and its first result
-            there (``first_result``), and those from ``load`` to ``first_result``
-            (``first_run``), in which engines are imported, built and checked.
+        start: Seconds from the start of its process until PyTorch and MMPose are imported
+            (``imports``), the weights are loaded (``load``) and the first result is there
+            (``first_result``), and the seconds from ``load`` to ``first_result``
+            (``first_run``), in which engines are imported, built and verified.
 
     Raises:
-        ContenderError: It cannot be built, or not run. Of settings that do not go together this
-            is found out before the process starts.
+        ContenderError: The contender cannot be built or run. Settings that cannot be combined
+            are rejected before the process starts.
     """
 
     def __init__(self, contender: Contender, images: Sequence[Image], warm_up: bool = True) -> None:
@@ -66,37 +66,37 @@ class ContenderProcess:
         self._process.start()
         other.close()
         try:
-            self.start: dict[str, float] = self._answer()
+            self.start: dict[str, float] = self._receive()
         except BaseException:  # Ctrl-C too
             self.close()
             raise
 
     def ask(self, command: str, *arguments: Any) -> Any:
-        """What one of the commands returns, see :func:`serve`.
+        """Run one of the commands of :func:`serve` and return its result.
 
         Raises:
-            ContenderError: It failed.
+            ContenderError: The command failed.
         """
         try:
             self._connection.send((command, *arguments))
         except OSError as error:
             raise self._ended() from error
-        return self._answer()
+        return self._receive()
 
     def close(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._connection.close()
         self._process.kill()
         self._process.join()
 
-    def _answer(self) -> Any:
+    def _receive(self) -> Any:
         try:
-            good, answer = self._connection.recv()
+            succeeded, result = self._connection.recv()
         except (EOFError, OSError) as error:
             raise self._ended() from error
-        if not good:
-            raise ContenderError(answer)
-        return answer
+        if not succeeded:
+            raise ContenderError(result)
+        return result
 
     def _ended(self) -> ContenderError:
         self._process.join()
@@ -117,17 +117,17 @@ def serve(
     connection: Connection,
     now: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Build a contender, warm it up, and do what comes down the connection, until it closes.
+    """Build a contender, warm it up, and run the commands from the connection until it closes.
 
-    Commands are methods of a :class:`.systems.System`, and
+    Commands are the methods of a :class:`.systems.System`, and
 
-    - ``run``: the system's, with ``gpu_utilization`` in percent where that can be read;
-    - ``latency``: seconds from one image alone to its result;
-    - ``latencies`` and ``pace``: see :mod:`.latency`, with indices, or rate and
-      number, of frames, and whether these are decoded beforehand, and kept;
-    - ``report``: the system's, with the peak memory.
+    - ``run``: its result also has ``gpu_utilization`` in percent, if that can be read;
+    - ``latency``: seconds from a single image to its result;
+    - ``latencies`` and ``pace``: see :mod:`.latency`; their arguments are the indices, or the
+      rate and number, of frames, and whether these are decoded beforehand and held in memory;
+    - ``report``: its result also has the peak memory.
     """
-    with suppress(OSError):  # the tool is gone
+    with suppress(OSError):  # the tool has ended
         try:
             build = _set_up(contender)
             imported = now()
@@ -138,7 +138,7 @@ def serve(
             first = now()
             if warm_up:
                 system.run(images)
-        except Exception as error:  # of whatever library it is made of
+        except Exception as error:  # of any library
             connection.send((False, _one_line(error)))
             return
         start = {
@@ -152,14 +152,14 @@ def serve(
             while True:
                 command, *arguments = connection.recv()
                 try:
-                    answer = True, _COMMANDS.get(command, _ask)(system, images, command, *arguments)
+                    reply = True, _COMMANDS.get(command, _ask)(system, images, command, *arguments)
                 except Exception as error:
-                    answer = False, _one_line(error)
-                connection.send(answer)
+                    reply = False, _one_line(error)
+                connection.send(reply)
 
 
 def _serve_alone(*arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the tool is the end of this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # this process ends with the tool
     serve(*arguments)
 
 
@@ -169,7 +169,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _ask(system: Any, images: list[Image], command: str, *arguments: Any) -> Any:
-    """A method of the system itself."""
+    """Call a method of the system."""
     return getattr(system, command)(images, *arguments)
 
 
@@ -182,7 +182,7 @@ def _run(system: Any, images: list[Image], command: str) -> dict[str, Any]:
 def _latency(system: Any, images: list[Image], command: str) -> float:
     some = images[:_SINGLE]
     for image in some:
-        system.run([image])  # what is compiled for its size is, now
+        system.run([image])  # so that everything is compiled for its size
     return median(system.run([image])['seconds'] for image in some)
 
 
@@ -211,7 +211,7 @@ def _decoded(path: str) -> np.ndarray:
 
 
 def _frames(system: Any, images: Sequence[Image], decoded: bool) -> Callable[[int], object]:
-    """What infers the frame of an index: the images over and over."""
+    """Function that infers the frame with an index; the images repeat."""
     sources: list[Any] = [image.path for image in images]
     if decoded:
         sources = list(map(_decoded, sources))
@@ -219,7 +219,7 @@ def _frames(system: Any, images: Sequence[Image], decoded: bool) -> Callable[[in
 
 
 def peak_memory() -> dict[str, int]:
-    """The most memory that this process held, in bytes: ``resident``, and ``gpu`` by PyTorch."""
+    """Peak memory of this process in bytes: ``resident``, and ``gpu`` as PyTorch reports it."""
     import torch
 
     peak = {'resident': peak_resident()}
@@ -229,19 +229,21 @@ def peak_memory() -> dict[str, int]:
 
 
 def _set_up(contender: Contender) -> Callable[[Contender], Any]:
-    """Prepare this process for a contender; returns what builds it."""
+    """Prepare this process for a contender; returns the function that builds it."""
     import torch
     from mmengine.logging import MMLogger
 
     from mmpose_batch.cores import bind_to_cores, default_threads, parse_cores
 
-    sys.stdout = sys.stderr  # what libraries print is no part of the tables
+    sys.stdout = sys.stderr  # keeps the output of libraries out of the tables
     MMLogger.get_current_instance().setLevel(logging.ERROR)
     if contender.cpu_affinity is not None:
         bind_to_cores(parse_cores(contender.cpu_affinity))
-    torch.set_num_threads(default_threads())  # PyTorch counted before it was bound
+    torch.set_num_threads(
+        default_threads()
+    )  # PyTorch counted the cores before the process was bound
     if (contender.models.device or '').startswith('cuda:'):
-        torch.cuda.set_device(contender.models.device)  # whose memory and utilisation are told
+        torch.cuda.set_device(contender.models.device)  # whose memory and utilization are read
     from .systems import build_system
 
     return build_system

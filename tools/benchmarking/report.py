@@ -1,4 +1,4 @@
-"""What was measured, as rows, a table and Markdown."""
+"""Measurements as tables."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +13,7 @@ from .contenders import NEED_BOXES, Contender
 from .document import Table
 from .rounds import Rounds, estimate
 
-# Stages of a run, in its order; what they are called in a table.
+# Stages in the order of a run, and their names in a table.
 STAGES = {
     'waiting': 'waiting for data',
     'detection': 'detector',
@@ -23,26 +23,27 @@ STAGES = {
     'writing': 'writing',
     'other': 'other',
 }
-# Beside the network, of what a run's clock counts as the network.
+# Stages that the clock of a run counts as the network.
 _INSIDE = ('stacking', 'decoding')
 
 
 @dataclass(kw_only=True, slots=True)
 class Measurement:
-    """One contender's figures.
+    """The measurement of one contender; the names of its fields are those in ``benchmark.json``.
 
     Attributes:
-        contender: Who.
-        failure: Why it could not run; None if it did.
-        start: See :class:`.process.ContenderProcess`.
-        samples: What each round returned.
+        contender: The contender.
+        failure: Reason why it could not run; None if it ran.
+        start: Start times, see :class:`.process.ContenderProcess`.
+        samples: Result of each round.
         rates: Images per second of each round.
-        ratios: To the reference of each round; empty without one.
-        settled: Whether the median of the ratios, or else of the rates, stands.
-        rate_settled: Whether that of the rates does.
-        limits, report: Of its system.
-        latency: Seconds from one image alone to its result.
-        ap: On annotated images.
+        ratios: Ratio to the reference in each round; empty without a reference.
+        settled: Whether the median of the ratios, or of the rates if there are none, has
+            converged.
+        rate_settled: Whether the median of the rates has converged.
+        limits, report: Results of these methods of its system.
+        latency: Seconds from a single image to its result.
+        ap: AP on annotated images.
     """
 
     contender: Contender
@@ -59,32 +60,32 @@ class Measurement:
     ap: float | None = None
 
     def take(self, name: str, rounds: Rounds, width: float) -> None:
-        """Keep what the rounds gave."""
+        """Store the results of the rounds."""
         self.rates = rounds.rates[name]
         self.ratios = rounds.ratios(name)
-        self.settled = rounds.settled(name, width)
+        self.settled = rounds.has_converged(name, width)
         self.rate_settled = estimate(self.rates).within(width)
 
     @property
     def images_per_second(self) -> float:
-        """The median."""
+        """Median images per second."""
         return median(self.rates)
 
     @property
     def persons(self) -> int:
-        """Found in a round."""
+        """Number of persons found in a round."""
         return self.samples[-1]['persons']
 
     @property
     def persons_per_second(self) -> float:
-        """The median."""
+        """Median persons per second."""
         return median(sample['persons'] / sample['seconds'] for sample in self.samples)
 
     def shares(self) -> dict[str, float]:
-        """Part of the time that each stage took; empty where nobody knows.
+        """Fraction of the time in each stage; empty if unknown.
 
-        Where limits are not known, the network's has in it what is before and after it.
-        Stacking has normalising in it, unless the engine does that.
+        Without limits, the fraction of the network includes the steps before and after it.
+        Stacking includes normalising, unless the engine normalises.
         """
         if not self.samples or not self.samples[0]['stages']:
             return {}
@@ -100,11 +101,11 @@ class Measurement:
         return {name: shares[name] for name in STAGES if inside or name not in _INSIDE}
 
     def as_dict(self) -> dict[str, Any]:
-        """For ``benchmark.json``."""
+        """Content for ``benchmark.json``."""
         return {'name': self.contender.name, **asdict(self), 'shares': self.shares()}
 
 
-# Of a table that goes into a file.
+# Width of a table that is not printed to a terminal.
 _FILE_WIDTH = 160
 
 HEADER = (
@@ -112,11 +113,11 @@ HEADER = (
     'of the limit',
 )
 _START = ('load', 'first_result')
-NEEDS = ('what it needs', 'memory', 'loaded', 'first result', 'engine files', 'one image alone')
+RESOURCES = ('resources', 'memory', 'loaded', 'first result', 'engine files', 'single image')
 
 
 def cells(measurement: Measurement) -> list[str]:
-    """One row of the table."""
+    """One row of the table of rates."""
     name = measurement.contender.name
     if measurement.failure is not None:
         return [name, 'failed', *[''] * (len(HEADER) - 2)]
@@ -139,20 +140,20 @@ def cells(measurement: Measurement) -> list[str]:
     ]
 
 
-def _mark(settled: bool) -> str:
-    return '' if settled else ' ?'
+def _mark(converged: bool) -> str:
+    return '' if converged else ' ?'
 
 
-def needs_cells(measurement: Measurement) -> list[str]:
-    """One row of the table of needs; empty where nobody knows.
+def resource_cells(measurement: Measurement) -> list[str]:
+    """One row of the table of resources; empty if unknown.
 
-    With the memory of a GPU comes how busy that was. Those that export a file at every
-    start are not judged by that.
+    The memory of a GPU comes with its utilization. Start times are omitted for systems that
+    export a file at every start.
     """
     peak = measurement.report.get('peak_memory')
     if measurement.failure or peak is None:
         return []
-    lasting = measurement.contender.system not in NEED_BOXES
+    has_start = measurement.contender.system not in NEED_BOXES
     gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
     busy = [s['gpu_utilization'] for s in measurement.samples if 'gpu_utilization' in s]
     gpu += f', {median(busy):.0f}% busy' if busy else ''
@@ -160,18 +161,18 @@ def needs_cells(measurement: Measurement) -> list[str]:
     return [
         measurement.contender.name,
         f'{peak["resident"] / 2**20:.0f} MiB{gpu}',
-        *(f'{measurement.start[name]:.1f} s' if lasting else '' for name in _START),
+        *(f'{measurement.start[name]:.1f} s' if has_start else '' for name in _START),
         f'{files / 2**20:.1f} MiB' if files else '',
         '' if isnan(measurement.latency) else f'{measurement.latency * 1e3:.0f} ms',
     ]
 
 
 def tables(measurements: Sequence[Measurement]) -> list[Table]:
-    """Figures, what they took, and where the time went."""
+    """Tables of rates, resources and stages."""
     found = [Table(HEADER, [cells(measurement) for measurement in measurements])]
     for header, of_row in (
-        (NEEDS, needs_cells),
-        (('part of the time', *STAGES.values()), stage_cells),
+        (RESOURCES, resource_cells),
+        (('share of the time', *STAGES.values()), stage_cells),
     ):
         if rows := [row for row in map(of_row, measurements) if row]:
             found.append(Table(header, rows))
@@ -179,25 +180,25 @@ def tables(measurements: Sequence[Measurement]) -> list[Table]:
 
 
 def failures(measurements: Sequence[Measurement]) -> list[Table]:
-    """Who could not run, and why; empty where all did."""
+    """Table of the rows that could not run, with reasons; empty if all ran."""
     failed = [(m.contender.name, m.failure) for m in measurements if m.failure is not None]
-    return [Table(('failed', 'why'), failed)] if failed else []
+    return [Table(('failed', 'reason'), failed)] if failed else []
 
 
 def print_tables(measurements: Sequence[Measurement], console: Console | None = None) -> None:
-    """Print the tables, who failed, and whether all has settled."""
+    """Print the tables, the failures, and a note if a median has not converged."""
     console = console or _console()
     for table in tables(measurements):
         print_table(table, console)
     for table in failures(measurements):
-        for name, why in table.rows:
-            console.print(f'{name}: {why}', soft_wrap=True, markup=False)
+        for name, reason in table.rows:
+            console.print(f'{name}: {reason}', soft_wrap=True, markup=False)
     if not all(m.settled and m.rate_settled for m in measurements if m.failure is None):
-        console.print('?: this median has not settled; more rounds or a quieter machine would tell')
+        console.print('?: has not converged; use more rounds or a quieter machine')
 
 
 def stage_cells(measurement: Measurement) -> list[str]:
-    """One row of the table of stages; empty where nobody knows."""
+    """One row of the table of stages; empty if unknown."""
     shares = {} if measurement.failure else measurement.shares()
     if not shares:
         return []
@@ -206,7 +207,7 @@ def stage_cells(measurement: Measurement) -> list[str]:
 
 
 def print_table(table: Table, console: Console | None = None) -> None:
-    """Print a table, its first column to the left and the others to the right."""
+    """Print a table, with the first column aligned to the left and the others to the right."""
     shown = rich.table.Table(box=None, pad_edge=False, header_style='bold')
     for index, title in enumerate(table.header):
         shown.add_column(title, justify='left' if index == 0 else 'right')

@@ -1,4 +1,4 @@
-"""What runs a round: this package, and stock MMPose beside it."""
+"""The systems that run a round: this package, upstream MMPose, and the detector alone."""
 
 import tempfile
 import time
@@ -28,46 +28,46 @@ from mmpose_batch.sources.base import Frame, Source
 from mmpose_batch.stages.detect import WHOLE_IMAGE
 from mmpose_batch.writers.jsonl import JsonLinesFile
 
-from .contenders import DETECTOR, OURS, RTMLIB, STOCK, Contender, Models
+from .contenders import DETECTOR, OURS, RTMLIB, UPSTREAM, Contender, Models
 from .crops import CROP_SYSTEMS, RtmLib
 from .limits import measure_limits
 from .work import Image
 
 STAGES = ('waiting', 'detection', 'network', 'writing')
-# Images whose network inputs are kept for a while, to be run by themselves.
-_MOST_PROBED = 64
+# Maximum number of images whose network inputs are recorded, to measure the network alone.
+_MAX_PROBED = 64
 
 
 class System(Protocol):
-    """Something that gets poses from files."""
+    """A system that estimates poses for image files."""
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Do what is to be done once, with images of the work, before the first result."""
+        """Warm up with images of a round; called once, before the first result."""
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """Infer all images once.
 
         Returns:
-            ``seconds``, ``persons``, and ``stages``, the seconds of each stage, where
-            they are known.
+            ``seconds``, ``persons``, and ``stages``, the seconds of each stage; empty if
+            unknown.
         """
 
     def infer(self, source: str | np.ndarray) -> int:
-        """Infer one image, a file or its pixels (H, W, 3) in BGR; returns its persons."""
+        """Infer one image, a path or BGR pixels (H, W, 3); returns the number of persons."""
 
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
-        """What the network alone takes; see :func:`.limits.measure_limits`."""
+        """Speed of the network alone; see :func:`.limits.measure_limits`."""
 
     def report(self) -> dict[str, Any]:
-        """What it came to run with."""
+        """The selected engines and settings."""
 
 
 def build_system(contender: Contender) -> System:
-    """Build what a contender is, with its weights; engines wait for :meth:`System.prepare`.
+    """Build the system of a contender and load its weights; engines are not built yet.
 
     Raises:
-        ValueError: Options that do not go together, or a system that cannot run the
-            models. And whatever building an inferencer raises.
+        ValueError: Options cannot be combined, or the system cannot run the models.
+        Exception: Any exception of building an inferencer.
     """
     if contender.system == OURS:
         return Ours(contender)
@@ -75,8 +75,8 @@ def build_system(contender: Contender) -> System:
         torch.set_num_threads(contender.num_threads)
     if contender.system == DETECTOR:
         return Detector(contender)
-    if contender.system == STOCK:
-        return Stock(contender.models)
+    if contender.system == UPSTREAM:
+        return Upstream(contender.models)
     if contender.system == RTMLIB:
         return RtmLib(contender.models, contender.num_threads)
     return CROP_SYSTEMS[contender.system](contender.models, contender.num_threads)
@@ -102,7 +102,7 @@ class Ours:
         self._call = self.inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Warm up with some images from all over the work."""
+        """Warm up with images that are spread over the round."""
         samples = spread(images, self.inferencer.predictor.wants_samples(self._call))
         if samples:
             self.inferencer.predictor.warm_up(_frames(samples), self._call)
@@ -133,11 +133,11 @@ class Ours:
 
     def limits(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
-        some = images[:_MOST_PROBED]
+        some = images[:_MAX_PROBED]
         return measure_limits(self.inferencer, lambda: self.run(some), len(some))
 
     def ap(self, images: Sequence[Image], ann_file: str) -> float | None:
-        """AP of a run over the images, each once; None where the annotations judge nothing."""
+        """AP of a run over the distinct images; None if the annotations evaluate nothing."""
         paths = list(dict.fromkeys(image.path for image in images))
         ids = ImageIds(read_annotations(ann_file)['images'])
         with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
@@ -150,7 +150,7 @@ class Ours:
             return run().metrics['AP']
 
     def report(self) -> dict[str, Any]:
-        """Engines, options and threads as they were settled, and the size of engine files."""
+        """Selected engines, batch sizes and threads, and the size of the engine files in bytes."""
         options, runners = self.inferencer.options, self.inferencer.runners
         sizes = batch_sizes(runners)
         return {
@@ -167,10 +167,10 @@ def _frames(images: Sequence[Image]) -> list[Frame]:
     return [Frame(index, im.path, im.path, im.bboxes) for index, im in enumerate(images)]
 
 
-class Stock:
-    """MMPose's own inferencer, untouched; only its checkpoints are let through torch's check.
+class Upstream:
+    """MMPose's own inferencer, unchanged; torch's check of checkpoints allows MMEngine's types.
 
-    With persons given, which it cannot take, MMPose's ``inference_topdown``.
+    With precomputed boxes, which it does not accept, MMPose's ``inference_topdown``.
     """
 
     def __init__(self, models: Models) -> None:
@@ -179,10 +179,10 @@ class Stock:
         if models.flip_test is not None:
             cfg.model.test_cfg = ConfigDict(cfg.model.get('test_cfg') or {})
             cfg.model.test_cfg.flip_test = models.flip_test
-        torch.manual_seed(0)  # as for the others, where weights are random
+        torch.manual_seed(0)  # the same random weights as in the other systems
         with allowed_types():
             self._inferencer = Pose2DInferencer(
-                cfg, None if weights == 'none' else weights, **_stock_settings(models, cfg)
+                cfg, None if weights == 'none' else weights, **_upstream_settings(models, cfg)
             )
         self._filters = default_filters(self._inferencer.cfg)
 
@@ -200,7 +200,7 @@ class Stock:
         return {'seconds': time.perf_counter() - start, 'persons': persons, 'stages': {}}
 
     def _infer_given(self, image: Image) -> int:
-        # Pixels, since it would read a file for every person; and of nobody it makes everybody.
+        # It would read a path once per person, and treat an image without boxes as one person.
         pixels = cv2.imread(image.path)
         if not len(image.bboxes):
             return 0
@@ -220,8 +220,8 @@ class Stock:
         return {'num_threads': torch.get_num_threads()}
 
 
-def _stock_settings(models: Models, cfg: Any) -> dict[str, Any]:
-    """Arguments of stock's constructor, with the detector by a name that it knows."""
+def _upstream_settings(models: Models, cfg: Any) -> dict[str, Any]:
+    """Arguments of the constructor of MMPose's inferencer, with a detector name that it accepts."""
     given = {
         key: getattr(models, key) for key in ('det_model', 'det_weights', 'det_cat_ids', 'device')
     }
@@ -233,7 +233,7 @@ def _stock_settings(models: Models, cfg: Any) -> dict[str, Any]:
     if models.given_boxes:
         settings = {key: settings[key] for key in ('det_model', 'device') if key in settings}
     elif isinstance(own.get('det_model'), str) and own['det_model'] not in WHOLE_IMAGE:
-        # By our names, which stock does not know; its None for the categories finds nobody.
+        # MMPose does not know names of this package, and detects no one if det_cat_ids is None.
         det_cfg, det_weights = load_config(own['det_model'], 'mmdet')
         defaults = {'det_weights': det_weights, 'det_cat_ids': [0]}
         settings = {**defaults, **settings, 'det_model': det_cfg.filename}
@@ -243,10 +243,10 @@ def _stock_settings(models: Models, cfg: Any) -> dict[str, Any]:
 
 
 class Detector(Ours):
-    """The detector of some models by itself, to find the persons that others are given."""
+    """The detector alone, which computes the boxes for ``given_boxes``."""
 
     def prepare(self, images: Sequence[Image]) -> None:
-        """Nothing: an engine would be settled with the pose model."""
+        """Do nothing: engines are selected together with the pose model."""
 
     def run(self, images: Sequence[Image]) -> dict[str, Any]:
         """See :class:`System`."""
@@ -255,14 +255,14 @@ class Detector(Ours):
         return {'seconds': time.perf_counter() - start, 'persons': persons, 'stages': {}}
 
     def boxes(self, images: Sequence[Image]) -> list[np.ndarray]:
-        """Persons (N, 4) in each image: x1, y1, x2, y2 in pixels.
+        """Person boxes (N, 4) of each image: x1, y1, x2, y2 in pixels.
 
         Raises:
             ValueError: The models have no detector.
         """
         detector, filters = self.inferencer.detector, default_filters(self.inferencer.cfg)
         if detector is None:
-            raise ValueError('persons: no detector to find them with, and no annotations')
+            raise ValueError('given boxes: there are neither annotations nor a detector')
         thresholds = filters['bbox_thr'], filters['nms_thr']
         found = []
         for image in images:

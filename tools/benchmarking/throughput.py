@@ -1,4 +1,4 @@
-"""Everybody in turn over the same images, each in a process of its own."""
+"""Rounds of all contenders over the same images, each in its own process."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from .report import Measurement
 from .rounds import Rounds, Stopping, run_rounds
 from .work import Image
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 _MODELS = ('pose2d', 'pose2d_weights', 'det_model', 'det_weights', 'det_cat_ids', 'device')
 
@@ -22,35 +22,35 @@ def measure(
     stopping: Stopping,
     reference: str | None = None,
     ann_file: str | None = None,
-    tell: Tell = lambda line: None,
+    report: Report = lambda line: None,
     keep: Callable[[list[Measurement], bool], None] = lambda measured, cut_off: None,
 ) -> list[Measurement]:
-    """Start all contenders, run rounds until their figures stand, and ask what else there is.
+    """Start all contenders, run rounds until the medians converge, and measure the rest.
 
-    Contenders run one after the other, never side by side; those that wait hold
-    memory and nothing else. One that cannot run has its reason in its row.
+    Contenders never run concurrently; waiting ones only occupy memory. The row of a contender
+    that cannot run has the reason.
 
     Args:
-        contenders: Who, the order of a round.
-        images: Of a round.
-        stopping: When there were rounds enough.
-        reference: The system that ratios are taken to, by rows of as many threads;
-            None for no ratios.
-        ann_file: COCO annotations, for the AP of this package's rows.
-        tell: Is told what goes on, line by line.
-        keep: Takes the rows that have run, or failed, if a signal ends the work, and
-            whether it ended the rounds.
+        contenders: Contenders in the order of a round.
+        images: Images of a round.
+        stopping: Rule that ends the rounds.
+        reference: System of the reference for ratios, in the row with as many threads; None
+            for no ratios.
+        ann_file: COCO annotations, for the AP of the rows of this package.
+        report: Called with lines about the progress.
+        keep: Called if a signal ends the work, with the rows that have run or failed and
+            whether the signal ended the rounds.
     """
     by_name = {contender.name: Measurement(contender=contender) for contender in contenders}
     with ExitStack() as stack:
-        running = dict(_start(by_name, images, stack, tell))
+        running = dict(_start(by_name, images, stack, report))
 
         def run(name: str) -> float | None:
             try:
                 by_name[name].samples.append(running[name].ask('run'))
             except ContenderError as error:
                 by_name[name].failure = str(error)
-                tell(f'{name}: {error}')
+                report(f'{name}: {error}')
                 return None
             return len(images) / by_name[name].samples[-1]['seconds']
 
@@ -61,14 +61,14 @@ def measure(
                 {name: partial(run, name) for name in running},
                 rounds,
                 stopping,
-                lambda number, name, rate: tell(f'round {number}: {name}: {rate:.2f} images/s'),
+                lambda number, name, rate: report(f'round {number}: {name}: {rate:.2f} images/s'),
             )
             ended = True
             for name in rounds.rates:
                 by_name[name].take(name, rounds, stopping.width)
             for name in rounds.rates:
-                tell(f'limits: {name}')
-                _ask_more(by_name[name], running[name], ann_file, tell)
+                report(f'limits: {name}')
+                _ask_more(by_name[name], running[name], ann_file, report)
                 running[name].close()
         except (KeyboardInterrupt, SystemExit):
             begun = [name for name, rates in rounds.rates.items() if rates]
@@ -82,11 +82,11 @@ def measure(
 
 
 def _ask_more(
-    measurement: Measurement, process: ContenderProcess, ann_file: str | None, tell: Tell
+    measurement: Measurement, process: ContenderProcess, ann_file: str | None, report: Report
 ) -> None:
-    """Ask for what is beside the rates; what cannot be told stays empty."""
+    """Ask for everything except the rates; a value that cannot be measured stays empty."""
     questions = {
-        'report': ('report',),  # first of all, since what follows takes memory of its own
+        'report': ('report',),  # first, since the others increase the peak memory
         'latency': ('latency',),
         'limits': ('limits',),
     }
@@ -96,26 +96,29 @@ def _ask_more(
         try:
             setattr(measurement, name, process.ask(*question))
         except ContenderError as error:
-            tell(f'{measurement.contender.name}: no {name}: {error}')
+            report(f'{measurement.contender.name}: no {name}: {error}')
 
 
 def _start(
-    measurements: Mapping[str, Measurement], images: Sequence[Image], stack: ExitStack, tell: Tell
+    measurements: Mapping[str, Measurement],
+    images: Sequence[Image],
+    stack: ExitStack,
+    report: Report,
 ) -> Iterator[tuple[str, ContenderProcess]]:
     for name, measurement in measurements.items():
-        tell(f'starting {name}')
+        report(f'starting {name}')
         try:
             process = stack.enter_context(ContenderProcess(measurement.contender, images))
         except ContenderError as error:
             measurement.failure = str(error)
-            tell(f'{name}: {error}')
+            report(f'{name}: {error}')
             continue
         measurement.start = process.start
         yield name, process
 
 
 def find_persons(models: Models, images: Sequence[Image]) -> list[Image]:
-    """The images with the persons that the detector of some models finds, in a process apart.
+    """The images with the boxes of the detector, which runs in a separate process.
 
     Raises:
         ContenderError: There is no detector, or it cannot run.
@@ -131,12 +134,12 @@ def best(
     max_latency: float | None = None,
     max_memory: float | None = None,
 ) -> Measurement | None:
-    """The fastest of this package's rows within limits; None where none is.
+    """The fastest row of this package within limits; None if no row is within them.
 
     Args:
-        measurements: To choose from.
-        max_latency: Seconds from one image alone to its result.
-        max_memory: Bytes of resident memory.
+        measurements: Rows to choose from.
+        max_latency: Maximum seconds from a single image to its result.
+        max_memory: Maximum resident memory in bytes.
     """
     fitting = [
         m
@@ -151,14 +154,14 @@ def best(
 
 
 def flags(measurement: Measurement) -> str:
-    """What gives ``tools/batch_infer.py`` the models and settings of a row, quoted for a shell."""
+    """Options of ``tools/batch_infer.py`` that select a row, quoted for a shell."""
     contender, report = measurement.contender, measurement.report
     chosen = {
         **{name: getattr(contender.models, name) for name in _MODELS},
         'engine': report['engines']['pose']['engine'],
         'precision': report['engines']['pose']['precision'],
         **{name: report[name] for name in ('batch_size', 'num_workers')},
-        # A number in place of what was asked for would have the engine built otherwise.
+        # With a number instead of auto, the engine would be built differently.
         **({'batch_size': 'auto'} if contender.settings.get('batch_size') == 'auto' else {}),
         'det_batch_size': contender.settings.get('det_batch_size'),
         'num_threads': report['num_threads'],

@@ -1,4 +1,4 @@
-"""What is inferred: files, and the persons in them where these are given."""
+"""The images of a round, with person boxes if these are given."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ class Image:
     """One image of a round.
 
     Attributes:
-        path: The file.
-        bboxes: Persons (N, 4) as x1, y1, x2, y2 in pixels, float32; None leaves them
-            to a detector.
+        path: Path of the file.
+        bboxes: Person boxes (N, 4) as x1, y1, x2, y2 in pixels, float32; None for the boxes
+            of a detector.
     """
 
     path: str
@@ -26,12 +26,12 @@ class Image:
 
 
 def repeat(paths: Sequence[str], count: int) -> list[str]:
-    """The paths over and over, until there are so many."""
+    """Repeat the paths until there are ``count``."""
     return list(islice(cycle(paths), count))
 
 
 def with_annotated_persons(paths: Sequence[str], ann_file: str) -> list[Image]:
-    """The images with the persons that COCO annotations tell of, crowds left out.
+    """The images with the person boxes of COCO annotations, without crowds.
 
     Raises:
         AnnotationError: The file cannot be used, or an image is not in it.
@@ -47,7 +47,7 @@ def with_annotated_persons(paths: Sequence[str], ann_file: str) -> list[Image]:
     for path in paths:
         image_id = ids.find(path)
         if image_id is None:
-            raise AnnotationError(f'{ann_file}: {path} is not annotated, or twice')
+            raise AnnotationError(f'{ann_file}: {path} has no annotation, or several')
         boxes = np.array(found[image_id], dtype=np.float32).reshape(-1, 4)
         images.append(Image(path, boxes))
     return images
