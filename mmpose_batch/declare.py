@@ -18,6 +18,7 @@ class Option:
         choices: Accepted values; empty for any.
         minimum: Minimum of an integer option; None without a minimum.
         auto: Whether ``'auto'`` is accepted too.
+        flag: Name on the command line; None for the name of the field.
     """
 
     help: str
@@ -25,6 +26,7 @@ class Option:
     choices: tuple[str, ...] = ()
     minimum: int | None = None
     auto: bool = False
+    flag: str | None = None
 
 
 def option(default: Any, text: str, **declared: Any) -> Any:

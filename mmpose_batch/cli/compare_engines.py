@@ -173,8 +173,8 @@ def infer(
     from ..evaluation.annotations import ImageIds
     from ..evaluation.categories import Categories
     from ..models.names import default_filters
-    from ..runs.options import RunOptions
     from ..runs.run import Run
+    from ..writers.options import RunOptions
 
     models = named_models(args)
     inferencer = build_inferencer(

@@ -20,7 +20,6 @@ from ..inferencer import BatchPose2DInferencer
 from ..models.names import default_filters
 from ..outputs import check_folder, check_places, check_targets
 from ..runs.dry_run import Keypoints
-from ..runs.options import RunOptions
 from ..runs.resume import check_out_dir
 from ..runs.run import Run
 from ..runs.summary import counted
@@ -29,6 +28,7 @@ from ..sources.folders import Skipped
 from ..sources.numbering import number
 from ..stages.detect import PersonDetector
 from ..writers.drawing import check_skeleton_style
+from ..writers.options import RunOptions
 from .console import model_errors, note_demo_models, show, with_default_threads
 from .infer_parser import DRAWING
 from .options import take
@@ -71,7 +71,7 @@ def prepare(args: argparse.Namespace) -> Job:
         CheckpointError, EngineError, OutputError, RunError: The run is not possible.
     """
     options = RunOptions(
-        drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.format), **take(args, RUN)
+        drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.formats), **take(args, RUN)
     )
     paths, notes = find_inputs(args)
     check_out_dir(options)

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions
 from ..declare import declared, option
-from ..writers.registry import names as writer_names
+from ..writers.options import RunOptions
 from .options import OPEN, add_option
 
 
@@ -54,40 +54,7 @@ class InputOptions:
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutputOptions:
-    """Options of the command line for :class:`mmpose_batch.runs.options.RunOptions`."""
-
-    out_dir: str = option(
-        None,
-        'folder for all results; may be inside an input folder (drawings of earlier runs are not '
-        'read as inputs)',
-        metavar='DIR',
-    )
-    format: Sequence[str] = option(
-        ('jsonl',),
-        'formats of the predictions; jsonl is always written (default: jsonl)',
-        choices=writer_names(),
-    )
-    save_vis: bool = option(False, 'write drawings to vis/')
-    ann_file: str | None = option(
-        None,
-        'COCO keypoint annotations; prints AP and AR at the end, computed by the CocoMetric or '
-        'CocoWholeBodyMetric of the config',
-        metavar='FILE',
-    )
-    quiet: bool = option(False, 'print only errors')
-    resume: bool = option(False, 'resume the run in --out-dir')
-    overwrite: bool = option(False, 'replace the run in --out-dir')
-    max_errors: int | None = option(
-        None,
-        'end the run as soon as more than N images have failed (default: no limit)',
-        metavar='N',
-        minimum=0,
-    )
-
-
-OWNERS = (ModelOptions, BatchOptions, CallOptions, DrawOptions, InputOptions, OutputOptions)
+OWNERS = (ModelOptions, BatchOptions, CallOptions, DrawOptions, InputOptions, RunOptions)
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 # Titles of groups in --help, and their options in order; those in a tuple exclude each other.
 GROUPS = {
@@ -95,7 +62,7 @@ GROUPS = {
     'model': (*declared(ModelOptions), 'cfg_options'),
     'thresholds': ('bbox_thr', 'nms_thr', 'pose_based_nms', 'bboxes', 'no_person'),
     'speed': tuple(n for n in declared(BatchOptions) if n not in ('on_error', 'no_person')),
-    'output': ('format', 'save_vis', *DRAWING, 'ann_file', 'quiet'),
+    'output': ('formats', 'save_vis', *DRAWING, 'ann_file', 'quiet'),
     'run': (('resume', 'overwrite'), 'on_error', 'max_errors', 'limit', 'dry_run'),
 }
 
@@ -122,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar='INPUT',
         help='folder, image file, quoted glob pattern, or @FILE with one path per line',
     )
-    add_option(parser, OutputOptions, 'out_dir', required=True)
+    add_option(parser, RunOptions, 'out_dir', required=True)
     owner_of = {name: owner for owner in OWNERS for name in declared(owner)}
     for title, names in GROUPS.items():
         group = groups[title]

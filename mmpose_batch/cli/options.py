@@ -36,9 +36,9 @@ def add_option(
         strict: Whether the parser checks the range of a number; otherwise the class does.
         changes: Keywords of ``add_argument`` that replace the declared ones.
     """
-    group.add_argument(
-        f'--{name.replace("_", "-")}', **{**_declared_entry(owner, name, strict), **changes}
-    )
+    entry = {**_declared_entry(owner, name, strict), **changes}
+    flag = entry.pop('flag') or name
+    group.add_argument(f'--{flag.replace("_", "-")}', dest=name, **entry)
 
 
 def add_options(
@@ -61,7 +61,7 @@ def _declared_entry(owner: type, name: str, strict: bool) -> dict[str, Any]:
     declared: Option = found.metadata['option']
     kind, several = _kind(found.type)
     default = None if owner in OPEN else found.default
-    entry: dict[str, Any] = {'help': declared.help, 'default': default}
+    entry: dict[str, Any] = {'help': declared.help, 'default': default, 'flag': declared.flag}
     if kind is bool:
         entry['action'] = 'store_true' if default is False else argparse.BooleanOptionalAction
         return entry

@@ -18,8 +18,8 @@ from ..models.checks.keypoints import check_dataset_meta
 from ..outputs import INFO_FILE
 from ..sources.base import Frame
 from ..stages.detect import DetectorChoice
+from ..writers.options import RunOptions
 from . import identity
-from .options import RunOptions
 from .resume import check_failures, count_done, holds_run, number_frames, records_of
 from .summary import counted
 

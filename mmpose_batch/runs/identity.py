@@ -28,8 +28,8 @@ from ..inferencer import BatchPose2DInferencer
 from ..outputs import INFO_FILE
 from ..sources.base import Frame
 from ..version import __version__
+from ..writers.options import RunOptions
 from ..writers.registry import specs
-from .options import RunOptions
 
 
 def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:

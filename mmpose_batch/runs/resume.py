@@ -12,7 +12,7 @@ from ..sources.base import Frame
 from ..sources.numbering import number
 from ..writers.base import Record, ResumePoint
 from ..writers.jsonl import FAILURES_FILE, RECORDS_FILE, read_records
-from .options import RunOptions
+from ..writers.options import RunOptions
 from .summary import counted
 
 

@@ -31,10 +31,10 @@ from ..results import ImageResult, to_record
 from ..sources.base import CHUNK, Source, in_chunks
 from ..writers.base import FinishedRun, ResumePoint, WriterContext
 from ..writers.jsonl import RECORDS_FILE
+from ..writers.options import RunOptions
 from . import identity
 from .info import RunInfo
 from .locking import locked
-from .options import RunOptions
 from .resume import (
     check_failures,
     check_out_dir,

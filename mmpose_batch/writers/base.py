@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..inferencer import BatchPose2DInferencer
     from ..results import ImageResult
-    from ..runs.options import RunOptions
+    from .options import RunOptions
 
 # One line of predictions.jsonl; :func:`mmpose_batch.results.to_record` lists its fields.
 Record = Mapping[str, Any]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmengine.visualization import Visualizer
 
     from ..results import ImageResult
-    from ..runs.options import RunOptions
+    from .options import RunOptions
 
 FOLDER = 'vis'
 # Formats that OpenCV writes as well as reads; drawings of other formats become PNGs.

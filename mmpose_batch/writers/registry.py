@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .base import WriterSpec
 
 if TYPE_CHECKING:
-    from ..runs.options import RunOptions
+    from .options import RunOptions
 
 # Name to format, registered so far; :func:`specs` imports all.
 WRITERS: dict[str, WriterSpec] = {}

@@ -227,7 +227,7 @@ def test_inputs_of_another_size_are_rejected(top_down, tmp_path):
     [
         ({}, 'engine_file: only supported by engines onnxruntime, openvino, auto, found torch'),
         ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: cannot be combined with int8'),
-        ({'engine': 'openvino', 'rect': True}, 'engine_file: its inputs have one size'),
+        ({'engine': 'openvino', 'rect': True}, 'engine_file cannot be combined with rect'),
     ],
 )
 def test_options_that_cannot_be_combined_with_a_file_are_rejected(

@@ -34,9 +34,9 @@ from support.tiny import picture
 
 from mmpose_batch.runs.info import RunInfo
 from mmpose_batch.runs.locking import locked
-from mmpose_batch.runs.options import RunOptions
 from mmpose_batch.runs.run import Run
 from mmpose_batch.writers.jsonl import JsonLinesFile
+from mmpose_batch.writers.options import RunOptions
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 slow = pytest.mark.slow

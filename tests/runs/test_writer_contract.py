@@ -23,11 +23,11 @@ from mmpose_batch import BatchPose2DInferencer, InputError, build_inferencer
 from mmpose_batch.errors import OutputError, RunError
 from mmpose_batch.results import ImageResult
 from mmpose_batch.runs.dry_run import describe_outputs
-from mmpose_batch.runs.options import RunOptions
 from mmpose_batch.runs.run import Run
 from mmpose_batch.writers import registry
 from mmpose_batch.writers.atomic import open_atomically
 from mmpose_batch.writers.base import FinishedRun, Record, ResumePoint, Writer, WriterSpec
+from mmpose_batch.writers.options import RunOptions
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

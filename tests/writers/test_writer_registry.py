@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from mmpose_batch.runs.options import RunOptions
 from mmpose_batch.writers import registry
 from mmpose_batch.writers.base import WriterSpec
+from mmpose_batch.writers.options import RunOptions
 
 OTHER = WriterSpec(name='other', help='nothing', build=lambda context: None, files=('other.txt',))
 

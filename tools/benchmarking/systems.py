@@ -22,11 +22,11 @@ from mmpose_batch.models.checkpoint import allowed_types
 from mmpose_batch.models.names import default_filters, load_config
 from mmpose_batch.progress import StageClock
 from mmpose_batch.results import to_record
-from mmpose_batch.runs.options import RunOptions
 from mmpose_batch.runs.run import Run
 from mmpose_batch.sources.base import Frame, Source
 from mmpose_batch.stages.detect import WHOLE_IMAGE
 from mmpose_batch.writers.jsonl import JsonLinesFile
+from mmpose_batch.writers.options import RunOptions
 
 from .contenders import DETECTOR, OURS, RTMLIB, UPSTREAM, Contender, Models
 from .crops import CROP_SYSTEMS, RtmLib

@@ -1,10 +1,12 @@
 """Options of a run: what it writes and where."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field
 
 from ..config import DrawOptions
-from ..writers import registry
-from ..writers.base import WriterSpec
+from ..declare import option
+from . import registry
+from .base import WriterSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,15 +27,35 @@ class RunOptions:
         quiet: Whether to print nothing but errors.
     """
 
-    out_dir: str
-    formats: tuple[str, ...] = field(default_factory=registry.default)
-    save_vis: bool = False
+    out_dir: str = option(
+        MISSING,
+        'folder for all results; may be inside an input folder (drawings of earlier runs are not '
+        'read as inputs)',
+        metavar='DIR',
+    )
+    formats: Sequence[str] = option(
+        registry.default(),
+        'formats of the predictions; jsonl is always written (default: jsonl)',
+        choices=registry.names(),
+        flag='format',
+    )
+    save_vis: bool = option(False, 'write drawings to vis/')
     drawing: DrawOptions = field(default_factory=DrawOptions)
-    resume: bool = False
-    overwrite: bool = False
-    ann_file: str | None = None
-    max_errors: int | None = None
-    quiet: bool = False
+    ann_file: str | None = option(
+        None,
+        'COCO keypoint annotations; prints AP and AR at the end, computed by the CocoMetric or '
+        'CocoWholeBodyMetric of the config',
+        metavar='FILE',
+    )
+    quiet: bool = option(False, 'print only errors')
+    resume: bool = option(False, 'resume the run in --out-dir')
+    overwrite: bool = option(False, 'replace the run in --out-dir')
+    max_errors: int | None = option(
+        None,
+        'end the run as soon as more than N images have failed (default: no limit)',
+        metavar='N',
+        minimum=0,
+    )
 
     def __post_init__(self) -> None:
         limit = self.max_errors
