@@ -310,8 +310,8 @@ class Pair:
     def __post_init__(self) -> None:
         test_step = self.ours.runner.test_step
 
-        def counted(run: Callable[[], list]) -> list:
-            samples = test_step(run)
+        def counted(run: Callable[[], list], alone: bool = False) -> list:
+            samples = test_step(run, alone)
             self.batches.append(len(samples))
             return samples
 
