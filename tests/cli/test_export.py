@@ -46,7 +46,7 @@ def test_a_file_is_written_and_checked(models: Models, tmp_path, arguments, shap
     [
         pytest.param(['--batch-size', 0], 2, 'expected a number from 1', id='batch size'),
         pytest.param(['--weights', 'missing.pth'], 1, 'missing.pth', id='weights'),
-        pytest.param([], 2, 'name a file', id='no weights'),
+        pytest.param([], 2, 'pass a file', id='no weights'),
     ],
 )
 def test_what_is_wrong_is_one_line(models: Models, tmp_path, options, status, text):

@@ -236,7 +236,7 @@ def test_code_in_a_detectors_weights_is_refused(tmp_path):
             return (print, ('ran',))
 
     torch.save({'state_dict': {}, 'meta': Evil()}, tmp_path / 'evil.pth')
-    with pytest.raises(CheckpointError, match='was refused'):
+    with pytest.raises(CheckpointError, match='was rejected'):
         SafeDetInferencer(detector_config(), str(tmp_path / 'evil.pth'), 'cpu', 'mmdet')
 
 
