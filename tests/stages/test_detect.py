@@ -237,7 +237,7 @@ def test_code_in_the_weights_of_a_detector_is_rejected(tmp_path):
             return (print, ('ran',))
 
     torch.save({'state_dict': {}, 'meta': Evil()}, tmp_path / 'evil.pth')
-    with pytest.raises(CheckpointError, match='was refused'):
+    with pytest.raises(CheckpointError, match='was rejected'):
         SafeDetInferencer(detector_config(), str(tmp_path / 'evil.pth'), 'cpu', 'mmdet')
 
 
