@@ -223,7 +223,7 @@ def test_inputs_of_another_size_are_refused(top_down, tmp_path):
     [
         ({}, 'engine_file: only supported by engines onnxruntime, openvino, auto, found torch'),
         ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: int8 is for networks that are'),
-        ({'engine': 'openvino', 'rect': True}, 'engine_file: its inputs have one size'),
+        ({'engine': 'openvino', 'rect': True}, 'engine_file cannot be combined with rect'),
     ],
 )
 def test_what_does_not_go_with_a_file_is_said(top_down, tmp_path, settings, message):
