@@ -200,7 +200,8 @@ class BatchOptions:
     )
     num_threads: int | None = option(
         None,
-        'threads that run the networks on a CPU (default: number of cores)',
+        "threads that run the networks on a CPU (default: PyTorch's number, at most the number of "
+        'available cores)',
         metavar='N',
         minimum=1,
     )

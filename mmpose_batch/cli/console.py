@@ -168,7 +168,7 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
 
 
 def with_default_threads(plan: 'Plan') -> 'Plan':
-    """Set the number of threads to that of the cores, unless the user chose one or named cores."""
+    """Set the default number of threads, unless the user chose a number or named cores."""
     from ..cores import default_threads
 
     names = 'num_threads', 'cpu_affinity'  # named cores imply a number

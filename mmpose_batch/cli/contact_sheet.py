@@ -18,7 +18,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument('folder', help='folder of images, read recursively')
-    parser.add_argument('--out', required=True, metavar='FILE', help='image file to write')
+    parser.add_argument(
+        '--out',
+        required=True,
+        default=argparse.SUPPRESS,  # shows no default in --help
+        metavar='FILE',
+        help='image file to write',
+    )
     parser.add_argument(
         '--images', type=int, default=12, metavar='N', help='use the first N images'
     )

@@ -96,7 +96,8 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
         num_threads={
             **several,
             'default': [None],
-            'help': 'numbers of threads that run the networks on a CPU (default: number of cores)',
+            'help': "numbers of threads that run the networks on a CPU (default: PyTorch's number, "
+            'at most the number of available cores)',
         },
         cpu_affinity=CORES,
         rect=RECT,
@@ -108,7 +109,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
         choices=AGAINST,
         default=['upstream'],
         help='other systems to compare with; ratios are relative to the first (default: '
-        'upstream, which is upstream MMPose)',
+        "upstream, which is MMPose's own inferencer)",
     )
 
 

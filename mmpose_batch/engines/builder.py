@@ -165,5 +165,5 @@ class EngineBuilder:
 
 def _read_file(options: EngineOptions) -> ExternalFile:
     if options.precision == 'int8':
-        raise ValueError('engine_file: cannot be combined with int8')
+        raise ValueError('engine_file cannot be combined with int8')
     return ExternalFile(options.file)

@@ -109,8 +109,8 @@ def test_stages_add_up_to_the_time(models, images, build):
 
 @pytest.mark.parametrize('system', [OURS, UPSTREAM, *CROPS])
 def test_every_system_accepts_precomputed_boxes(models, given, build, system):
-    nobody = Image(given[0].path, BOXES[:0])
-    run = build(system, given_to(models)).run([*given, nobody])
+    empty = Image(given[0].path, BOXES[:0])
+    run = build(system, given_to(models)).run([*given, empty])
     assert run['persons'] == 1 + 2 + 3
 
 

@@ -226,7 +226,7 @@ def test_inputs_of_another_size_are_rejected(top_down, tmp_path):
     ('settings', 'message'),
     [
         ({}, 'engine_file: only supported by engines onnxruntime, openvino, auto, found torch'),
-        ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file: cannot be combined with int8'),
+        ({'engine': 'openvino', 'precision': 'int8'}, 'engine_file cannot be combined with int8'),
         ({'engine': 'openvino', 'rect': True}, 'engine_file cannot be combined with rect'),
     ],
 )
