@@ -90,14 +90,16 @@ class Predictor:
             stack.callback(self._decoded.clear)
             if source.sequential or source.max_wait is not None:
                 frames = stack.enter_context(closing(read_ahead(frames, 2, source.max_wait)))
+            # Without the lock: the source may give nothing for long, or call this inferencer.
+            # Of a known length all are there; others may not come for a while.
+            wanted = self.wants_samples(call)
+            first = _take(frames, wanted, until_flush=source.length is None)
             with self._lock:
                 self._prefer_latency(call, alone)
-                if wanted := self.wants_samples(call):
-                    # All of a known length are there; others may not come for a while.
-                    first = _take(frames, wanted, until_flush=source.length is None)
+                if first and self.wants_samples(call):  # another call may have warmed up
                     self.warm_up([item for item in first if item is not FLUSH], call, alone)
-                    frames = chain(_yield_all(first), frames)
                 self.warmup.prepare(self.runners, self._batch_sizes(call))
+            frames = chain(_yield_all(first), frames)
             threads = 0 if source.length == 1 else self._options.num_workers
             pipeline = self.pipeline_of(call, alone, threads)
             results = pipeline.run(frames, clock or StageClock())
@@ -229,7 +231,7 @@ def _take(
 ) -> deque[Frame | FlushType]:
     """The first items, up to so many frames, or to FLUSH if it ends them."""
     taken: deque[Frame | FlushType] = deque()
-    for item in items:
+    for item in items if count else ():
         taken.append(item)
         count -= item is not FLUSH
         if count == 0 or (item is FLUSH and until_flush):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
 from queue import Empty, Full, Queue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, local
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
@@ -24,6 +24,18 @@ class Flush(Enum):
 #: the results of earlier items, so that no batch contains items from both sides of it.
 FLUSH: Final = Flush.FLUSH
 FlushType = Literal[Flush.FLUSH]
+
+
+# Its attribute ``works`` says that this thread runs an item of some pool.
+_here = local()
+
+
+def _work(function: Callable[[Item], Out], item: Item) -> Out:
+    _here.works = True
+    try:
+        return function(item)
+    finally:
+        _here.works = False
 
 
 class WorkerPool:
@@ -65,7 +77,7 @@ class WorkerPool:
         try:
             for item in items:
                 if item is not FLUSH:
-                    running.append(executor.submit(function, item))
+                    running.append(executor.submit(_work, function, item))
                 while running and (item is FLUSH or len(running) > ahead):
                     yield running.popleft().result()
                 if item is FLUSH:
@@ -73,7 +85,10 @@ class WorkerPool:
             while running:
                 yield running.popleft().result()
         finally:
-            wait([future for future in running if not future.cancel()])
+            unfinished = [future for future in running if not future.cancel()]
+            # The garbage collector may close this generator in a thread that runs one of its items.
+            if not getattr(_here, 'works', False):
+                wait(unfinished)
 
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:

@@ -370,3 +370,22 @@ def test_a_forked_process_starts_new_threads():
             os._exit(0 if results == [2] else 1)
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_stream_that_is_closed_by_its_own_worker_does_not_wait_for_itself():
+    """The garbage collector closes abandoned generators in any thread."""
+    streams: list[Iterator[int]] = []
+    ready, closed = threading.Event(), threading.Event()
+
+    def close(item: int) -> int:
+        if item == 1:
+            assert ready.wait(PATIENCE)
+            streams.pop().close()
+            closed.set()
+        return item
+
+    with WorkerPool(1) as pool:
+        streams.append(pool.map(close, iter([0, 1, 2]), ahead=2))
+        assert next(streams[0]) == 0
+        ready.set()
+        assert closed.wait(PATIENCE)

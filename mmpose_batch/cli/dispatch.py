@@ -43,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit status, 2 if there is no such command."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command, rest = (arguments[0], arguments[1:]) if arguments else ('--help', [])
-    if command in ('-h', '--help'):
-        print(usage())
+    if command in ('-h', '--help') or (command in PLAIN and rest in (['-h'], ['--help'])):
+        print(f'mmpose-batch {command}: {PLAIN[command]}' if command in PLAIN else usage())
         return 0
     if command in COMMANDS or (command in PLAIN and not rest):
         # Commands import large libraries, so only the one that runs is imported.

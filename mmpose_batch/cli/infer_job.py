@@ -74,6 +74,8 @@ def prepare(args: argparse.Namespace) -> Job:
         drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.formats), **take(args, RUN)
     )
     paths, notes = find_inputs(args)
+    if not args.save_vis and options.drawing != DrawOptions():
+        notes.append('drawing options have no effect without --save-vis')
     check_out_dir(options)
     check_outputs(options, paths)
     if args.bboxes and any(v is not None for k, v in vars(args).items() if k.startswith('det_')):

@@ -179,7 +179,7 @@ class CompiledShape:
     """A network that is compiled for one shape of inputs.
 
     Idle requests are reused by later calls, so that their memory is allocated and paged in
-    only once, although every call of an inferencer starts new threads.
+    only once, whichever thread comes next.
 
     Args:
         compiled: The compiled network.

@@ -152,7 +152,6 @@ class EngineRunner:
                 args = self._builder, self.selection.engine, self.options, run, outputs
                 self._variant = build_variant(*args)
                 self._variant_is_built = True
-                return outputs
         return self._run_selected(run) if self._variant is None else self._variant.test_step(run)
 
     def by_reference(self) -> AbstractContextManager[None]:

@@ -74,3 +74,9 @@ def test_models_are_listed(capsys):
     # An option of MMPose's demo, which needs no other arguments.
     assert cli.main(['infer', '--show-alias']) == 0
     assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize('command', dispatch.PLAIN)
+def test_commands_without_options_have_help_too(capsys, command):
+    assert dispatch.main([command, '--help']) == 0
+    assert dispatch.PLAIN[command] in capsys.readouterr().out

@@ -550,7 +550,7 @@ def test_a_run_is_calibrated_with_images_spread_over_all_inputs(models, tmp_path
         ),
         pytest.param(
             {'engine_device': 'GPU'},
-            'engine_device: for onnxruntime and openvino, not for engine torch',
+            'engine_device: only supported by engines onnxruntime, openvino, found torch',
             id='a device of torch',
         ),
         pytest.param(

@@ -2,16 +2,19 @@
 
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from support.inferencing import KINDS, PICTURES
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
+
+SECONDS = 120.0  # only ends a test that would hang
 
 TWO_CALLS = {
     'one_stage': (
@@ -120,3 +123,56 @@ def test_the_users_config_is_not_changed(one_stage):
     before = copy.deepcopy(one_stage.cfg.to_dict())
     list(one_stage.ours()(PICTURES[:2], bbox_thr=0.9, draw_heatmap=True))
     assert one_stage.cfg.to_dict() == before
+
+
+def test_a_call_does_not_wait_for_the_source_of_another(one_stage):
+    """Not even while the engine waits for its first images."""
+    inferencer = one_stage.ours(engine='openvino')
+    started, release = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[np.ndarray]:
+        started.set()
+        assert release.wait(SECONDS)
+        yield PICTURES[0]
+
+    with ThreadPoolExecutor(1) as executor:
+        waiting = executor.submit(lambda: list(inferencer(slow())))
+        assert started.wait(SECONDS)
+        (result,) = inferencer(PICTURES[1])
+        assert not waiting.done()
+        release.set()
+        assert len(waiting.result(SECONDS)) == 1
+    assert result['predictions']
+
+
+def test_an_iterator_may_call_the_inferencer(one_stage):
+    inferencer = one_stage.ours(engine='openvino')
+
+    def nested() -> Iterator[np.ndarray]:
+        for image in PICTURES[:2]:
+            list(inferencer(image))
+            yield image
+
+    assert len(list(inferencer(nested(), max_wait=0.01))) == 2
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_threads_stay_for_the_next_call(one_stage, top_down, kind):
+    inferencer = {'one_stage': one_stage, 'top_down': top_down}[kind].ours(num_workers=2)
+
+    def reading() -> set[int]:
+        before = set(threading.enumerate())
+        list(inferencer(PICTURES))
+        names = 'mmpose_batch_pool_read'
+        return {t.ident for t in set(threading.enumerate()) - before if names in t.name}
+
+    assert len(reading()) == 2
+    assert reading() == set()  # no more threads
+
+
+def test_a_single_image_starts_no_thread(top_down):
+    inferencer = top_down.ours(num_workers=2)
+    before = set(threading.enumerate())
+    for image in (PICTURES[0], [PICTURES[0]]):
+        list(inferencer(image))
+    assert set(threading.enumerate()) == before
