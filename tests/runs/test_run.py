@@ -342,7 +342,7 @@ def test_incomplete_files_of_a_killed_run_are_replaced(tool, kind, uninterrupted
 
 
 INTERRUPTS = [
-    pytest.param(signal.SIGINT, 130, 'interrupted; what is written is complete', id='Ctrl-C'),
+    pytest.param(signal.SIGINT, 130, 'interrupted; complete results are saved', id='Ctrl-C'),
     pytest.param(signal.SIGTERM, 143, '', id='kill', marks=slow),
 ]
 
