@@ -36,7 +36,7 @@ def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[st
     """
     for writer in writers:
         for path in writer.paths(names):
-            if '..' not in path.split('/'):
+            if path.startswith(f'{writer.folder}/') and '..' not in path.split('/'):
                 yield path
 
 

@@ -152,7 +152,7 @@ class WriterSpec:
 
     Everything that is checked before a run, removed by ``--overwrite`` or listed by
     ``--dry-run`` is derived from these fields. All paths are relative to the output folder and
-    have ``/`` between their parts.
+    have ``/`` between their parts; no format's path may be inside another format's folder.
 
     Attributes:
         name: Value of ``--format`` that selects it.
@@ -175,7 +175,8 @@ class WriterSpec:
             is also written if it exists and the run has an evaluation, which it must match.
         needs_images: Whether results need their decoded image.
         key: Key in ``identity`` of ``run.json`` for the value of ``settings``; a true value
-            means that the run wrote the format (default: the name).
+            means that the run wrote the format (default: the name). No other format and no
+            other part of the identity may have it.
         settings: Returns the options that the files depend on, as JSON; a false value if the
             options do not select the format (default: True or None).
         check_names: Raises :class:`mmpose_batch.errors.OutputError` if two of these images would

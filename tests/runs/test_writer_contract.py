@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 CHUNK, COUNT = 4, 10  # by default, a chunk has 256 images
 FORMATS = ('json', 'csv', 'chunks', 'coco')
 UNWRITABLE = 'unwritable.jpg'
+EVERYTHING = RunOptions(out_dir='out', save_vis=True)
 
 
 class CsvWriter(Writer):
@@ -365,6 +366,14 @@ def test_a_run_resumes_whether_a_format_that_it_does_not_write_is_registered(
     make_run(inferencer, photos[:2], tmp_path, ())()
     registry.register(CSV)
     assert make_run(inferencer, photos[:2], tmp_path, (), resume=True)().resumed == 2
+
+
+def test_no_format_can_have_a_key_of_the_rest_of_the_identity(inferencer, photos, tmp_path):
+    make_run(inferencer, photos[:1], tmp_path, ())()
+    identity = orjson.loads((tmp_path / 'run.json').read_bytes())['identity']
+    of_formats = {key for spec in registry.specs().values() for key in spec.identity(EVERYTHING)}
+    assert of_formats == {'json', 'drawings', 'csv', 'chunks'}
+    assert identity.keys() - of_formats == registry.IDENTITY_KEYS
 
 
 def test_a_run_that_is_replaced_leaves_no_file(inferencer, photos, tmp_path):
