@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from .errors import OutputError
+from .writers.atomic import remove_incomplete
 from .writers.base import WriterSpec
 from .writers.drawing import FOLDER as DRAWINGS  # images, so they could be inputs of later runs
 from .writers.jsonl import RECORDS_FILE
@@ -110,12 +111,29 @@ def _recorded(folder: str) -> Iterator[str]:
         return
 
 
+def remove_incomplete_files(folder: str) -> None:
+    """Remove the incomplete files that a killed run left in its folder, and below it.
+
+    They can only be in the folders of files that do not depend on the images, or of images that
+    ``run.json`` lists as ``pending``.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    writers = specs().values()
+    paths = [file for spec in writers for file in spec.files]
+    paths += paths_of(writers, _pending(read_info(folder) or {}))
+    for below in {'', *map(osp.dirname, paths)}:
+        remove_incomplete(osp.join(folder, below))
+
+
 def remove_run(folder: str) -> None:
     """Remove all files of the run in a folder, if there is one, and empty its records last.
 
     Raises:
         OSError: A file cannot be removed.
     """
+    remove_incomplete_files(folder)
     for path in written(folder):
         with suppress(FileNotFoundError):
             os.unlink(osp.join(folder, path))

@@ -271,6 +271,16 @@ def test_a_run_is_removed_with_all_its_files_and_no_other(tmp_path):
     assert (tmp_path / 'predictions.jsonl').read_bytes() == b''
 
 
+def test_the_incomplete_files_of_a_killed_run_are_removed_with_it(tmp_path):
+    write_run(tmp_path, ['old/a.jpg'], BOTH, pending=['new/a.jpg'])
+    left = [f'{folder}.partial-0123456789abcdef' for folder in ('', 'vis/new/', 'predictions/new/')]
+    touch(tmp_path, *left, 'vis/new/.partial', 'other/.partial-0123456789abcdef')
+    remove_run(str(tmp_path))
+    assert not any((tmp_path / name).exists() for name in left)
+    assert (tmp_path / 'vis/new/.partial').exists()
+    assert (tmp_path / 'other/.partial-0123456789abcdef').exists()
+
+
 def test_inputs_with_the_same_output_name_are_rejected(tmp_path):
     # Name of a file with invalid bytes, which equals that of a file with these bytes escaped.
     assert rejection(tmp_path / 'new', ['a\\udce9.jpg', 'a\\udce9.jpg']).startswith('two inputs')

@@ -25,7 +25,7 @@ from ..errors import (
 from ..evaluation.annotations import ImageIds
 from ..evaluation.categories import Categories
 from ..inferencer import BatchPose2DInferencer
-from ..outputs import check_places, check_targets, remove_run
+from ..outputs import check_places, check_targets, remove_incomplete_files, remove_run
 from ..progress import ProgressReport, StageClock
 from ..results import ImageResult, to_record
 from ..sources.base import CHUNK, Source, in_chunks
@@ -184,6 +184,7 @@ class Run:
             remove_run(options.out_dir)
             return no_resume()
         self._info.resume()  # same inputs, so check_targets ran when it started
+        remove_incomplete_files(options.out_dir)
         resume = resume_point(options.out_dir, self._frames, CHECKPOINT_EVERY, options.max_errors)
         for record in resume.records():
             self.summary.count(record)
