@@ -110,8 +110,9 @@ class Writer(ABC):
         Args:
             result: ``result.error`` is set if there are no predictions. ``result.image`` is None
                 unless :attr:`WriterSpec.needs_images`.
-            record: The record of the image. Its ``error`` also names the files of the image
-                that the writers before this one could not write.
+            record: A copy of the image's record, as it is read when a run is resumed. Its
+                ``error`` also names the files of the image that the writers before this one
+                could not write.
         """
 
     def sync(self) -> None:  # noqa: B027 - nothing to do for files that are complete already

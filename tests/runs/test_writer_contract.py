@@ -203,6 +203,41 @@ def test_if_one_format_fails_for_an_image_the_others_still_write_it(complete):
     assert failures[1] == {'image': UNWRITABLE, 'error': failed['error']}
 
 
+def test_the_error_of_a_format_follows_that_of_the_image(
+    inferencer, photos, complete, tmp_path, monkeypatch
+):
+    def reject(writer: Writer, result: ImageResult, record: Record) -> None:
+        if result.error is not None:
+            raise ValueError('no failures, please')
+
+    monkeypatch.setattr(CsvWriter, 'append', reject)
+    make_run(inferencer, photos[:3], tmp_path, ('csv',))()
+    _, before = read_lines(complete / 'predictions.jsonl')[:2]
+    _, failed, other = read_lines(tmp_path / 'predictions.jsonl')
+    assert failed['error'] == f'{before["error"]}; cannot be written: no failures, please'
+    assert read_lines(tmp_path / 'failures.jsonl') == [failed]
+    assert 'error' not in other
+
+
+def test_a_format_that_changes_the_record_changes_no_other_file(
+    inferencer, photos, complete, tmp_path, monkeypatch
+):
+    append = CsvWriter.append
+
+    def change(writer: CsvWriter, result: ImageResult, record: Any) -> None:
+        try:
+            append(writer, result, record)
+        finally:
+            for instance in record.get('instances', ()):
+                instance['keypoints'][0].clear()
+            record['instances'] = []
+            record['error'] = 'made up'
+
+    monkeypatch.setattr(CsvWriter, 'append', change)
+    make_run(inferencer, photos, tmp_path)()
+    assert files_below(tmp_path) == files_below(complete)
+
+
 def test_the_first_failure_ends_the_run_if_inputs_raise(inferencer, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(inferencer, 'options', replace(inferencer.options, on_error='raise'))
     with pytest.raises(InputError, match=f'{UNWRITABLE}: cannot be written: expected a name'):
