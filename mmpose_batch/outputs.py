@@ -82,7 +82,7 @@ def written(folder: str) -> Iterator[str]:
     info = read_info(folder)
     if info is None:
         return
-    writers = [spec for spec in specs().values() if spec.was_written(_identity(info))]
+    writers = [spec for spec in specs().values() if spec.was_written(info)]
     for spec in writers:
         if not spec.journal:
             yield from spec.files
@@ -242,11 +242,7 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
     info = read_info(out_dir)
     if info is None and osp.lexists(path := osp.join(out_dir, INFO_FILE)):
         raise OutputError(_not_ours(path))
-    for spec in _with_fixed_files(writers):
-        if info is None or not spec.was_written(_identity(info)):
-            for path in (osp.join(out_dir, file) for file in spec.files):
-                if osp.isfile(path) and osp.getsize(path) > 0:
-                    raise OutputError(_not_ours(path))
+    _check_fixed_files(out_dir, info, _with_fixed_files(writers))
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -258,6 +254,30 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
     for path in paths_of(existing, names):
         if path not in ours and osp.lexists(osp.join(out_dir, path)):
             raise OutputError(_not_ours(osp.join(out_dir, path)))
+
+
+def check_added(out_dir: str, writers: Sequence[WriterSpec]) -> None:
+    """Check that a resumed run replaces only files of the run, if it adds derived formats.
+
+    Args:
+        out_dir: The output folder.
+        writers: The formats that the resumed run writes.
+
+    Raises:
+        OutputError: A file of an added format exists that no run of this package wrote.
+    """
+    derived = [spec for spec in writers if spec.derived]
+    _check_fixed_files(out_dir, read_info(out_dir), derived)
+
+
+def _check_fixed_files(
+    out_dir: str, info: Mapping[str, Any] | None, writers: Iterable[WriterSpec]
+) -> None:
+    for spec in writers:
+        if info is None or not spec.was_written(info):
+            for path in (osp.join(out_dir, file) for file in spec.files):
+                if osp.isfile(path) and osp.getsize(path) > 0:
+                    raise OutputError(_not_ours(path))
 
 
 def _not_ours(path: str) -> str:

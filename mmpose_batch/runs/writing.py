@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from ..errors import InputError, one_line
+from ..outputs import read_info
 from ..results import ImageResult, as_text
 from ..writers.base import FinishedRun, ResumePoint, Writer, WriterContext, WriterSpec
 from ..writers.registry import specs
@@ -38,7 +39,9 @@ class RunWriters:
         self._raises = context.inferencer.options.on_error == 'raise'
         writers = context.options.writers
         if scored:
-            writers += [spec for spec in specs().values() if self._is_outdated(spec, writers)]
+            info = read_info(self._folder) or {}
+            earlier = [spec for spec in specs().values() if spec.was_written(info)]
+            writers += [spec for spec in earlier if self._is_outdated(spec, writers)]
         self._writers = [spec.build(context) for spec in writers if not spec.journal]
         (self._journal,) = (spec.build(context) for spec in writers if spec.journal)
 

@@ -143,6 +143,15 @@ def no_paths(names: Iterable[str]) -> Iterator[str]:
     return iter(())
 
 
+def derived_formats(info: Mapping[str, Any]) -> set[str]:
+    """Names of the derived formats that a run with this ``run.json`` may have written.
+
+    Versions before 'derived' was stored had one such format, ``coco``.
+    """
+    names = info.get('derived')
+    return {n for n in names if isinstance(n, str)} if isinstance(names, list) else {'coco'}
+
+
 def any_names(names: Sequence[str]) -> None:
     """Accept images of any names."""
 
@@ -215,6 +224,11 @@ class WriterSpec:
             return {self.key or self.name: self.settings(options)}
         return {self.key or self.name: self.is_requested(options) or None}
 
-    def was_written(self, identity: Mapping[str, Any]) -> bool:
-        """Whether a run with this identity may have written the format."""
-        return self.derived or self.journal or bool(identity.get(self.key or self.name))
+    def was_written(self, info: Mapping[str, Any]) -> bool:
+        """Whether a run with this ``run.json`` may have written the format."""
+        if self.journal:
+            return True
+        if self.derived:
+            return self.name in derived_formats(info)
+        identity = info.get('identity')
+        return isinstance(identity, dict) and bool(identity.get(self.key or self.name))

@@ -438,6 +438,29 @@ def test_a_file_that_no_run_wrote_is_not_replaced(inferencer, photos, tmp_path, 
     assert path.read_text() == 'mine'
 
 
+def test_coco_results_of_a_user_in_the_folder_of_a_run_are_not_replaced(
+    inferencer, photos, tmp_path
+):
+    make_run(inferencer, photos[:1], tmp_path, ())()
+    path = tmp_path / 'predictions.coco.json'
+    path.write_text('mine')
+    make_run(inferencer, photos[:1], tmp_path, (), resume=True)()
+    for options in ({'overwrite': True}, {'formats': ('coco',), 'resume': True}):
+        with pytest.raises(
+            RunError, match=r'predictions\.coco\.json would be replaced, and no run'
+        ):
+            make_run(inferencer, photos[:1], tmp_path, **{'formats': (), **options})()
+    assert path.read_text() == 'mine'
+
+
+def test_coco_results_that_a_resumed_run_added_are_replaced(inferencer, photos, tmp_path):
+    for formats in ((), ('coco',), ()):  # the last run still knows them
+        make_run(inferencer, photos[:1], tmp_path, formats, resume=True)()
+    assert (tmp_path / 'predictions.coco.json').exists()
+    make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
+    assert not (tmp_path / 'predictions.coco.json').exists()
+
+
 def test_the_error_names_the_folder_at_the_path_of_a_file(inferencer, photos, tmp_path):
     (tmp_path / 'persons.csv').mkdir()
     with pytest.raises(RunError, match=r'persons\.csv: expected a file, found a folder'):

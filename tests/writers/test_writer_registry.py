@@ -135,9 +135,24 @@ def test_formats_written_image_by_image_are_part_of_the_identity(options, expect
     chosen = RunOptions(out_dir='out', **options)
     found = [spec.identity(chosen) for spec in registry.specs().values()]
     assert {key: value for entries in found for key, value in entries.items()} == expected
-    written = [spec.name for spec in registry.specs().values() if spec.was_written(expected)]
-    # Derived formats may be written by any run.
+    written = [s.name for s in registry.specs().values() if s.was_written({'identity': expected})]
+    # Early versions did not store whether they wrote COCO results.
     assert written == ['jsonl', *(set(options.get('formats', ())) - {'coco'}), 'coco']
+
+
+@pytest.mark.parametrize(
+    ('info', 'expected'),
+    [
+        ({}, ['coco']),
+        ({'derived': 3}, ['coco']),
+        ({'derived': []}, []),
+        ({'derived': ['other', 'gone', 3]}, ['other']),
+    ],
+)
+def test_derived_formats_that_a_run_wrote_are_listed_in_its_info(info, expected):
+    registry.register(replace(OTHER, derived=True))
+    derived = [spec for spec in registry.specs().values() if spec.derived]
+    assert [spec.name for spec in derived if spec.was_written(info)] == expected
 
 
 def test_listing_the_formats_imports_no_large_library():
