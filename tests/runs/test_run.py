@@ -343,7 +343,7 @@ def test_incomplete_files_of_a_killed_run_are_replaced(tool, kind, uninterrupted
 
 
 INTERRUPTS = [
-    pytest.param(signal.SIGINT, 130, 'interrupted; what is written is complete', id='Ctrl-C'),
+    pytest.param(signal.SIGINT, 130, 'interrupted; complete results are saved', id='Ctrl-C'),
     pytest.param(signal.SIGTERM, 143, '', id='kill', marks=slow),
 ]
 
@@ -564,9 +564,11 @@ def test_a_lost_device_ends_the_run_without_failure_records(models, tmp_path, mo
 
 def test_a_run_is_replaced_with_overwrite(copies, models):
     photos, out_dir = copies
-    (out_dir / 'predictions.coco.json').write_text('of the earlier run')
+    arguments = [photos, '--out-dir', out_dir, *models.one_stage]
+    assert run_tool(*arguments, '--format', 'coco', '--resume').status == 0
+    assert (out_dir / 'predictions.coco.json').exists()
     with_one_less(photos)
-    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--overwrite')
+    outcome = run_tool(*arguments, '--overwrite')
     assert outcome.status == 0
     assert len(read_lines(out_dir / 'predictions.jsonl')) == 3
     assert not (out_dir / 'predictions.coco.json').exists()
