@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from .errors import OutputError
+from .writers.atomic import remove_incomplete
 from .writers.base import WriterSpec
 from .writers.drawing import FOLDER as DRAWINGS  # images, so they could be inputs of later runs
 from .writers.jsonl import RECORDS_FILE
@@ -36,7 +37,7 @@ def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[st
     """
     for writer in writers:
         for path in writer.paths(names):
-            if '..' not in path.split('/'):
+            if path.startswith(f'{writer.folder}/') and '..' not in path.split('/'):
                 yield path
 
 
@@ -81,7 +82,7 @@ def written(folder: str) -> Iterator[str]:
     info = read_info(folder)
     if info is None:
         return
-    writers = [spec for spec in specs().values() if spec.was_written(_identity(info))]
+    writers = [spec for spec in specs().values() if spec.was_written(info)]
     for spec in writers:
         if not spec.journal:
             yield from spec.files
@@ -110,12 +111,29 @@ def _recorded(folder: str) -> Iterator[str]:
         return
 
 
+def remove_incomplete_files(folder: str) -> None:
+    """Remove the incomplete files that a killed run left in its folder, and below it.
+
+    They can only be in the folders of files that do not depend on the images, or of images that
+    ``run.json`` lists as ``pending``.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    writers = specs().values()
+    paths = [file for spec in writers for file in spec.files]
+    paths += paths_of(writers, _pending(read_info(folder) or {}))
+    for below in {'', *map(osp.dirname, paths)}:
+        remove_incomplete(osp.join(folder, below))
+
+
 def remove_run(folder: str) -> None:
     """Remove all files of the run in a folder, if there is one, and empty its records last.
 
     Raises:
         OSError: A file cannot be removed.
     """
+    remove_incomplete_files(folder)
     for path in written(folder):
         with suppress(FileNotFoundError):
             os.unlink(osp.join(folder, path))
@@ -224,11 +242,7 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
     info = read_info(out_dir)
     if info is None and osp.lexists(path := osp.join(out_dir, INFO_FILE)):
         raise OutputError(_not_ours(path))
-    for spec in _with_fixed_files(writers):
-        if info is None or not spec.was_written(_identity(info)):
-            for path in (osp.join(out_dir, file) for file in spec.files):
-                if osp.isfile(path) and osp.getsize(path) > 0:
-                    raise OutputError(_not_ours(path))
+    _check_fixed_files(out_dir, info, _with_fixed_files(writers))
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -240,6 +254,30 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
     for path in paths_of(existing, names):
         if path not in ours and osp.lexists(osp.join(out_dir, path)):
             raise OutputError(_not_ours(osp.join(out_dir, path)))
+
+
+def check_added(out_dir: str, writers: Sequence[WriterSpec]) -> None:
+    """Check that a resumed run replaces only files of the run, if it adds derived formats.
+
+    Args:
+        out_dir: The output folder.
+        writers: The formats that the resumed run writes.
+
+    Raises:
+        OutputError: A file of an added format exists that no run of this package wrote.
+    """
+    derived = [spec for spec in writers if spec.derived]
+    _check_fixed_files(out_dir, read_info(out_dir), derived)
+
+
+def _check_fixed_files(
+    out_dir: str, info: Mapping[str, Any] | None, writers: Iterable[WriterSpec]
+) -> None:
+    for spec in writers:
+        if info is None or not spec.was_written(info):
+            for path in (osp.join(out_dir, file) for file in spec.files):
+                if osp.isfile(path) and osp.getsize(path) > 0:
+                    raise OutputError(_not_ours(path))
 
 
 def _not_ours(path: str) -> str:

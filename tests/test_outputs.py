@@ -132,8 +132,11 @@ def written_for_images(folder: Path) -> list[str]:
 )
 def test_a_run_wrote_only_files_of_its_formats(tmp_path, writers, expected):
     write_run(tmp_path, ['a.gif'], writers)
-    # A later run may have added derived files, which no record shows.
+    # An early version may have written COCO results without listing them.
     assert list(written(str(tmp_path))) == ['predictions.coco.json', *expected]
+    for derived in ([], ['coco']):
+        write_run(tmp_path, ['a.gif'], writers, derived=derived)
+        assert list(written(str(tmp_path))) == [*COCO.files[: len(derived)], *expected]
 
 
 def test_files_of_images_without_a_record_yet_are_known(tmp_path):
@@ -269,6 +272,24 @@ def test_a_run_is_removed_with_all_its_files_and_no_other(tmp_path):
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file()}
     assert left == {'run.json', 'predictions.jsonl', 'vis/c.jpg'}
     assert (tmp_path / 'predictions.jsonl').read_bytes() == b''
+
+
+def test_coco_results_of_a_user_are_not_removed_with_a_run_that_wrote_none(tmp_path):
+    write_run(tmp_path, ['a.jpg'], derived=[])
+    touch(tmp_path, *COCO.files)
+    assert rejection(tmp_path, ['a.jpg']).startswith('predictions.coco.json would be replaced')
+    remove_run(str(tmp_path))
+    assert (tmp_path / 'predictions.coco.json').exists()
+
+
+def test_the_incomplete_files_of_a_killed_run_are_removed_with_it(tmp_path):
+    write_run(tmp_path, ['old/a.jpg'], BOTH, pending=['new/a.jpg'])
+    left = [f'{folder}.partial-0123456789abcdef' for folder in ('', 'vis/new/', 'predictions/new/')]
+    touch(tmp_path, *left, 'vis/new/.partial', 'other/.partial-0123456789abcdef')
+    remove_run(str(tmp_path))
+    assert not any((tmp_path / name).exists() for name in left)
+    assert (tmp_path / 'vis/new/.partial').exists()
+    assert (tmp_path / 'other/.partial-0123456789abcdef').exists()
 
 
 def test_inputs_with_the_same_output_name_are_rejected(tmp_path):

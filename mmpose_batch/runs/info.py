@@ -2,7 +2,7 @@
 
 import json
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +13,7 @@ from ..memory import peak_resident
 from ..outputs import INFO_FILE
 from ..version import __version__
 from ..writers.atomic import open_atomically
+from ..writers.base import WriterSpec, derived_formats
 from .identity import check_identity
 from .summary import RunSummary
 from .warm_up import RunWarmup
@@ -28,6 +29,7 @@ class RunInfo:
         call: Options of the run's call.
         warmup: Warm-up of the run, with the selected engines and batch sizes.
         summary: Counts and times of the run so far.
+        writers: The output formats of the run.
 
     Attributes:
         status: Status that was last written: ``running``, ``stopped`` or ``finished``.
@@ -41,6 +43,7 @@ class RunInfo:
         call: CallOptions,
         warmup: RunWarmup,
         summary: RunSummary,
+        writers: Iterable[WriterSpec],
     ) -> None:
         self.status = ''
         self._folder = folder
@@ -49,22 +52,26 @@ class RunInfo:
         self._batch_size = call.batch_size
         self._warmup = warmup
         self._summary = summary
+        self._derived = {spec.name for spec in writers if spec.derived}
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._networks: list[str] = []  # networks whose selection is in the file
         self._evaluated: dict[str, Any] = {}  # evaluation by the run that is resumed
 
     def resume(self, has_records: bool = True) -> None:
-        """Take over what the earlier run in the folder selected, and its evaluation.
+        """Take over the selection, evaluation and derived formats of the earlier run in the folder.
 
         Args:
-            has_records: Whether the records of that run exist; else its evaluation is dropped.
+            has_records: Whether the records of that run exist; else only its selection is kept.
 
         Raises:
             RunError: It cannot be resumed: its identity differs, or the file is damaged.
         """
         info = check_identity(self._folder, self._identity)
         self._warmup.resume(info['settled'])
-        if info.get('metrics') and has_records:
+        if not has_records:
+            return
+        self._derived |= derived_formats(info)
+        if info.get('metrics'):
             self._evaluated = {key: info.get(key) for key in ('metrics', 'evaluation')}
 
     @property
@@ -94,6 +101,7 @@ class RunInfo:
             'pending': list(pending),
             'started': self._started,
             'identity': self._identity,
+            'derived': sorted(self._derived),
             'device': str(inferencer.device),
             'options': {**asdict(inferencer.options), 'batch_size': self._batch_size},
             'settled': self._warmup.selected,

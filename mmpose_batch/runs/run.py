@@ -25,7 +25,7 @@ from ..errors import (
 from ..evaluation.annotations import ImageIds
 from ..evaluation.categories import Categories
 from ..inferencer import BatchPose2DInferencer
-from ..outputs import check_places, check_targets, remove_run
+from ..outputs import check_added, check_places, check_targets, remove_incomplete_files, remove_run
 from ..progress import ProgressReport, StageClock
 from ..results import ImageResult, to_record
 from ..sources.base import CHUNK, Source, in_chunks
@@ -98,7 +98,13 @@ class Run:
         self.summary = RunSummary(evaluation=self._scores and self._scores.evaluation)
         self._warmup = RunWarmup(inferencer, self._call)
         self._info = RunInfo(
-            options.out_dir, self._identify(), inferencer, self._call, self._warmup, self.summary
+            options.out_dir,
+            self._identify(),
+            inferencer,
+            self._call,
+            self._warmup,
+            self.summary,
+            options.writers,
         )
 
     def _identify(self) -> dict[str, Any]:
@@ -179,11 +185,15 @@ class Run:
         names = [frame.name for frame in self._frames]
         check_places(options.out_dir, names, options.writers)
         if not holds_run(options.out_dir) or options.overwrite:
-            if not (options.resume and self._is_same_run()):
+            if options.resume and self._is_same_run():
+                check_added(options.out_dir, options.writers)
+            else:
                 check_targets(options.out_dir, names, options.writers)
             remove_run(options.out_dir)
             return no_resume()
         self._info.resume()  # same inputs, so check_targets ran when it started
+        check_added(options.out_dir, options.writers)
+        remove_incomplete_files(options.out_dir)
         resume = resume_point(options.out_dir, self._frames, CHECKPOINT_EVERY, options.max_errors)
         for record in resume.records():
             self.summary.count(record)

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import orjson
+
 from ..errors import InputError, one_line
+from ..outputs import read_info
 from ..results import ImageResult, as_text
 from ..writers.base import FinishedRun, ResumePoint, Writer, WriterContext, WriterSpec
 from ..writers.registry import specs
@@ -36,7 +39,9 @@ class RunWriters:
         self._raises = context.inferencer.options.on_error == 'raise'
         writers = context.options.writers
         if scored:
-            writers += [spec for spec in specs().values() if self._is_outdated(spec, writers)]
+            info = read_info(self._folder) or {}
+            earlier = [spec for spec in specs().values() if spec.was_written(info)]
+            writers += [spec for spec in earlier if self._is_outdated(spec, writers)]
         self._writers = [spec.build(context) for spec in writers if not spec.journal]
         (self._journal,) = (spec.build(context) for spec in writers if spec.journal)
 
@@ -61,25 +66,27 @@ class RunWriters:
         """Write one result.
 
         If a file of the image, such as its drawing, cannot be written, the record gets an
-        ``error`` and keeps its instances.
+        ``error``, after that of the image if it has one, and keeps its instances.
 
         Args:
             result: The next result, in input order.
-            record: Its record.
+            record: Its record, of which each writer gets a copy.
 
         Raises:
             InputError: A file cannot be written, and ``on_error`` is ``raise``.
             OSError: The disk is full.
         """
+        of_image = [record['error']] if 'error' in record else []
         errors: list[str] = []
         for writer in self._writers:
+            copy = orjson.loads(orjson.dumps(record))
             try:
-                writer.append(result, record)
+                writer.append(result, copy)
             except Exception as error:
                 self._raise_unless_of_image(error, result)
                 errors.append(one_line(error))
-                if result.error is None:
-                    record['error'] = as_text(f'cannot be written: {"; ".join(errors)}')
+                of_writers = as_text(f'cannot be written: {"; ".join(errors)}')
+                record['error'] = '; '.join([*of_image, of_writers])
         done = result.frame.index + 1
         ends_chunk = done % self._chunk == 0 or done == self._total
         if ends_chunk:

@@ -2,34 +2,55 @@
 
 import os
 import os.path as osp
+import re
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
+
+_PARTIAL = '.partial-'
+_INCOMPLETE = re.compile(re.escape(_PARTIAL) + '[0-9a-f]{16}')
 
 
 @contextmanager
 def open_atomically(path: str) -> Iterator[BinaryIO]:
     """Open a file that appears at ``path`` when the ``with`` block ends without an error.
 
-    From then on the file survives a power cut. A killed process leaves an incomplete file named
-    ``.partial`` in the same folder, which the next atomic write there replaces.
+    From then on the file survives a power cut. Any number of threads and processes may write into
+    one folder. A killed process leaves an incomplete file in the folder, with a name such as
+    ``.partial-0123456789abcdef``, which :func:`remove_incomplete` removes.
 
     Raises:
         OSError: The folder cannot be created or the disk is full.
     """
-    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    partial = osp.join(osp.dirname(path), '.partial')
+    folder = osp.dirname(path) or '.'
+    os.makedirs(folder, exist_ok=True)
+    partial = osp.join(folder, _PARTIAL + secrets.token_hex(8))
     try:
-        with open(partial, 'wb') as file:
+        with open(partial, 'xb') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-        _sync_folder(osp.dirname(path) or '.')  # flushes the new name
+        _sync_folder(folder)  # flushes the new name
     except BaseException:
-        if osp.lexists(partial):
+        with suppress(FileNotFoundError):
             os.unlink(partial)
         raise
+
+
+def remove_incomplete(folder: str) -> None:
+    """Remove the incomplete files that killed processes left in a folder, but not below it.
+
+    No other process may be writing into the folder.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(folder):
+            if _INCOMPLETE.fullmatch(name):
+                os.unlink(osp.join(folder, name))
 
 
 def _sync_folder(folder: str) -> None:

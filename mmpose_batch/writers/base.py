@@ -110,8 +110,9 @@ class Writer(ABC):
         Args:
             result: ``result.error`` is set if there are no predictions. ``result.image`` is None
                 unless :attr:`WriterSpec.needs_images`.
-            record: The record of the image. Its ``error`` also names the files of the image
-                that the writers before this one could not write.
+            record: A copy of the image's record, as it is read when a run is resumed. Its
+                ``error`` also names the files of the image that the writers before this one
+                could not write.
         """
 
     def sync(self) -> None:  # noqa: B027 - nothing to do for files that are complete already
@@ -142,6 +143,15 @@ def no_paths(names: Iterable[str]) -> Iterator[str]:
     return iter(())
 
 
+def derived_formats(info: Mapping[str, Any]) -> set[str]:
+    """Names of the derived formats that a run with this ``run.json`` may have written.
+
+    Versions before 'derived' was stored had one such format, ``coco``.
+    """
+    names = info.get('derived')
+    return {n for n in names if isinstance(n, str)} if isinstance(names, list) else {'coco'}
+
+
 def any_names(names: Sequence[str]) -> None:
     """Accept images of any names."""
 
@@ -152,7 +162,7 @@ class WriterSpec:
 
     Everything that is checked before a run, removed by ``--overwrite`` or listed by
     ``--dry-run`` is derived from these fields. All paths are relative to the output folder and
-    have ``/`` between their parts.
+    have ``/`` between their parts; no format's path may be inside another format's folder.
 
     Attributes:
         name: Value of ``--format`` that selects it.
@@ -175,7 +185,8 @@ class WriterSpec:
             is also written if it exists and the run has an evaluation, which it must match.
         needs_images: Whether results need their decoded image.
         key: Key in ``identity`` of ``run.json`` for the value of ``settings``; a true value
-            means that the run wrote the format (default: the name).
+            means that the run wrote the format (default: the name). No other format and no
+            other part of the identity may have it.
         settings: Returns the options that the files depend on, as JSON; a false value if the
             options do not select the format (default: True or None).
         check_names: Raises :class:`mmpose_batch.errors.OutputError` if two of these images would
@@ -213,6 +224,11 @@ class WriterSpec:
             return {self.key or self.name: self.settings(options)}
         return {self.key or self.name: self.is_requested(options) or None}
 
-    def was_written(self, identity: Mapping[str, Any]) -> bool:
-        """Whether a run with this identity may have written the format."""
-        return self.derived or self.journal or bool(identity.get(self.key or self.name))
+    def was_written(self, info: Mapping[str, Any]) -> bool:
+        """Whether a run with this ``run.json`` may have written the format."""
+        if self.journal:
+            return True
+        if self.derived:
+            return self.name in derived_formats(info)
+        identity = info.get('identity')
+        return isinstance(identity, dict) and bool(identity.get(self.key or self.name))

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 CHUNK, COUNT = 4, 10  # by default, a chunk has 256 images
 FORMATS = ('json', 'csv', 'chunks', 'coco')
 UNWRITABLE = 'unwritable.jpg'
+EVERYTHING = RunOptions(out_dir='out', save_vis=True)
 
 
 class CsvWriter(Writer):
@@ -202,6 +203,41 @@ def test_if_one_format_fails_for_an_image_the_others_still_write_it(complete):
     assert failures[1] == {'image': UNWRITABLE, 'error': failed['error']}
 
 
+def test_the_error_of_a_format_follows_that_of_the_image(
+    inferencer, photos, complete, tmp_path, monkeypatch
+):
+    def reject(writer: Writer, result: ImageResult, record: Record) -> None:
+        if result.error is not None:
+            raise ValueError('no failures, please')
+
+    monkeypatch.setattr(CsvWriter, 'append', reject)
+    make_run(inferencer, photos[:3], tmp_path, ('csv',))()
+    _, before = read_lines(complete / 'predictions.jsonl')[:2]
+    _, failed, other = read_lines(tmp_path / 'predictions.jsonl')
+    assert failed['error'] == f'{before["error"]}; cannot be written: no failures, please'
+    assert read_lines(tmp_path / 'failures.jsonl') == [failed]
+    assert 'error' not in other
+
+
+def test_a_format_that_changes_the_record_changes_no_other_file(
+    inferencer, photos, complete, tmp_path, monkeypatch
+):
+    append = CsvWriter.append
+
+    def change(writer: CsvWriter, result: ImageResult, record: Any) -> None:
+        try:
+            append(writer, result, record)
+        finally:
+            for instance in record.get('instances', ()):
+                instance['keypoints'][0].clear()
+            record['instances'] = []
+            record['error'] = 'made up'
+
+    monkeypatch.setattr(CsvWriter, 'append', change)
+    make_run(inferencer, photos, tmp_path)()
+    assert files_below(tmp_path) == files_below(complete)
+
+
 def test_the_first_failure_ends_the_run_if_inputs_raise(inferencer, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(inferencer, 'options', replace(inferencer.options, on_error='raise'))
     with pytest.raises(InputError, match=f'{UNWRITABLE}: cannot be written: expected a name'):
@@ -367,6 +403,14 @@ def test_a_run_resumes_whether_a_format_that_it_does_not_write_is_registered(
     assert make_run(inferencer, photos[:2], tmp_path, (), resume=True)().resumed == 2
 
 
+def test_no_format_can_have_a_key_of_the_rest_of_the_identity(inferencer, photos, tmp_path):
+    make_run(inferencer, photos[:1], tmp_path, ())()
+    identity = orjson.loads((tmp_path / 'run.json').read_bytes())['identity']
+    of_formats = {key for spec in registry.specs().values() for key in spec.identity(EVERYTHING)}
+    assert of_formats == {'json', 'drawings', 'csv', 'chunks'}
+    assert identity.keys() - of_formats == registry.IDENTITY_KEYS
+
+
 def test_a_run_that_is_replaced_leaves_no_file(inferencer, photos, tmp_path):
     make_run(inferencer, photos, tmp_path)()
     make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
@@ -392,6 +436,29 @@ def test_a_file_that_no_run_wrote_is_not_replaced(inferencer, photos, tmp_path, 
         make_run(inferencer, photos[:1], tmp_path, overwrite=True)()
     make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
     assert path.read_text() == 'mine'
+
+
+def test_coco_results_of_a_user_in_the_folder_of_a_run_are_not_replaced(
+    inferencer, photos, tmp_path
+):
+    make_run(inferencer, photos[:1], tmp_path, ())()
+    path = tmp_path / 'predictions.coco.json'
+    path.write_text('mine')
+    make_run(inferencer, photos[:1], tmp_path, (), resume=True)()
+    for options in ({'overwrite': True}, {'formats': ('coco',), 'resume': True}):
+        with pytest.raises(
+            RunError, match=r'predictions\.coco\.json would be replaced, and no run'
+        ):
+            make_run(inferencer, photos[:1], tmp_path, **{'formats': (), **options})()
+    assert path.read_text() == 'mine'
+
+
+def test_coco_results_that_a_resumed_run_added_are_replaced(inferencer, photos, tmp_path):
+    for formats in ((), ('coco',), ()):  # the last run still knows them
+        make_run(inferencer, photos[:1], tmp_path, formats, resume=True)()
+    assert (tmp_path / 'predictions.coco.json').exists()
+    make_run(inferencer, photos[:1], tmp_path, (), overwrite=True)()
+    assert not (tmp_path / 'predictions.coco.json').exists()
 
 
 def test_the_error_names_the_folder_at_the_path_of_a_file(inferencer, photos, tmp_path):

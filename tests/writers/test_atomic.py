@@ -2,7 +2,9 @@
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources.base import Frame
-from mmpose_batch.writers.atomic import open_atomically
+from mmpose_batch.writers.atomic import open_atomically, remove_incomplete
 from mmpose_batch.writers.drawing import write_drawing
 from mmpose_batch.writers.per_image import write_prediction
 
@@ -64,15 +66,48 @@ def test_an_incomplete_file_is_never_visible(tmp_path, monkeypatch):
     assert seen == [(b'before', b'after')]
 
 
-def test_the_next_write_replaces_the_incomplete_file_of_a_killed_process(tmp_path):
+def test_the_incomplete_file_of_a_killed_process_can_be_removed(tmp_path):
     # SIGKILL lets no handler run, so the incomplete file stays.
     context = open_atomically(str(tmp_path / 'a.bin'))
     file = context.__enter__()
     file.write(b'half')
     file.flush()
-    write(tmp_path / 'b.bin', b'complete')
-    assert files_below(tmp_path) == ['b.bin']
+    others = ['.partial', '.partial-a', 'b.bin']
+    for name in others:
+        write(tmp_path / name, b'complete')
+    (left,) = set(files_below(tmp_path)) - set(others)
+    assert left.startswith('.partial-')
+    remove_incomplete(str(tmp_path))
+    assert files_below(tmp_path) == others  # those of users stay
     context.gen.close()
+
+
+def test_files_that_do_not_exist_need_not_be_removed(tmp_path):
+    (tmp_path / 'file').touch()
+    for name in ('new', 'file', 'file/below'):
+        remove_incomplete(str(tmp_path / name))
+    assert files_below(tmp_path) == ['file']
+
+
+def test_threads_can_write_into_one_folder(tmp_path):
+    (tmp_path / '.partial').write_bytes(b'of a user')
+    together = Barrier(2)
+
+    def write_many(name: str) -> None:
+        for number in range(50):
+            with open_atomically(str(tmp_path / f'{name}{number}')) as file:
+                together.wait(30)  # both files are open
+                for _ in range(10):
+                    file.write(name.encode() * 5000)
+            together.wait(30)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write_many, 'ab'))
+    for name in 'ab':
+        for number in range(50):
+            assert (tmp_path / f'{name}{number}').read_bytes() == name.encode() * 50_000
+    assert (tmp_path / '.partial').read_bytes() == b'of a user'
+    assert len(files_below(tmp_path)) == 101
 
 
 def result_of(name: str, count: int = 2) -> ImageResult:
