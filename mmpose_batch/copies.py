@@ -1,17 +1,21 @@
 """Copies of inferencers by ``copy.deepcopy`` and ``pickle``: spec, weights and attributes."""
 
+import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .engines.warmup import restore
 from .models.state import ModelState
-from .spec import InferencerSpec
+from .spec import BuiltParts, InferencerSpec
 
 if TYPE_CHECKING:
     from .inferencer import BatchPose2DInferencer
 
+# Identifies this process, also among those of other machines and containers.
+_PROCESS = uuid.uuid4().hex
 # Settings of MMPose's visualizer that calls do not set.
 _VISUALIZER = (
     *('bbox_color', 'kpt_color', 'link_color', 'text_color', 'skeleton', 'line_width', 'radius'),
@@ -26,11 +30,23 @@ def take_state(inferencer: 'BatchPose2DInferencer', own: Iterable[str]) -> dict[
         inferencer: Inferencer to copy.
         own: Names of the attributes that this package's class sets; the others, of a
             subclass or a user, are copied.
+
+    Raises:
+        TypeError: The detector was replaced by an object that cannot be copied.
     """
     detector = inferencer.detector
+    replaced = inferencer.built.replaced_pipelines(inferencer)
+    calibrations = {name: runner.calibration for name, runner in inferencer.runners.items()}
     own = {'_own', *own}
     return {
-        'spec': InferencerSpec.of(inferencer),
+        'spec': InferencerSpec.without_state(inferencer),
+        'process': _PROCESS,
+        'num_threads': inferencer.arguments.get('num_threads'),
+        'pipeline': inferencer.pipeline,
+        'det_pipeline': None if detector is None else detector.pipeline,
+        'replaced': replaced,
+        'cat_ids': None if detector is None else detector.cat_ids,
+        'calibrations': {name: inputs for name, inputs in calibrations.items() if inputs},
         'model': ModelState.of(inferencer.model),
         'detector': None if detector is None else ModelState.of(detector.model),
         'show_progress': inferencer.show_progress,
@@ -45,7 +61,9 @@ def build_copy(
     """Initialize a new object as a copy, from the state of the original.
 
     Engines are built, and the engine that ``auto`` selected is selected again. The constructor
-    of a subclass is not called: the copy receives the attributes of the original.
+    of a subclass is not called: the copy receives the attributes of the original. A number of
+    threads that was not given is only set in another process: here, it would change the number
+    of the whole process.
 
     Args:
         inferencer: The new object.
@@ -61,12 +79,27 @@ def build_copy(
     arguments = {**spec.arguments(), 'weights': state['model']}
     if state['detector'] is not None:
         arguments['det_weights'] = state['detector']
+    if state['process'] == _PROCESS:
+        arguments['num_threads'] = state['num_threads']
     with torch.random.fork_rng(devices=[]):  # layers are initialized before the weights are set
         construct(inferencer, **arguments)
     inferencer.arguments.update(weights=spec.weights, det_weights=spec.settings.get('det_weights'))
     inferencer.show_progress = state['show_progress']
     vars(inferencer.visualizer).update(state['visualizer'])
+    _set_pipelines(inferencer, state)
     restore(inferencer.runners, spec.selected)
+    for name, inputs in state['calibrations'].items():
+        inferencer.runners[name].calibrate_with(inputs)
+
+
+def _set_pipelines(inferencer: 'BatchPose2DInferencer', state: dict[str, Any]) -> None:
+    inferencer.pipeline = state['pipeline']
+    if inferencer.detector is not None:
+        inferencer.detector.pipeline = state['det_pipeline']
+        inferencer.detector.cat_ids = state['cat_ids']
+    # A pipeline that the original did not build counts as replaced in the copy, too.
+    unknown = dict.fromkeys(state['replaced'])
+    inferencer.built = replace(BuiltParts.of(inferencer), **unknown)
 
 
 def _settings(visualizer: Any) -> dict[str, Any]:

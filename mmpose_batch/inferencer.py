@@ -32,6 +32,7 @@ from .results import ImageResult
 from .sources.base import Source
 from .sources.boxes import with_boxes
 from .sources.inputs import open_source
+from .spec import BuiltParts
 from .speedups.base import apply_changes
 from .speedups.rect import pad_to_stride
 from .speedups.registry import POSE_HEAD
@@ -116,6 +117,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         runner = EngineRunner(self.model, replace(self.options.of_engine, **own))
         reject_nan(self.model)
         self._predictor = Predictor(pose, runner, self.detector, self.options)
+        self.built = BuiltParts.of(self)
         self._own = frozenset(vars(self).keys() - before)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,11 +10,50 @@ from mmengine.utils import import_modules_from_strings
 from mmpose.registry import INFERENCERS
 
 from .engines.warmup import outcome, restore
+from .models.checks.detectors import check_detector_config
 
 if TYPE_CHECKING:
+    from .config import BatchOptions
     from .inferencer import BatchPose2DInferencer
 
 _FILES = ('det_weights', 'engine_file')
+_OF_DETECTOR = ('det_weights', 'det_cat_ids', 'det_batch_size')
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltParts:
+    """The parts that the constructor of an inferencer built, and that users may replace.
+
+    Attributes:
+        pipeline: Test pipeline of the pose model.
+        detector: The detector, if there is one.
+        det_pipeline: Test pipeline of the detector.
+    """
+
+    pipeline: Any
+    detector: Any
+    det_pipeline: Any
+
+    @classmethod
+    def of(cls, inferencer: 'BatchPose2DInferencer') -> 'BuiltParts':
+        """The parts that an inferencer has now."""
+        detector = inferencer.detector
+        return cls(inferencer.pipeline, detector, getattr(detector, 'pipeline', None))
+
+    def replaced_pipelines(self, inferencer: 'BatchPose2DInferencer') -> list[str]:
+        """Names of the pipelines of an inferencer that are not those that were built.
+
+        Raises:
+            TypeError: The detector is not the one that was built, so that it cannot be copied.
+        """
+        now = BuiltParts.of(inferencer)
+        if now.detector is not None and now.detector is not self.detector:
+            raise TypeError(
+                'cannot copy an inferencer whose detector was replaced after construction; pass '
+                'det_model instead'
+            )
+        names = ['pipeline'] if now.detector is None else ['pipeline', 'det_pipeline']
+        return [name for name in names if getattr(now, name) is not getattr(self, name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +63,8 @@ class InferencerSpec:
     A spec is made of a plan (:attr:`mmpose_batch.factory.Plan.spec`) or of a built inferencer:
     ``InferencerSpec.of(inferencer).build()`` returns an inferencer with the same outputs, if the
     weights are those of the checkpoint. Weights that were changed in memory, and random weights,
-    are only copied by :mod:`pickle` and :func:`copy.deepcopy`. Checkpoints and engine files are
-    referenced by path, not contained.
+    are only copied by :mod:`pickle` and :func:`copy.deepcopy`, as are changes within the test
+    pipelines. Checkpoints and engine files are referenced by path, not contained.
 
     Attributes:
         kind: Class of the inferencer, whose constructor takes the arguments of
@@ -33,7 +72,9 @@ class InferencerSpec:
         config: The config of the pose model, as plain dicts, lists and values.
         weights: Path or URL of its checkpoint; ``'none'`` and None for random weights.
         settings: The other arguments; missing ones have their defaults. In the spec of a built
-            inferencer, the device, the batch sizes and the number of threads are resolved.
+            inferencer, the device and the number of threads are resolved, and the batch sizes
+            too, unless an engine would then be built for latency instead of throughput, or the
+            reverse.
         selected: The engines and batch sizes that its warm-up selected, to be selected
             again; see :func:`mmpose_batch.engines.warmup.outcome`.
     """
@@ -46,13 +87,40 @@ class InferencerSpec:
 
     @classmethod
     def of(cls, inferencer: 'BatchPose2DInferencer') -> 'InferencerSpec':
-        """The spec of a built inferencer."""
+        """The spec of a built inferencer.
+
+        Raises:
+            TypeError: A spec cannot describe it: its pipeline or its detector was replaced, or
+                int8 was calibrated, which depends on images.
+            ValueError: Its detector was set to categories that do not exist, or to none.
+        """
+        if names := inferencer.built.replaced_pipelines(inferencer):
+            raise TypeError(
+                f'cannot copy an inferencer by a spec after its {names[0]} was replaced; use '
+                'copy.deepcopy or pickle'
+            )
+        if any(runner.calibration is not None for runner in inferencer.runners.values()):
+            raise TypeError(
+                'cannot copy an inferencer by a spec after int8 was calibrated; use copy.deepcopy '
+                'or pickle'
+            )
+        spec = cls.without_state(inferencer)
+        if inferencer.detector is not None:
+            cat_ids = tuple(inferencer.detector.cat_ids)
+            check_detector_config(spec.settings['det_model'], cat_ids)
+            spec.settings['det_cat_ids'] = cat_ids
+        return spec
+
+    @classmethod
+    def without_state(cls, inferencer: 'BatchPose2DInferencer') -> 'InferencerSpec':
+        """The spec of a built inferencer, with the pipelines and categories it was built with."""
         config = plain_config(inferencer.cfg)
         config['visualizer'].pop('name', None)  # MMEngine generates it from the time
         own = {**inferencer.arguments, 'device': str(inferencer.device)}
         weights = own.pop('weights', None)
-        for name in ('batch_size', 'det_batch_size', 'num_threads'):
-            own[name] = getattr(inferencer.options, name)
+        own.update(_resolved(own, inferencer.options))
+        if inferencer.detector is None and inferencer.built.detector is not None:  # removed since
+            own.update(dict.fromkeys(_OF_DETECTOR), det_model='whole_image')
         return cls(
             type(inferencer),
             config,
@@ -89,6 +157,21 @@ class InferencerSpec:
         if self.selected:
             restore(inferencer.runners, self.selected)
         return inferencer
+
+
+def _resolved(given: dict[str, Any], options: 'BatchOptions') -> dict[str, Any]:
+    """The resolved values of options that depend on the machine.
+
+    Engines are built for latency if a batch size of 1 was given: one that was left out is only
+    resolved if that does not change.
+    """
+    sizes = {'batch_size': options.batch_size, 'det_batch_size': options.det_batch_size}
+    if given.get('batch_size') is None and options.batch_size == 1:
+        sizes['batch_size'] = None
+    latency = given.get('batch_size') == 1, options.det_batch_size == 1
+    if given.get('det_batch_size') is None and latency[0] != latency[1]:
+        sizes['det_batch_size'] = None
+    return {**sizes, 'num_threads': options.num_threads}
 
 
 def plain_config(config: Config | ConfigDict | dict) -> dict[str, Any]:

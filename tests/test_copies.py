@@ -6,22 +6,26 @@ import multiprocessing
 import os
 import pickle
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
-from support.tiny import TinyModel, detector_config, picture
+from support.tiny import OurDetector, TinyModel, detector_config, picture
 
-from mmpose_batch import BatchPose2DInferencer, build_inferencer
+from mmpose_batch import BatchPose2DInferencer, build_inferencer, copies
 from mmpose_batch.engines.selection import Selection
 from mmpose_batch.factory import InferencerSpec, plan_inferencer
 from mmpose_batch.scenes import SceneOptions, draw_scene
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
+WHOLE = 'whole_image'
+SIZES = ('batch_size', 'det_batch_size')
 PICTURES = [picture(60, 90), picture(83, 70, 1), picture(60, 90, 2)]
 
 
@@ -31,6 +35,14 @@ def by_pickle(inferencer: BatchPose2DInferencer) -> BatchPose2DInferencer:
 
 def by_spec(inferencer: BatchPose2DInferencer) -> BatchPose2DInferencer:
     return pickle.loads(pickle.dumps(InferencerSpec.of(inferencer))).build()
+
+
+def sent_to_another_process(inferencer: BatchPose2DInferencer) -> BatchPose2DInferencer:
+    """As :func:`by_pickle`, in what looks like another process."""
+    state = pickle.dumps(inferencer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(copies, '_PROCESS', 'another')
+        return pickle.loads(state)
 
 
 WAYS = {'deepcopy': copy.deepcopy, 'pickle': by_pickle, 'spec': by_spec}
@@ -176,12 +188,162 @@ def test_a_subclass_keeps_its_attributes(one_stage, way):
     assert made.names is not original.names
 
 
-@sent
-def test_threads_are_those_of_the_original(one_stage, way):
-    original = one_stage.ours()  # with one thread, as it is in this module
+@pytest.fixture
+def restored_threads() -> Iterator[None]:
+    """Set PyTorch's number of threads, which tests change, back to one."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures('restored_threads')
+@pytest.mark.parametrize(
+    ('given', 'way', 'expected'),
+    [
+        (None, copy.deepcopy, 2),
+        (None, by_pickle, 2),
+        (None, sent_to_another_process, 1),
+        (None, by_spec, 1),
+        (1, copy.deepcopy, 1),
+        (1, by_pickle, 1),
+    ],
+)
+def test_threads_of_the_process(one_stage, given, way, expected):
+    """A copy in the same process changes PyTorch's number of threads only if one was given."""
+    original = one_stage.ours(num_threads=given)  # with one thread, as it is in this module
     torch.set_num_threads(2)
     made = way(original)
-    assert torch.get_num_threads() == made.options.num_threads == 1
+    assert torch.get_num_threads() == made.options.num_threads == expected
+
+
+def with_detector(top_down: TinyModel, **settings: Any) -> BatchPose2DInferencer:
+    """A tiny top-down model with a detector of random weights."""
+    usual = {'det_model': detector_config(), 'det_weights': 'none', 'device': 'cpu'}
+    torch.manual_seed(0)
+    return BatchPose2DInferencer(top_down.cfg, top_down.weights, **usual | settings)
+
+
+def padded(pipeline: Compose) -> Compose:
+    """A copy of a top-down pipeline, with larger crops."""
+    changed = copy.deepcopy(pipeline)
+    changed.transforms[1].padding = 2.0
+    return changed
+
+
+@in_memory
+def test_a_replaced_pipeline_is_copied(top_down, way):
+    original = BatchPose2DInferencer(top_down.cfg, top_down.weights, 'cpu', det_model=WHOLE)
+    before = outputs(original)
+    original.pipeline = padded(original.pipeline)
+    made = way(original)
+    assert_same(original, made)
+    assert outputs(made) != before
+    assert_same(made, way(made))
+    for each in (original, made):
+        with pytest.raises(TypeError, match='by a spec after its pipeline was replaced'):
+            InferencerSpec.of(each)
+
+
+@in_memory
+def test_a_change_within_the_pipeline_is_copied(top_down, way):
+    original = BatchPose2DInferencer(top_down.cfg, top_down.weights, 'cpu', det_model=WHOLE)
+    before = outputs(original)
+    original.pipeline.transforms[1].padding = 2.0
+    made = way(original)
+    assert_same(original, made)
+    assert outputs(made) != before
+
+
+@in_memory
+def test_a_replaced_pipeline_of_the_detector_is_copied(top_down, way):
+    original = with_detector(top_down)
+    before = original.detector.prepare(PICTURES[0])['inputs']
+    original.detector.pipeline = changed = copy.deepcopy(original.detector.pipeline)
+    changed.transforms[1].scale = (64, 64)
+    made = way(original)
+    inputs = [each.detector.prepare(PICTURES[0])['inputs'] for each in (original, made)]
+    assert torch.equal(*inputs)
+    assert not torch.equal(inputs[0], before)
+    for each in (original, made):
+        with pytest.raises(TypeError, match='by a spec after its det_pipeline was replaced'):
+            InferencerSpec.of(each)
+
+
+@in_every_way
+def test_a_removed_detector_is_copied(top_down, way):
+    original = with_detector(top_down, det_batch_size=3, det_cat_ids=[0])
+    before = outputs(original)
+    original.detector = None
+    made = way(original)
+    assert made.detector is None
+    assert outputs(made) == outputs(original) != before
+    assert way(made).detector is None
+
+
+@in_every_way
+def test_changed_categories_are_copied(top_down, way):
+    det_model = detector_config()
+    det_model.model.bbox_head.num_classes = 8
+    original = with_detector(top_down, det_model=det_model)
+    before = outputs(original)
+    original.detector.cat_ids = (5,)
+    made = way(original)
+    assert made.detector.cat_ids == (5,)
+    if way is not by_spec:  # which does not contain the random weights
+        assert outputs(made) == outputs(original) != before
+
+
+@pytest.mark.parametrize('cat_ids', [(), (5,)])
+def test_a_spec_needs_categories_that_exist(top_down, cat_ids):
+    original = with_detector(top_down)
+    original.detector.cat_ids = cat_ids
+    assert by_pickle(original).detector.cat_ids == cat_ids
+    with pytest.raises(ValueError, match='det_cat_ids: expected integers'):
+        InferencerSpec.of(original)
+
+
+@in_every_way
+def test_another_detector_cannot_be_copied(top_down, way):
+    original = with_detector(top_down)
+    original.detector = OurDetector()
+    with pytest.raises(TypeError, match='cannot copy an inferencer whose detector was replaced'):
+        way(original)
+
+
+@in_every_way
+@pytest.mark.parametrize(
+    'sizes',
+    [{'batch_size': 1}, {'batch_size': 4}, {'det_batch_size': 1}, {}, dict.fromkeys(SIZES, 1)],
+    ids=str,
+)
+def test_engines_are_built_for_the_same_aim(top_down, way, sizes):
+    original = with_detector(top_down, **sizes)
+    made = way(original)
+    assert made.options == original.options
+    for name in ('pose', 'detector'):
+        assert made.runners[name].options == original.runners[name].options
+    assert made.runners['detector'].options.latency == (1 in sizes.values())
+
+
+@pytest.mark.parametrize('way', [copy.deepcopy, by_pickle], ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize('engine', ['openvino', 'onnxruntime'])
+def test_int8_is_calibrated_with_the_inputs_of_the_original(top_down, engine, way):
+    pytest.importorskip(engine)
+    pytest.importorskip({'openvino': 'nncf', 'onnxruntime': 'onnx'}[engine])
+    settings = {'calib_images': 2, 'self_check': False, 'engine_cache': False, 'batch_size': 2}
+    original = BatchPose2DInferencer(
+        *(top_down.cfg, top_down.weights, 'cpu'),
+        **{'det_model': WHOLE, 'engine': engine, 'precision': 'int8', **settings},
+    )
+    InferencerSpec.of(original)  # nothing is calibrated yet
+    outputs(original)
+    others = [picture(50, 70, seed) for seed in (7, 8)]
+    made = way(way(original))
+    for each in (original, made):  # `made` has not seen an image
+        with pytest.raises(TypeError, match='by a spec after int8 was calibrated'):
+            InferencerSpec.of(each)
+    assert outputs(made, others) == outputs(original, others)
+    selections = made.runner.selection, original.runner.selection
+    assert selections[0].calibration == selections[1].calibration
 
 
 @sent

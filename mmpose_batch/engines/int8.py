@@ -41,18 +41,32 @@ class Calibration:
 
     Args:
         normalization: Normalization of the model.
+
+    Attributes:
+        given: Whether the inputs are those of another calibration, so that none are added.
     """
 
     def __init__(self, normalization: Normalization) -> None:
         self._normalization = normalization
         self._inputs: list[Tensor] = []
+        self.given = False
 
     def __len__(self) -> int:
         return len(self._inputs)
 
     def add(self, inputs: Tensor) -> None:
         """Add the inputs of one batch, (N, 3, H, W), uint8 or normalised float32."""
-        self._inputs.extend(inputs.cpu())
+        if not self.given:
+            self._inputs.extend(inputs.cpu())
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """All inputs, each (3, H, W)."""
+        return list(self._inputs)
+
+    def give(self, inputs: list[Tensor]) -> None:
+        """Use exactly the :attr:`inputs` of another calibration."""
+        self._inputs, self.given = list(inputs), True
 
     def thin(self) -> None:
         """Reduce the inputs to at most :data:`MAX_INPUTS`, evenly spaced."""

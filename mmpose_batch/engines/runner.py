@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import FATAL, EngineError, is_out_of_memory, one_line
 from ..progress import Clock
@@ -111,6 +111,19 @@ class EngineRunner:
         if self._largest_batch is not None:
             report['largest_batch'] = self._largest_batch
         return report
+
+    @property
+    def calibration(self) -> list[Tensor] | None:
+        """Inputs that int8 was, or will be, calibrated with; None if there are none yet."""
+        if self._builder is None:
+            return None
+        calibrated = self.selection is not None and self.selection.calibration is not None
+        calibration = self._builder.calibration
+        return calibration.inputs if calibrated or calibration.given else None
+
+    def calibrate_with(self, inputs: list[Tensor]) -> None:
+        """Calibrate int8 with the :attr:`calibration` of another runner, not with first batches."""
+        self._builder.calibration.give(inputs)
 
     @property
     def bytes_on_disk(self) -> int:

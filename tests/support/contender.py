@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from mmpose_batch.benchmarking import limits, process
 from mmpose_batch.benchmarking.contenders import Contender
 from mmpose_batch.benchmarking.process import serve
