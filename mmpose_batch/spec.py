@@ -107,8 +107,9 @@ class InferencerSpec:
         spec = cls.without_state(inferencer)
         if inferencer.detector is not None:
             cat_ids = tuple(inferencer.detector.cat_ids)
-            check_detector_config(spec.settings['det_model'], cat_ids)
-            spec.settings['det_cat_ids'] = cat_ids
+            if cat_ids != spec.settings.get('det_cat_ids'):
+                check_detector_config(spec.settings['det_model'], cat_ids)
+                spec.settings['det_cat_ids'] = cat_ids
         return spec
 
     @classmethod
