@@ -93,7 +93,7 @@ def references(scenes, tmp_path_factory) -> dict[str, Found]:
 
 def differences(found: Found, reference: Found) -> Difference:
     """The 95 % quantile of the differences of keypoints and scores, as in the tables."""
-    read = load_tool('compare_engines').read_answers
+    read = load_tool('compare_engines').read_outputs
     return compare(read(reference.predictions), read(found.predictions), quantile=0.95)
 
 
