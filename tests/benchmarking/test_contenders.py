@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-
 from mmpose_batch.benchmarking.contenders import (
     Contender,
     Models,

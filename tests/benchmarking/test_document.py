@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from mmpose_batch.benchmarking.document import Table, add_plots, put, read_section, write_result
 
 TEXT = """# Title

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 import torch
-
 from mmpose_batch.benchmarking.gpu import nvml_reader, watch_utilization
 
 

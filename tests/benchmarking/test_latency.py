@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from PIL import Image as PillowImage
-
 from mmpose_batch.benchmarking.latency import keep_pace, measure_each, milliseconds, summarise
 from mmpose_batch.benchmarking.plots import plot_latencies
+from PIL import Image as PillowImage
 
 
 class Clock:

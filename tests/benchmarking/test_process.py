@@ -6,13 +6,12 @@ import signal
 import threading
 
 import pytest
-from support.contender import serve_on_threads
-from support.factories import Models as TinyModels
-
 from mmpose_batch.benchmarking import process
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.process import ContenderError, ContenderProcess, serve
 from mmpose_batch.benchmarking.work import Image
+from support.contender import serve_on_threads
+from support.factories import Models as TinyModels
 
 IMAGES = [Image(f'{index}.jpg') for index in range(20)]
 CONTENDER = Contender(system='upstream', models=Models(pose2d='rtmo-s'))

@@ -4,9 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image as PillowImage
-from rich.console import Console
-
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.plots import (
     plot_accuracy,
@@ -28,6 +25,8 @@ from mmpose_batch.benchmarking.report import (
     tables,
 )
 from mmpose_batch.benchmarking.rounds import Rounds
+from PIL import Image as PillowImage
+from rich.console import Console
 
 MODELS = Models(pose2d='rtmo-s')
 SHARES = {'stacking': 0.05, 'network': 0.75, 'decoding': 0.2}

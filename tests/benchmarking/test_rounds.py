@@ -4,7 +4,6 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-
 from mmpose_batch.benchmarking import rounds
 from mmpose_batch.benchmarking.rounds import Rounds, Stopping, estimate, run_rounds
 

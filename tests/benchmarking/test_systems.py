@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from support.contender import SMALL_CONVOLUTIONS
-from support.factories import Models as TinyModels
-from support.factories import write_photos
-
 from mmpose_batch.benchmarking import crops, limits
 from mmpose_batch.benchmarking.contenders import CROPS, OURS, UPSTREAM, Contender, Models
 from mmpose_batch.benchmarking.crops import CropModel
 from mmpose_batch.benchmarking.limits import Probe, best_rate, count_flop, measure_limits
 from mmpose_batch.benchmarking.systems import Detector, build_system
 from mmpose_batch.benchmarking.work import Image, repeat, with_annotated_persons
+from support.contender import SMALL_CONVOLUTIONS
+from support.factories import Models as TinyModels
+from support.factories import write_photos
+
 from mmpose_batch.errors import AnnotationError
 from mmpose_batch.scenes import write_scenes
 

@@ -4,15 +4,14 @@ import shlex
 from dataclasses import replace
 
 import pytest
-from support.factories import load_tool
-from test_report import measured
-
 from mmpose_batch.benchmarking import throughput
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.process import ContenderError
 from mmpose_batch.benchmarking.rounds import Stopping
 from mmpose_batch.benchmarking.throughput import best, flags, measure
 from mmpose_batch.benchmarking.work import Image
+from support.factories import load_tool
+from test_report import measured
 
 MODELS = Models(pose2d='rtmo-s')
 IMAGES = [Image('a.jpg')] * 6

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from support.contender import serve_on_threads
-from support.factories import Models, Outcome, run_tool, write_photos
-
 from mmpose_batch.benchmarking import document, plots, process
 from mmpose_batch.benchmarking.latency import Pace
+from support.contender import serve_on_threads
+from support.factories import Models, Outcome, run_tool, write_photos
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

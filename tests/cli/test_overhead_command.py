@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mmpose.models import PoseDataPreprocessor
+from mmpose_batch.benchmarking import document, overhead
+from mmpose_batch.benchmarking.overhead import Ways
 from support.factories import Models, Outcome, run_tool
 
 from mmpose_batch import BatchPose2DInferencer
-from mmpose_batch.benchmarking import document, overhead
-from mmpose_batch.benchmarking.overhead import Ways
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

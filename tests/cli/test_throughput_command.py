@@ -5,12 +5,12 @@ import re
 import shlex
 
 import pytest
+from mmpose_batch.benchmarking import machine, plots, throughput
 from support.contender import serve_on_threads
 from support.factories import Models, Outcome, run_tool, write_photos
 
 import mmpose_batch.scenes
 from mmpose_batch import hardware
-from mmpose_batch.benchmarking import machine, plots, throughput
 from mmpose_batch.cli import throughput as command
 from mmpose_batch.engines import optional
 

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
 from mmpose_batch.benchmarking import limits, process
 from mmpose_batch.benchmarking.contenders import Contender
 from mmpose_batch.benchmarking.process import serve

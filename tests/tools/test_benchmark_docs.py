@@ -5,10 +5,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from mmpose_batch.benchmarking import overhead
 from support.factories import run_script, run_tool, write_photos
 from support.recorder import is_tool_of_ours, record
-
-from mmpose_batch.benchmarking import overhead
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 

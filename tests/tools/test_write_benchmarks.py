@@ -1,8 +1,7 @@
 """The tool that writes results into a document: valid and invalid arguments."""
 
-from support.factories import Outcome, run_tool
-
 from mmpose_batch.benchmarking.document import Table, write_result
+from support.factories import Outcome, run_tool
 
 
 def write(*arguments: object) -> Outcome:

@@ -229,7 +229,9 @@ class _TestSteps:
         )
         test_step, forward = runner.test_step, preprocessor.forward
         # Timed inside the turn, since waiting for the turn is not work.
-        runner.test_step = lambda run, alone=False: test_step(lambda: self._timed('step', run), alone)
+        runner.test_step = lambda run, alone=False: test_step(
+            lambda: self._timed('step', run), alone
+        )
         preprocessor.forward = lambda *args: self._timed('stacking', lambda: forward(*args))
         try:
             yield
