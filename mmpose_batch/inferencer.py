@@ -233,17 +233,11 @@ class BatchPose2DInferencer(Pose2DInferencer):
         # Closed explicitly: an exception that is held would keep this frame, and with it all work.
         with closing(self.stream(source, call, alone=source.length == 1)) as stream, writer:
             for result in self._tracked(stream, source.length):
-                if result.error is not None:
-                    yield {'visualization': [], 'predictions': [], **result.failure}
-                    continue
-                drawn = self.draw(result, drawing) if drawing.wanted else None
-                writer.write(result, drawn)
-                yield {
-                    'visualization': drawing.returned(drawn),
-                    'predictions': result.data_samples
-                    if return_datasamples
-                    else result.predictions,
-                }
+                drawn = None
+                if result.error is None:
+                    drawn = self.draw(result, drawing) if drawing.wanted else None
+                    writer.write(result, drawn)
+                yield result.in_upstream_form(drawing.returned(drawn), return_datasamples)
 
     def draw(self, result: ImageResult, drawing: DrawOptions) -> np.ndarray:
         """Draw a result on its image with MMPose's visualizer.
@@ -316,13 +310,3 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def runner(self) -> EngineRunner:
         """What runs the pose network."""
         return self.runners['pose']
-
-    @property
-    def num_keypoints(self) -> int:
-        """Keypoints of every predicted instance."""
-        return self.predictor.pose.num_keypoints
-
-    @property
-    def sigmas(self) -> np.ndarray:
-        """COCO's constant of each predicted keypoint, (K,); (0,) if its dataset has none."""
-        return self.predictor.pose.sigmas

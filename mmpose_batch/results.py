@@ -39,6 +39,20 @@ class ImageResult:
         """Instances of each data sample, as plain lists and dicts in upstream's format."""
         return [split_instances(sample.pred_instances) for sample in self.data_samples]
 
+    def in_upstream_form(
+        self, visualization: list[np.ndarray] | None, return_datasamples: bool
+    ) -> dict[str, Any]:
+        """What upstream's inferencer yields for one image; of an image that failed, its failure.
+
+        Args:
+            visualization: The drawing in a list, an empty list if it is not returned, or None.
+            return_datasamples: Whether predictions are data samples instead of plain instances.
+        """
+        if self.error is not None:
+            return {'visualization': [], 'predictions': [], **self.failure}
+        predictions = self.data_samples if return_datasamples else self.predictions
+        return {'visualization': visualization, 'predictions': predictions}
+
     @property
     def failure(self) -> dict[str, str]:
         """The failure record, for an image with an error."""

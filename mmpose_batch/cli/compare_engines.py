@@ -184,7 +184,7 @@ def infer(
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
     ids, categories = ImageIds(), None
     if annotations is not None:
-        ids, truth = annotations.image_ids, annotations.select(inferencer)
+        ids, truth = annotations.image_ids, annotations.select(inferencer.predictor.pose.keypoints)
         categories = Categories.of(truth.categories, inferencer.detector, boxes=False)
         if note:
             print('\n'.join(annotations.notes(truth, categories)), file=sys.stderr)

@@ -17,9 +17,9 @@ from ..evaluation.evaluator import Annotations
 from ..evaluation.metric import ScoringOptions
 from ..factory import Plan, plan_inferencer
 from ..inferencer import BatchPose2DInferencer
-from ..models.names import default_filters
-from ..outputs import check_folder, check_places, check_targets
-from ..runs.dry_run import Keypoints
+from ..models.keypoints import Keypoints
+from ..models.names import default_filters, load_config
+from ..outputs import check_added, check_folder, check_places, check_targets
 from ..runs.resume import check_out_dir
 from ..runs.run import Run
 from ..runs.summary import counted
@@ -29,6 +29,7 @@ from ..sources.numbering import number
 from ..stages.detect import PersonDetector
 from ..writers.drawing import check_skeleton_style
 from ..writers.options import RunOptions
+from ..writers.registry import names as writer_names
 from .console import model_errors, note_demo_models, show, with_default_threads
 from .infer_parser import DRAWING
 from .options import take
@@ -70,6 +71,9 @@ def prepare(args: argparse.Namespace) -> Job:
         ValueError: Arguments that are wrong or cannot be combined.
         CheckpointError, EngineError, OutputError, RunError: The run is not possible.
     """
+    if not set(args.formats) <= set(writer_names()):
+        with model_errors():
+            load_config(args.pose2d)  # whose custom_imports may register formats
     options = RunOptions(
         drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.formats), **take(args, RUN)
     )
@@ -133,7 +137,9 @@ def check_outputs(options: RunOptions, paths: Sequence[str]) -> None:
     """
     names = [frame.name for frame in number(paths)]
     check_places(options.out_dir, names, options.writers)
-    if not options.resume:  # the files of a resumed run were checked when it began
+    if options.resume:  # its other files were checked when it began
+        check_added(options.out_dir, options.writers)
+    else:
         check_targets(options.out_dir, names, options.writers)
     check_folder(options.out_dir)
 
@@ -141,7 +147,7 @@ def check_outputs(options: RunOptions, paths: Sequence[str]) -> None:
 def evaluation_inputs(
     args: argparse.Namespace,
     job: Job,
-    model: BatchPose2DInferencer | Keypoints,
+    keypoints: Keypoints,
     detector: PersonDetector | None = None,
 ) -> tuple[Categories | None, list[np.ndarray] | None, list[str]]:
     """Categories and boxes for the evaluation of a model, and lines to print.
@@ -149,7 +155,7 @@ def evaluation_inputs(
     Raises:
         AnnotationError: The annotations do not fit the model.
     """
-    truth = job.annotations.select(model)
+    truth = job.annotations.select(keypoints)
     if job.plan.detector and not detector and len(truth.categories) > 1:  # not built yet
         note = (
             f'categories: {len(truth.categories)}; which of them the detector finds is known when '
@@ -173,7 +179,8 @@ def build(args: argparse.Namespace, job: Job) -> Run:
     notes = [*job.notes, *inferencer.model.load_notes]
     categories, bboxes = None, job.bboxes
     if job.annotations:
-        categories, bboxes, more = evaluation_inputs(args, job, inferencer, inferencer.detector)
+        keypoints = inferencer.predictor.pose.keypoints
+        categories, bboxes, more = evaluation_inputs(args, job, keypoints, inferencer.detector)
         notes += more
     if args.save_vis:
         check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)

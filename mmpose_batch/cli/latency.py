@@ -40,7 +40,7 @@ from .console import (
     parse_with_out_dir,
     run_to_end,
 )
-from .options import CORES, RECT, add_model_options, add_options, number, system_name
+from .options import CORES, RECT, add_model_options, add_number, add_options, system_name
 from .streams import quieten_libraries
 
 if TYPE_CHECKING:
@@ -88,20 +88,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help='upstream: also measure upstream MMPose',
     )
     much = parser.add_argument_group('extent')
-    much.add_argument(
-        '--warm-up',
-        type=number(0),
-        default=100,
-        metavar='N',
-        help='images before the measurement (default: %(default)s)',
-    )
-    much.add_argument(
-        '--count',
-        type=number(1),
-        default=2000,
-        metavar='N',
-        help='images to measure (default: %(default)s)',
-    )
+    add_number(much, '--warm-up', 'images before the measurement', default=100, minimum=0)
+    add_number(much, '--count', 'images to measure', default=2000)
     much.add_argument(
         '--rate',
         type=float,

@@ -49,6 +49,18 @@ def add_options(
         add_option(group, owner, name, **changes)
 
 
+def add_number(
+    group: argparse._ActionsContainer,
+    flag: str,
+    text: str,
+    default: int | None = None,
+    minimum: int = 1,
+) -> None:
+    """Add an argument that is an integer of at least ``minimum``; its help shows the default."""
+    shown = text if default is None else f'{text} (default: {default})'
+    group.add_argument(flag, type=number(minimum), default=default, metavar='N', help=shown)
+
+
 def add_model_options(group: argparse._ActionsContainer) -> None:
     """Add the options that select the models and the device."""
     for each in fields(ModelOptions):

@@ -20,7 +20,7 @@ from .console import (
     parse_with_out_dir,
     run_to_end,
 )
-from .options import number
+from .options import add_number
 from .streams import quieten_libraries
 
 if TYPE_CHECKING:
@@ -47,20 +47,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='FILE',
         help='checkpoint (default: none, which means random weights)',
     )
-    parser.add_argument(
-        '--persons',
-        type=number(1),
-        default=100,
-        metavar='N',
-        help='number of persons in the image (default: 100)',
-    )
-    parser.add_argument(
-        '--rounds',
-        type=number(5),
-        default=40,
-        metavar='N',
-        help='number of rounds (default: %(default)s)',
-    )
+    add_number(parser, '--persons', 'number of persons in the image', default=100)
+    add_number(parser, '--rounds', 'number of rounds', default=40, minimum=5)
     return parse_with_out_dir(parser, arguments)
 
 

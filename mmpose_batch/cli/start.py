@@ -34,7 +34,7 @@ from .console import (
     parse_with_out_dir,
     run_to_end,
 )
-from .options import add_model_options, add_options, number
+from .options import add_model_options, add_number, add_options
 from .streams import quieten_libraries
 
 if TYPE_CHECKING:
@@ -57,13 +57,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='folders, image files, globs')
-    parser.add_argument(
-        '--images',
-        type=number(1),
-        default=64,
-        metavar='N',
-        help='images per start; inputs are repeated as needed (default: %(default)s)',
-    )
+    add_number(parser, '--images', 'images per start; inputs are repeated as needed', default=64)
     model = parser.add_argument_group('model')
     add_model_options(model)
     model.add_argument('--no-flip-test', action='store_true', help='switch the flip test off')
@@ -75,13 +69,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         engine={**several, 'default': ['openvino'], 'help': 'engines (default: openvino)'},
         precision={**several, 'default': ['fp32'], 'help': 'precisions (default: fp32)'},
     )
-    parser.add_argument(
-        '--rounds',
-        type=number(1),
-        default=3,
-        metavar='N',
-        help='number of rounds (default: %(default)s)',
-    )
+    add_number(parser, '--rounds', 'number of rounds', default=3)
     return parse_with_out_dir(parser, arguments)
 
 

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from ..config import BatchOptions
 from .console import parse_with_out_dir
-from .options import CORES, RECT, add_model_options, add_options, number, system_name
+from .options import CORES, RECT, add_model_options, add_number, add_options, number, system_name
 
 AGAINST = ('upstream', 'rtmlib', 'crop-by-crop', 'padded-batches', 'thread-pool')
 
@@ -46,18 +46,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _add_images(parser: argparse.ArgumentParser) -> None:
     work = parser.add_argument_group('images')
     work.add_argument('inputs', nargs='*', metavar='INPUT', help='folders, image files, globs')
-    work.add_argument(
-        '--scenes', type=number(1), metavar='N', help='use N synthetic scenes instead of INPUT'
-    )
+    add_number(work, '--scenes', 'use N synthetic scenes instead of INPUT')
     work.add_argument(
         '--persons', type=number(0), metavar='K', help='persons in each scene (default: 1 to 3)'
     )
-    work.add_argument(
-        '--images',
-        type=number(1),
-        metavar='N',
-        help='images per round; inputs are repeated as needed (default: 64, or all scenes)',
-    )
+    text = 'images per round; inputs are repeated as needed (default: 64, or all scenes)'
+    add_number(work, '--images', text)
     work.add_argument('--ann-file', metavar='FILE', help='COCO annotations of INPUT, to compute AP')
 
 
@@ -115,15 +109,8 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
 
 def _add_rounds(parser: argparse.ArgumentParser) -> None:
     rounds = parser.add_argument_group('rounds')
-    rounds.add_argument(
-        '--rounds',
-        type=number(1),
-        metavar='N',
-        help='minimum number of rounds (default: 5, or --max-rounds)',
-    )
-    rounds.add_argument(
-        '--max-rounds', type=number(1), metavar='N', help='maximum number of rounds (default: 25)'
-    )
+    add_number(rounds, '--rounds', 'minimum number of rounds (default: 5, or --max-rounds)')
+    add_number(rounds, '--max-rounds', 'maximum number of rounds (default: 25)')
     rounds.add_argument(
         '--interval',
         type=float,

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..inferencer import BatchPose2DInferencer
+from ..models.keypoints import Keypoints
 from ..writers.jsonl import read_records
 from .annotations import ImageIds, read_annotations
 from .ap import drop_duplicates, evaluate, metric_names
@@ -55,15 +55,15 @@ class Annotations:
         check_images(inputs, self.image_ids, path)
         self.several = len(keypoint_categories(self._content)) > 1
 
-    def select(self, inferencer: BatchPose2DInferencer) -> Truth:
+    def select(self, keypoints: Keypoints) -> Truth:
         """Select the annotations that fit a model.
 
         Raises:
             AnnotationError: There are none, or the metric cannot evaluate the model.
         """
-        num_keypoints = inferencer.num_keypoints
+        num_keypoints = keypoints.num_keypoints
         truth = check_annotations(self._content, num_keypoints, self._path, self._scoring)
-        check_model(self._scoring, inferencer.sigmas, num_keypoints)
+        check_model(self._scoring, keypoints.sigmas, num_keypoints)
         return truth
 
     def coverage_note(self) -> str:
@@ -111,7 +111,8 @@ class Evaluator:
     """Converts the records of a run to COCO results, and evaluates them against annotations.
 
     Args:
-        inferencer: Inferencer of the run; its config names the metric.
+        cfg: Config of the pose model, which names the metric.
+        keypoints: The keypoints that the model outputs.
         ann_file: Path of the annotations, if there are any.
         categories: How instances get a category, if several are evaluated.
 
@@ -121,13 +122,14 @@ class Evaluator:
 
     def __init__(
         self,
-        inferencer: BatchPose2DInferencer,
+        cfg: Config,
+        keypoints: Keypoints,
         ann_file: str | None = None,
         categories: Categories | None = None,
     ) -> None:
-        self.scoring = ScoringOptions.from_config(inferencer.cfg)
-        self._sigmas = inferencer.sigmas
-        self._num_keypoints = inferencer.num_keypoints
+        self.scoring = ScoringOptions.from_config(cfg)
+        self._sigmas = keypoints.sigmas
+        self._num_keypoints = keypoints.num_keypoints
         self._ann_file = ann_file
         self._categories = categories
 

@@ -168,14 +168,7 @@ def build_model(
         described = check_dataset_meta(cfg, meta.get('dataset_meta'), f'{option}: {weights}')
     if cfg.model.get('pretrained') is not None:
         del cfg.model.pretrained
-    part = 'model' if 'data_mode' in cfg else 'det_model'
-    with naming(f'{part}: cannot be built from this config'):
-        model = MODELS.build(cfg.model)
-    if type(getattr(model, 'data_preprocessor', None)) is BaseDataPreprocessor:
-        raise ValueError(
-            f'{part}: expected model.data_preprocessor, which normalizes and stacks the inputs, '
-            'in the config, found none'
-        )
+    model = _build(cfg)
     if 'data_mode' in cfg:
         check_pose_model(model)
         check_keypoints(model, *described)
@@ -190,6 +183,18 @@ def build_model(
     else:
         finish(model, checkpoint, cfg)
     return model.to(device).eval()
+
+
+def _build(cfg: Config | ConfigDict) -> nn.Module:
+    part = 'model' if 'data_mode' in cfg else 'det_model'
+    with naming(f'{part}: cannot be built from this config'):
+        model = MODELS.build(cfg.model)
+    if type(getattr(model, 'data_preprocessor', None)) is BaseDataPreprocessor:
+        raise ValueError(
+            f'{part}: expected model.data_preprocessor, which normalizes and stacks the inputs, '
+            'in the config, found none'
+        )
+    return model
 
 
 def _read_meta(checkpoint: dict, source: str) -> tuple[dict[str, Any], list[str]]:

@@ -2,10 +2,7 @@
 
 import os.path as osp
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from ..config import CallOptions
 from ..engines.external_onnx import ExternalFile
@@ -15,6 +12,7 @@ from ..factory import Plan, is_to_be_downloaded
 from ..models.checkpoint import cached_path, load_checkpoint
 from ..models.checks.fields import find_field, type_name
 from ..models.checks.keypoints import check_dataset_meta
+from ..models.keypoints import Keypoints
 from ..outputs import INFO_FILE
 from ..sources.base import Frame
 from ..stages.detect import DetectorChoice
@@ -22,31 +20,6 @@ from ..writers.options import RunOptions
 from . import identity
 from .resume import check_failures, count_done, holds_run, number_frames, records_of
 from .summary import counted
-
-
-@dataclass(frozen=True, slots=True)
-class Keypoints:
-    """The keypoints of a pose model, as far as they are known before it is built.
-
-    Attributes:
-        dataset_meta: Meta information of the model's dataset, which describes the keypoints.
-        indices: Indices of the keypoints that the model outputs; None for all.
-    """
-
-    dataset_meta: dict[str, Any]
-    indices: Sequence[int] | None = None
-
-    @property
-    def num_keypoints(self) -> int:
-        """Number of keypoints of every output instance."""
-        indices = self.indices
-        return self.dataset_meta['num_keypoints'] if indices is None else len(indices)
-
-    @property
-    def sigmas(self) -> np.ndarray:
-        """COCO's constant of each output keypoint, (K,); (0,) if the dataset has none."""
-        sigmas = np.asarray(self.dataset_meta.get('sigmas', ()))
-        return sigmas if self.indices is None or not len(sigmas) else sigmas[list(self.indices)]
 
 
 def read_weights(plan: Plan) -> Keypoints | None:

@@ -36,7 +36,9 @@ class Scores:
         image_ids: ImageIds,
         categories: Categories | None,
     ) -> None:
-        self._evaluator = Evaluator(inferencer, ann_file, categories)
+        self._evaluator = Evaluator(
+            inferencer.cfg, inferencer.predictor.pose.keypoints, ann_file, categories
+        )
         self._paths = paths
         self._image_ids = image_ids
         self.evaluation: Evaluation | None = None

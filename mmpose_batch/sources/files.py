@@ -75,8 +75,7 @@ def list_inputs(
             found = _expand(_read_list(text[1:]), **walk)
         else:
             found = match(text, **options)
-        for path in found:
-            place, path = places.of(path)
+        for place, path in map(places.of, found):
             paths.setdefault(place, path)
     if skipped:
         for place in (*paths, *(places.of(path)[0] for path in named)):

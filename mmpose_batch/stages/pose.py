@@ -21,6 +21,7 @@ from ..engines.runner import EngineRunner
 from ..errors import ImageError, one_line
 from ..images.read import image_loader, load_image, plain_loader
 from ..models.checks.pipelines import check_first_step, check_loader
+from ..models.keypoints import Keypoints
 from ..results import ImageResult, select_instances
 from ..speedups.crops import CropCache
 from ..speedups.samples import add_labels, empty_sample, merge_samples
@@ -71,17 +72,10 @@ class PoseModel:
         _ = self._loader_is_checked
 
     @property
-    def num_keypoints(self) -> int:
-        """Number of keypoints of every predicted instance."""
+    def keypoints(self) -> Keypoints:
+        """The keypoints that the model outputs."""
         indices = self.model.test_cfg.get('output_keypoint_indices')
-        return len(indices) if indices is not None else self.model.dataset_meta['num_keypoints']
-
-    @property
-    def sigmas(self) -> np.ndarray:
-        """COCO's constant of each predicted keypoint, (K,); (0,) if the dataset has none."""
-        sigmas = np.asarray(self.model.dataset_meta.get('sigmas', ()))
-        indices = self.model.test_cfg.get('output_keypoint_indices')
-        return sigmas[list(indices)] if indices is not None and len(sigmas) else sigmas
+        return Keypoints(self.model.dataset_meta, indices)
 
     def call_options(
         self,
@@ -235,7 +229,7 @@ class PoseStage:
     def _select(self, image: ImageInFlight) -> list[PoseDataSample]:
         """Merge the persons of one image and drop instances by upstream's rules."""
         path, size = image.result.frame.path, image.result.size
-        samples = image.poses or [empty_sample(path, size, self.pose.num_keypoints)]
+        samples = image.poses or [empty_sample(path, size, self.pose.keypoints.num_keypoints)]
         for sample in samples:
             check_finite(dict(sample.pred_instances.items()))
         if image.labels is not None:

@@ -35,8 +35,9 @@ class RunOptions:
     )
     formats: Sequence[str] = option(
         registry.default(),
-        'formats of the predictions; jsonl is always written (default: jsonl)',
-        choices=registry.names(),
+        f'formats of the predictions: {", ".join(registry.names())}, or one that the config '
+        'registers; jsonl is always written (default: jsonl)',
+        metavar='NAME',
         flag='format',
     )
     save_vis: bool = option(False, 'write drawings to vis/')
@@ -62,8 +63,10 @@ class RunOptions:
         if limit is not None and (type(limit) is not int or limit < 0):
             raise ValueError(f'max_errors: expected an integer >= 0, found {self.max_errors!r}')
         choices = registry.names()
-        if unknown := set(self.formats) - set(choices):
-            raise ValueError(f'formats: expected some of {", ".join(choices)}, found {unknown}')
+        if unknown := sorted(set(self.formats) - set(choices)):
+            raise ValueError(
+                f'formats: expected some of {", ".join(choices)}, found {", ".join(unknown)}'
+            )
         if self.resume and self.overwrite:
             raise ValueError('resume and overwrite cannot be combined')
 

@@ -49,7 +49,6 @@ PARSER = {
     'a limit of errors below 0': (['--max-errors', '-1'], 'expected an integer >= 0, found -1'),
     'no input': (['--out-dir', 'out'], 'the following arguments are required: INPUT'),
     'no folder': (['in'], 'the following arguments are required: --out-dir'),
-    'an unknown format': (['--format', 'xml'], "invalid choice: 'xml'"),
     'an unknown precision': (['--precision', 'int4'], "invalid choice: 'int4'"),
     'a word for a number': (['--batch-size', 'x'], 'expected an integer or auto, found x'),
     'a digit that is not a number': (['--limit', '²'], 'expected an integer >= 1, found ²'),
@@ -81,6 +80,9 @@ class Wrong:
 
 
 WRONG = {
+    'an unknown format': Wrong(
+        ['--format', 'xml'], 'formats: expected some of jsonl, json, coco, found xml'
+    ),
     'no such input': Wrong(['{in}/nowhere'], 'inputs: no such file or folder: {in}/nowhere'),
     'a pattern without matches': Wrong(
         ['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'

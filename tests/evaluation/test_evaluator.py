@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from mmpose_batch.evaluation.categories import Categories
 from mmpose_batch.evaluation.evaluator import Annotations, Evaluator, coco_ids
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.evaluation.result import Coverage, Evaluation
+from mmpose_batch.models.keypoints import Keypoints
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 
@@ -35,11 +35,10 @@ INPUTS = [f'in/{number:012}.jpg' for number in range(4)]
 IDS = list(range(4))
 
 
-def inferencer(evaluator: Any = None, keypoints: int = 17) -> SimpleNamespace:
-    """The attributes of an inferencer that an evaluation reads."""
-    cfg = Config({'test_evaluator': evaluator})
-    sigmas = META[keypoints]['sigmas']
-    return SimpleNamespace(cfg=cfg, num_keypoints=keypoints, sigmas=sigmas, detector=None)
+def model(evaluator: Any = None, keypoints: int = 17) -> tuple[Config, Keypoints]:
+    """What an evaluation reads of a model: its config, and its keypoints."""
+    meta = {'num_keypoints': keypoints, 'sigmas': META[keypoints]['sigmas']}
+    return Config({'test_evaluator': evaluator}), Keypoints(meta)
 
 
 def evaluated(
@@ -53,7 +52,7 @@ def evaluated(
     """The evaluation of a run with these records, and its COCO results."""
     lines = folder / 'predictions.jsonl'
     lines.write_text(''.join(json.dumps(record) + '\n' for record in records))
-    scorer = Evaluator(inferencer(evaluator, keypoints), written(folder, content), categories)
+    scorer = Evaluator(*model(evaluator, keypoints), written(folder, content), categories)
     evaluation = Evaluation(Coverage(len(records), len(records), len(records)), scorer.scoring)
     return evaluation, scorer.evaluate(str(lines), IDS[: len(records)], evaluation)
 
@@ -64,8 +63,8 @@ def evaluated(
 def notes(
     content: dict[str, Any], folder: Path, evaluator: Any = None, **options: Any
 ) -> list[str]:
-    found = Annotations(written(folder, content), inferencer(evaluator).cfg, INPUTS)
-    truth = found.select(inferencer(evaluator, **options))
+    found = Annotations(written(folder, content), model(evaluator)[0], INPUTS)
+    truth = found.select(model(evaluator, **options)[1])
     return list(found.notes(truth, Categories.of(truth.categories, None, boxes=False)))
 
 
@@ -107,7 +106,7 @@ UNFIT = {
 def test_fields_that_the_metric_needs_are_checked_without_a_model(
     tmp_path, content, evaluator, keypoints, message
 ):
-    cfg = inferencer(evaluator, keypoints).cfg
+    cfg = model(evaluator, keypoints)[0]
     with pytest.raises(AnnotationError, match=message):
         Annotations(written(tmp_path, content), cfg, INPUTS)
 
@@ -115,7 +114,7 @@ def test_fields_that_the_metric_needs_are_checked_without_a_model(
 def test_annotations_of_other_images_are_an_error_with_an_example(tmp_path):
     path = written(tmp_path, annotations())
     with pytest.raises(AnnotationError) as raised:
-        Annotations(path, inferencer().cfg, ['in/other.jpg'])
+        Annotations(path, model()[0], ['in/other.jpg'])
     assert str(raised.value) == (
         f'{path}: no annotation entry matches an input, by file_name; an entry: file_name '
         "'000000000000.jpg'; an input: 'in/other.jpg'"
@@ -127,7 +126,7 @@ def test_images_of_the_same_name_in_two_folders_are_evaluated(tmp_path):
     for image, name in zip(content['images'], ('a.jpg', 'sub/a.jpg'), strict=True):
         image['file_name'] = name
     inputs = ['in/a.jpg', 'in/sub/a.jpg']
-    found = Annotations(written(tmp_path, content), inferencer().cfg, inputs)
+    found = Annotations(written(tmp_path, content), model()[0], inputs)
     assert coco_ids(inputs, found.image_ids, annotated=True) == [0, 1]
     assert found.coverage_note() == 'annotations: 2 of 2 images are evaluated'
 
@@ -190,9 +189,9 @@ def test_without_annotations_results_have_the_same_fields(tmp_path):
     records = predictions(annotations(whole_body=True), copies=1, jitter=0)
     lines.write_text(''.join(json.dumps(record) + '\n' for record in records))
     whole = {'type': 'CocoWholeBodyMetric'}
-    result, *_ = Evaluator(inferencer(whole, 133)).results(str(lines), IDS)
+    result, *_ = Evaluator(*model(whole, 133)).results(str(lines), IDS)
     assert len(result['face_kpts']) == 68 * 3 and 'bbox' not in result
-    result, *_ = Evaluator(inferencer(None, 133)).results(str(lines), IDS)
+    result, *_ = Evaluator(*model(None, 133)).results(str(lines), IDS)
     assert len(result['keypoints']) == 133 * 3 and 'bbox' in result
 
 

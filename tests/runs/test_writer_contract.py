@@ -6,6 +6,7 @@ One is a file that grows, as CSV; the other has a complete file per chunk, as Pa
 import csv
 import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -16,7 +17,14 @@ from typing import Any
 import orjson
 import pytest
 import torch
-from support.factories import Models, ToolProcess, files_below, read_lines, write_photos
+from support.factories import (
+    Models,
+    ToolProcess,
+    files_below,
+    read_lines,
+    run_tool,
+    write_photos,
+)
 
 import mmpose_batch.runs.run
 from mmpose_batch import BatchPose2DInferencer, InputError, build_inferencer
@@ -478,3 +486,46 @@ def test_images_that_would_share_a_file_are_rejected(inferencer, photos, tmp_pat
     monkeypatch.setitem(registry.WRITERS, 'csv', replace(CSV, check_names=reject))
     with pytest.raises(RunError, match=r'000\.jpg and 0.*001\.jpg would share a file'):
         make_run(inferencer, photos, tmp_path)()
+
+
+MODULE = """
+from mmpose_batch.writers.base import Writer, WriterSpec
+from mmpose_batch.writers.registry import register
+
+
+class NamesWriter(Writer):
+    def open(self, folder, resume):
+        self._file = open(f'{folder}/names.txt', 'w')
+
+    def append(self, result, record):
+        self._file.write(record['image'] + '\\n')
+
+    def sync(self):
+        self._file.flush()
+
+    def close(self):
+        self._file.close()
+
+
+register(
+    WriterSpec(
+        name='names', help='names', build=lambda context: NamesWriter(), files=('names.txt',)
+    )
+)
+"""
+
+
+def test_the_tool_writes_a_format_that_a_config_imports(models, tmp_path, monkeypatch):
+    (tmp_path / 'names_format.py').write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / 'pose.py'
+    imports = "custom_imports = dict(imports=['names_format'])\n"
+    config.write_text(Path(models.file('rtmo.py')).read_text() + imports)
+    write_photos(tmp_path / 'in', 2)
+    arguments = (tmp_path / 'in', '--out-dir', tmp_path / 'out', '--format', 'names')
+    weights = ('--pose2d-weights', models.file('rtmo.pth'))
+    outcome = run_tool(*arguments, '--pose2d', config, *weights)
+    assert outcome.status == 0, outcome.err
+    names = sorted(path.name for path in (tmp_path / 'in').iterdir())
+    assert (tmp_path / 'out' / 'names.txt').read_text().split() == names
+    monkeypatch.delitem(sys.modules, 'names_format')

@@ -51,7 +51,7 @@ def test_a_run_writes_the_requested_formats_and_the_journal(options, expected):
 def test_an_unknown_format_is_an_error_that_names_the_choices():
     with pytest.raises(ValueError) as raised:
         RunOptions(out_dir='out', formats=('json', 'made-up'))
-    assert str(raised.value) == "formats: expected some of jsonl, json, coco, found {'made-up'}"
+    assert str(raised.value) == 'formats: expected some of jsonl, json, coco, found made-up'
 
 
 IN_USE = 'is in the identity of every run; choose another'
