@@ -6,9 +6,10 @@ reference of options, and the settings in ``run.json``. No large library is impo
 """
 
 import os.path as osp
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from math import isnan
+from math import inf, isnan
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
@@ -371,6 +372,62 @@ class CallOptions:
     def __post_init__(self) -> None:
         for name in ('bbox_thr', 'nms_thr', 'select_thr'):
             _check_number(name, getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoOptions:
+    """Which frames of videos are used. Frames keep their numbers and times whatever is selected.
+
+    Attributes:
+        vid_stride: Every so many frames one is used, beginning with the first at or after
+            ``start``.
+        start: Time in seconds, or text such as ``1:05`` or ``1:02:03.5``, of the first frame;
+            None for the beginning.
+        end: Time of the end, in the same form: frames from then on are not used; None for the
+            end of the video.
+
+    Raises:
+        ValueError: The stride is not an integer of at least 1, a time is not valid, or the end is
+            not after the start.
+    """
+
+    vid_stride: int = option(
+        1, 'use every Nth frame of a video (default: %(default)s)', metavar='N', minimum=1
+    )
+    start: str | float | None = option(
+        None, 'first second of a video that is used: seconds, m:ss or h:mm:ss', metavar='TIME'
+    )
+    end: str | float | None = option(
+        None, 'end of the part of a video that is used, in the same form', metavar='TIME'
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'vid_stride', _integer('vid_stride', self.vid_stride, 1))
+        start, end = self.seconds
+        if end is not None and end <= (start or 0):
+            raise ValueError(f'end: expected a time after start, found {self.end!r}')
+
+    @property
+    def seconds(self) -> tuple[float | None, float | None]:
+        """``start`` and ``end`` in seconds."""
+        return _seconds('start', self.start), _seconds('end', self.end)
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    """A time in seconds from a number, or from text as ``seconds``, ``m:ss`` or ``h:mm:ss``."""
+    if value is None:
+        return None
+    if _is_number(value) and 0 <= value < inf:
+        return float(value)
+    match = isinstance(value, str) and _TIME.fullmatch(value.strip())
+    if not match:
+        raise ValueError(f'{name}: expected seconds, m:ss or h:mm:ss, found {value!r}')
+    hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return 3600 * hours + 60 * minutes + seconds
+
+
+# Minutes and seconds that follow a larger unit have two digits and are below 60.
+_TIME = re.compile(r'(?:(?:(\d+):(?=[0-5]\d:[0-5]\d))?(?:(\d+):(?=[0-5]\d)))?(\d+(?:\.\d*)?|\.\d+)')
 
 
 # Limit of OpenCV.

@@ -25,6 +25,8 @@ class ImageResult:
         data_samples: Predictions in pixels of the image: one sample with all
             instances, or one per instance with ``merge_results=False``.
         image: The decoded image (H, W, 3), uint8, BGR, if requested; else None.
+        track_ids: Track of each instance, in the order of the data samples' instances; None for
+            an instance of no confirmed track. None without tracking.
         error: Why there is no prediction, in one line; None if there is one.
     """
 
@@ -32,6 +34,7 @@ class ImageResult:
     size: tuple[int, int] | None = None
     data_samples: list[PoseDataSample] = field(default_factory=list)
     image: np.ndarray | None = None
+    track_ids: list[int | None] | None = None
     error: str | None = None
 
     @property

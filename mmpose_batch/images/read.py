@@ -14,7 +14,7 @@ from mmpose.datasets.transforms import LoadImage
 
 from ..errors import ImageError
 from ..sources import heif
-from ..sources.base import Frame
+from ..sources.base import Frame, Pixels
 from ..speedups.base import apply_changes
 from ..speedups.registry import PIPELINE
 from .native_messages import decoding
@@ -114,7 +114,7 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
     """Read and decode one image as a loader of MMCV or MMPose does, after checking the file.
 
     Args:
-        frame: Frame with the path or URL of a file, or with an array.
+        frame: Frame with the path or URL of a file, an array, or pixels of a video.
         loader: Loader with the settings for reading and decoding a file. An array is used
             unchanged, except that an alpha channel is removed.
 
@@ -127,6 +127,8 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
         ImageError: The file is not readable, not an image or truncated, or the array has another
             shape, dtype or range of values.
     """
+    if isinstance(frame.data, Pixels):
+        return frame.data.read()
     if not isinstance(frame.data, str):
         return _checked_array(frame.data)
     data = _read_file(frame.data, loader)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import inf
 from numbers import Real
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,31 +16,50 @@ from ..workers import FLUSH, FlushType
 CHUNK = 256
 
 
+@runtime_checkable
+class Pixels(Protocol):
+    """An image that is converted when it is needed, on a worker thread; for frames of videos."""
+
+    def read(self) -> np.ndarray:
+        """Return the image as a new array (H, W, 3), uint8, BGR, oriented as displayed.
+
+        Raises:
+            ImageError: There is no image, for example since the file is damaged there.
+        """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image of an input.
 
     Attributes:
         index: Position in the input, from 0.
-        data: Path or URL of an image file, or a uint8 array (H, W, 3) in BGR that nothing else
-            writes to. Any other array, or a file that is not an image, makes this frame fail.
-        name: Relative path of the frame's outputs, unique in its input. Bytes of a file name
-            that are not valid text are escaped, since JSON cannot represent them.
+        data: Path or URL of an image file, a uint8 array (H, W, 3) in BGR that nothing else
+            writes to, or :class:`Pixels`. Any other array, or a file that is not an image, makes
+            this frame fail.
+        name: Relative path of the frame's outputs, unique in its input; the frames of a video
+            share that of the video. Bytes of a file name that are not valid text are escaped,
+            since JSON cannot represent them.
         bboxes: Precomputed person boxes, (N, 4) or (N, 5): x1, y1, x2, y2 in
             pixels and a score; None uses the detector.
         labels: Category label of each of these boxes, (N,); None without labels.
         source_id: Identifies the video or camera of the frame; empty for separate images.
         time: Seconds since the start of the video or since the camera was opened; None for
             images, and for a video of unknown frame rate.
+        time_guessed: Whether ``time`` is derived from the frame rate, because the file has no
+            usable times.
+        frame_id: Index of the frame among those that a player shows, from 0; None for images.
     """
 
     index: int
-    data: str | np.ndarray
+    data: str | np.ndarray | Pixels
     name: str
     bboxes: np.ndarray | None = None
     labels: np.ndarray | None = None
     source_id: str = ''
     time: float | None = None
+    time_guessed: bool = False
+    frame_id: int | None = None
 
     @property
     def path(self) -> str:
