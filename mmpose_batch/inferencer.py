@@ -18,6 +18,7 @@ from .config import (
     BatchOptions,
     CallOptions,
     DrawOptions,
+    VideoOptions,
     check_keywords,
 )
 from .copies import build_copy, take_state
@@ -169,9 +170,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
         out_dir: str | None = None,
         *,
         max_wait: float | None = None,
+        vid_stride: int = 1,
+        start: str | float | None = None,
+        end: str | float | None = None,
         **kwargs: Any,
     ) -> Iterator[dict]:
-        """Infer poses: one dict per input image, in input order.
+        """Infer poses: one dict per input image or frame; images in input order, then videos.
 
         Args:
             inputs: See :func:`mmpose_batch.sources.inputs.open_source`.
@@ -180,6 +184,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
             out_dir: Folder for ``visualizations/`` and ``predictions/``.
             max_wait: Seconds that an iterator may yield nothing before its earlier images are
                 finished in batches that are not full; None waits for full batches.
+            vid_stride: Every so many frames of a video one is used.
+            start: First second of videos that is used: a number, or text such as ``1:05``.
+            end: End of the part of videos that is used, in the same form.
             **kwargs: Upstream's arguments: ``bbox_thr``, ``nms_thr``, ``bboxes``,
                 ``merge_results``, ``pose_based_nms``, those of
                 :class:`mmpose_batch.config.DrawOptions`, and ``pred_out_dir``. ``bboxes`` has for
@@ -200,7 +207,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
         pre, forward, draw, post = self._dispatch_kwargs(**kwargs)
         if post.get('return_datasample') is not None:  # upstream's old spelling
             return_datasamples = post['return_datasample']
-        source = replace(open_source(inputs), max_wait=max_wait)
+        video = VideoOptions(vid_stride=vid_stride, start=start, end=end)
+        source = replace(open_source(inputs, video), max_wait=max_wait)
         if source.live:
             draw = {**draw, 'show': True}
         drawing = DrawOptions(video=source.video_name is not None, **draw)

@@ -25,7 +25,7 @@ INFO_FILE = 'run.json'
 # Maximum size of a run.json that is read, in bytes; those of this package have a few thousand.
 _MAX_INFO = 16 * 2**20
 # The start of a record: its other values, most of the file, need not be parsed.
-_IMAGE = re.compile(rb'\{"image":("(?:[^"\\]|\\.)*")')
+_IMAGE = re.compile(rb'\{"(?:image|video)":("(?:[^"\\]|\\.)*")')
 
 
 def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[str]:
@@ -98,15 +98,17 @@ def _pending(info: Mapping[str, Any]) -> list[str]:
 
 
 def _recorded(folder: str) -> Iterator[str]:
-    """Names of the images that have records, including an incomplete last one."""
+    """Names of the images and videos that have records, including an incomplete last one."""
     path = osp.join(folder, RECORDS_FILE)
     if not osp.isfile(path):
         return
     try:
         with open(path, 'rb') as file:
+            last = None  # the frames of a video have one name
             for line in file:
-                if match := _IMAGE.match(line):
-                    yield orjson.loads(match[1])
+                if (match := _IMAGE.match(line)) and match[1] != last:
+                    last = match[1]
+                    yield orjson.loads(last)
     except (OSError, orjson.JSONDecodeError):  # damaged: further records are unknown
         return
 

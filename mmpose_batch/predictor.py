@@ -18,7 +18,7 @@ from .errors import InputError
 from .images.read import DecodedFrames
 from .pipeline import Pipeline
 from .progress import StageClock
-from .results import ImageResult
+from .results import ImageResult, label_of
 from .sources.base import Frame, Source
 from .speedups.crops import CropCache
 from .stages.detect import PersonDetector
@@ -89,7 +89,9 @@ class Predictor:
         with ExitStack() as stack:
             stack.callback(self._decoded.clear)
             if source.sequential or source.max_wait is not None:
-                frames = stack.enter_context(closing(read_ahead(frames, 2, source.max_wait)))
+                frames = stack.enter_context(
+                    closing(read_ahead(frames, source.ahead, source.max_wait))
+                )
             # Without the lock: the source may give nothing for long, or call this inferencer.
             # Of a known length all are there; others may not come for a while.
             wanted = self.wants_samples(call)
@@ -107,7 +109,7 @@ class Predictor:
 
     def _checked(self, result: ImageResult) -> ImageResult:
         if result.error is not None and self._options.on_error == 'raise':
-            raise InputError(f'{result.frame.path}: {result.error}')
+            raise InputError(f'{label_of(result.frame)}: {result.error}')
         return result
 
     def wants_samples(self, call: CallOptions) -> int:

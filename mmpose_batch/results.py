@@ -57,9 +57,12 @@ class ImageResult:
         return {'visualization': visualization, 'predictions': predictions}
 
     @property
-    def failure(self) -> dict[str, str]:
-        """The failure record, for an image with an error."""
-        return {'image': self.frame.path, 'error': self.error or ''}
+    def failure(self) -> dict[str, Any]:
+        """The failure record, for an image or a frame of a video with an error."""
+        error = {'error': self.error or ''}
+        if self.frame.frame_id is None:
+            return {'image': self.frame.path, **error}
+        return {'video': self.frame.source_id, 'frame': self.frame.frame_id, **error}
 
 
 def select_instances(
@@ -88,22 +91,48 @@ def select_instances(
     return sample
 
 
+# Decimals of the time of a frame, in seconds.
+TIME_DECIMALS = 6
+
+
+def label_of(frame: Frame) -> str:
+    """What errors call a frame: the path of an image, or a video and the number of its frame."""
+    if frame.frame_id is None:
+        return frame.source_id or frame.path
+    return f'{frame.source_id} frame {frame.frame_id}'
+
+
+def _heading(frame: Frame) -> dict[str, Any]:
+    """The start of a record: what it is about."""
+    if not frame.source_id:
+        return {'image': frame.name}
+    heading: dict[str, Any] = {'video': frame.name}
+    if frame.frame_id is not None:
+        heading['frame'] = frame.frame_id
+        heading['time'] = None if frame.time is None else round(frame.time, TIME_DECIMALS)
+        if frame.time_guessed:
+            heading['time_guessed'] = True
+    return heading
+
+
 def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None) -> dict[str, Any]:
-    """The record of one image, or its failure record.
+    """The record of one image or frame of a video, or its failure record.
 
     Args:
         result: The result of the image.
         categories: Category id of each label; None if records have no categories.
 
     Returns:
-        ``image`` (path below the input), ``width``, ``height`` and
+        ``image`` (path below the input), or ``video``, ``frame`` and ``time`` (in seconds), and
+        ``time_guessed`` if the file has no times; ``width``, ``height`` and
         ``instances``, each with ``keypoints`` (K x [x, y]), ``keypoint_scores``
         (K), ``bbox`` ([x1, y1, x2, y2]) and ``bbox_score``, all in pixels of
-        the image; or ``image`` and ``error``. With ``categories``, instances also have a
-        ``category_id``: None if their label has none.
+        the image; of one that failed, an ``error`` instead. With ``categories``, instances
+        also have a ``category_id``: None if their label has none.
     """
+    heading = _heading(result.frame)
     if result.error is not None:
-        return {'image': result.frame.name, 'error': as_text(result.error)}
+        return {**heading, 'error': as_text(result.error)}
     width, height = result.size
     instances = []
     for sample in result.data_samples:
@@ -120,7 +149,7 @@ def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None
             columns['category_id'] = [categories.get(label) for label in found.labels.tolist()]
         rows = zip(*columns.values(), strict=True)
         instances += [dict(zip(columns, row, strict=True)) for row in rows]
-    return {'image': result.frame.name, 'width': width, 'height': height, 'instances': instances}
+    return {**heading, 'width': width, 'height': height, 'instances': instances}
 
 
 def as_text(error: str) -> str:

@@ -174,6 +174,7 @@ def infer(
     from ..evaluation.categories import Categories
     from ..models.names import default_filters
     from ..runs.run import Run
+    from ..sources.items import Items
     from ..writers.options import RunOptions
 
     models = named_models(args)
@@ -190,7 +191,8 @@ def infer(
             print('\n'.join(annotations.notes(truth, categories)), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix='mmpose_batch-') as folder:
         options = RunOptions(out_dir=folder, ann_file=args.ann_file, quiet=True)
-        summary = Run(inferencer, paths, call, options, image_ids=ids, categories=categories)()
+        items = Items(paths)
+        summary = Run(inferencer, items, call, options, ids, categories)()
         outputs = read_outputs(Path(folder) / 'predictions.jsonl')
     return Outcome(outputs, summary)
 

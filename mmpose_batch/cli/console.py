@@ -51,7 +51,7 @@ def list_images(inputs: Sequence[str]) -> list[str]:
     """
     from ..sources.files import list_inputs
 
-    paths = list_inputs(inputs)
+    paths = list_inputs(inputs, videos=False)
     if not paths:
         raise ValueError(f'no images in {", ".join(inputs)}')
     return paths

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from ..evaluation.result import Coverage
 from ..runs.dry_run import describe_earlier_run, describe_run, read_weights
-from ..runs.resume import number_frames
 from ..writers.drawing import check_skeleton_style
 from .infer_job import Job, evaluation_inputs
 
@@ -19,18 +18,18 @@ def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:
     model = read_weights(job.plan)
     if args.save_vis and model:
         check_skeleton_style(args.skeleton_style, model.dataset_meta)
-    yield from describe_run(job.paths, job.plan, job.options)
+    yield from describe_run(job.items(), job.plan, job.options)
     categories, bboxes, notes, unknown = None, job.bboxes, [], []
     if job.annotations and model:
         categories, bboxes, notes = evaluation_inputs(args, job, model)
     elif job.annotations:
-        ids = list(map(job.image_ids.find, job.paths))
+        ids = list(map(job.image_ids.all_of, job.paths))
         warning = Coverage.of(job.paths, ids, job.image_ids.names).warning()
         notes = [job.annotations.coverage_note(), *([f'warning: {warning}'] if warning else [])]
     if job.annotations and job.annotations.several:
         unknown = [] if model and not job.plan.detector else ['categories']
         unknown += ['bboxes'] if args.bboxes and bboxes is None else []
-    frames = number_frames(job.paths, bboxes, bool(categories and categories.of_label))
-    yield from describe_earlier_run(frames, job.plan, job.call, job.options, categories, unknown)
+    items = job.items(bboxes, categories)
+    yield from describe_earlier_run(items, job.plan, job.call, job.options, categories, unknown)
     yield from job.notes
     yield from notes

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.config import Config, DictAction
 
-from ..config import BATCH_SETTINGS, CallOptions, DrawOptions
+from ..config import BATCH_SETTINGS, CallOptions, DrawOptions, VideoOptions
+from ..declare import declared
 from ..errors import RunError
 from ..evaluation.annotations import ImageIds
 from ..evaluation.box_files import assign_bboxes, read_bboxes
@@ -22,10 +23,12 @@ from ..models.names import default_filters, load_config
 from ..outputs import check_added, check_folder, check_places, check_targets
 from ..runs.resume import check_out_dir
 from ..runs.run import Run
-from ..runs.summary import counted
+from ..runs.summary import count_inputs
 from ..sources.files import list_inputs
 from ..sources.folders import Skipped
+from ..sources.items import Items
 from ..sources.numbering import number
+from ..sources.video_names import is_video_name
 from ..stages.detect import PersonDetector
 from ..writers.drawing import check_skeleton_style
 from ..writers.options import RunOptions
@@ -35,6 +38,7 @@ from .infer_parser import DRAWING
 from .options import take
 
 INFERENCER = ('device', 'det_weights', 'det_cat_ids', *BATCH_SETTINGS)
+VIDEO = tuple(declared(VideoOptions))
 RUN = ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'max_errors', 'quiet')
 
 
@@ -42,7 +46,8 @@ class Job(NamedTuple):
     """The job that the arguments describe, as far as it is known before the model is built.
 
     Attributes:
-        paths: Paths of the images.
+        paths: Paths of the images and videos.
+        video: Which frames of videos are used.
         plan: Plan of the inferencer.
         call: Options of the call, without the model's test settings.
         options: Options of the run.
@@ -55,6 +60,7 @@ class Job(NamedTuple):
     """
 
     paths: list[str]
+    video: VideoOptions
     plan: Plan
     call: CallOptions
     options: RunOptions
@@ -62,6 +68,12 @@ class Job(NamedTuple):
     image_ids: ImageIds
     bboxes: list[np.ndarray] | None
     notes: list[str]
+
+    def items(
+        self, bboxes: list[np.ndarray] | None = None, categories: Categories | None = None
+    ) -> Items:
+        """The images and videos, with their boxes."""
+        return Items(self.paths, self.video, bboxes, bool(categories and categories.of_label))
 
 
 def prepare(args: argparse.Namespace) -> Job:
@@ -77,7 +89,9 @@ def prepare(args: argparse.Namespace) -> Job:
     options = RunOptions(
         drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.formats), **take(args, RUN)
     )
+    video = VideoOptions(**take(args, VIDEO))
     paths, notes = find_inputs(args)
+    notes += check_videos(args, paths, video)
     if not args.save_vis and options.drawing != DrawOptions():
         notes.append('drawing options have no effect without --save-vis')
     check_out_dir(options)
@@ -107,14 +121,31 @@ def prepare(args: argparse.Namespace) -> Job:
     if args.bboxes and not (annotations and annotations.several):
         bboxes, note = read_boxes(args, plan.cfg, paths, image_ids)
         notes.append(note)
-    return Job(paths, plan, call, options, annotations, image_ids, bboxes, notes)
+    return Job(paths, video, plan, call, options, annotations, image_ids, bboxes, notes)
+
+
+def check_videos(
+    args: argparse.Namespace, paths: Sequence[str], options: VideoOptions
+) -> list[str]:
+    """Check that options and videos fit together; returns lines to print.
+
+    Raises:
+        ValueError: They do not, or videos cannot be read.
+    """
+    if not any(map(is_video_name, paths)):
+        if options != VideoOptions():
+            return ['--vid-stride, --start and --end have no effect: there are no videos']
+        return []
+    if args.bboxes:
+        raise ValueError('--bboxes: only possible for images, found videos among the inputs')
+    return []
 
 
 def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Paths of the images that the arguments select, and lines about what is skipped.
+    """Paths of the inputs that the arguments select, and lines about what is skipped.
 
     Raises:
-        RunError: There are no images.
+        RunError: There are no images and no videos.
     """
     skipped = Skipped()
     # Files named by an option (annotations, a config) may lie inside an input folder.
@@ -122,10 +153,10 @@ def find_inputs(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     paths = list_inputs(args.inputs, args.recursive, skipped, args.follow_links, named)
     if not paths:
         found = f' ({skipped})' if skipped else ''
-        raise RunError(f'no images in {", ".join(args.inputs)}{found}')
+        raise RunError(f'no images or videos in {", ".join(args.inputs)}{found}')
     notes = [str(skipped)] if skipped else []
     if args.limit is not None and args.limit < len(paths):
-        notes.append(f'limit: the first {args.limit} of {len(paths)} images')
+        notes.append(f'limit: the first {args.limit} of {len(paths)} inputs')
     return paths[: args.limit], notes
 
 
@@ -186,10 +217,11 @@ def build(args: argparse.Namespace, job: Job) -> Run:
         check_skeleton_style(args.skeleton_style, inferencer.model.dataset_meta)
     filters = chosen_filters(args, inferencer.cfg)
     call = inferencer.call_options(**filters, select_thr=filters['bbox_thr'])
+    items = job.items(bboxes, categories)
     if not args.quiet:
-        show([describe(len(job.paths), args.pose2d, inferencer), *notes], sys.stderr)
+        show([describe(items, args.pose2d, inferencer), *notes], sys.stderr)
         note_demo_models(args)
-    return Run(inferencer, job.paths, call, job.options, bboxes, job.image_ids, categories)
+    return Run(inferencer, items, call, job.options, job.image_ids, categories)
 
 
 def read_boxes(
@@ -217,11 +249,11 @@ def chosen_filters(args: argparse.Namespace, cfg: Config) -> dict:
     return {**filters, **{k: v for k, v in take(args, filters).items() if v is not None}}
 
 
-def describe(count: int, model: str, inferencer: BatchPose2DInferencer) -> str:
-    """A line with the number of images, the model, the device and the threads."""
+def describe(items: Items, model: str, inferencer: BatchPose2DInferencer) -> str:
+    """A line with the number of images and videos, the model, the device and the threads."""
     options = inferencer.options
     return (
-        f'{counted(count, "image")}, {model} on {inferencer.device}; '
+        f'{count_inputs(items)}, {model} on {inferencer.device}; '
         f'threads: {options.num_threads} for the networks, {options.num_workers} for reading and '
         'preprocessing'
     )

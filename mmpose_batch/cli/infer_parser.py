@@ -1,14 +1,15 @@
-r"""Estimate 2D poses for folders of images, in batches.
+r"""Estimate 2D poses for folders of images and videos, in batches.
 
   tools/batch_infer.py scenes/ --out-dir poses
   tools/batch_infer.py photos/ --out-dir poses --pose2d rtmo-s
+  tools/batch_infer.py clip.mp4 photos/ --out-dir poses --pose2d human
   tools/batch_infer.py photos/ --out-dir poses --pose2d human --save-vis --format json coco
   tools/batch_infer.py @list.txt --out-dir poses --pose2d my_config.py --pose2d-weights my.pth \
       --det-model my_det_config.py --det-weights det.pth --resume
 
-Files written to --out-dir: predictions.jsonl (one line per image, in input order), failures.jsonl
-and run.json; predictions/ and predictions.coco.json if --format asks for them; vis/ with
---save-vis.
+Files written to --out-dir: predictions.jsonl (one line per image, in input order, then one per
+frame of each video), failures.jsonl and run.json; predictions/ and predictions.coco.json if
+--format asks for them; vis/ with --save-vis.
 
 Exit status: 0 all images succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
 4 more images failed than --max-errors allows.
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions
+from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions, VideoOptions
 from ..declare import declared, option
 from ..writers.options import RunOptions
 from .options import OPEN, add_option
@@ -41,7 +42,9 @@ class InputOptions:
         '1 is used, unless --ann-file has several categories',
         metavar='FILE',
     )
-    limit: int | None = option(None, 'process only the first N images', metavar='N', minimum=1)
+    limit: int | None = option(
+        None, 'process only the first N inputs; a video is one', metavar='N', minimum=1
+    )
     dry_run: bool = option(
         False,
         'check the arguments and print what would be read, written and run; builds and downloads '
@@ -54,11 +57,15 @@ class InputOptions:
     )
 
 
-OWNERS = (ModelOptions, BatchOptions, CallOptions, DrawOptions, InputOptions, RunOptions)
+OWNERS = (
+    *(ModelOptions, BatchOptions, CallOptions, DrawOptions),
+    *(InputOptions, VideoOptions, RunOptions),
+)
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 # Titles of groups in --help, and their options in order; those in a tuple exclude each other.
 GROUPS = {
     'inputs': ('recursive', 'follow_links'),
+    'videos': declared(VideoOptions),
     'model': (*declared(ModelOptions), 'cfg_options'),
     'thresholds': ('bbox_thr', 'nms_thr', 'pose_based_nms', 'bboxes', 'no_person'),
     'speed': tuple(n for n in declared(BatchOptions) if n not in ('on_error', 'no_person')),
@@ -87,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         'inputs',
         nargs='+',
         metavar='INPUT',
-        help='folder, image file, quoted glob pattern, or @FILE with one path per line',
+        help='folder, image or video file, quoted glob pattern, or @FILE with one path per line',
     )
     add_option(parser, RunOptions, 'out_dir', required=True)
     owner_of = {name: owner for owner in OWNERS for name in declared(owner)}

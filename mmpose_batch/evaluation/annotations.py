@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AnnotationError
+from ..sources.video_names import is_video_name
 
 # JSON writers and COCO's tools take ids of 64 bits.
 _IDS = range(-(2**63), 2**63)
@@ -93,6 +94,8 @@ SCHEMA = {
     'images': (
         _id(unique=True),
         Field('file_name', 'a file name', is_name, unique=True),
+        # Of frames of a video, whose file_name is that of the video.
+        Field('frame', 'the number of a frame, from 0', _is_count, required=False),
     ),
     'annotations': (
         _id(unique=True),
@@ -173,7 +176,9 @@ def _check_unique(path: str, entries: Sequence[Any], field: Field, where: str) -
     seen: dict[Any, int] = {}
     for number, entry in enumerate(entries):
         value = entry[field.name]
-        other = seen.setdefault(clean_name(value) if isinstance(value, str) else value, number)
+        # The frames of a video have one file name.
+        key = (clean_name(value), entry.get('frame')) if isinstance(value, str) else value
+        other = seen.setdefault(key, number)
         if other != number:
             raise AnnotationError(
                 f'{path}: {where.format(number)}: {field.name}: expected a unique value, found '
@@ -248,11 +253,12 @@ def clean_name(name: str) -> str:
 
 
 class ImageIds:
-    """Finds the COCO id of an image by its path.
+    """Finds the COCO id of an image, or of a frame of a video, by its path.
 
     With an annotation file, a path matches the image whose ``file_name`` is the end of the
-    absolute path; if several are (``a.jpg`` and ``sub/a.jpg``), the longest. Without one, the
-    name of the file is its id (``000000000785.jpg`` has id 785).
+    absolute path; if several are (``a.jpg`` and ``sub/a.jpg``), the longest. The frames of a
+    video have its ``file_name`` and a ``frame``, their number from 0. Without an annotation
+    file, the name of an image file is its id (``000000000785.jpg`` has id 785).
 
     Args:
         images: The ``images`` of an annotation file; None without one.
@@ -263,21 +269,37 @@ class ImageIds:
 
     def __init__(self, images: Sequence[Mapping[str, Any]] | None = None) -> None:
         self.names: dict[Any, str] = {image['id']: image['file_name'] for image in images or ()}
-        self._by_name: dict[str, int] | None = None
+        self._by_name: dict[str, dict[int | None, int]] | None = None
         if images is not None:
-            self._by_name = {clean_name(image['file_name']): image['id'] for image in images}
+            self._by_name = {}
+            for image in images:
+                frames = self._by_name.setdefault(clean_name(image['file_name']), {})
+                frames[image.get('frame')] = image['id']
 
-    def find(self, path: str) -> int | None:
-        """The COCO id of the image at ``path``; None if it has none."""
-        if self._by_name is None:
+    def find(self, path: str, frame: int | None = None) -> int | None:
+        """The COCO id of the image at ``path``, or of a frame of the video; None if it has none."""
+        if self._by_name is not None:
+            return self.frames(path).get(frame)
+        if frame is None:
             stem = osp.splitext(osp.basename(path))[0]
             # A longer number exceeds 64 bits, and Python may even reject its conversion.
             number = int(stem) if stem.isdecimal() and len(stem) < 100 else None
             return number if number is not None and number in _IDS else None
+        return None
+
+    def frames(self, path: str) -> dict[int | None, int]:
+        """The COCO id of each annotated frame of the video at ``path``; of an image, of None."""
         end = clean_name(osp.abspath(path)) if self._by_name else ''
         while end and end not in self._by_name:
             end = end.partition('/')[2]  # without its first folder
-        return self._by_name.get(end)
+        return self._by_name.get(end, {}) if self._by_name else {}
+
+    def all_of(self, path: str) -> list[int]:
+        """The COCO ids of an input: of an image, or of all annotated frames of a video."""
+        if not is_video_name(path):
+            image_id = self.find(path)
+            return [] if image_id is None else [image_id]
+        return [image_id for frame, image_id in self.frames(path).items() if frame is not None]
 
 
 def owners(

@@ -1,6 +1,6 @@
 """Evaluation of a run against COCO annotations: checks at its start, and AP at its end."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,8 +70,8 @@ class Annotations:
         """How many of the inputs are evaluated, in one line."""
         return f'annotations: {self._coverage()[0].line()} are evaluated'
 
-    def _coverage(self) -> tuple[Coverage, list[int | None]]:
-        ids = [self.image_ids.find(path) for path in self._inputs]
+    def _coverage(self) -> tuple[Coverage, list[list[int]]]:
+        ids = [self.image_ids.all_of(path) for path in self._inputs]
         return Coverage.of(self._inputs, ids, self.image_ids.names), ids
 
     def notes(self, truth: Truth, categories: Categories | None) -> Iterator[str]:
@@ -85,23 +85,35 @@ class Annotations:
             )
         if categories is not None and categories.note:
             yield f'categories: {categories.note}'
-        reason = why_no_ap(truth, {image_id for image_id in ids if image_id is not None})
+        reason = why_no_ap(truth, {image_id for of_input in ids for image_id in of_input})
         reason = reason or (categories and categories.reason)
         for text in (coverage.warning(), reason and f'there will be no AP: {reason}'):
             if text is not None:
                 yield f'warning: {text}'
 
 
-def coco_ids(paths: Sequence[str], image_ids: ImageIds, annotated: bool) -> list[int | None]:
-    """COCO id of every image of a run; None for images without one.
+def coco_ids(
+    records: Iterable[Mapping[str, Any]],
+    paths: Mapping[str, str],
+    image_ids: ImageIds,
+    annotated: bool,
+) -> list[int | None]:
+    """COCO id of every record of a run; None for records without one.
 
     Args:
-        paths: Paths of the images.
+        records: Records of the run.
+        paths: Path of each image and video, by its name in the records.
         image_ids: Finds ids in annotations or in numeric names.
         annotated: Whether there are annotations. Without them, and if the names are not all
-            different numbers, the id of an image is its position.
+            different numbers, the id is the position of the record; so it is with videos.
     """
-    ids = [image_ids.find(path) for path in paths]
+    ids: list[int | None] = []
+    for record in records:
+        if 'image' in record:
+            ids.append(image_ids.find(paths[record['image']]))
+        else:
+            frame = record.get('frame')
+            ids.append(None if frame is None else image_ids.find(paths[record['video']], frame))
     if not annotated and (None in ids or len(set(ids)) < len(ids)):
         return list(range(len(ids)))
     return ids

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..sources.video_names import is_video_name
 from .metric import ScoringOptions
 
 
@@ -17,6 +18,7 @@ class Coverage:
         entries: Number of images in the annotation file.
         input_without_entry: Path of the first input without an entry; None if all have one.
         entry_without_input: ``file_name`` of the first entry that is not an input, or None.
+        noun: What the inputs are called: ``images``, or ``inputs`` if there are videos.
     """
 
     images: int
@@ -24,27 +26,29 @@ class Coverage:
     entries: int
     input_without_entry: str | None = None
     entry_without_input: str | None = None
+    noun: str = 'images'
 
     @classmethod
     def of(
-        cls, paths: Sequence[str], ids: Sequence[int | None], names: Mapping[int, str]
+        cls, paths: Sequence[str], ids: Sequence[Sequence[int]], names: Mapping[int, str]
     ) -> 'Coverage':
         """Count the inputs that have entries.
 
         Args:
             paths: Paths of the inputs.
-            ids: COCO id of each input; None for inputs without an entry.
+            ids: COCO ids of each input: one of an image, any number of a video.
             names: ``file_name`` of each COCO id in the annotation file.
         """
-        found = {image_id for image_id in ids if image_id is not None}
-        judged = sum(image_id is not None for image_id in ids)
-        missed = (path for path, image_id in zip(paths, ids, strict=True) if image_id is None)
+        found = {image_id for of_input in ids for image_id in of_input}
+        judged = sum(bool(of_input) for of_input in ids)
+        missed = (path for path, of_input in zip(paths, ids, strict=True) if not of_input)
         unused = (name for image_id, name in names.items() if image_id not in found)
-        return cls(len(paths), judged, len(names), next(missed, None), next(unused, None))
+        noun = 'inputs' if any(map(is_video_name, paths)) else 'images'
+        return cls(len(paths), judged, len(names), next(missed, None), next(unused, None), noun)
 
     def line(self) -> str:
         """The count: ``3 of 5 images``."""
-        return f'{self.judged} of {self.images} images'
+        return f'{self.judged} of {self.images} {self.noun}'
 
     def warning(self) -> str | None:
         """How many images are not evaluated, with examples; None if all are."""
@@ -53,7 +57,7 @@ class Coverage:
         unused = self.entry_without_input
         other = '' if unused is None else f'; an entry without an input: {unused!a}'
         return (
-            f'{self.images - self.judged} of {self.images} images have no entry in the '
+            f'{self.images - self.judged} of {self.images} {self.noun} have no entry in the '
             f'annotation file and are not evaluated, such as {self.input_without_entry!a}{other}'
         )
 

@@ -1,6 +1,6 @@
 """Selects the annotations that a model is evaluated against, or the reason why there are none."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -174,13 +174,7 @@ def check_images(paths: Sequence[str], image_ids: ImageIds, file: str = 'annotat
             one image of the file.
     """
     coco_classes()
-
-    def find(path: str) -> Iterator[int]:
-        image_id = image_ids.find(path)
-        if image_id is not None:
-            yield image_id
-
-    if not owners(paths, find, file):
+    if not owners(paths, image_ids.all_of, file):
         name = next((f'file_name {name!a}' for name in image_ids.names.values()), None)
         raise AnnotationError(
             f'{file}: no annotation entry matches an input, by file_name{examples(name, paths)}'

@@ -1,7 +1,7 @@
 """Description of a run without building its models: inputs, outputs, models and options."""
 
 import os.path as osp
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from ..config import CallOptions
@@ -14,12 +14,12 @@ from ..models.checks.fields import find_field, type_name
 from ..models.checks.keypoints import check_dataset_meta
 from ..models.keypoints import Keypoints
 from ..outputs import INFO_FILE
-from ..sources.base import Frame
+from ..sources.items import Items
 from ..stages.detect import DetectorChoice
 from ..writers.options import RunOptions
 from . import identity
-from .resume import check_failures, count_done, holds_run, number_frames, records_of
-from .summary import counted
+from .resume import check_failures, count_done, holds_run, is_complete, records_of
+from .summary import count_inputs, counted
 
 
 def read_weights(plan: Plan) -> Keypoints | None:
@@ -54,20 +54,21 @@ def _read(weights: str | None, option: str) -> dict[str, Any]:
     return load_checkpoint(weights, option)
 
 
-def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Iterator[str]:
-    """Describe a run over some images, in lines.
+def describe_run(items: Items, plan: Plan, options: RunOptions) -> Iterator[str]:
+    """Describe a run over some images and videos, in lines.
 
     Args:
-        paths: Paths of the images.
+        items: The images and videos.
         plan: Plan of the inferencer, already checked.
         options: Options of the run.
 
     Yields:
         Lines such as ``inputs    3 images, from a.jpg to c.jpg``.
     """
+    paths = [frame.path for frame in items.all]
     size = sum(osp.getsize(path) for path in paths if osp.isfile(path))
     ends = f'from {paths[0]} to {paths[-1]}' if len(paths) > 1 else paths[0]
-    yield f'inputs    {counted(len(paths), "image")}, {size / 2**20:.1f} MiB, {ends}'
+    yield f'inputs    {count_inputs(items)}, {size / 2**20:.1f} MiB, {ends}'
     yield f'pose      {_kind(plan.cfg)}, weights: {_weights(plan.weights)}'
     if plan.detector is not None:
         yield f'detector  {_detector(plan.detector)}'
@@ -78,7 +79,7 @@ def describe_run(paths: Sequence[str], plan: Plan, options: RunOptions) -> Itera
         f'runs on   {plan.device}, engine {chosen.engine}, {chosen.precision}, threads: '
         f'{chosen.num_threads} for the networks, {chosen.num_workers} for reading and preprocessing'
     )
-    yield describe_outputs(paths, options)
+    yield describe_outputs(items, options)
 
 
 def _kind(cfg: dict) -> str:
@@ -100,9 +101,9 @@ def _weights(weights: str | None) -> str:
     return weights if '://' not in weights else f'{cached_path(weights)}, downloaded before'
 
 
-def describe_outputs(paths: Sequence[str], options: RunOptions) -> str:
-    """The files that a run over some images writes, in one line."""
-    names = [frame.name for frame in number_frames(paths)]
+def describe_outputs(items: Items, options: RunOptions) -> str:
+    """The files that a run writes, in one line."""
+    names = [frame.name for frame in items.all]
     writers = options.writers
     files = [file for spec in writers if spec.journal for file in spec.files]
     files.append(INFO_FILE)
@@ -115,7 +116,7 @@ def describe_outputs(paths: Sequence[str], options: RunOptions) -> str:
 
 
 def describe_earlier_run(
-    frames: Sequence[Frame],
+    items: Items,
     plan: Plan,
     call: CallOptions,
     options: RunOptions,
@@ -125,7 +126,7 @@ def describe_earlier_run(
     """Describe what happens to the run in the output folder, if there is one, in lines.
 
     Args:
-        frames: Inputs of the run.
+        items: Inputs of the run.
         plan: Plan of the inferencer.
         call: Options of the call, as far as they are known.
         options: Options of the run.
@@ -144,12 +145,14 @@ def describe_earlier_run(
         done = sum(1 for _ in records_of(folder))
         yield f'replaces  the run in {folder}, which has {counted(done, "image")}'
         return
-    known = _known(frames, plan, call, options, categories)
+    known = _known(items, plan, call, options, categories)
     known = {key: value for key, value in known.items() if key not in unknown}
-    identity.check_identity(folder, known, complete=False)
-    done, failures = count_done(folder, frames)
-    if done < len(frames):
-        check_failures(failures, done, len(frames), options.max_errors)
+    info = identity.check_identity(folder, known, complete=False)
+    position, failures = count_done(folder, items)
+    done = position.results
+    if not is_complete(position, items, info.get('status') == 'finished'):
+        total = None if items.videos else len(items.images)
+        check_failures(failures, done, total, options.max_errors)
     more = ''.join(f', {name}' for name in unknown)
     yield (
         f'resumes   the run in {folder}, which has {counted(done, "image")}; its inputs and '
@@ -158,7 +161,7 @@ def describe_earlier_run(
 
 
 def _known(
-    frames: Sequence[Frame],
+    items: Items,
     plan: Plan,
     call: CallOptions,
     options: RunOptions,
@@ -168,8 +171,8 @@ def _known(
     chosen, detector = plan.options, plan.detector
     of_label = (categories and categories.of_label) or None
     known = {
-        **identity.of_frames(frames),
-        'categories': identity.of_categories(of_label, frames),
+        **identity.of_items(items),
+        'categories': identity.of_categories(of_label, items.images),
         **identity.of_call(call),
         **identity.of_writers(options),
         **identity.of_options(chosen, plan.device, detector and detector.cat_ids),

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,6 +28,7 @@ from ..errors import RunError
 from ..inferencer import BatchPose2DInferencer
 from ..outputs import INFO_FILE
 from ..sources.base import Frame
+from ..sources.items import Items
 from ..version import __version__
 from ..writers.options import RunOptions
 from ..writers.registry import specs
@@ -44,13 +46,21 @@ def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
     }
 
 
-def of_frames(frames: Sequence[Frame]) -> dict[str, Any]:
-    """Digests of the inputs' names, sizes and modification times, and of precomputed boxes."""
-    boxes = (frame.bboxes for frame in frames if frame.bboxes is not None)
-    return {
-        'inputs': _digest(map(_fingerprint, frames)),
+def of_items(items: Items) -> dict[str, Any]:
+    """Digests of the inputs' names, sizes and modification times, and of precomputed boxes.
+
+    With videos, also which of their frames are used, and the version of their decoder.
+    """
+    boxes = (frame.bboxes for frame in items.images if frame.bboxes is not None)
+    identity = {
+        'inputs': _digest(map(_fingerprint, items.all)),
         'bboxes': _digest(box.tobytes() for box in boxes),
     }
+    if items.videos:
+        start, end = items.options.seconds
+        stride, decoder = items.options.vid_stride, version('av')
+        identity['videos'] = {'vid_stride': stride, 'start': start, 'end': end, 'av': decoder}
+    return identity
 
 
 def of_categories(

@@ -57,11 +57,14 @@ class RunInfo:
         self._networks: list[str] = []  # networks whose selection is in the file
         self._evaluated: dict[str, Any] = {}  # evaluation by the run that is resumed
 
-    def resume(self, has_records: bool = True) -> None:
+    def resume(self, has_records: bool = True) -> bool:
         """Take over the selection, evaluation and derived formats of the earlier run in the folder.
 
         Args:
             has_records: Whether the records of that run exist; else only its selection is kept.
+
+        Returns:
+            Whether that run was finished.
 
         Raises:
             RunError: It cannot be resumed: its identity differs, or the file is damaged.
@@ -69,10 +72,11 @@ class RunInfo:
         info = check_identity(self._folder, self._identity)
         self._warmup.resume(info['settled'])
         if not has_records:
-            return
+            return False
         self._derived |= derived_formats(info)
         if info.get('metrics'):
             self._evaluated = {key: info.get(key) for key in ('metrics', 'evaluation')}
+        return info.get('status') == 'finished'
 
     @property
     def is_outdated(self) -> bool:
@@ -107,7 +111,11 @@ class RunInfo:
             'settled': self._warmup.selected,
             'engines': {name: runner.report for name, runner in inferencer.runners.items()},
             'counts': {
-                key: getattr(summary, key) for key in ('images', 'resumed', 'persons', 'failures')
+                key: getattr(summary, key)
+                for key in (
+                    *('images', 'frames', 'videos', 'damaged_frames'),
+                    *('resumed', 'persons', 'failures'),
+                )
             },
             'seconds': {'total': summary.seconds, **summary.stages},
             'images_per_second': summary.images_per_second,

@@ -1,15 +1,12 @@
 """The earlier run in an output folder, and whether a run may start or resume there."""
 
 import os.path as osp
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 
-import numpy as np
-
 from ..errors import RunError, TooManyErrors
-from ..sources.base import Frame
-from ..sources.numbering import number
+from ..sources.items import Items, Position
 from ..writers.base import Record, ResumePoint
 from ..writers.jsonl import FAILURES_FILE, RECORDS_FILE, read_records
 from ..writers.options import RunOptions
@@ -37,26 +34,6 @@ def holds_run(out_dir: str) -> bool:
     return osp.isfile(records) and osp.getsize(records) > 0
 
 
-def number_frames(
-    paths: Sequence[str], bboxes: Sequence[np.ndarray] | None = None, labelled: bool = False
-) -> list[Frame]:
-    """The inputs of a run.
-
-    Args:
-        paths: Image files.
-        bboxes: Precomputed person boxes of each path, (N, 5), or (N, 6) with labels; None uses
-            the detector.
-        labelled: Whether to use the labels.
-    """
-    frames = list(number(list(paths)))
-    if bboxes is None:
-        return frames
-    return [
-        replace(frame, bboxes=boxes[:, :5], labels=boxes[:, 5] if labelled else None)
-        for frame, boxes in zip(frames, bboxes, strict=True)
-    ]
-
-
 def records_of(out_dir: str, images: int | None = None) -> Iterator[Record]:
     """Yield the records of the run in a folder, in input order.
 
@@ -68,50 +45,77 @@ def records_of(out_dir: str, images: int | None = None) -> Iterator[Record]:
         yield record
 
 
-def count_done(out_dir: str, frames: Sequence[Frame]) -> tuple[int, int]:
-    """Count the images that the run in a folder has done.
+def count_done(out_dir: str, items: Items) -> tuple[Position, int]:
+    """Count the images, and the frames of videos, that the run in a folder has done.
 
     Args:
         out_dir: The folder.
-        frames: Inputs of the resumed run.
+        items: Inputs of the resumed run.
 
     Returns:
-        The number of complete records, and of failures among them.
+        The position after the last complete record, and the number of failures before it.
 
     Raises:
         RunError: A record belongs to a different input.
     """
-    done = failures = 0
-    for record in records_of(out_dir):
-        name = record.get('image') if isinstance(record, dict) else None
-        if done >= len(frames) or name != frames[done].name:
+    names = [frame.name for frame in items.all]
+    results = images = videos = frames = failures = 0
+    for results, record in enumerate(records_of(out_dir), 1):
+        record = record if isinstance(record, dict) else {}
+        if images < len(items.images):
+            good = record.get('image') == names[images]
+            images += good
+        else:
+            if frames and record.get('video') != names[images + videos]:
+                videos, frames = videos + 1, 0
+            good = images + videos < len(names) and record.get('video') == names[images + videos]
+            frames += good
+        if not good:
             path = osp.join(out_dir, RECORDS_FILE)
-            raise RunError(f'cannot resume: {path} line {done + 1} belongs to a different image')
-        done += 1
+            raise RunError(f'cannot resume: {path} line {results} belongs to a different input')
         failures += 'error' in record
-    return done, failures
+    return Position(results, images, videos, frames), failures
 
 
-def resume_point(
-    out_dir: str, frames: Sequence[Frame], chunk: int, max_errors: int | None
-) -> ResumePoint:
+def resume_position(
+    out_dir: str, items: Items, finished: bool, max_errors: int | None
+) -> tuple[Position, ResumePoint]:
     """Where to resume the run in a folder: after its last complete chunk.
 
     Args:
         out_dir: The folder.
-        frames: Inputs of the resumed run.
-        chunk: Images per chunk.
+        items: Inputs of the resumed run.
+        finished: Whether the run was finished.
         max_errors: Maximum number of failures, see :func:`check_failures`.
 
     Raises:
         RunError: A record belongs to a different input.
         TooManyErrors: More images failed than allowed, and the run is not complete.
     """
-    done, failures = count_done(out_dir, frames)
-    if done < len(frames):
-        check_failures(failures, done, len(frames), max_errors)
-        done -= done % chunk
-    return ResumePoint(images=done, records=lambda: records_of(out_dir, done))
+    done, failures = count_done(out_dir, items)
+    if not is_complete(done, items, finished):
+        total = None if items.videos else len(items.images)
+        check_failures(failures, done.results, total, max_errors)
+        done = _chunk_start(done, items)
+    point = ResumePoint(images=done.results, records=lambda: records_of(out_dir, done.results))
+    return done, point
+
+
+def is_complete(done: Position, items: Items, finished: bool) -> bool:
+    """Whether nothing follows a position of an earlier run.
+
+    The number of frames of a video is known only if the run was finished.
+    """
+    return finished if items.videos else done.images == len(items.images)
+
+
+def _chunk_start(done: Position, items: Items) -> Position:
+    """The start of the chunk that a position is in; at the end of a chunk, that position."""
+    if done.images < len(items.images):
+        images = done.images - done.images % items.chunk
+        return Position(results=images, images=images)
+    rest = done.frames % items.chunk
+    return replace(done, results=done.results - rest, frames=done.frames - rest)
 
 
 def no_resume() -> ResumePoint:
@@ -119,14 +123,17 @@ def no_resume() -> ResumePoint:
     return ResumePoint(images=0, records=lambda: iter(()))
 
 
-def check_failures(failures: int, done: int, total: int, max_errors: int | None) -> None:
+def check_failures(
+    failures: int, done: int, total: int | None, max_errors: int | None, finished: bool = False
+) -> None:
     """Check that at most ``--max-errors`` images have failed.
 
     Args:
         failures: Number of images that failed.
         done: Number of images that are done, including those of earlier runs.
-        total: Number of images of the run.
+        total: Number of images of the run; None if it is not known, as with videos.
         max_errors: Maximum number of failures; None for no limit.
+        finished: Whether all images are done.
 
     Raises:
         TooManyErrors: More have failed.
@@ -134,9 +141,10 @@ def check_failures(failures: int, done: int, total: int, max_errors: int | None)
     if max_errors is None or failures <= max_errors:
         return
     text = f'{failures} failed and --max-errors is {max_errors}; see {FAILURES_FILE}'
-    if done < total:
+    if not finished:
+        of_total = '' if total is None else f' of {total}'
         raise TooManyErrors(
-            f'ended after {done} of {total} images, since {text}, and resume with --resume and a '
+            f'ended after {done}{of_total} images, since {text}, and resume with --resume and a '
             'larger --max-errors, or none'
         )
-    raise TooManyErrors(f'all {counted(total, "image")} done, of which {text}')
+    raise TooManyErrors(f'all {counted(done, "image")} done, of which {text}')

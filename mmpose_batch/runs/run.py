@@ -1,14 +1,13 @@
-"""A run over many files: source -> pipeline -> writers, safe to kill and to resume."""
+"""A run over many images and videos: source -> pipeline -> writers, safe to kill and to resume."""
 
 import os
 import os.path as osp
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..config import CallOptions
@@ -28,7 +27,7 @@ from ..inferencer import BatchPose2DInferencer
 from ..outputs import check_added, check_places, check_targets, remove_incomplete_files, remove_run
 from ..progress import ProgressReport, StageClock
 from ..results import ImageResult, to_record
-from ..sources.base import CHUNK, Source, in_chunks
+from ..sources.items import START, Items, Position
 from ..writers.base import FinishedRun, ResumePoint, WriterContext
 from ..writers.jsonl import RECORDS_FILE
 from ..writers.options import RunOptions
@@ -39,30 +38,26 @@ from .resume import (
     check_failures,
     check_out_dir,
     holds_run,
+    is_complete,
     no_resume,
-    number_frames,
     records_of,
-    resume_point,
+    resume_position,
 )
 from .scores import Scores
 from .summary import RunSummary
 from .warm_up import RunWarmup
 from .writing import RunWriters
 
-CHECKPOINT_EVERY = CHUNK
-
 
 class Run:
-    """One run of an inferencer over a list of image files.
+    """One run of an inferencer over images and videos.
 
     Args:
         inferencer: The inferencer.
-        paths: Image files, in the order of the results.
+        items: The images and videos.
         call: The inferencer's options for this run.
         options: What to write, and where.
-        bboxes: Precomputed person boxes of each path, (N, 5), or (N, 6) with labels; None uses
-            the detector.
-        image_ids: COCO ids of the paths.
+        image_ids: COCO ids of the images and frames.
         categories: How instances get a category, if annotations of several are evaluated.
 
     Attributes:
@@ -75,10 +70,9 @@ class Run:
     def __init__(
         self,
         inferencer: BatchPose2DInferencer,
-        paths: Sequence[str],
+        items: Items,
         call: CallOptions,
         options: RunOptions,
-        bboxes: Sequence[np.ndarray] | None = None,
         image_ids: ImageIds | None = None,
         categories: Categories | None = None,
     ) -> None:
@@ -88,8 +82,8 @@ class Run:
         self._scores = None
         if options.ann_file is not None or any(spec.scored for spec in options.writers):
             ids = image_ids or ImageIds()
-            self._scores = Scores(inferencer, paths, options.ann_file, ids, categories)
-        self._frames = number_frames(paths, bboxes, bool(self._of_label))
+            self._scores = Scores(inferencer, items, options.ann_file, ids, categories)
+        self._items = items
         self._call = replace(
             call,
             keep_images=any(spec.needs_images for spec in options.writers),
@@ -113,8 +107,8 @@ class Run:
         detector = inferencer.detector
         return {
             **identity.of_models(inferencer),
-            **identity.of_frames(self._frames),
-            'categories': identity.of_categories(self._of_label, self._frames),
+            **identity.of_items(self._items),
+            'categories': identity.of_categories(self._of_label, self._items.images),
             **identity.of_call(self._call),
             **identity.of_writers(options),
             **identity.of_options(
@@ -159,19 +153,16 @@ class Run:
 
     def _run(self) -> None:
         """Do the run, while its folder is locked."""
-        resume = self._begin()
-        writers = RunWriters(
-            WriterContext(inferencer=self._inferencer, options=self._options),
-            total=len(self._frames),
-            chunk=CHECKPOINT_EVERY,
-            scored=self._scores is not None,
-        )
-        if resume.images < len(self._frames):
-            self._warmup(self._frames, self._options.quiet)
+        start, resume = self._begin()
+        context = WriterContext(inferencer=self._inferencer, options=self._options)
+        writers = RunWriters(context, scored=self._scores is not None)
+        if start is not None:
+            self._warmup(self._items, self._options.quiet)
         self._write_info('running')
         try:
             with writers.opened(resume):
-                self._stream(resume.images, writers)
+                if start is not None:
+                    self._stream(start, writers)
                 self._finish(writers)
             self._write_info('finished')
         except BaseException:
@@ -179,10 +170,14 @@ class Run:
                 self._write_info('stopped')
             raise
 
-    def _begin(self) -> ResumePoint:
-        """Determine where to start, and remove the earlier run if it is to be replaced."""
-        options = self._options
-        names = [frame.name for frame in self._frames]
+    def _begin(self) -> tuple[Position | None, ResumePoint]:
+        """Determine where to start, and remove the earlier run if it is to be replaced.
+
+        Returns:
+            Where to start, None if all images are done; and what is not repeated.
+        """
+        options, items = self._options, self._items
+        names = [frame.name for frame in items.all]
         check_places(options.out_dir, names, options.writers)
         if not holds_run(options.out_dir) or options.overwrite:
             if options.resume and self._is_same_run():
@@ -190,15 +185,15 @@ class Run:
             else:
                 check_targets(options.out_dir, names, options.writers)
             remove_run(options.out_dir)
-            return no_resume()
-        self._info.resume()  # same inputs, so check_targets ran when it started
+            return START, no_resume()
+        finished = self._info.resume()  # same inputs, so check_targets ran when it started
         check_added(options.out_dir, options.writers)
         remove_incomplete_files(options.out_dir)
-        resume = resume_point(options.out_dir, self._frames, CHECKPOINT_EVERY, options.max_errors)
+        start, resume = resume_position(options.out_dir, items, finished, options.max_errors)
         for record in resume.records():
             self.summary.count(record)
         self.summary.resumed = resume.images
-        return resume
+        return (None if is_complete(start, items, finished) else start), resume
 
     def _is_same_run(self) -> bool:
         """Whether ``run.json`` belongs to this run, killed before its first records."""
@@ -208,10 +203,11 @@ class Run:
             return False
         return True
 
-    def _stream(self, done: int, writers: RunWriters) -> None:
-        """Infer the images that are not done yet, and write their results."""
-        total, clock = len(self._frames), StageClock()
-        source = Source(in_chunks(self._frames[done:], CHECKPOINT_EVERY), total - done)
+    def _stream(self, position: Position, writers: RunWriters) -> None:
+        """Infer the images and frames from a position on, and write their results."""
+        clock, done = StageClock(), position.results
+        total = max(self._items.estimated(), done)
+        source = self._items.source(position, total - done)
         with ProgressReport(total, done, self._options.quiet) as progress:
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, clock):
@@ -227,9 +223,9 @@ class Run:
         record = to_record(result, self._of_label)
         writers.append(result, record)
         self.summary.count(record)
-        if (result.frame.index + 1) % CHECKPOINT_EVERY == 0:
+        if result.frame.ends_chunk:
             self._write_info('running')  # the pending images are others now
-        if 'error' in record and self.summary.images < len(self._frames):
+        if 'error' in record and result.frame.index != self._items.last:
             self._check_failures(record)
 
     def _check_failures(self, last: Mapping[str, Any] | None = None) -> None:
@@ -241,13 +237,15 @@ class Run:
         Raises:
             TooManyErrors: More than ``max_errors`` have.
         """
-        counts = self.summary.failures, self.summary.images, len(self._frames)
+        total = None if self._items.videos else len(self._items.images)
+        counts = self.summary.failures, self.summary.results, total
         try:
-            check_failures(*counts, self._options.max_errors)
+            check_failures(*counts, self._options.max_errors, finished=last is None)
         except TooManyErrors as error:
             if last is None:
                 raise
-            raise TooManyErrors(f'{error}; the last: {last["image"]}: {last["error"]}') from None
+            name = last.get('image') or f'{last["video"]} frame {last.get("frame")}'
+            raise TooManyErrors(f'{error}; the last: {name}: {last["error"]}') from None
 
     def _finish(self, writers: RunWriters) -> None:
         """Evaluate the results, and write the formats that are derived from all of them.
@@ -271,6 +269,10 @@ class Run:
 
         They are those of the current chunk, which a resumed run repeats.
         """
+        images, videos = self._items.images, self._items.videos
         done = self.summary.images
-        done -= done % CHECKPOINT_EVERY
-        return [frame.name for frame in self._frames[done : done + CHECKPOINT_EVERY]]
+        if done < len(images):
+            done -= done % self._items.chunk
+            return [frame.name for frame in images[done : done + self._items.chunk]]
+        video = max(self.summary.videos - 1, 0)  # the current one, or the next if it is complete
+        return [frame.name for frame in videos[video : video + 2]]

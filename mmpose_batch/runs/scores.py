@@ -1,6 +1,6 @@
 """Scores of a finished run: COCO results of its records, and AP if there are annotations."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import AnnotationError
@@ -9,6 +9,8 @@ from ..evaluation.categories import Categories
 from ..evaluation.evaluator import Evaluator, coco_ids
 from ..evaluation.result import Coverage, Evaluation
 from ..inferencer import BatchPose2DInferencer
+from ..sources.items import Items
+from ..writers.jsonl import read_records
 
 
 class Scores:
@@ -16,9 +18,9 @@ class Scores:
 
     Args:
         inferencer: The inferencer of the run; its config names the metric.
-        paths: Paths of the images.
+        items: The images and videos.
         ann_file: COCO keypoint annotations; None to score without evaluation.
-        image_ids: COCO ids of the paths.
+        image_ids: COCO ids of the images and frames.
         categories: How instances get a category, if several are evaluated.
 
     Attributes:
@@ -31,7 +33,7 @@ class Scores:
     def __init__(
         self,
         inferencer: BatchPose2DInferencer,
-        paths: Sequence[str],
+        items: Items,
         ann_file: str | None,
         image_ids: ImageIds,
         categories: Categories | None,
@@ -39,11 +41,12 @@ class Scores:
         self._evaluator = Evaluator(
             inferencer.cfg, inferencer.predictor.pose.keypoints, ann_file, categories
         )
-        self._paths = paths
+        self._paths = {frame.name: frame.path for frame in items.all}
         self._image_ids = image_ids
         self.evaluation: Evaluation | None = None
         if ann_file is not None:
-            coverage = Coverage.of(paths, list(map(image_ids.find, paths)), image_ids.names)
+            paths = list(self._paths.values())
+            coverage = Coverage.of(paths, list(map(image_ids.all_of, paths)), image_ids.names)
             self.evaluation = Evaluation(coverage, self._evaluator.scoring)
 
     def __call__(
@@ -60,7 +63,9 @@ class Scores:
             annotations are gone or no longer fit; None without an error.
         """
         evaluator, evaluation = self._evaluator, self.evaluation
-        ids = coco_ids(self._paths, self._image_ids, annotated=evaluation is not None)
+        annotated = evaluation is not None
+        found = (record for record, _ in read_records(records))
+        ids = coco_ids(found, self._paths, self._image_ids, annotated)
         failed = None
         if evaluation is not None:
             try:

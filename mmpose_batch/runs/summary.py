@@ -6,6 +6,7 @@ from typing import Any
 
 from ..evaluation.result import Evaluation
 from ..progress import format_duration
+from ..sources.items import Items
 from ..writers.jsonl import FAILURES_FILE
 
 _STAGES = ('waiting', 'detection', 'network', 'writing')
@@ -17,21 +18,33 @@ class RunSummary:
 
     Attributes:
         images: Number of images that are done, including those of earlier runs.
-        resumed: Number of these images that earlier runs did.
-        persons: Number of instances in all images.
-        failures: Number of images with a failure record.
+        frames: Number of frames of videos that are done, including those of earlier runs.
+        videos: Number of videos that these frames are from.
+        damaged_frames: Number of frames of videos with a failure record.
+        resumed: Number of these images and frames that earlier runs did.
+        persons: Number of instances in all images and frames.
+        failures: Number of images and frames with a failure record.
         seconds: Seconds from the first image to the last, without earlier runs.
         stages: Seconds that were spent in each stage.
         evaluation: Result of the evaluation, if there are annotations.
     """
 
     images: int = 0
+    frames: int = 0
+    videos: int = 0
+    damaged_frames: int = 0
     resumed: int = 0
     persons: int = 0
     failures: int = 0
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    _video: str | None = None
+
+    @property
+    def results(self) -> int:
+        """Number of images and frames that are done, including those of earlier runs."""
+        return self.images + self.frames
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -40,7 +53,13 @@ class RunSummary:
 
     def count(self, record: Mapping[str, Any]) -> None:
         """Count one record."""
-        self.images += 1
+        if (video := record.get('video')) is None:
+            self.images += 1
+        else:
+            self.frames += 1
+            self.videos += video != self._video
+            self.damaged_frames += 'error' in record
+            self._video = video
         self.persons += len(record.get('instances', ()))
         self.failures += 'error' in record
 
@@ -57,18 +76,24 @@ class RunSummary:
 
     @property
     def images_per_second(self) -> float:
-        """Images per second of this run, without the images of earlier runs."""
-        return (self.images - self.resumed) / self.seconds if self.seconds else 0.0
+        """Images and frames per second of this run, without those of earlier runs."""
+        return (self.results - self.resumed) / self.seconds if self.seconds else 0.0
 
     def lines(self) -> Iterator[str]:
         """The closing summary, in lines."""
         resumed = f' ({self.resumed} of them by an earlier run)' if self.resumed else ''
-        yield f'images    {self.images}{resumed}'
+        if self.images or not self.videos:
+            yield f'images    {self.images}{resumed}'
+        if self.videos:
+            resumed = '' if self.images else resumed
+            yield f'videos    {self.videos}'
+            yield f'frames    {self.frames}{resumed}'
         yield f'persons   {self.persons}'
         yield f'failures  {self.failures}' + (f', see {FAILURES_FILE}' if self.failures else '')
-        if self.images > self.resumed:
+        if self.results > self.resumed:
             rate, time = self.images_per_second, format_duration(self.seconds)
-            yield f'speed     {rate:.2f} images/s in {time}'
+            noun = 'frames' if self.videos and not self.images else 'images'
+            yield f'speed     {rate:.2f} {noun}/s in {time}'
             shares = ', '.join(
                 f'{name} {100 * spent / self.seconds:.0f} %' for name, spent in self.stages.items()
             )
@@ -80,3 +105,9 @@ class RunSummary:
 def counted(count: int, noun: str) -> str:
     """A number of things: ``1 image``, ``2 images``."""
     return f'{count} {noun}{"" if count == 1 else "s"}'
+
+
+def count_inputs(items: Items) -> str:
+    """The number of images and videos of a run: ``3 images and 1 video``."""
+    counts = [(len(items.images), 'image'), (len(items.videos), 'video')]
+    return ' and '.join(counted(count, noun) for count, noun in counts if count) or '0 images'

@@ -1,14 +1,14 @@
 """Warm-up of a run: selects engines, precisions and batch sizes with some of its images."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ..config import CallOptions
-from ..engines.warmup import outcome, restore, spread
+from ..engines.warmup import outcome, restore
 from ..errors import RunError
 from ..inferencer import BatchPose2DInferencer
-from ..sources.base import Frame
+from ..sources.items import Items
 from .summary import counted
 
 
@@ -29,11 +29,11 @@ class RunWarmup:
         """Use the selection of an earlier run, as its ``run.json`` stores it."""
         self._earlier = selected
 
-    def __call__(self, frames: Sequence[Frame], quiet: bool) -> None:
+    def __call__(self, items: Items, quiet: bool) -> None:
         """Select engines and batch sizes with images spread over the run.
 
         Args:
-            frames: All inputs, including those that earlier runs did, so that a resumed run uses
+            items: All inputs, including those that earlier runs did, so that a resumed run uses
                 the same images.
             quiet: Whether to print nothing.
 
@@ -43,7 +43,8 @@ class RunWarmup:
         inferencer = self._inferencer
         if self._earlier:
             restore(inferencer.runners, self._earlier)
-        samples = spread(frames, inferencer.predictor.wants_samples(self._call))
+        wanted = inferencer.predictor.wants_samples(self._call)
+        samples = items.samples(wanted) if wanted else []
         if samples:
             if not quiet:
                 images = counted(len(samples), 'image')

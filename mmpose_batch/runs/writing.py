@@ -10,7 +10,7 @@ import orjson
 
 from ..errors import InputError, one_line
 from ..outputs import read_info
-from ..results import ImageResult, as_text
+from ..results import ImageResult, as_text, label_of
 from ..writers.base import FinishedRun, ResumePoint, Writer, WriterContext, WriterSpec
 from ..writers.registry import specs
 
@@ -26,15 +26,11 @@ class RunWriters:
 
     Args:
         context: The run.
-        total: Number of images of the run, including those of earlier runs.
-        chunk: Number of images after which files are flushed.
         scored: Whether the run scores its results at its end. Then a derived file of scores from
             an earlier run is written again, since it could contradict the new evaluation.
     """
 
-    def __init__(self, context: WriterContext, total: int, chunk: int, scored: bool) -> None:
-        self._total = total
-        self._chunk = chunk
+    def __init__(self, context: WriterContext, scored: bool) -> None:
         self._folder = context.options.out_dir
         self._raises = context.inferencer.options.on_error == 'raise'
         writers = context.options.writers
@@ -87,12 +83,10 @@ class RunWriters:
                 errors.append(one_line(error))
                 of_writers = as_text(f'cannot be written: {"; ".join(errors)}')
                 record['error'] = '; '.join([*of_image, of_writers])
-        done = result.frame.index + 1
-        ends_chunk = done % self._chunk == 0 or done == self._total
-        if ends_chunk:
+        if result.frame.ends_chunk:
             self._sync(*self._writers)
         self._journal.append(result, record)
-        if ends_chunk:
+        if result.frame.ends_chunk:
             self._sync(self._journal)
 
     def _raise_unless_of_image(self, error: Exception, result: ImageResult) -> None:
@@ -101,7 +95,7 @@ class RunWriters:
             raise error  # about the disk, not this image
         if self._raises:
             raise InputError(
-                f'{result.frame.path}: cannot be written: {one_line(error)}'
+                f'{label_of(result.frame)}: cannot be written: {one_line(error)}'
             ) from error
 
     def _sync(self, *writers: Writer) -> None:

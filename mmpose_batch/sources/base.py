@@ -49,6 +49,7 @@ class Frame:
         time_guessed: Whether ``time`` is derived from the frame rate, because the file has no
             usable times.
         frame_id: Index of the frame among those that a player shows, from 0; None for images.
+        ends_chunk: Whether it is known to be the last frame of its chunk.
     """
 
     index: int
@@ -60,6 +61,7 @@ class Frame:
     time: float | None = None
     time_guessed: bool = False
     frame_id: int | None = None
+    ends_chunk: bool = False
 
     @property
     def path(self) -> str:
@@ -81,9 +83,11 @@ class Source:
 
     Attributes:
         frames: Iterable of frames and FLUSH items; nothing is read before the first is requested.
-        length: Number of frames, for the progress bar; None if unknown.
+        length: Number of frames, for the progress bar; that of a video is an estimate. None if
+            unknown.
         sequential: Whether the iteration decodes frames (video, camera). It then runs in a
-            separate thread, two frames ahead.
+            separate thread.
+        ahead: Number of frames that this thread reads ahead.
         video_name: File name of the video of drawings; None for separate images.
         fps: Frames per second of a video; 0 if unknown.
         live: Whether frames come in real time and results are needed with low latency.
@@ -97,6 +101,7 @@ class Source:
     frames: Iterable[Frame | FlushType]
     length: int | None = None
     sequential: bool = False
+    ahead: int = 2
     video_name: str | None = None
     fps: float = 0.0
     live: bool = False

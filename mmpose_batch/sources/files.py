@@ -1,24 +1,38 @@
-"""Image files: folders, globs, list files, single files and URLs."""
+"""Images and videos: folders, globs, list files, single files and URLs."""
 
 import codecs
+import os
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlparse
 
+from ..config import VideoOptions
 from ..errors import SourceError
 from ..outputs import EarlierRuns
-from .base import Source, in_chunks
+from .base import Source
 from .folders import Places, Skipped, list_images, match
-from .numbering import number
+from .items import Items
 from .registry import SourceSpec, register
+from .video_names import is_video_name
 
 
-def open_files(text: str) -> Source:
-    """Open a folder, glob, list file, image file, or URL of an image; see :func:`list_inputs`."""
-    remote = urlparse(text).scheme in ('http', 'https', 's3', 'petrel')
-    paths = [text] if remote else list_inputs([text])
-    return Source(in_chunks(number(paths)), len(paths))
+def open_files(inputs: str | Sequence[str], options: VideoOptions | None = None) -> Source:
+    """Open files.
+
+    Args:
+        inputs: Folder, glob, list file, image file, or URL of an image, see :func:`list_inputs`;
+            or a list of paths of images and videos.
+        options: Which frames of videos are used.
+
+    Raises:
+        SourceError: A path or glob matches nothing, or a folder cannot be listed.
+    """
+    if isinstance(inputs, str):
+        remote = urlparse(inputs).scheme in ('http', 'https', 's3', 'petrel')
+        inputs = [inputs] if remote else list_inputs([inputs])
+    items = Items([os.fspath(path) for path in inputs], options)
+    return items.source(length=items.estimated())
 
 
 def list_inputs(
@@ -27,8 +41,9 @@ def list_inputs(
     skipped: Skipped | None = None,
     follow_links: bool = False,
     named: Iterable[str] = (),
+    videos: bool = True,
 ) -> list[str]:
-    """List the image files of folders, files, globs and list files.
+    """List the images and videos of folders, files, globs and list files.
 
     In folders and globs, sidecars and drawings of earlier runs are skipped, see
     :func:`mmpose_batch.sources.folders.list_images`. A file that is named explicitly, also in a
@@ -49,20 +64,21 @@ def list_inputs(
     a name that are not valid UTF-8 are preserved.
 
     Args:
-        inputs: Folders, image files, globs (only their image files are used), and ``@FILE``
-            for a list file. A file that is reached by several of these, or by links, is
-            listed once.
+        inputs: Folders, image and video files, globs (only their images and videos are used),
+            and ``@FILE`` for a list file. A file that is reached by several of these, or by
+            links, is listed once.
         recursive: Whether to walk subfolders.
         skipped: Collects the files of folders and globs that are not listed; None to not
             collect them.
         follow_links: Whether to walk the targets of links to folders.
         named: Files with another use (annotations, configs), which are not counted as skipped.
+        videos: Whether to list the videos of folders and globs too.
 
     Raises:
         SourceError: A path or glob matches nothing, or a folder cannot be listed.
     """
     runs, places = EarlierRuns(), Places()
-    options = {'skipped': skipped, 'runs': runs}
+    options = {'skipped': skipped, 'runs': runs, 'videos': videos}
     walk = {'recursive': recursive, 'follow_links': follow_links, **options}
     paths: dict[str, str] = {}
     for text in inputs:
@@ -84,7 +100,7 @@ def list_inputs(
 
 
 def _expand(paths: Iterable[str], **walk: Any) -> Iterator[str]:
-    """Replace folders by the images below them; ``walk`` are options of :func:`list_images`."""
+    """Replace folders by the inputs below them; ``walk`` are options of :func:`list_images`."""
     for path in paths:
         if osp.isdir(path):
             yield from list_images(path, **walk)
@@ -121,11 +137,20 @@ def _listed(line: str) -> str | None:
     return None if not stripped or stripped.startswith('#') else literal
 
 
+def _recognises(inputs: Any) -> bool:
+    """Whether inputs are a string, or a list of paths, among them videos."""
+    if not isinstance(inputs, list | tuple):
+        return isinstance(inputs, str)
+    paths = [os.fspath(item) for item in inputs if isinstance(item, str | os.PathLike)]
+    return len(paths) == len(inputs) and any(map(is_video_name, paths))
+
+
 register(
     SourceSpec(
         name='files',
-        help='a folder, a glob, an image file or URL, or `@list.txt`',
-        recognises=lambda inputs: isinstance(inputs, str),
+        help='a folder, a glob, an image file or URL, `@list.txt`, or a list of paths with videos',
+        recognises=_recognises,
         open=open_files,
+        has_videos=True,
     )
 )

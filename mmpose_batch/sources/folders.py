@@ -1,4 +1,4 @@
-"""Lists the images of folders and globs, and records the files that are skipped."""
+"""Lists the images and videos of folders and globs, and records the files that are skipped."""
 
 import glob
 import os
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import SourceError
 from ..outputs import DRAWINGS, EarlierRuns
 from .heif import extra_suffixes
+from .video_names import is_video_name
 
 # Image formats that OpenCV decodes. Other files in a folder are skipped.
 IMAGE_SUFFIXES = frozenset(
@@ -70,7 +71,7 @@ class Places:
 
 @dataclass(slots=True)
 class Skipped:
-    """Files of folders and globs that were not listed as images, each counted once.
+    """Files of folders and globs that were not listed as inputs, each counted once.
 
     Attributes:
         reasons: Why each file was skipped: its suffix, in lower case, or ``'no suffix'``; or
@@ -138,6 +139,11 @@ def is_image_name(path: str) -> bool:
     return suffix in IMAGE_SUFFIXES or suffix in extra_suffixes()
 
 
+def is_input_name(path: str) -> bool:
+    """Whether a file's name has the suffix of an image or a video."""
+    return is_image_name(path) or is_video_name(path)
+
+
 def _is_sidecar(name: str) -> bool:
     """Whether a file is an AppleDouble file of macOS, with metadata of an image."""
     return name.startswith('._')
@@ -152,8 +158,9 @@ def list_images(
     skipped: Skipped | None = None,
     follow_links: bool = False,
     runs: EarlierRuns | None = None,
+    videos: bool = True,
 ) -> Iterator[str]:
-    """Yield the image files below ``folder`` in sorted order, by suffix.
+    """Yield the image and video files below ``folder`` in sorted order, by suffix.
 
     Sidecars of images are not listed. Nor are drawings of earlier runs of this package whose
     output folder is ``folder`` or lies below it: the files in ``vis/`` that a run wrote
@@ -176,11 +183,12 @@ def list_images(
         skipped: Collects all other files, sidecars, drawings, and links to folders.
         follow_links: Whether to walk linked folders too; requires ``recursive``.
         runs: Cache of earlier runs, so that each is read once.
+        videos: Whether to list videos too.
 
     Raises:
         SourceError: ``folder`` cannot be listed.
     """
-    walk = _Walk(recursive, follow_links and recursive, skipped, runs or EarlierRuns())
+    walk = _Walk(recursive, follow_links and recursive, skipped, runs or EarlierRuns(), videos)
     try:
         entries = walk.open(folder)
     except OSError as error:
@@ -195,8 +203,14 @@ class _Walk:
     """A walk through a folder; the arguments are those of :func:`list_images`."""
 
     def __init__(
-        self, recursive: bool, follow_links: bool, skipped: Skipped | None, runs: EarlierRuns
+        self,
+        recursive: bool,
+        follow_links: bool,
+        skipped: Skipped | None,
+        runs: EarlierRuns,
+        videos: bool,
     ) -> None:
+        self._is_listed = is_input_name if videos else is_image_name
         self._recursive = recursive
         self._skipped = skipped
         self._runs = runs
@@ -215,7 +229,7 @@ class _Walk:
         return _entries(folder)
 
     def below(self, entries: Iterator[os.DirEntry[str]]) -> Iterator[str]:
-        """Yield the images among the entries of a folder and in the folders below it."""
+        """Yield the inputs among the entries of a folder and in the folders below it."""
         levels = [entries]
         while levels:
             entry = next(levels[-1], None)
@@ -227,7 +241,7 @@ class _Walk:
             except OSError:  # its type is unknown: listing it will fail
                 is_folder, known = True, False
             if not is_folder:
-                if self._is_image(entry):
+                if self._is_input(entry):
                     yield entry.path
             elif self._enters(entry):
                 try:
@@ -238,7 +252,7 @@ class _Walk:
                 yield entry.path
 
     def linked(self) -> Iterator[str]:
-        """Yield the images below the folders that links lead to."""
+        """Yield the inputs below the folders that links lead to."""
         while self._links:
             link = self._links.popleft()
             for run, path in self._runs.around(link):
@@ -266,7 +280,7 @@ class _Walk:
         below = (name.removeprefix(f'{path}/') for name in drawn if name.startswith(f'{path}/'))
         self._drawings.update(osp.join(folder, *name.split('/')) for name in below)
 
-    def _is_image(self, entry: os.DirEntry[str]) -> bool:
+    def _is_input(self, entry: os.DirEntry[str]) -> bool:
         """Whether to list a file; queues links to folders, and records skipped files."""
         if self._walked is not None and entry.is_symlink() and osp.isdir(entry.path):
             if entry.name in SIDECAR_FOLDERS:
@@ -277,7 +291,7 @@ class _Walk:
         if self._drawings and entry.path in self._drawings:
             self._skip(entry, DRAWN)
             return False
-        if is_image_name(entry.name) and not _is_sidecar(entry.name):
+        if self._is_listed(entry.name) and not _is_sidecar(entry.name):
             return True
         self._skip(entry)
         return False
@@ -316,9 +330,12 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 def match(
-    pattern: str, skipped: Skipped | None = None, runs: EarlierRuns | None = None
+    pattern: str,
+    skipped: Skipped | None = None,
+    runs: EarlierRuns | None = None,
+    videos: bool = True,
 ) -> list[str]:
-    """List the images that a glob matches, sorted.
+    """List the images and videos that a glob matches, sorted.
 
     Sidecars and drawings of earlier runs are skipped as in folders, unless the pattern names the
     folder that they are in.
@@ -331,7 +348,8 @@ def match(
         raise SourceError(f'inputs: no such file or folder: {printable(pattern)}')
     named = re.split(_SEPARATOR, pattern)
     drawings = None if DRAWINGS in named else _Drawings(pattern, runs or EarlierRuns())
-    images = []
+    is_listed = is_input_name if videos else is_image_name
+    inputs = []
     for path in found:
         if osp.isdir(path):
             continue
@@ -341,13 +359,13 @@ def match(
             reason = HIDDEN
         elif drawings is not None and path in drawings:
             reason = DRAWN
-        if reason is None and is_image_name(path):
-            images.append(path)
+        if reason is None and is_listed(path):
+            inputs.append(path)
         elif skipped is not None:
             skipped.add(path, reason, linked=osp.islink(path))
-    if not images:
+    if not inputs:
         raise SourceError(f'inputs: no images match {printable(pattern)}')
-    return images
+    return inputs
 
 
 class _Drawings:

@@ -5,30 +5,40 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ..config import VideoOptions
 from ..errors import SourceError
 from .base import Source
 from .numbering import advice_on
 from .registry import specs
 
 
-def open_source(inputs: str | os.PathLike | np.ndarray | Iterable) -> Source:
+def open_source(
+    inputs: str | os.PathLike | np.ndarray | Iterable, options: VideoOptions | None = None
+) -> Source:
     """Open the first registered source that recognises the inferencer's ``inputs``.
 
     Args:
-        inputs: A folder (walked recursively, sorted), an image file or URL, a
-            glob, a video file, ``'webcam:ID'``, an array, or any iterable of
-            image paths and arrays. Arrays of a list or tuple are used without a copy (do not
-            change them before their results arrive); others are copied, so that an iterator
-            may reuse one buffer. Other packages may register further sources, see
-            :mod:`mmpose_batch.sources.registry`.
+        inputs: A folder (walked recursively, sorted), an image or video file, the URL of an
+            image, a glob, ``'webcam:ID'``, an array, or any iterable of
+            image paths and arrays; a list of paths may contain videos. Arrays of a list
+            or tuple are used without a copy (do not change them before their results
+            arrive); others are copied, so that an iterator may reuse one buffer. Other packages
+            may register further sources, see :mod:`mmpose_batch.sources.registry`.
+        options: Which frames of videos are used.
 
     Raises:
         SourceError: A path does not exist, or the input has another type.
+        ValueError: There are options although the input has no videos.
     """
+    options = options or VideoOptions()
     if isinstance(inputs, os.PathLike):
         inputs = os.fspath(inputs)
     for spec in specs().values():
         if spec.recognises(inputs):
+            if spec.has_videos:
+                return spec.open(inputs, options)
+            if options != VideoOptions():
+                raise ValueError('vid_stride, start, end: only possible for video files')
             return spec.open(inputs)
     raise SourceError(
         'inputs: expected a path, an array, or an iterable of these, '

@@ -24,12 +24,15 @@ class SourceSpec:
             with any object that the user passes; paths are strings.
         open: Opens an input of this kind. Raises :class:`mmpose_batch.SourceError` if it
             cannot be used.
+        has_videos: Whether such an input may contain video files. Then ``open`` takes a
+            :class:`mmpose_batch.config.VideoOptions` as its second argument.
     """
 
     name: str
     help: str
     recognises: Callable[[Any], bool]
-    open: Callable[[Any], Source]
+    open: Callable[..., Source]
+    has_videos: bool = False
 
 
 # Module to source name of this package, in the order in which inputs are tried: strings that no

@@ -1,4 +1,4 @@
-"""JSON lines: one record per image, in input order. This format is the journal of a run.
+"""JSON lines: one record per image or frame of a video, in order: the journal of a run.
 
 A run is resumed from ``predictions.jsonl`` alone: a complete line marks its image as done, so
 the line is written after all other files of the image. Therefore this format is always written,
@@ -134,7 +134,8 @@ class JsonLinesWriter(Writer):
 
 def _failure(record: Record) -> dict[str, Any]:
     """The failure record of an image; its instances, if any, stay in ``predictions.jsonl``."""
-    return {key: record[key] for key in ('image', 'error')}
+    keys = ('image', 'video', 'frame', 'time', 'time_guessed', 'error')
+    return {key: record[key] for key in keys if key in record}
 
 
 register(

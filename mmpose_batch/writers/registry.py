@@ -23,7 +23,7 @@ WRITERS: dict[str, WriterSpec] = {}
 IDENTITY_KEYS = frozenset(
     [
         *('config', 'model', 'det_config', 'detector', 'engine_file'),
-        *('inputs', 'bboxes', 'categories'),
+        *('inputs', 'videos', 'bboxes', 'categories'),
         *('batch_size', 'bbox_thr', 'nms_thr', 'select_thr', 'merge_results', 'pose_based_nms'),
         *('test_cfg', 'keep_images'),
         *('det_cat_ids', 'det_batch_size', 'precision', 'engine', 'engine_device'),

@@ -127,13 +127,18 @@ def test_images_of_the_same_name_in_two_folders_are_evaluated(tmp_path):
         image['file_name'] = name
     inputs = ['in/a.jpg', 'in/sub/a.jpg']
     found = Annotations(written(tmp_path, content), model()[0], inputs)
-    assert coco_ids(inputs, found.image_ids, annotated=True) == [0, 1]
+    assert ids_of(inputs, found.image_ids, annotated=True) == [0, 1]
     assert found.coverage_note() == 'annotations: 2 of 2 images are evaluated'
 
 
 def test_fields_that_the_metric_does_not_read_may_be_missing(tmp_path):
     content = without_area(annotations(crowding=True))
     assert notes(content, tmp_path, CROWD) == ['annotations: 4 of 4 images are evaluated']
+
+
+def ids_of(paths, image_ids, annotated):
+    records = [{'image': path} for path in paths]
+    return coco_ids(records, dict(zip(paths, paths, strict=True)), image_ids, annotated)
 
 
 COCO_IDS = {
@@ -146,7 +151,21 @@ COCO_IDS = {
 
 @pytest.mark.parametrize(('paths', 'annotated', 'expected'), COCO_IDS.values(), ids=COCO_IDS)
 def test_every_image_has_a_coco_id(paths, annotated, expected):
-    assert coco_ids(paths, ImageIds(), annotated) == expected
+    assert ids_of(paths, ImageIds(), annotated) == expected
+
+
+def test_frames_of_a_video_have_the_ids_of_their_numbers(tmp_path):
+    content = annotations(images=3)
+    for image, frame in zip(content['images'], (0, 2, None), strict=True):
+        image |= {'file_name': 'a.mp4', 'frame': frame} if frame is not None else {}
+    name = content['images'][2]['file_name']
+    found = Annotations(written(tmp_path, content), model()[0], ['in/a.mp4', f'in/{name}'])
+    records = [{'image': name}, *({'video': 'a.mp4', 'frame': n} for n in range(3))]
+    records.append({'video': 'a.mp4', 'error': 'truncated'})
+    paths = {name: f'in/{name}', 'a.mp4': 'in/a.mp4'}
+    assert coco_ids(records, paths, found.image_ids, True) == [2, 0, None, 1, None]
+    assert coco_ids(records, paths, ImageIds(), False) == [0, 1, 2, 3, 4]
+    assert found.coverage_note() == 'annotations: 2 of 2 inputs are evaluated'
 
 
 # ---------------------------------------------------------------------------------- the end

@@ -70,7 +70,7 @@ def evaluated(path: str) -> Evaluation:
     ]
     known = [number for number in numbers if number is not None]
     metrics = evaluate(truth, results, known, SIGMAS, ScoringOptions())
-    coverage = Coverage.of(IMAGES, numbers, ids.names)
+    coverage = Coverage.of(IMAGES, list(map(ids.all_of, IMAGES)), ids.names)
     return Evaluation(
         coverage,
         categories=tuple(truth.categories),
@@ -236,6 +236,7 @@ COVERAGE = {
 @pytest.mark.parametrize(('ids', 'expected', 'warning'), COVERAGE.values(), ids=COVERAGE)
 def test_images_that_are_not_evaluated_are_reported(ids, expected, warning):
     paths = [f'in/{number}.jpg' for number in range(len(ids))]
-    coverage = Coverage.of(paths, ids, {1: 'x/1.jpg', 2: 'y/2.jpg'})
+    found = [[] if image_id is None else [image_id] for image_id in ids]
+    coverage = Coverage.of(paths, found, {1: 'x/1.jpg', 2: 'y/2.jpg'})
     assert coverage == expected
     assert coverage.warning() == warning

@@ -35,6 +35,7 @@ from support.tiny import picture
 from mmpose_batch.runs.info import RunInfo
 from mmpose_batch.runs.locking import locked
 from mmpose_batch.runs.run import Run
+from mmpose_batch.sources.items import Items
 from mmpose_batch.writers.jsonl import JsonLinesFile
 from mmpose_batch.writers.options import RunOptions
 
@@ -58,7 +59,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_blocks() -> Iterator[None]:
     """Use chunks of 8 images instead of 256."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', BLOCK)
+        patch.setattr('mmpose_batch.sources.items.CHUNK', BLOCK)
         yield
 
 
@@ -766,7 +767,7 @@ def test_on_real_photos_a_killed_run_resumes_to_the_same_bytes(shared, tmp_path,
     complete, killed = (
         Tool(shared / 'images', tmp_path / name, arguments) for name in ('complete', 'killed')
     )
-    monkeypatch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', 2)
+    monkeypatch.setattr('mmpose_batch.sources.items.CHUNK', 2)
     assert complete.finish().status == 0
     assert killed.interrupt(2, signal.SIGKILL, block=2, maximum=3).status == -signal.SIGKILL
     assert count_lines(killed.records) < 4
@@ -807,5 +808,5 @@ def test_an_engine_that_is_selected_late_is_stored_before_its_first_record(
 
     monkeypatch.setattr('mmpose_batch.writers.jsonl.JsonLinesFile.append', look)
     paths = sorted(map(str, photos.iterdir()))[:3]
-    Run(inferencer, paths, inferencer.call_options(), options)()
+    Run(inferencer, Items(paths), inferencer.call_options(), options)()
     assert stored and all(engines['pose'] == 'openvino' for engines in stored)

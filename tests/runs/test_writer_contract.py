@@ -32,6 +32,7 @@ from mmpose_batch.errors import OutputError, RunError
 from mmpose_batch.results import ImageResult
 from mmpose_batch.runs.dry_run import describe_outputs
 from mmpose_batch.runs.run import Run
+from mmpose_batch.sources.items import Items
 from mmpose_batch.writers import registry
 from mmpose_batch.writers.atomic import open_atomically
 from mmpose_batch.writers.base import FinishedRun, Record, ResumePoint, Writer, WriterSpec
@@ -128,7 +129,7 @@ def formats(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, scope='module')
 def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmpose_batch.runs.run.CHECKPOINT_EVERY', CHUNK)
+        patch.setattr('mmpose_batch.sources.items.CHUNK', CHUNK)
         yield
 
 
@@ -161,7 +162,7 @@ def make_run(
     **options: Any,
 ) -> Run:
     chosen = RunOptions(out_dir=str(out_dir), formats=formats, quiet=True, **options)
-    return Run(inferencer, photos, inferencer.call_options(bbox_thr=0.1), chosen)
+    return Run(inferencer, Items(photos), inferencer.call_options(bbox_thr=0.1), chosen)
 
 
 @pytest.fixture(scope='module')
@@ -329,7 +330,7 @@ class DyingCsvWriter(CsvWriter):
 def run_and_die(moment: str, count: int, arguments: list[str], log: str, chunk: int) -> None:
     """A run in a separate process, which has to be killed."""
     torch.set_num_threads(1)
-    mmpose_batch.runs.run.CHECKPOINT_EVERY = chunk
+    mmpose_batch.sources.items.CHUNK = chunk
     registry.register(replace(CSV, build=lambda context: DyingCsvWriter(moment, count)))
     registry.register(CHUNKS)
     models, out_dir, *photos = arguments

@@ -271,7 +271,7 @@ class ToolProcess:
 
 def main_of_process(arguments: list[str], log: str, checkpoint_every: int) -> None:
     """Run the tool with its output in a file."""
-    mmpose_batch.runs.run.CHECKPOINT_EVERY = checkpoint_every
+    mmpose_batch.sources.items.CHUNK = checkpoint_every
     # SIGINT is ignored if a shell started the tests in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)

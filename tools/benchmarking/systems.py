@@ -24,6 +24,7 @@ from mmpose_batch.progress import StageClock
 from mmpose_batch.results import to_record
 from mmpose_batch.runs.run import Run
 from mmpose_batch.sources.base import Frame, Source
+from mmpose_batch.sources.items import Items
 from mmpose_batch.stages.detect import WHOLE_IMAGE
 from mmpose_batch.writers.jsonl import JsonLinesFile
 from mmpose_batch.writers.options import RunOptions
@@ -146,7 +147,8 @@ class Ours:
             if images[0].bboxes is not None:
                 found = {image.path: image.bboxes for image in images}
                 boxes = [found[path] for path in paths]
-            run = Run(self.inferencer, paths, self._call, options, boxes, ids)
+            items = Items(paths, bboxes=boxes)
+            run = Run(self.inferencer, items, self._call, options, ids)
             return run().metrics['AP']
 
     def report(self) -> dict[str, Any]:

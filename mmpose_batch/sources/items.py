@@ -1,0 +1,199 @@
+"""Images and videos of an input, in the order of their results: images first, then videos."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, islice, pairwise
+
+import numpy as np
+
+from ..config import VideoOptions
+from ..errors import ImageError, SourceError
+from ..workers import FLUSH, FlushType
+from .base import CHUNK, Frame, Source, in_chunks
+from .numbering import number
+from .video_names import is_video_name
+
+# Frames that are decoded before they are needed. They wait in the decoder's format, which takes
+# half the memory of BGR.
+READ_AHEAD = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Pixels of a video without any usable frame: reading them raises the reason."""
+
+    reason: str
+
+    def read(self) -> np.ndarray:
+        """See :class:`mmpose_batch.sources.base.Pixels`."""
+        raise ImageError(self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the results of :class:`Items`.
+
+    Attributes:
+        results: Number of results before it.
+        images: Number of images before it.
+        videos: Number of videos that are complete before it.
+        frames: Number of results of the next video before it.
+    """
+
+    results: int = 0
+    images: int = 0
+    videos: int = 0
+    frames: int = 0
+
+
+START = Position()
+
+
+class Items:
+    """Image and video files, whose frames are read in order.
+
+    Images come before videos, so that folders in which they alternate have full batches.
+
+    Args:
+        paths: Paths of images and videos, which are told apart by their suffix.
+        options: Which frames of videos are used.
+        bboxes: Precomputed person boxes of each image, (N, 5), or (N, 6) with labels; None uses
+            the detector. They are not possible with videos.
+        labelled: Whether to use the labels.
+
+    Attributes:
+        images: The images.
+        videos: The videos: their ``data`` is a path.
+        options: Which frames of videos are used.
+        chunk: Number of images, or frames of one video, in a chunk.
+        last: Index of the last frame of all; None until it is known, which is before it is
+            yielded.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        options: VideoOptions | None = None,
+        bboxes: Sequence[np.ndarray] | None = None,
+        labelled: bool = False,
+    ) -> None:
+        frames = list(number(list(paths)))
+        self.images = _indexed(frame for frame in frames if not is_video_name(frame.data))
+        self.videos = [frame for frame in frames if is_video_name(frame.data)]
+        self.options = options or VideoOptions()
+        self.chunk = CHUNK
+        self.last: int | None = None
+        if bboxes is not None:
+            self.images = [
+                replace(frame, bboxes=boxes[:, :5], labels=boxes[:, 5] if labelled else None)
+                for frame, boxes in zip(self.images, bboxes, strict=True)
+            ]
+
+    @property
+    def all(self) -> list[Frame]:
+        """Images and videos, in the order of their results."""
+        return [*self.images, *self.videos]
+
+    def estimated(self) -> int:
+        """Number of results; that of videos is estimated by their headers."""
+        with ThreadPoolExecutor() as pool:
+            return len(self.images) + sum(pool.map(self._estimate, self.videos))
+
+    def _estimate(self, video: Frame) -> int:
+        from .video import probe
+
+        try:
+            info = probe(video.data)
+        except SourceError:
+            return 1
+        start, end = self.options.seconds
+        frames = info.frames or 1
+        if info.fps > 0:
+            frames = min(frames, round((end or frames / info.fps) * info.fps))
+            frames -= round((start or 0) * info.fps)
+        return max(1, -(-frames // self.options.vid_stride))
+
+    def stream(self, start: Position = START) -> Iterator[Frame | FlushType]:
+        """Yield the frames from a position on, with FLUSH at the end of each chunk.
+
+        The last frame of a chunk has ``ends_chunk``. Videos are decoded from their beginning.
+
+        Args:
+            start: Where to begin; its ``images`` or ``frames`` are a multiple of ``CHUNK``, or
+                all images.
+        """
+        index, done = start.results, start.frames
+        images = in_chunks(self.images[start.images :], self.chunk)
+        videos = range(start.videos, len(self.videos))
+        if not videos and self.images:
+            self.last = len(self.images) - 1
+        for item in images:
+            if item is FLUSH:
+                yield FLUSH
+                continue
+            index = item.index + 1
+            ends = index % self.chunk == 0 or index == len(self.images)
+            yield replace(item, ends_chunk=ends)
+        for each in videos:
+            frames = islice(self._frames_of(self.videos[each]), done, None)
+            for frame, following in pairwise(chain(frames, [None])):
+                done += 1
+                ends = following is None or done % self.chunk == 0
+                if following is None and each == len(self.videos) - 1:
+                    self.last = index
+                yield replace(frame, index=index, ends_chunk=ends)
+                index += 1
+                if ends:
+                    yield FLUSH
+            done = 0
+
+    def _frames_of(self, video: Frame) -> Iterator[Frame]:
+        """Frames of a video; of a video that cannot be used, one frame that fails."""
+        from .video import read_video
+
+        reason, found = 'there are no frames between start and end', False
+        try:
+            for frame in read_video(video.data, video.name, self.options):
+                found = True
+                yield frame
+        except SourceError as error:
+            reason = str(error).removeprefix('inputs: ')
+        if not found:
+            yield Frame(0, Unusable(reason), video.name, source_id=video.data)
+
+    def samples(self, count: int) -> list[Frame]:
+        """At most so many frames, spread over images and videos, for the warm-up of engines.
+
+        Frames of videos are keyframes, whose ``frame_id`` is not known.
+        """
+        from ..engines.warmup import spread
+        from .video import sample_frames
+
+        if not self.videos:
+            return spread(self.images, count)
+        images = spread(self.images, count // 2)
+        chosen = spread(self.videos, count - len(images))
+        frames: list[Frame] = []
+        for left, video in zip(range(len(chosen), 0, -1), chosen, strict=True):
+            wanted = -(-(count - len(images) - len(frames)) // left)
+            frames += sample_frames(video.data, wanted)
+        return [*images, *frames]
+
+    def source(self, start: Position = START, length: int | None = None) -> Source:
+        """The frames from a position on, as a source.
+
+        Args:
+            start: Where to begin.
+            length: Number of frames, for the progress bar; None if unknown.
+        """
+        return Source(
+            self.stream(start),
+            length=length,
+            sequential=bool(self.videos),
+            ahead=READ_AHEAD,
+        )
+
+
+def _indexed(frames: Iterable[Frame]) -> list[Frame]:
+    return [replace(frame, index=index) for index, frame in enumerate(frames)]
