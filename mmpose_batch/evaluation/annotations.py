@@ -94,8 +94,6 @@ SCHEMA = {
     'images': (
         _id(unique=True),
         Field('file_name', 'a file name', is_name, unique=True),
-        # Of frames of a video, whose file_name is that of the video.
-        Field('frame', 'the number of a frame, from 0', _is_count, required=False),
     ),
     'annotations': (
         _id(unique=True),
@@ -143,6 +141,9 @@ def schema(reads: Collection[str] = ()) -> dict[str, tuple[Field, ...]]:
     return {kind: (*fields, *more.get(kind, ())) for kind, fields in SCHEMA.items()}
 
 
+# Of the images whose file is a video.
+_FRAME = Field('frame', 'the number of a frame, from 0', _is_count)
+
 _MISSING = object()
 
 
@@ -176,8 +177,7 @@ def _check_unique(path: str, entries: Sequence[Any], field: Field, where: str) -
     seen: dict[Any, int] = {}
     for number, entry in enumerate(entries):
         value = entry[field.name]
-        # The frames of a video have one file name.
-        key = (clean_name(value), entry.get('frame')) if isinstance(value, str) else value
+        key = (clean_name(value), frame_of(entry)) if isinstance(value, str) else value
         other = seen.setdefault(key, number)
         if other != number:
             raise AnnotationError(
@@ -218,8 +218,23 @@ def read_annotations(path: str, reads: Collection[str] = ()) -> dict[str, Any]:
         if not isinstance(content[kind], list):
             raise AnnotationError(f'{path}: expected a list of {kind}')
         check_entries(path, content[kind], fields, kind + '[{}]')
+        if kind == 'images':
+            _check_frames(path, content[kind])
     _check_references(path, content, reads)
     return content
+
+
+def _check_frames(path: str, images: Sequence[Mapping[str, Any]]) -> None:
+    """Check that images whose file is a video have the number of a frame."""
+    for number, image in enumerate(images):
+        value = image.get('frame', _MISSING)
+        if is_video_name(image['file_name']) and not _FRAME.fits(value):
+            raise _wrong(path, f'images[{number}]', _FRAME, value)
+
+
+def frame_of(image: Mapping[str, Any]) -> int | None:
+    """Number of a frame of a video, in an entry of ``images``; None for other images."""
+    return image.get('frame') if is_video_name(image.get('file_name', '')) else None
 
 
 def _check_references(path: str, content: Mapping[str, Any], reads: Collection[str]) -> None:
@@ -274,7 +289,7 @@ class ImageIds:
             self._by_name = {}
             for image in images:
                 frames = self._by_name.setdefault(clean_name(image['file_name']), {})
-                frames[image.get('frame')] = image['id']
+                frames[frame_of(image)] = image['id']
 
     def find(self, path: str, frame: int | None = None) -> int | None:
         """The COCO id of the image at ``path``, or of a frame of the video; None if it has none."""

@@ -84,6 +84,7 @@ class Run:
             ids = image_ids or ImageIds()
             self._scores = Scores(inferencer, items, options.ann_file, ids, categories)
         self._items = items
+        self._streamed = False
         self._call = replace(
             call,
             keep_images=any(spec.needs_images for spec in options.writers),
@@ -163,6 +164,9 @@ class Run:
             with writers.opened(resume):
                 if start is not None:
                     self._stream(start, writers)
+                self._streamed = True
+                if self._items.videos:
+                    self._write_info('running')
                 self._finish(writers)
             self._write_info('finished')
         except BaseException:
@@ -270,9 +274,11 @@ class Run:
         They are those of the current chunk, which a resumed run repeats.
         """
         images, videos = self._items.images, self._items.videos
-        done = self.summary.images
-        if done < len(images):
-            done -= done % self._items.chunk
-            return [frame.name for frame in images[done : done + self._items.chunk]]
+        done, chunk = self.summary.images, self._items.chunk
+        if done < len(images) or not videos:
+            done -= done % chunk
+            return [frame.name for frame in images[done : done + chunk]]
+        if self._streamed:  # files of complete videos follow
+            return [frame.name for frame in videos]
         video = max(self.summary.videos - 1, 0)  # the current one, or the next if it is complete
         return [frame.name for frame in videos[video : video + 2]]

@@ -52,7 +52,7 @@ def test_wrong_arguments_end_with_status_2(arguments, message, capsys):
 
 def test_an_exit_status_is_that_of_the_tool(tmp_path, capsys):
     assert cli.main(['infer', str(tmp_path), '--out-dir', str(tmp_path / 'out')]) == 1
-    assert 'no images in' in capsys.readouterr().err
+    assert 'no images or videos in' in capsys.readouterr().err
 
 
 def test_only_commands_import_commands():

@@ -88,8 +88,8 @@ WRONG = {
         ['{in}/*.gif'], 'inputs: no such file or folder: {in}/*.gif'
     ),
     'no such list': Wrong(['@{in}/list'], 'inputs: the list {in}/list cannot be read: No such'),
-    'no images': Wrong(['{in}/empty'], 'no images in {in}/empty', 1),
-    'an empty list': Wrong(['@{in}/empty.txt'], 'no images in @{in}/empty.txt', 1),
+    'no images': Wrong(['{in}/empty'], 'no images or videos in {in}/empty', 1),
+    'an empty list': Wrong(['@{in}/empty.txt'], 'no images or videos in @{in}/empty.txt', 1),
     'batch size below 1': Wrong(
         ['--batch-size', '-1'], 'batch_size: expected an integer >= 1, found -1'
     ),
@@ -246,4 +246,4 @@ def test_skipped_files_are_reported(models, tmp_path):
     (tmp_path / 'only' / 'a.nef').touch()
     outcome = run_tool(tmp_path / 'only', '--out-dir', tmp_path / 'none', *models.one_stage)
     assert outcome.status == 1
-    assert f'no images in {tmp_path / "only"} (skipped: 1 .nef)' in outcome.err
+    assert f'no images or videos in {tmp_path / "only"} (skipped: 1 .nef)' in outcome.err

@@ -40,7 +40,7 @@ def test_a_dry_run_reports_the_run_and_builds_nothing(kind, photos, models, tmp_
     assert models.file({'one_stage': 'rtmo', 'top_down': 'rtmpose'}[kind] + '.py') in lines['pose']
     assert ('detector' in lines) == (kind == 'top_down')
     assert lines['runs'].startswith('on   cpu, engine torch, fp32')
-    assert lines['limit:'] == 'the first 4 of 5 images'
+    assert lines['limit:'] == 'the first 4 of 5 inputs'
     for name in ('predictions.coco.json', 'predictions/ (4 files)', 'vis/ (4 drawings)'):
         assert name in lines['writes']
     assert not (tmp_path / 'out').exists()

@@ -76,7 +76,7 @@ def test_a_run_into_its_input_folder_reads_the_photos_in_vis_and_resumes(models,
 def test_a_folder_with_only_drawings_is_reported_as_such(drawn, models, tmp_path):
     outcome = run_tool(drawn / 'one', '--out-dir', tmp_path / 'out', *models.one_stage)
     assert outcome.status == 1
-    assert f'no images in {drawn / "one"} (skipped: ' in outcome.err
+    assert f'no images or videos in {drawn / "one"} (skipped: ' in outcome.err
     assert '2 drawings of earlier runs)' in outcome.err
 
 

@@ -75,7 +75,7 @@ def test_a_limit_takes_the_first_images(photos, models, tmp_path):
     arguments = [photos, '--out-dir', tmp_path, *models.one_stage]
     outcome = run_tool(*arguments, '--limit', '2')
     assert [record['image'] for record in read_lines(tmp_path / 'predictions.jsonl')] == NAMES[:2]
-    assert 'limit: the first 2 of 5 images' in outcome.err
+    assert 'limit: the first 2 of 5 inputs' in outcome.err
     outcome = run_tool(*arguments, '--limit', '5', '--overwrite')
     assert len(read_lines(tmp_path / 'predictions.jsonl')) == 5
     assert 'limit' not in outcome.err
