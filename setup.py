@@ -56,6 +56,7 @@ setup(
         'openvino': ['openvino>=2026.4', 'onnx'],
         'onnxruntime': ['onnxruntime', 'onnx'],
         'heif': ['pillow-heif'],
+        'video': ['av>=18'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
         'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
         'docs': ['zensical', 'mkdocstrings[python]'],

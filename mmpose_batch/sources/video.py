@@ -1,49 +1,49 @@
-"""Frames of a video file."""
+"""The source of a single video file. Other modules import the reading of videos from here."""
 
 import mimetypes
 import os.path as osp
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import mmcv
-import numpy as np
-
-from ..errors import SourceError
-from .base import Source, in_chunks
-from .numbering import number
+from .base import Frame, Source, in_chunks
+from .containers import probe
 from .registry import SourceSpec, register
+from .video_frames import read_video, sample_frames
+from .video_names import is_video_name
+
+__all__ = (
+    *('VIDEO_SUFFIXES', 'VideoInfo', 'is_video_name', 'open_video', 'probe', 'read_video'),
+    'sample_frames',
+)
 
 
 def open_video(path: str) -> Source:
-    """Open a video file.
+    """Open a video file; its frames have the names that upstream gives to arrays.
 
     Raises:
-        SourceError: It cannot be read.
+        SourceError: It cannot be read, or PyAV is not installed.
     """
-    video = mmcv.VideoReader(path)
-    if not video.opened or video.frame_cnt == 0:
-        raise SourceError(f'inputs: expected a video, found a file that cannot be read: {path}')
-    fps = video.fps
-    clock = (lambda index: index / fps) if fps > 0 else None
-    frames = number(_read_video(video), fresh=True, source_id=path, clock=clock)
+    info = probe(path)
     return Source(
-        in_chunks(frames),
-        length=video.frame_cnt,
+        in_chunks(_named(read_video(path, ''))),
+        length=info.frames,
         sequential=True,
         video_name=osp.basename(path),
-        fps=fps,
+        fps=info.fps,
     )
 
 
-def _read_video(video: mmcv.VideoReader) -> Iterator[np.ndarray]:
-    while (image := video.read()) is not None:
-        yield image
+def _named(frames: Iterator[Frame]) -> Iterator[Frame]:
+    for frame in frames:
+        yield replace(frame, name=f'{frame.index:06}.jpg')
 
 
 def _recognises(inputs: Any) -> bool:
     if not isinstance(inputs, str):
         return False
-    return (mimetypes.guess_type(inputs)[0] or '').startswith('video') and osp.isfile(inputs)
+    is_named = is_video_name(inputs) or (mimetypes.guess_type(inputs)[0] or '').startswith('video')
+    return is_named and osp.isfile(inputs)
 
 
 register(

@@ -1,17 +1,17 @@
-"""Suffixes of video files; nothing heavy is imported, since listing folders uses them."""
+"""Names of video files. Imports nothing, so that listing files is fast."""
 
-import os.path as osp
-
-# Suffixes of containers that FFmpeg reads.
+# Suffixes of videos, in lower case. GIF is not one: upstream reads such files as images.
 VIDEO_SUFFIXES = frozenset(
     '.' + suffix
     for suffix in (
-        *('3g2', '3gp', 'asf', 'avi', 'f4v', 'flv', 'm2ts', 'm4v', 'mkv', 'mov', 'mp4', 'mpeg'),
-        *('mpg', 'mts', 'mxf', 'ogm', 'ogv', 'ts', 'vob', 'webm', 'wmv'),
+        *('3g2', '3gp', 'asf', 'avi', 'divx', 'dv', 'f4v', 'flv', 'm2ts', 'm2v', 'm4v', 'mkv'),
+        *('mov', 'mp4', 'mpe', 'mpeg', 'mpg', 'mts', 'mxf', 'ogm', 'ogv', 'rm', 'rmvb', 'ts'),
+        *('vob', 'webm', 'wmv', 'y4m'),
     )
 )
 
 
 def is_video_name(path: str) -> bool:
-    """Whether a file's name has the suffix of a video."""
-    return osp.splitext(path)[1].lower() in VIDEO_SUFFIXES
+    """Whether the suffix of a path is that of a video, in upper or lower case."""
+    dot = path.rfind('.')
+    return dot >= 0 and path[dot:].lower() in VIDEO_SUFFIXES

@@ -1,0 +1,194 @@
+"""Video files: opening them, and what their headers declare. Imports PyAV on first use."""
+
+import os
+import os.path as osp
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from types import ModuleType
+from typing import Any
+
+from ..errors import SourceError
+from .orientation import swaps_sides
+
+# Packets after which a stream without a decodable frame counts as one without frames.
+_MAX_PROBED = 300
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What the header of a video declares, which need not be true.
+
+    Attributes:
+        width: Width in pixels of the first frame, as displayed.
+        height: Height in pixels of the first frame, as displayed.
+        fps: Average number of frames per second; 0 if unknown.
+        frames: Estimated number of frames; None if unknown.
+        duration: Seconds; None if unknown.
+    """
+
+    width: int
+    height: int
+    fps: float
+    frames: int | None
+    duration: float | None
+
+
+def probe(path: str) -> VideoInfo:
+    """Read the header of a video and decode its first frame.
+
+    Raises:
+        SourceError: The file is missing, empty, no video, or one without a frame that can be
+            decoded; or PyAV is not installed.
+    """
+    with opened(path) as (container, stream):
+        width, height = _first_size(path, container, stream)
+        rate, duration = rate_of(stream), declared_end(container, stream)
+        if duration is not None:
+            duration -= start_of(container)
+        frames = stream.frames or (round(duration * rate) if duration and rate else None)
+        seconds = None if duration is None else float(duration)
+        return VideoInfo(width, height, float(rate or 0), frames, seconds)
+
+
+@contextmanager
+def opened(path: str) -> Iterator[tuple[Any, Any]]:
+    """Open a video; gives PyAV's container and its video stream, which decodes on one thread.
+
+    The decoder must not be used after the end of the ``with`` block: PyAV would crash.
+
+    Raises:
+        SourceError: As for :func:`probe`, but a video without frames is not noticed.
+    """
+    av = import_av()
+    if reason := _unusable(path):
+        raise _error(path, reason)
+    try:
+        # The prefix prevents that a colon in the name is taken for another protocol. Playlists
+        # must not load other files.
+        container = av.open(
+            f'file:{path}', metadata_errors='replace', options={'protocol_whitelist': 'file'}
+        )
+    except av.error.FFmpegError as error:
+        raise _error(path, _why_not_opened(path)) from error
+    try:
+        stream = _video_stream(container)
+        if stream is None:
+            kind = 'sound only' if container.streams.audio else 'no video stream'
+            raise _error(path, f'a file with {kind}')
+        if stream.codec_context is None:
+            raise _error(path, 'a video in a format without a decoder')
+        context = stream.codec_context
+        # Frame threads lose the last frames if one of them is damaged, and slice threads lose
+        # damaged frames of some formats.
+        context.thread_count = 1
+        context.copy_opaque = True  # frames have the number of their packet
+        yield container, stream
+    finally:
+        container.close()
+
+
+def import_av() -> ModuleType:
+    """Import PyAV.
+
+    Raises:
+        SourceError: It is not installed.
+    """
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise SourceError(
+            f"inputs: videos need PyAV: pip install 'mmpose-batch[video]' ({error})"
+        ) from error
+    return av
+
+
+def start_of(container: Any) -> Fraction:
+    """Time in seconds at which the earliest stream of a file starts, when a player shows 0."""
+    if container.start_time is None:
+        return Fraction(0)
+    start = Fraction(container.start_time, 10**6)
+    # The container rounds it to microseconds, the stream does not.
+    exact = [
+        s.start_time * s.time_base
+        for s in container.streams
+        if s.start_time is not None and s.time_base
+    ]
+    return next((e for e in exact if abs(e - start) <= Fraction(1, 10**6)), start)
+
+
+def rate_of(stream: Any) -> Fraction | None:
+    """Average frames per second; None if unknown."""
+    return stream.average_rate or stream.guessed_rate or None
+
+
+def declared_end(container: Any, stream: Any) -> Fraction | None:
+    """End of the video in seconds on the clock of the stream; None if unknown."""
+    start = (stream.start_time or 0) * stream.time_base
+    if container.format.name == 'avi' and stream.frames and rate_of(stream):
+        return start + stream.frames / rate_of(stream)  # of a cut file, the duration is estimated
+    if stream.duration:
+        return start + stream.duration * stream.time_base
+    # Matroska has a tag for each stream.
+    tag = re.fullmatch(r'(\d+):(\d+):(\d+\.?\d*)', stream.metadata.get('DURATION', ''))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])
+    if container.duration:
+        return start_of(container) + Fraction(container.duration, 10**6)
+    return None
+
+
+def is_end_of_all(stream: Any) -> bool:
+    """Whether :func:`declared_end` is the end of the longest stream, for example of the sound."""
+    return not stream.duration and not stream.metadata.get('DURATION')
+
+
+def _video_stream(container: Any) -> Any:
+    """The main video stream; None if there is none. A cover picture is not one."""
+    videos = [s for s in container.streams.video if not s.disposition & 1 << 10]  # attached_pic
+    best = container.streams.best('video')
+    return best if best in videos else next(iter(videos), None)
+
+
+def _first_size(path: str, container: Any, stream: Any) -> tuple[int, int]:
+    """Width and height of the first frame as displayed."""
+    av = import_av()
+    for count, packet in enumerate(container.demux(stream)):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            frames = []
+        if frames:
+            width, height = frames[0].width, frames[0].height
+            return (height, width) if swaps_sides(frames[0]) else (width, height)
+        if count == _MAX_PROBED:
+            break
+    raise _error(path, 'one without a frame that can be decoded')
+
+
+def _unusable(path: str) -> str:
+    """Why a path cannot be opened; empty if it can."""
+    if not osp.lexists(path):
+        return 'no such file'
+    if not osp.isfile(path):
+        return 'a folder, pipe, device or broken link'
+    try:
+        with open(path, 'rb') as file:
+            return '' if file.read(1) else 'an empty file'
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _why_not_opened(path: str) -> str:
+    with open(path, 'rb') as file:
+        head = file.read(12)
+    if head[4:8] in (b'ftyp', b'moov', b'mdat', b'wide', b'free'):
+        return 'an MP4 or MOV file without an index (moov), which is truncated'
+    return f'{os.stat(path).st_size} bytes that are damaged or no video'
+
+
+def _error(path: str, found: str) -> SourceError:
+    return SourceError(f'inputs: expected a video, found {found}: {path}')

@@ -1,0 +1,272 @@
+"""Decoding of a video: numbers, exact times and pixels of its frames, and its missing rest."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, islice, pairwise
+from typing import Any
+
+import numpy as np
+
+from ..errors import ImageError
+from .containers import declared_end, import_av, is_end_of_all, rate_of, start_of
+from .damage import FrameOrder, Item
+from .orientation import upright
+
+# Number of packets that decide whether the times of a stream with B-frames can be used.
+_MAX_TIMES = 16
+# Files without an index in which a player skips damaged parts, and the bytes between two packets
+# of an intact one; more are packets that were skipped.
+_RESYNCED, _MAX_GAP = ('matroska', 'flv'), 128
+# Seconds by which decoding times may go back within one recording.
+_MAX_BACK = 1
+# Seconds, and frames, by which a complete video may be shorter than declared.
+_TOLERANCE, _TOLERANCE_FRAMES = Fraction(1, 10), 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoPixels:
+    """Pixels of a decoded frame, which :meth:`read` converts on the thread that calls it.
+
+    Attributes:
+        frame: PyAV's frame, which owns its memory.
+    """
+
+    frame: Any
+
+    def read(self) -> np.ndarray:
+        """Return a new array (H, W, 3), uint8, BGR, oriented as displayed; as OpenCV converts."""
+        image = self.frame.to_ndarray(format='bgr24', interpolation='BICUBIC', threads=1)
+        return np.require(upright(image, self.frame), requirements=('C', 'W'))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoPixels:
+    """Stands for a frame that is lost or damaged.
+
+    Attributes:
+        reason: What is wrong, in one line.
+    """
+
+    reason: str
+
+    def read(self) -> np.ndarray:
+        """Raise the error.
+
+        Raises:
+            ImageError: Always.
+        """
+        raise ImageError(self.reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """A frame in presentation order, with exact times in seconds.
+
+    Attributes:
+        number: Index among the frames that a player shows.
+        time: Time from the start of the file; None if unknown.
+        until: End of the frame; None if unknown.
+        is_guessed: Whether ``time`` is derived from the frame rate.
+        data: Its pixels.
+        is_rest: Whether it stands for the rest of a truncated file.
+    """
+
+    number: int
+    time: Fraction | None
+    until: Fraction | None
+    is_guessed: bool
+    data: VideoPixels | NoPixels
+    is_rest: bool = False
+
+    def is_before(self, start: float) -> bool:
+        """Whether the frame is not part of a selection that starts at a time."""
+        return self.until <= start if self.is_rest else self.time < start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Packet:
+    """A packet with a frame to display, and what the decoder returned when it was sent."""
+
+    pts: int | None
+    dts: int | None
+    is_key: bool
+    has_fault: bool
+    frames: list
+    is_rejected: bool
+
+
+class Decoding:
+    """Decodes a video from its beginning to its end, once.
+
+    Args:
+        container: PyAV's container, which stays open during the iteration.
+        stream: Its video stream.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self._unit, self._rate = stream.time_base, rate_of(stream)
+        self._start = start_of(container)
+        self._count = 0
+        self._time: Fraction | None = None  # of the last frame
+        self._until = Fraction(0)
+        self._bad_since: int | None = None
+
+    def frames(self) -> Iterator[Shown]:
+        """Yield all frames, and at the end the missing rest of a truncated file."""
+        packets = _Packets(self._container, self._stream)
+        # B-frames start early in nearly all streams that have them.
+        reorders = self._stream.codec_context.has_b_frames
+        first = list(islice(packets, _MAX_TIMES if reorders else 1))
+        order = FrameOrder(_are_usable(first))
+        last_dts = None
+        for number, packet in enumerate(chain(first, packets)):
+            back = 0 if None in (packet.dts, last_dts) else last_dts - packet.dts
+            if back * self._unit > _MAX_BACK:
+                order.restart()
+            last_dts = last_dts if packet.dts is None else packet.dts
+            pts = packet.dts if packet.pts is None else packet.pts
+            order.add(pts, packet.dts, packet.is_key, packet.has_fault)
+            if packet.is_rejected:
+                order.fail(number)
+            for frame in packet.frames:
+                self._put(order, frame)
+            yield from map(self._show, order.ready())
+        order.flush()
+        for frame in packets.flushed():
+            self._put(order, frame)
+        order.finish()
+        yield from self._end(order, packets.read_until)
+
+    def _put(self, order: FrameOrder, frame: Any) -> None:
+        number = frame.opaque if frame.opaque is not None else order.number_of(frame.pts)
+        if number is not None and not order.put(number, frame):
+            order.drop_times()
+            order.put(number, frame)
+
+    def _show(self, item: Item) -> Shown:
+        step = 1 / self._rate if self._rate else None
+        if item.is_timed:
+            self._time = item.pts * self._unit - self._start
+        elif step is not None:
+            self._time = Fraction(0) if self._time is None else self._time + step
+        duration = getattr(item.frame, 'duration', 0)
+        length = duration * self._unit if item.is_timed and duration else step or 0
+        self._until = (self._time or 0) + length
+        number, self._count = self._count, self._count + 1
+        data = VideoPixels(item.frame)
+        if item.is_bad:
+            self._bad_since = number if self._bad_since is None else self._bad_since
+            data = NoPixels(f'the video is damaged since frame {self._bad_since}')
+        else:
+            self._bad_since = None
+        return Shown(number, self._time, self._until, not item.is_timed, data)
+
+    def _end(self, order: FrameOrder, read_until: Fraction) -> Iterator[Shown]:
+        """Yield the frames that waited for the end of the file, and its missing rest."""
+        items = list(order.ready())
+        end = declared_end(self._container, self._stream)
+        tolerance = max(_TOLERANCE, _TOLERANCE_FRAMES / self._rate if self._rate else 0)
+        is_truncated = end is not None and end - read_until > tolerance
+        for position, item in enumerate(items):
+            is_sure = order.is_sure(item)
+            is_last = not is_sure or all(other.is_bad for other in items[position:])
+            if is_truncated and is_last:
+                break
+            item.is_bad |= not is_sure and order.ends_with_fault
+            yield self._show(item)
+        if is_truncated:
+            total = end - self._start
+            missing = f'{float(total - self._until):.1f} s of {float(total):.1f} s are missing'
+            after = f' after frame {self._count - 1}' if self._count else ''
+            data = NoPixels(f'the video is truncated: {missing}{after}')
+            yield Shown(self._count, self._until, total, self._time is None, data, is_rest=True)
+
+
+class _Packets:
+    """Reads and decodes the packets of a video, of which each is one frame to display.
+
+    Attributes:
+        read_until: End of what has been read, in seconds on the clock of the stream.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self._errors = import_av().error.FFmpegError
+        self._is_resynced = any(name in container.format.name for name in _RESYNCED)
+        self._uses_all = is_end_of_all(stream)
+        self._length = 1 / rate_of(stream) if rate_of(stream) else Fraction(0)
+        self.read_until = start_of(container)
+        self._iterator = self._read()
+
+    def __iter__(self) -> Iterator[_Packet]:
+        return self._iterator
+
+    def flushed(self) -> Iterator[Any]:
+        """Yield the frames that are still in the decoder."""
+        try:
+            yield from self._stream.codec_context.decode(None)
+        except (self._errors, EOFError):
+            return
+
+    def _read(self) -> Iterator[_Packet]:
+        number, has_gap = 0, False
+        for packet, is_after_gap in self._demuxed():
+            has_gap |= is_after_gap
+            if packet.stream_index != self._stream.index:
+                continue
+            is_displayed = not packet.is_discard and not self._is_hidden(packet)
+            packet.opaque = number if is_displayed else -1
+            frames, is_rejected = self._decode(packet)
+            if is_displayed:
+                number += 1
+                has_fault = packet.is_corrupt or has_gap
+                times = (packet.pts, packet.dts)
+                yield _Packet(*times, packet.is_keyframe, has_fault, frames, is_rejected)
+                has_gap = False
+
+    def _demuxed(self) -> Iterator[tuple[Any, bool]]:
+        """Yield packets, and whether others before them were skipped."""
+        needs_all = self._is_resynced or self._uses_all
+        packets = self._container.demux(*(() if needs_all else (self._stream,)))
+        end = None
+        while True:
+            try:
+                packet = next(packets)
+            except (StopIteration, self._errors):  # what cannot be read is missing
+                return
+            if not packet.size:  # the same picture again, or the end
+                continue
+            is_after_gap = False
+            if self._is_resynced and packet.pos is not None:
+                is_after_gap = end is not None and packet.pos - end > _MAX_GAP
+                has_more = packet.has_sidedata('matroska_block_additional')
+                end = None if has_more else packet.pos + packet.size
+            self._note_end(packet)
+            yield packet, is_after_gap
+
+    def _note_end(self, packet: Any) -> None:
+        is_video = packet.stream_index == self._stream.index
+        if packet.pts is None or not (is_video or self._uses_all):
+            return
+        length = (packet.duration or 0) * packet.time_base or is_video * self._length
+        self.read_until = max(self.read_until, packet.pts * packet.time_base + length)
+
+    def _decode(self, packet: Any) -> tuple[list, bool]:
+        try:
+            return [f for f in packet.decode() if f.opaque != -1], False
+        except self._errors:
+            return [], True
+
+    def _is_hidden(self, packet: Any) -> bool:
+        """Whether a packet of VP8 has a picture that only others are predicted from."""
+        return self._stream.codec_context.name == 'vp8' and not bytes(packet)[0] & 0x10
+
+
+def _are_usable(packets: list[_Packet]) -> bool:
+    """Whether the frames of the first packets come in the order of their times."""
+    if any(packet.pts is None and packet.dts is None for packet in packets):
+        return False
+    times = [frame.pts for packet in packets for frame in packet.frames]
+    return None not in times and all(a <= b for a, b in pairwise(times))

@@ -1,0 +1,134 @@
+"""Small videos written by PyAV, whose pictures show their number as bars."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT = 160, 96
+# A white bar, twelve binary digits of the number, their parity, and a black bar.
+_DIGITS = 12
+_BARS = _DIGITS + 3
+
+
+def paint(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A picture (H, W, 3), uint8, BGR, of a number from 0 to 4095.
+
+    Bars in the upper half show the number, and the lower half is a texture that moves with it,
+    so that codecs predict each picture from others. No two turned or mirrored pictures are equal.
+    """
+    digits = [number >> place & 1 for place in range(_DIGITS)]
+    bars = np.array([1, *digits, sum(digits) % 2, 0])
+    row = bars[np.arange(width) * _BARS // width]
+    x, y = np.meshgrid(np.arange(width) + 2 * number, np.arange(height))
+    image = np.stack(
+        (96 + 64 * np.sin(x / 7), 128 + 64 * np.sin(x / 11 + y / 5), 2 * y % 256), axis=-1
+    ).astype(np.uint8)
+    image[: height // 2] = (32 + 192 * row)[None, :, None]
+    return image
+
+
+def painted(count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[np.ndarray]:
+    """Pictures of the numbers from 0."""
+    return (paint(number, width, height) for number in range(count))
+
+
+def read_number(image: np.ndarray) -> int:
+    """The number that a picture (H, W, 3) of :func:`paint` shows; -1 if it is not legible."""
+    height, width = image.shape[:2]
+    middles = ((np.arange(_BARS) + 0.5) * width / _BARS).astype(int)
+    rows = image[height // 8 : height * 3 // 8 + 1].mean(axis=(0, 2))
+    values = rows[middles]
+    if (np.abs(values - 128) < 48).any():
+        return -1
+    first, *digits, parity, last = (values > 128).astype(int).tolist()
+    if not first or last or sum(digits) % 2 != parity:
+        return -1
+    return sum(digit << place for place, digit in enumerate(digits))
+
+
+def write_video(
+    path: Path | str,
+    frames: Iterable[np.ndarray],
+    *,
+    fps: int | Fraction = 25,
+    times: Sequence[float] | None = None,
+    codec: str = 'libx264',
+    pix_fmt: str = 'yuv420p',
+    options: dict[str, str] | None = None,
+    gop: int = 12,
+    bframes: int = 2,
+    turn: tuple[int, bool] | None = None,
+    audio: bool = False,
+    **container: str,
+) -> str:
+    """Write a video; returns its path as a string.
+
+    Args:
+        path: File, whose suffix is the container.
+        frames: Pictures (H, W, 3), uint8, BGR, of one size.
+        fps: Frames per second.
+        times: Times of the frames in seconds, in steps of 1/1000; None for the frame rate.
+        codec: Encoder in PyAV's wheel.
+        pix_fmt: Format of the pixels in the file.
+        options: Options of the encoder.
+        gop: Distance of keyframes.
+        bframes: Number of successive B-frames; 0 for codecs without them.
+        turn: Rotation in degrees counter-clockwise, and whether to mirror, in the container.
+        audio: Whether to add a silent sound track.
+        container: Options of the container, as ``movflags='faststart'``.
+    """
+    rate = Fraction(fps)
+    unit = 1 / rate if times is None else Fraction(1, 1000)
+    frames = iter(frames)
+    first = next(frames)
+    with av.open(str(path), 'w', options=container) as file:
+        stream = file.add_stream(codec, rate=rate)
+        stream.height, stream.width = first.shape[:2]
+        stream.pix_fmt = pix_fmt
+        stream.time_base = stream.codec_context.time_base = unit
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
+        stream.codec_context.gop_size = gop
+        stream.codec_context.max_b_frames = bframes
+        defaults = {'preset': 'ultrafast', 'crf': '18'} if codec.startswith('libx26') else {}
+        if codec == 'libx264':
+            defaults |= {'bf': str(bframes), 'sc_threshold': '0', 'b-adapt': '0'}
+        stream.options = defaults | (options or {})
+        if turn is not None:
+            stream.set_display_rotation(turn[0], hflip=turn[1])
+        sound = _add_silence(file) if audio else None
+        for index, image in enumerate((first, *frames)):
+            frame = av.VideoFrame.from_ndarray(image, format='bgr24')
+            frame.pts = index if times is None else round(times[index] * 1000)
+            frame.time_base = unit
+            file.mux(stream.encode(frame))
+            if sound is not None and index % 4 == 3:
+                _write_silence(file, sound, float(4 * unit))
+        file.mux(stream.encode())
+        if sound is not None:
+            file.mux(sound.encode())
+    return str(path)
+
+
+def write_audio(path: Path | str, seconds: float = 0.5) -> str:
+    """Write a silent sound file without video."""
+    with av.open(str(path), 'w') as file:
+        sound = _add_silence(file)
+        _write_silence(file, sound, seconds)
+        file.mux(sound.encode())
+    return str(path)
+
+
+def _add_silence(file: av.container.OutputContainer) -> av.AudioStream:
+    return file.add_stream('aac', rate=16000, layout='mono')
+
+
+def _write_silence(
+    file: av.container.OutputContainer, sound: av.AudioStream, seconds: float
+) -> None:
+    samples = np.zeros((1, round(16000 * seconds)), np.float32)
+    frame = av.AudioFrame.from_ndarray(samples, format='fltp', layout='mono')
+    frame.sample_rate = 16000
+    file.mux(sound.encode(frame))
