@@ -14,6 +14,9 @@ from ..workers import FLUSH, FlushType
 # frames of one video. No batch crosses the end of a chunk, so a run that resumes there has the
 # same batches, and bitwise the same results, as a run that was not interrupted.
 CHUNK = 256
+# Frames of a video that are decoded before they are needed. They wait in the decoder's format,
+# which takes half the memory of BGR.
+READ_AHEAD = 16
 
 
 @runtime_checkable

@@ -10,13 +10,9 @@ import numpy as np
 from ..config import VideoOptions
 from ..errors import ImageError, SourceError
 from ..workers import FLUSH, FlushType
-from .base import CHUNK, Frame, Source, in_chunks
+from .base import CHUNK, READ_AHEAD, Frame, Source, in_chunks
 from .numbering import number
 from .video_names import is_video_name
-
-# Frames that are decoded before they are needed. They wait in the decoder's format, which takes
-# half the memory of BGR.
-READ_AHEAD = 16
 
 
 @dataclass(frozen=True, slots=True)

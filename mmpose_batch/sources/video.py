@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from .base import Frame, Source, in_chunks
+from ..config import VideoOptions
+from .base import READ_AHEAD, Frame, Source, in_chunks
 from .containers import probe
 from .registry import SourceSpec, register
 from .video_frames import read_video, sample_frames
@@ -18,7 +19,7 @@ __all__ = (
 )
 
 
-def open_video(path: str) -> Source:
+def open_video(path: str, options: VideoOptions | None = None) -> Source:
     """Open a video file; its frames have the names that upstream gives to arrays.
 
     Raises:
@@ -26,9 +27,10 @@ def open_video(path: str) -> Source:
     """
     info = probe(path)
     return Source(
-        in_chunks(_named(read_video(path, ''))),
+        in_chunks(_named(read_video(path, '', options or VideoOptions()))),
         length=info.frames,
         sequential=True,
+        ahead=READ_AHEAD,
         video_name=osp.basename(path),
         fps=info.fps,
     )
@@ -47,5 +49,7 @@ def _recognises(inputs: Any) -> bool:
 
 
 register(
-    SourceSpec(name='video', help='a video file', recognises=_recognises, open=open_video),
+    SourceSpec(
+        name='video', help='a video file', recognises=_recognises, open=open_video, has_videos=True
+    ),
 )
