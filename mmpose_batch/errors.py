@@ -53,6 +53,10 @@ class OutputsDeviate(EngineError):
     """The outputs of an engine deviate from PyTorch's in fp32 beyond tolerance."""
 
 
+class TrackingError(RuntimeError):
+    """Persons cannot be tracked, since a package is missing. The message is one line."""
+
+
 class ExportError(EngineError):
     """A network cannot be exported to ONNX."""
 
