@@ -157,6 +157,13 @@ def test_ids_follow_the_instances_when_their_order_changes():
     assert ids[1:] == orders[1:]
 
 
+def test_persons_that_were_not_merged_are_tracked_together():
+    boxes = np.array([BOX, [400, 100, 480, 300]])
+    results = [result_of(i, boxes) for i in range(3)]
+    results[2].data_samples = [sample_of(boxes[1]), sample_of([]), sample_of(boxes[0])]
+    assert ids_of(results) == [[None, None], [0, 1], [1, 0]]
+
+
 def test_separate_images_have_no_ids():
     images = [result_of(i, BOX, source_id='', frame_id=None, time=None) for i in range(2)]
     assert ids_of(images) == [None, None]
