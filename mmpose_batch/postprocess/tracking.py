@@ -77,7 +77,7 @@ class PersonTracker:
     def replay(self, record: Mapping[str, Any]) -> None:
         """Track the instances of a record that an earlier run has written.
 
-        Records of earlier videos may be left out, since each video starts anew.
+        Records of earlier videos may be left out, since each video has a new tracker.
 
         Args:
             record: A line of ``predictions.jsonl``.
