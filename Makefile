@@ -114,7 +114,7 @@ $(STAMP): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	@printf '%s' '$(TORCH_INDEX)' >$(VENV)/torch-index
 	@echo '== libraries'
 	@$(PIP) install -r requirements/runtime.txt -r requirements/engines.txt -r requirements/dev.txt
-	@$(PIP) install --no-deps -r requirements/openmmlab.txt
+	@$(PIP) install --no-deps -r requirements/openmmlab.txt -r requirements/tracking.txt
 	@echo '== mmcv and xtcocotools: compiled for this torch and numpy (complete log: $(BUILD_LOG))'
 	@printf '#ifdef TORCH_EXTENSION_NAME\n#include <torch/types.h>\n#endif\n' >$(PCH)
 	@$(PIP) cache list mmcv 2>/dev/null | grep ' mmcv-.*-cp311-' >/dev/null || { $(precompile); }

@@ -376,7 +376,9 @@ class CallOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VideoOptions:
-    """Which frames of videos are used. Frames keep their numbers and times whatever is selected.
+    """Which frames of videos are used, and whether persons are tracked.
+
+    Frames keep their numbers and times whatever is selected.
 
     Attributes:
         vid_stride: Every so many frames one is used, beginning with the first at or after
@@ -385,6 +387,7 @@ class VideoOptions:
             None for the beginning.
         end: Time of the end, in the same form: frames from then on are not used; None for the
             end of the video.
+        track: Whether each person of a video, or of a camera, gets the id of a track.
 
     Raises:
         ValueError: The stride is not an integer of at least 1, a time is not valid, or the end is
@@ -400,6 +403,7 @@ class VideoOptions:
     end: str | float | None = option(
         None, 'end of the part of a video that is used, in the same form', metavar='TIME'
     )
+    track: bool = option(False, 'give each person of a video a track_id, by ByteTrack')
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'vid_stride', _integer('vid_stride', self.vid_stride, 1))

@@ -37,6 +37,10 @@ class TooManyErrors(RunError):
     """A run ended because more images failed than ``max_errors``."""
 
 
+class TrackingError(RunError):
+    """Persons cannot be tracked, since a package is missing. The message is one line."""
+
+
 class AnnotationError(ValueError):
     """An annotation or box file cannot be used."""
 

@@ -27,6 +27,7 @@ from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
 from .engines.wrapping import reject_nan
 from .models.names import build_model
+from .postprocess.tracking import PersonTracker
 from .predictor import Predictor
 from .progress import StageClock
 from .results import ImageResult
@@ -173,6 +174,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         vid_stride: int = 1,
         start: str | float | None = None,
         end: str | float | None = None,
+        track: bool = False,
         **kwargs: Any,
     ) -> Iterator[dict]:
         """Infer poses: one dict per input image or frame; images in input order, then videos.
@@ -187,6 +189,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
             vid_stride: Every so many frames of a video one is used.
             start: First second of videos that is used: a number, or text such as ``1:05``.
             end: End of the part of videos that is used, in the same form.
+            track: Whether each person of a video or camera gets a ``track_id``.
             **kwargs: Upstream's arguments: ``bbox_thr``, ``nms_thr``, ``bboxes``,
                 ``merge_results``, ``pose_based_nms``, those of
                 :class:`mmpose_batch.config.DrawOptions`, and ``pred_out_dir``. ``bboxes`` has for
@@ -207,7 +210,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         pre, forward, draw, post = self._dispatch_kwargs(**kwargs)
         if post.get('return_datasample') is not None:  # upstream's old spelling
             return_datasamples = post['return_datasample']
-        video = VideoOptions(vid_stride=vid_stride, start=start, end=end)
+        video = VideoOptions(vid_stride=vid_stride, start=start, end=end, track=track)
         source = replace(open_source(inputs, video), max_wait=max_wait)
         if source.live:
             draw = {**draw, 'show': True}
@@ -228,7 +231,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
                 raise ValueError('bboxes: only top-down models take them')
             source = with_boxes(source, bboxes)
         writer = MMPoseWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
-        return self._run(source, call, drawing, writer, return_datasamples)
+        tracker = PersonTracker() if track else None
+        return self._run(source, call, drawing, writer, return_datasamples, tracker)
 
     def _run(
         self,
@@ -237,10 +241,13 @@ class BatchPose2DInferencer(Pose2DInferencer):
         drawing: DrawOptions,
         writer: MMPoseWriter,
         return_datasamples: bool,
+        tracker: PersonTracker | None,
     ) -> Iterator[dict]:
         # Closed explicitly: an exception that is held would keep this frame, and with it all work.
         with closing(self.stream(source, call, alone=source.length == 1)) as stream, writer:
-            for result in self._tracked(stream, source.length):
+            for result in self._with_progress(stream, source.length):
+                if tracker is not None:
+                    tracker.assign(result)
                 drawn = None
                 if result.error is None:
                     drawn = self.draw(result, drawing) if drawing.wanted else None
@@ -260,7 +267,9 @@ class BatchPose2DInferencer(Pose2DInferencer):
         with self._drawing:
             return draw_result(self.visualizer, self.model.dataset_meta, result, drawing)
 
-    def _tracked(self, results: Iterator[ImageResult], total: int | None) -> Iterable[ImageResult]:
+    def _with_progress(
+        self, results: Iterator[ImageResult], total: int | None
+    ) -> Iterable[ImageResult]:
         if self.show_progress:
             return track(results, description='Inference', total=total)
         return results

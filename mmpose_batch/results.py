@@ -1,7 +1,8 @@
 """The result of one image, its record, and its conversion to upstream's format."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,19 @@ class ImageResult:
 
     @property
     def predictions(self) -> list[list[dict[str, Any]]]:
-        """Instances of each data sample, as plain lists and dicts in upstream's format."""
-        return [split_instances(sample.pred_instances) for sample in self.data_samples]
+        """Instances of each data sample, as plain lists and dicts in upstream's format.
+
+        With ``track_ids``, each instance also has its ``track_id``.
+        """
+        found = [split_instances(sample.pred_instances) for sample in self.data_samples]
+        self.add_track_ids(chain.from_iterable(found))
+        return found
+
+    def add_track_ids(self, instances: Iterable[dict[str, Any]]) -> None:
+        """Add ``track_id`` to each of the instances of all data samples, if there are any ids."""
+        if self.track_ids is not None:
+            for instance, track_id in zip(instances, self.track_ids, strict=True):
+                instance['track_id'] = track_id
 
     def in_upstream_form(
         self, visualization: list[np.ndarray] | None, return_datasamples: bool
@@ -128,7 +140,8 @@ def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None
         ``instances``, each with ``keypoints`` (K x [x, y]), ``keypoint_scores``
         (K), ``bbox`` ([x1, y1, x2, y2]) and ``bbox_score``, all in pixels of
         the image; of one that failed, an ``error`` instead. With ``categories``, instances
-        also have a ``category_id``: None if their label has none.
+        also have a ``category_id``: None if their label has none. With tracking they have a
+        ``track_id``: None while their track is unconfirmed.
     """
     heading = _heading(result.frame)
     if result.error is not None:
@@ -149,6 +162,7 @@ def to_record(result: 'ImageResult', categories: Mapping[int, int] | None = None
             columns['category_id'] = [categories.get(label) for label in found.labels.tolist()]
         rows = zip(*columns.values(), strict=True)
         instances += [dict(zip(columns, row, strict=True)) for row in rows]
+    result.add_track_ids(instances)
     return {**heading, 'width': width, 'height': height, 'instances': instances}
 
 

@@ -21,9 +21,11 @@ from ..inferencer import BatchPose2DInferencer
 from ..models.keypoints import Keypoints
 from ..models.names import default_filters, load_config
 from ..outputs import check_added, check_folder, check_places, check_targets
+from ..postprocess.tracking import import_trackers
 from ..runs.resume import check_out_dir
 from ..runs.run import Run
 from ..runs.summary import count_inputs
+from ..sources.containers import import_av
 from ..sources.files import list_inputs
 from ..sources.folders import Skipped
 from ..sources.items import Items
@@ -130,14 +132,19 @@ def check_videos(
     """Check that options and videos fit together; returns lines to print.
 
     Raises:
-        ValueError: They do not, or videos cannot be read.
+        ValueError: They do not, or PyAV is not installed.
+        TrackingError: The packages for tracking are not installed.
     """
     if not any(map(is_video_name, paths)):
         if options != VideoOptions():
-            return ['--vid-stride, --start and --end have no effect: there are no videos']
+            names = '--vid-stride, --start, --end and --track'
+            return [f'{names} have no effect: there are no videos']
         return []
     if args.bboxes:
         raise ValueError('--bboxes: only possible for images, found videos among the inputs')
+    import_av()
+    if options.track:
+        import_trackers()
     return []
 
 

@@ -58,8 +58,14 @@ def of_items(items: Items) -> dict[str, Any]:
     }
     if items.videos:
         start, end = items.options.seconds
-        stride, decoder = items.options.vid_stride, version('av')
-        identity['videos'] = {'vid_stride': stride, 'start': start, 'end': end, 'av': decoder}
+        packages = ('av', 'trackers', 'supervision') if items.options.track else ('av',)
+        identity['videos'] = {
+            'vid_stride': items.options.vid_stride,
+            'start': start,
+            'end': end,
+            'track': items.options.track,
+            **{name: version(name) for name in packages},
+        }
     return identity
 
 

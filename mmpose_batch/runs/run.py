@@ -25,6 +25,7 @@ from ..evaluation.annotations import ImageIds
 from ..evaluation.categories import Categories
 from ..inferencer import BatchPose2DInferencer
 from ..outputs import check_added, check_places, check_targets, remove_incomplete_files, remove_run
+from ..postprocess.tracking import PersonTracker
 from ..progress import ProgressReport, StageClock
 from ..results import ImageResult, to_record
 from ..sources.items import START, Items, Position
@@ -85,6 +86,7 @@ class Run:
             self._scores = Scores(inferencer, items, options.ann_file, ids, categories)
         self._items = items
         self._streamed = False
+        self._tracker = PersonTracker() if items.videos and items.options.track else None
         self._call = replace(
             call,
             keep_images=any(spec.needs_images for spec in options.writers),
@@ -196,6 +198,8 @@ class Run:
         start, resume = resume_position(options.out_dir, items, finished, options.max_errors)
         for record in resume.records():
             self.summary.count(record)
+            if self._tracker is not None:
+                self._tracker.replay(record)
         self.summary.resumed = resume.images
         return (None if is_complete(start, items, finished) else start), resume
 
@@ -217,6 +221,8 @@ class Run:
             for result in self._inferencer.stream(source, self._call, clock):
                 if self._info.is_outdated:
                     self._write_info('running')  # before a record that depends on it
+                if self._tracker is not None:
+                    self._tracker.assign(result)
                 with clock.stage('writing'):
                     self._take(result, writers)
                 progress.advance()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def open_source(
         if spec.recognises(inputs):
             if spec.has_videos:
                 return spec.open(inputs, options)
-            if options != VideoOptions():
+            if replace(options, track=False) != VideoOptions():
                 raise ValueError('vid_stride, start, end: only possible for video files')
             return spec.open(inputs)
     raise SourceError(

@@ -2,43 +2,36 @@
 
 import mimetypes
 import os.path as osp
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from ..config import VideoOptions
-from .base import READ_AHEAD, Frame, Source, in_chunks
+from .base import READ_AHEAD, Source, in_chunks
 from .containers import probe
 from .registry import SourceSpec, register
 from .video_frames import read_video, sample_frames
 from .video_names import is_video_name
 
 __all__ = (
-    *('VIDEO_SUFFIXES', 'VideoInfo', 'is_video_name', 'open_video', 'probe', 'read_video'),
+    *('VideoInfo', 'is_video_name', 'open_video', 'probe', 'read_video'),
     'sample_frames',
 )
 
 
 def open_video(path: str, options: VideoOptions | None = None) -> Source:
-    """Open a video file; its frames have the names that upstream gives to arrays.
+    """Open a video file.
 
     Raises:
         SourceError: It cannot be read, or PyAV is not installed.
     """
     info = probe(path)
     return Source(
-        in_chunks(_named(read_video(path, '', options or VideoOptions()))),
+        in_chunks(read_video(path, osp.basename(path), options)),
         length=info.frames,
         sequential=True,
         ahead=READ_AHEAD,
         video_name=osp.basename(path),
         fps=info.fps,
     )
-
-
-def _named(frames: Iterator[Frame]) -> Iterator[Frame]:
-    for frame in frames:
-        yield replace(frame, name=f'{frame.index:06}.jpg')
 
 
 def _recognises(inputs: Any) -> bool:

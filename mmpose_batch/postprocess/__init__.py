@@ -1,0 +1,1 @@
+"""Passes over the ordered results of videos: each takes an iterator of results and yields them."""
