@@ -33,11 +33,12 @@ def to_coco(
     Raises:
         RunError: The record has null instead of a number, as earlier versions wrote for NaN.
     """
+    name = record.get('image') or record.get('video')
     for instance in record.get('instances', ()):
         category = instance.get('category_id') if category_id is None else category_id
         if category is None:
             continue
-        _check_numbers(record['image'], instance)
+        _check_numbers(name, instance)
         scores = np.asarray(instance['keypoint_scores'])
         points = np.column_stack((np.asarray(instance['keypoints'])[:, :2], scores))
         result = {
@@ -45,7 +46,8 @@ def to_coco(
             'category_id': category,
             **_fields(points, parts or {'keypoints': len(points)}),
             'score': _instance_score(instance.get('bbox_score', 1.0), scores, score_mode, kpt_thr),
-            'file_name': record['image'],
+            'file_name': name,
+            **({'frame': record['frame']} if 'video' in record else {}),
         }
         if 'bbox' in instance:
             x1, y1, x2, y2 = instance['bbox']

@@ -196,9 +196,10 @@ class Run:
         check_added(options.out_dir, options.writers)
         remove_incomplete_files(options.out_dir)
         start, resume = resume_position(options.out_dir, items, finished, options.max_errors)
+        current = items.videos[start.videos].name if start.frames else None
         for record in resume.records():
             self.summary.count(record)
-            if self._tracker is not None:
+            if self._tracker is not None and record.get('video') == current:
                 self._tracker.replay(record)
         self.summary.resumed = resume.images
         return (None if is_complete(start, items, finished) else start), resume
