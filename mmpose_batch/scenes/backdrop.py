@@ -1,5 +1,7 @@
 """Backgrounds, objects in front of people, and the imaging of a camera."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -82,26 +84,85 @@ def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def draw_object(rng: np.random.Generator, canvas: Canvas) -> None:
     """Draw an object in front of the canvas."""
-    hidden = _draw_shape(rng, canvas.colors) > 127
-    canvas.owners[hidden] = -1
-    canvas.parts[hidden] = -1
+    canvas.cover(_draw_shape(rng, canvas.colors) > 127)
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """An object that stays in its place.
+
+    Attributes:
+        window: Rows and columns of the image that contain it.
+        colors: float32 (h, w, 3), RGB times opacity.
+        opacity: float32 (h, w, 1), from 0 to 1.
+    """
+
+    window: tuple[slice, slice]
+    colors: np.ndarray
+    opacity: np.ndarray
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, width: int, height: int) -> 'Obstacle':
+        """Sample an object for an image."""
+        colors = np.zeros((height, width, 3), np.float32)
+        mask = _draw_shape(rng, colors)
+        left, top, right, bottom = _bounds(mask)
+        window = slice(top, bottom), slice(left, right)
+        return cls(window, colors[window], mask[window][..., None].astype(np.float32) / 255)
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draw the object in front of the canvas."""
+        below = canvas.colors[self.window]
+        canvas.colors[self.window] = below * (1 - self.opacity) + self.colors
+        canvas.cover(self.opacity[..., 0] > 0.5, self.window)
+
+
+@dataclass(frozen=True)
+class Imaging:
+    """How a camera images a scene: exposure, colour cast, blur and noise.
+
+    Attributes:
+        blur: Sigma of the blur in pixels; 0 for none.
+        gain: float32 (3,), factor of each channel.
+        offset: float32 (3,), added to each channel.
+        noise: float32 (N,), noise for the values of an image; the values in excess of an
+            image's let its noise begin at another place, see :meth:`apply`.
+    """
+
+    blur: float
+    gain: np.ndarray
+    offset: np.ndarray
+    noise: np.ndarray
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, values: int) -> 'Imaging':
+        """Sample settings, and noise for a number of values."""
+        blur = rng.uniform(0.4, 0.9) if rng.random() < 0.2 else 0.0
+        cast = (rng.uniform(0.85, 1.15, 3) * rng.uniform(0.65, 1.2)).astype(np.float32)
+        contrast = np.float32(rng.uniform(0.75, 1.15))
+        noise = np.frombuffer(rng.bytes(values), np.int8) * np.float32(rng.uniform(0, 0.06))
+        return cls(blur, cast * contrast, 128 * cast * (1 - contrast), noise)
+
+    def apply(self, colors: np.ndarray, start: int = 0) -> np.ndarray:
+        """Image a scene.
+
+        Args:
+            colors: float32 (H, W, 3), RGB.
+            start: First value of the noise that is used.
+
+        Returns:
+            uint8 (H, W, 3), BGR.
+        """
+        height, width = colors.shape[:2]
+        if self.blur:
+            colors = cv2.GaussianBlur(colors, (0, 0), self.blur)
+        # With rows of numbers instead of pixels, NumPy's inner loops are long, which is faster.
+        rows = colors.reshape(height, -1) * np.tile(self.gain, width) + np.tile(self.offset, width)
+        rows += self.noise[start : start + rows.size].reshape(rows.shape)
+        np.clip(rows, 0, 255, out=rows)
+        return rows.astype(np.uint8).reshape(colors.shape)[..., ::-1]
 
 
 def develop(rng: np.random.Generator, colors: np.ndarray) -> np.ndarray:
-    """Image a scene as a camera does: exposure, colour cast, blur and noise.
-
-    Args:
-        rng: Generator of the settings and the noise.
-        colors: float32 (H, W, 3), RGB.
-
-    Returns:
-        uint8 (H, W, 3), BGR.
-    """
-    if rng.random() < 0.2:
-        colors = cv2.GaussianBlur(colors, (0, 0), rng.uniform(0.4, 0.9))
-    cast = (rng.uniform(0.85, 1.15, 3) * rng.uniform(0.65, 1.2)).astype(np.float32)
-    contrast = np.float32(rng.uniform(0.75, 1.15))
-    noise = np.frombuffer(rng.bytes(colors.size), np.int8).reshape(colors.shape)
-    colors = colors * (cast * contrast) + 128 * cast * (1 - contrast)
-    colors += noise * np.float32(rng.uniform(0, 0.06))
-    return np.clip(colors, 0, 255).astype(np.uint8)[..., ::-1]
+    """Image a scene with sampled settings; see :meth:`Imaging.apply`."""
+    return Imaging.sample(rng, colors.size).apply(colors)

@@ -7,6 +7,7 @@ heights of the body; the origin is the middle of the hips.
 
 from dataclasses import dataclass
 from math import radians
+from typing import NamedTuple
 
 import numpy as np
 
@@ -102,71 +103,118 @@ class Body:
     head: np.ndarray
 
 
+class LimbPose(NamedTuple):
+    """Angles of one arm or leg, in degrees; see :class:`Limb`. ``end`` bends the hand or toes."""
+
+    flexion: float
+    abduction: float
+    twist: float
+    bend: float
+    end: float
+
+
+class Pose(NamedTuple):
+    """Angles of a body, in degrees.
+
+    Attributes:
+        yaw: Angle of the complete body about the vertical, 0 if it faces the camera.
+        seen_from: Angle by which the camera looks down.
+        tilt: Angle of the complete body, to a side.
+        lean, bow, twist: Angles of the trunk: forward, to a side, about the spine.
+        nod, head_turn, head_tilt: Angles of the head on the trunk.
+        arms, legs: Left and right.
+    """
+
+    yaw: float
+    seen_from: float
+    tilt: float
+    lean: float
+    bow: float
+    twist: float
+    nod: float
+    head_turn: float
+    head_tilt: float
+    arms: tuple[LimbPose, LimbPose]
+    legs: tuple[LimbPose, LimbPose]
+
+
 def sample_body(rng: np.random.Generator) -> Body:
     """Sample a posture, its angles, and the direction that the body faces."""
     weights = np.array([posture.weight for posture in POSTURES])
     posture = POSTURES[rng.choice(len(POSTURES), p=weights / weights.sum())]
+    return pose_body(sample_pose(rng, posture))
+
+
+def sample_pose(rng: np.random.Generator, posture: Posture) -> Pose:
+    """Sample the angles of a posture, and the direction that the body faces."""
     # Nearly all persons face the camera, more than in photos, so that small networks need not
     # learn to recognise a back by its clothes.
     yaw = rng.normal(0, 20) if rng.random() < 0.97 else rng.uniform(-180, 180)
-    seen_from = rng.uniform(-5, 25)  # degrees by which the camera looks down
-    hips = turn(x=seen_from) @ turn(z=rng.uniform(*posture.tilt)) @ turn(y=yaw)
-    lean = rng.uniform(*posture.lean)
-    chest = hips @ turn(x=lean) @ turn(z=rng.uniform(-10, 10)) @ turn(y=rng.uniform(-12, 12))
-    nod = turn(x=rng.uniform(-15, 20) - 0.6 * lean)
-    head = chest @ turn(y=rng.normal(0, 12)) @ nod @ turn(z=rng.uniform(-12, 12))
+    seen_from = rng.uniform(-5, 25)
+    tilt, lean = rng.uniform(*posture.tilt), rng.uniform(*posture.lean)
+    bow, twist = rng.uniform(-10, 10), rng.uniform(-12, 12)
+    nod = rng.uniform(-15, 20) - 0.6 * lean
+    head_turn, head_tilt = rng.normal(0, 12), rng.uniform(-12, 12)
+    limbs = [
+        (_sample_limb(rng, posture.arms, (-40, 40)), _sample_limb(rng, posture.legs, (-5, 30)))
+        for _ in SIDES
+    ]
+    arms, legs = zip(*limbs, strict=True)
+    return Pose(
+        yaw, seen_from, tilt, lean, bow, twist, nod, head_turn, head_tilt, arms=arms, legs=legs
+    )
+
+
+def _sample_limb(rng: np.random.Generator, limb: Limb, end: tuple[float, float]) -> LimbPose:
+    abduction, flexion = rng.uniform(*limb.abduction), rng.uniform(*limb.flexion)
+    twist, bend = rng.uniform(*limb.twist), rng.uniform(*limb.bend)
+    return LimbPose(flexion, abduction, twist, bend, rng.uniform(*end))
+
+
+def pose_body(pose: Pose) -> Body:
+    """Positions of the joints, from the angles."""
+    hips = turn(x=pose.seen_from) @ turn(z=pose.tilt) @ turn(y=pose.yaw)
+    chest = hips @ turn(x=pose.lean) @ turn(z=pose.bow) @ turn(y=pose.twist)
+    head = chest @ turn(y=pose.head_turn) @ turn(x=pose.nod) @ turn(z=pose.head_tilt)
     joints = {'neck': chest @ (-SPINE * DOWN)}
     joints['head'] = joints['neck'] + head @ (-(NECK + HEAD) * DOWN)
-    for side, sign in SIDES:
-        _pose_arm(joints, chest, posture.arms, side, sign, rng)
-        _pose_leg(joints, hips, posture.legs, side, sign, rng)
+    for (side, sign), arm, leg in zip(SIDES, pose.arms, pose.legs, strict=True):
+        _pose_arm(joints, chest, arm, side, sign)
+        _pose_leg(joints, hips, leg, side, sign)
     return Body(joints, chest, head)
 
 
 def _pose_arm(
-    joints: dict[str, np.ndarray],
-    chest: np.ndarray,
-    limb: Limb,
-    side: str,
-    sign: int,
-    rng: np.random.Generator,
+    joints: dict[str, np.ndarray], chest: np.ndarray, arm: LimbPose, side: str, sign: int
 ) -> None:
     shoulder = joints['neck'] + chest @ np.array([sign * SHOULDER, 0.02, 0])
-    upper, lower = _limb_frames(chest, limb, sign, -1, rng)
+    upper, lower = _limb_frames(chest, arm, sign, -1)
     elbow = shoulder + upper @ DOWN * UPPER_ARM
     wrist = elbow + lower @ DOWN * FOREARM
     joints |= {f'{side}_shoulder': shoulder, f'{side}_elbow': elbow, f'{side}_wrist': wrist}
-    joints[f'{side}_hand'] = wrist + lower @ turn(x=rng.uniform(-40, 40)) @ DOWN * HAND
+    joints[f'{side}_hand'] = wrist + lower @ turn(x=arm.end) @ DOWN * HAND
 
 
 def _pose_leg(
-    joints: dict[str, np.ndarray],
-    hips: np.ndarray,
-    limb: Limb,
-    side: str,
-    sign: int,
-    rng: np.random.Generator,
+    joints: dict[str, np.ndarray], hips: np.ndarray, leg: LimbPose, side: str, sign: int
 ) -> None:
     hip = hips @ np.array([sign * HIP, 0, 0])
-    upper, lower = _limb_frames(hips, limb, sign, 1, rng)
+    upper, lower = _limb_frames(hips, leg, sign, 1)
     knee = hip + upper @ DOWN * THIGH
     ankle = knee + lower @ DOWN * SHIN
     joints |= {f'{side}_hip': hip, f'{side}_knee': knee, f'{side}_ankle': ankle}
-    toe = turn(x=rng.uniform(-5, 30)) @ (FORWARD * FOOT + DOWN * 0.03)
+    toe = turn(x=leg.end) @ (FORWARD * FOOT + DOWN * 0.03)
     joints[f'{side}_toe'] = ankle + lower @ toe
 
 
 def _limb_frames(
-    trunk: np.ndarray, limb: Limb, sign: int, bends: int, rng: np.random.Generator
+    trunk: np.ndarray, limb: LimbPose, sign: int, bends: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Orientations of the upper and the lower bone; an elbow bends forward, a knee backward."""
     upper = (
-        trunk
-        @ turn(z=-sign * rng.uniform(*limb.abduction))
-        @ turn(x=-rng.uniform(*limb.flexion))
-        @ turn(y=sign * rng.uniform(*limb.twist))
+        trunk @ turn(z=-sign * limb.abduction) @ turn(x=-limb.flexion) @ turn(y=sign * limb.twist)
     )
-    return upper, upper @ turn(x=bends * rng.uniform(*limb.bend))
+    return upper, upper @ turn(x=bends * limb.bend)
 
 
 def turn(x: float = 0, y: float = 0, z: float = 0) -> np.ndarray:

@@ -22,3 +22,8 @@ class Canvas:
     def __post_init__(self) -> None:
         self.owners = np.full(self.colors.shape[:2], -1, np.int16)
         self.parts = np.full(self.colors.shape[:2], -1, np.int16)
+
+    def cover(self, mask: np.ndarray, window: tuple[slice, ...] = ()) -> None:
+        """Note that the pixels of a mask, in a window of the image, no longer show a figure."""
+        self.owners[window][mask] = -1
+        self.parts[window][mask] = -1

@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_all_start_methods, get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from ..cores import available_cores
 from .body import KEYPOINTS, SKELETON
 from .scene import Scene, SceneOptions, draw_scene
 
+T = TypeVar('T')
 JPEG_QUALITY = 90
 # This many scenes are drawn faster than worker processes start.
 _FEW = 100
@@ -50,15 +51,27 @@ def write_scenes(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     work = partial(_write_scene, folder, seed, options)
-    workers = available_cores() if num_workers is None else num_workers
-    if workers > 1 and count > _FEW:
-        with ProcessPoolExecutor(workers, mp_context=_clean_processes()) as pool:
-            entries = list(_tracked(pool.map(work, range(count), chunksize=16), count, quiet))
-    else:
-        entries = list(_tracked(map(work, range(count)), count, quiet))
-    path = folder / 'annotations.json'
-    path.write_text(json.dumps(_coco(entries)), encoding='utf-8')
-    return path
+    entries = in_processes(work, count, num_workers if count > _FEW else 1, chunk=16)
+    return save(folder, track(entries, description='Drawing scenes', total=count, disable=quiet))
+
+
+def in_processes(
+    work: Callable[[int], T], count: int, num_workers: int | None, chunk: int
+) -> Iterator[T]:
+    """Results of a function for 0 to ``count - 1``, in this order.
+
+    Args:
+        work: The function, which can be pickled.
+        count: Number of calls.
+        num_workers: Number of processes; None uses one per core. One is this process.
+        chunk: Number of calls that a process is sent together.
+    """
+    workers = min(count, available_cores() if num_workers is None else num_workers)
+    if workers <= 1:
+        yield from map(work, range(count))
+        return
+    with ProcessPoolExecutor(workers, mp_context=_clean_processes()) as pool:
+        yield from pool.map(work, range(count), chunksize=chunk)
 
 
 def _clean_processes() -> BaseContext:
@@ -73,10 +86,6 @@ def _clean_processes() -> BaseContext:
     return context
 
 
-def _tracked(entries: Iterable, count: int, quiet: bool) -> Iterable:
-    return track(entries, description='Drawing scenes', total=count, disable=quiet)
-
-
 def _write_scene(
     folder: Path, seed: int, options: SceneOptions | None, index: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -85,12 +94,22 @@ def _write_scene(
     name = f'{index:06}.jpg'
     _, data = cv2.imencode('.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     (folder / name).write_bytes(data.tobytes())
-    return _entry(scene, index, name)
+    return annotate(scene, index, name)
 
 
-def _entry(scene: Scene, index: int, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def annotate(
+    scene: Scene, index: int, name: str, **more: Any
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO's entry of an image, and those of its annotations.
+
+    Args:
+        scene: The image.
+        index: Id of the image.
+        name: Name of the file.
+        **more: Further values of the image's entry.
+    """
     height, width = scene.image.shape[:2]
-    image = {'id': index, 'file_name': name, 'width': width, 'height': height}
+    image = {'id': index, 'file_name': name, **more, 'width': width, 'height': height}
     annotations = [
         {
             'image_id': index,
@@ -100,13 +119,15 @@ def _entry(scene: Scene, index: int, name: str) -> tuple[dict[str, Any], list[di
             'area': person.area,
             'num_keypoints': int(np.count_nonzero(person.keypoints[:, 2])),
             'keypoints': np.round(person.keypoints, 2).ravel().tolist(),
+            **({} if person.track_id is None else {'track_id': person.track_id}),
         }
         for person in scene.persons
     ]
     return image, annotations
 
 
-def _coco(entries: Iterable[tuple[dict, list[dict]]]) -> dict[str, Any]:
+def save(folder: Path, entries: Iterable[tuple[dict, list[dict]]]) -> Path:
+    """Write the entries of :func:`annotate` as ``<folder>/annotations.json``; returns its path."""
     images, annotations = [], []
     for image, persons in entries:
         images.append(image)
@@ -119,4 +140,7 @@ def _coco(entries: Iterable[tuple[dict, list[dict]]]) -> dict[str, Any]:
         'keypoints': list(KEYPOINTS),
         'skeleton': [list(pair) for pair in SKELETON],
     }
-    return {'images': images, 'annotations': annotations, 'categories': [category]}
+    document = {'images': images, 'annotations': annotations, 'categories': [category]}
+    path = folder / 'annotations.json'
+    path.write_text(json.dumps(document), encoding='utf-8')
+    return path

@@ -51,8 +51,7 @@ class Figure:
 
     def draw(self, canvas: Canvas, owner: int) -> None:
         """Draw the figure over a canvas, and note which pixels show it."""
-        for number, part in enumerate(self.parts):
-            self._painter.paint(canvas, owner, number, part)
+        self._painter.paint(canvas, owner, self.parts)
 
     def visible_keypoints(self, canvas: Canvas, owner: int) -> np.ndarray:
         """COCO's visibility (17,) of each keypoint: 2 seen, 1 hidden, 0 not labelled.

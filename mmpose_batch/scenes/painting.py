@@ -1,5 +1,6 @@
 """Painting the parts of a figure as shaded volumes."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -8,12 +9,27 @@ import numpy as np
 from .canvas import Canvas
 from .face import head_colors
 from .outfit import BELT, Outfit
-from .parts import Part, disc
+from .parts import Part, discs
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The pixels of the parts of a figure, one part after another.
+
+    Attributes:
+        index: int (N,), number of each pixel in the flattened image.
+        alpha: float32 (N,), how much of it a part covers.
+        slices: The pixels of each part.
+    """
+
+    index: np.ndarray
+    alpha: np.ndarray
+    slices: list[slice]
 
 
 @dataclass(frozen=True)
 class Painter:
-    """Paints parts in the light of a scene.
+    """Paints figures in the light of a scene.
 
     Attributes:
         outfit: Clothes, skin and hair of the figure.
@@ -25,55 +41,105 @@ class Painter:
     light: np.ndarray
     ambient: float
 
-    def paint(self, canvas: Canvas, owner: int, number: int, part: Part) -> None:
-        """Paint a part over a canvas, and note which pixels it covers.
+    def paint(self, canvas: Canvas, owner: int, parts: Sequence[Part]) -> None:
+        """Paint parts over a canvas, and note which pixels they cover.
+
+        The colours of all parts are computed together, since most parts are so small that the
+        calls of NumPy would take more time than the pixels.
 
         Args:
             canvas: The image.
             owner: Number of the figure.
-            number: Number of the part in the figure.
-            part: The part.
+            parts: The parts, from the farthest to the nearest.
         """
-        outline = part.hull if part.hull is not None else _capsule(part.ends, part.radii)
-        height, width = canvas.owners.shape
-        low = np.maximum(np.floor(outline.min(0)) - 1, 0).astype(int)
-        high = np.minimum(np.ceil(outline.max(0)) + 2, (width, height)).astype(int)
-        if (high <= low).any():
-            return
-        window = slice(low[1], high[1]), slice(low[0], high[0])
-        mask = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
-        fixed_point = np.round((outline - low) * 16).astype(np.int32)
-        cv2.fillConvexPoly(mask, fixed_point, 255, cv2.LINE_AA, 4)
-        x = np.arange(low[0], high[0], dtype=np.float32)[None]
-        y = np.arange(low[1], high[1], dtype=np.float32)[:, None]
-        along, across = _coordinates(part, x, y)
-        colors = (
-            self._head_colors(part, x, y)
-            if part.head is not None
-            else part.material.at(along, across)
-        )
-        if part.facing:
-            colors = _with_front(colors, part, along, across)
-            colors = _with_waist(colors, along, self.outfit.trousers.color)
-        light = self._lit(part, across)
-        alpha = mask[..., None].astype(np.float32) / 255
-        canvas.colors[window] += alpha * (colors * light[..., None] - canvas.colors[window])
-        solid = mask > 127
-        canvas.owners[window][solid] = owner
-        canvas.parts[window][solid] = number
+        pixels = _cover(parts, canvas.owners.shape)
+        rows, columns = np.divmod(pixels.index, canvas.owners.shape[1])
+        x, y = columns.astype(np.float32), rows.astype(np.float32)
+        counts = [each.stop - each.start for each in pixels.slices]
+        along, across = _coordinates(parts, counts, x, y)
+        colors = self._colors(parts, pixels.slices, (x, y), (along, across))
+        colors *= self._lit(parts, counts, across)[:, None]
+        surface = canvas.colors.reshape(-1, 3)
+        owners, numbers = canvas.owners.reshape(-1), canvas.parts.reshape(-1)
+        alpha, solid = pixels.alpha[:, None] / 255, pixels.alpha > 127
+        for number, each in enumerate(pixels.slices):
+            index = pixels.index[each]
+            below = surface[index]
+            surface[index] = below + alpha[each] * (colors[each] - below)
+            inside = index[solid[each]]
+            owners[inside] = owner
+            numbers[inside] = number
 
-    def _lit(self, part: Part, across: np.ndarray) -> np.ndarray:
-        """Light on a cylinder about the axis of a part, by the cosine of its angle."""
-        axis = part.ends[1] - part.ends[0]
-        sideways = np.array([-axis[1], axis[0]]) / max(np.hypot(*axis), 1e-6)
+    def _colors(
+        self,
+        parts: Sequence[Part],
+        slices: Sequence[slice],
+        places: tuple[np.ndarray, np.ndarray],
+        coordinates: tuple[np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        """Colours (N, 3) of all pixels in full light."""
+        colors = np.empty((len(places[0]), 3), np.float32)
+        for part, each in zip(parts, slices, strict=True):
+            if part.head is not None:
+                colors[each] = self._head_colors(part, *(place[each] for place in places))
+                continue
+            along, across = (coordinate[each] for coordinate in coordinates)
+            surface = part.material.at(along, across)
+            if part.facing:
+                surface = _with_front(surface, part, along, across)
+                surface = _with_waist(surface, along, self.outfit.trousers.color)
+            colors[each] = surface
+        return colors
+
+    def _lit(self, parts: Sequence[Part], counts: Sequence[int], across: np.ndarray) -> np.ndarray:
+        """Light on cylinders about the axes of parts, by the cosine of its angle."""
+        weights = []
+        for part in parts:
+            axis = part.ends[1] - part.ends[0]
+            sideways = np.array([-axis[1], axis[0]]) / max(np.hypot(*axis), 1e-6)
+            weights.append(float(sideways @ self.light[:2]))
         toward = np.sqrt(np.maximum(1 - across**2, 0))
-        cosine = across * float(sideways @ self.light[:2]) - toward * float(self.light[2])
+        cosine = across * np.repeat(np.float32(weights), counts) - toward * float(self.light[2])
         return self.ambient + (1 - self.ambient) * np.maximum(cosine, 0)
 
     def _head_colors(self, part: Part, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         center, radius = part.ends.mean(0), part.radii.max() * 1.12
         u, v = (x - center[0]) / radius, (y - center[1]) / radius
         return head_colors(u, v, part.head, self.outfit.skin.color, self.outfit.hair)
+
+
+def _cover(parts: Sequence[Part], shape: tuple[int, int]) -> _Pixels:
+    """The pixels of an image (height, width) that each part covers."""
+    index, alpha, slices, start = [], [], [], 0
+    for outline in _outlines(parts):
+        found, covered = _fill(outline, shape)
+        index.append(found)
+        alpha.append(covered)
+        slices.append(slice(start, start + len(found)))
+        start += len(found)
+    return _Pixels(np.concatenate(index), np.concatenate(alpha).astype(np.float32), slices)
+
+
+def _outlines(parts: Sequence[Part]) -> Iterator[np.ndarray]:
+    ends, radii = np.stack([p.ends for p in parts]), np.stack([p.radii for p in parts])
+    capsules = discs(ends, radii).reshape(len(parts), -1, 2)
+    for part, capsule in zip(parts, capsules, strict=True):
+        yield part.hull if part.hull is not None else cv2.convexHull(capsule)[:, 0]
+
+
+def _fill(outline: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (N,) of the pixels in an outline, in the flattened image, and uint8 coverages."""
+    height, width = shape
+    left, top = (max(int(edge) - 1, 0) for edge in np.floor(outline.min(0)))
+    right, bottom = (int(edge) + 2 for edge in np.ceil(outline.max(0)))
+    right, bottom = min(right, width), min(bottom, height)
+    if right <= left or bottom <= top:
+        return np.empty(0, np.intp), np.empty(0, np.uint8)
+    mask = np.zeros((bottom - top, right - left), np.uint8)
+    fixed_point = np.round((outline - (left, top)) * 16).astype(np.int32)
+    cv2.fillConvexPoly(mask, fixed_point, 255, cv2.LINE_AA, 4)
+    rows, columns = np.nonzero(mask)
+    return (rows + top) * width + (columns + left), mask[rows, columns]
 
 
 def _with_front(
@@ -96,17 +162,35 @@ def _with_waist(colors: np.ndarray, along: np.ndarray, trousers: np.ndarray) -> 
     return np.where((along > 0.95)[..., None], trousers, colors)
 
 
-def _coordinates(part: Part, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Places along the axis of a part (0 to 1) and across it (-1 to 1)."""
-    axis = part.ends[1] - part.ends[0]
-    square = np.float32(max(axis @ axis, 1e-6))
-    dx, dy = x - part.ends[0, 0], y - part.ends[0, 1]
-    along = (dx * axis[0] + dy * axis[1]) / square
-    half_width = part.radii[0] + np.clip(along, 0, 1) * (part.radii[1] - part.radii[0])
-    across = (dy * axis[0] - dx * axis[1]) / np.sqrt(square) / half_width
+def _coordinates(
+    parts: Sequence[Part], counts: Sequence[int], x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Places along the axes of the parts (0 to 1) and across them (-1 to 1).
+
+    Args:
+        parts: The parts.
+        counts: Number of pixels of each part.
+        x: Columns (N,) of the pixels.
+        y: Rows (N,) of the pixels.
+    """
+    axes = [part.ends[1] - part.ends[0] for part in parts]
+    squares = [np.float32(max(axis @ axis, 1e-6)) for axis in axes]
+    table = [
+        (
+            *part.ends[0],
+            *axis,
+            square,
+            np.sqrt(square),
+            part.radii[0],
+            part.radii[1] - part.radii[0],
+        )
+        for part, axis, square in zip(parts, axes, squares, strict=True)
+    ]
+    left, top, right, down, square, length, radius, growth = np.repeat(
+        np.float32(table).T, counts, axis=1
+    )
+    dx, dy = x - left, y - top
+    along = (dx * right + dy * down) / square
+    half_width = radius + np.clip(along, 0, 1) * growth
+    across = (dy * right - dx * down) / length / half_width
     return along, np.clip(across, -1, 1)
-
-
-def _capsule(ends: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    discs = [disc(end, radius) for end, radius in zip(ends, radii, strict=True)]
-    return cv2.convexHull(np.concatenate(discs).astype(np.float32))[:, 0]

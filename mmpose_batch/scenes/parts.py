@@ -168,13 +168,11 @@ class _Builder:
             )  # fmt: skip
         return parts
 
-    def _hull(self, discs: list[tuple[np.ndarray, float]]) -> np.ndarray:
+    def _hull(self, rounds: list[tuple[np.ndarray, float]]) -> np.ndarray:
         camera = self._projection
-        outlines = [
-            disc(camera.place(point), radius * camera.height * camera.nearness(point))
-            for point, radius in discs
-        ]
-        return cv2.convexHull(np.concatenate(outlines).astype(np.float32))[:, 0]
+        centers = np.array([camera.place(point) for point, _ in rounds])
+        radii = [radius * camera.height * camera.nearness(point) for point, radius in rounds]
+        return cv2.convexHull(discs(centers, np.array(radii)).reshape(-1, 2))[:, 0]
 
     def head(self) -> list[Part]:
         wear, center, head = self._outfit, self._body.joints['head'], self._body.head
@@ -204,6 +202,11 @@ class _Builder:
 _CIRCLE = np.stack([f(np.linspace(0, 2 * np.pi, 20, endpoint=False)) for f in (np.cos, np.sin)], -1)
 
 
-def disc(center: np.ndarray, radius: float) -> np.ndarray:
-    """Outline (20, 2) of a disc."""
-    return center + _CIRCLE * radius
+def discs(centers: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Outlines, float32 (..., 20, 2), of discs.
+
+    Args:
+        centers: (..., 2), x and y.
+        radii: (...).
+    """
+    return (centers[..., None, :] + _CIRCLE * radii[..., None, None]).astype(np.float32)

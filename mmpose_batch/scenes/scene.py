@@ -53,11 +53,13 @@ class Person:
             where it is 0.
         bbox: float (4,): x, y, width, height of the visible part, in pixels.
         area: Number of visible pixels.
+        track_id: Number of the person in a video; None in an image.
     """
 
     keypoints: np.ndarray
     bbox: np.ndarray
     area: int
+    track_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def draw_scene(seed: int, index: int, options: SceneOptions | None = None) -> Sc
         figure.draw(canvas, owner)
         for _ in range(np.count_nonzero(after == owner)):
             draw_object(rng, canvas)
-    persons = [_describe(figure, canvas, owner) for owner, figure in enumerate(figures)]
+    persons = [describe(figure, canvas, owner) for owner, figure in enumerate(figures)]
     return Scene(develop(rng, canvas.colors), [person for person in persons if person is not None])
 
 
@@ -95,9 +97,7 @@ def _sample_figures(
     rng: np.random.Generator, width: int, height: int, options: SceneOptions
 ) -> list[Figure]:
     """Figures from far to near; those farther away are smaller and higher in the image."""
-    light = rng.normal(0, 1, 3) * (1, 0.6, 0.5) + (0, -0.7, -1.0)
-    light /= np.linalg.norm(light)
-    ambient = rng.uniform(0.35, 0.75)
+    light, ambient = sample_light(rng)
     count = rng.integers(options.persons[0], options.persons[1] + 1)
     sizes = np.sort(np.exp(rng.uniform(*np.log(options.heights), count))) * height
     figures: list[Figure] = []
@@ -114,13 +114,32 @@ def _sample_figures(
     return figures
 
 
+def sample_light(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """Direction (3,) towards the light, a unit vector, and the fraction that is ambient."""
+    light = rng.normal(0, 1, 3) * (1, 0.6, 0.5) + (0, -0.7, -1.0)
+    return light / np.linalg.norm(light), rng.uniform(0.35, 0.75)
+
+
 # A person with fewer visible pixels is not annotated: a hand at the border is not detectable.
 _MIN_PIXELS = 60
 # With fewer visible keypoints, none is labelled, since the others could only be guessed.
 _MIN_SEEN = 4
 
 
-def _describe(figure: Figure, canvas: Canvas, owner: int) -> Person | None:
+def describe(
+    figure: Figure, canvas: Canvas, owner: int, track_id: int | None = None
+) -> Person | None:
+    """Annotate a figure of a finished canvas.
+
+    Args:
+        figure: The figure.
+        canvas: The image.
+        owner: Number of the figure.
+        track_id: Number of the person in a video.
+
+    Returns:
+        The annotation; None if too little of the figure is visible.
+    """
     seen = canvas.owners == owner
     area = int(np.count_nonzero(seen))
     if area < _MIN_PIXELS:
@@ -133,4 +152,4 @@ def _describe(figure: Figure, canvas: Canvas, owner: int) -> Person | None:
         flags[:] = 0
     keypoints = np.column_stack((figure.keypoints()[0], flags))
     keypoints[flags == 0] = 0
-    return Person(keypoints, bbox, area)
+    return Person(keypoints, bbox, area, track_id)

@@ -1,0 +1,178 @@
+"""Synthetic videos of people who walk, turn, cross each other, come and go."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from .backdrop import Imaging, Obstacle, draw_background
+from .body import pose_body
+from .canvas import Canvas
+from .figure import Figure
+from .motion import Visit, sample_visit
+from .outfit import Outfit, sample_outfit
+from .scene import Scene, SceneOptions, describe, sample_light
+
+# Number of places at which the noise of a frame may begin.
+_NOISES = 50_021
+MAX_FPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions(SceneOptions):
+    """The contents of videos.
+
+    The number of persons is the number of those that a video shows at the same time, apart from
+    those who are just entering, leaving or hidden. Whoever leaves is followed by somebody else.
+
+    Attributes:
+        seconds: Length of a video.
+        fps: Frames per second.
+        speed: Speed of all motion. At 1, people walk as in reality, and their boxes move by about a
+            third of their width in five frames of 25 fps.
+        size: Width and height in pixels, even numbers.
+        cuts: Frames with which another shot begins: with other people at another place.
+    """
+
+    heights: tuple[float, float] = (0.5, 0.95)
+    seconds: float = 10.0
+    fps: float = 25.0
+    speed: float = 1.0
+    size: tuple[int, int] = (480, 360)
+    cuts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ('seconds', 'fps', 'speed'):
+            if not 0 < getattr(self, name) < float('inf'):
+                raise ValueError(f'{name}: expected a number > 0, found {getattr(self, name)}')
+        if self.fps > MAX_FPS:
+            raise ValueError(f'fps: expected a number <= {MAX_FPS}, found {self.fps}')
+        if any(length < 32 or length % 2 for length in self.size):
+            raise ValueError(f'size: expected even numbers >= 32, found {self.size}')
+        bounds = (0, *self.cuts, self.frames)
+        if any(end <= start for start, end in zip(bounds, bounds[1:], strict=False)):
+            raise ValueError(
+                f'cuts: expected increasing frame numbers from 1 to {self.frames - 1}, '
+                f'found {self.cuts}'
+            )
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second, as an exact number."""
+        return Fraction(self.fps).limit_denominator(1001)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames of a video, at least 1."""
+        return max(1, round(self.seconds * self.rate))
+
+
+def draw_clip(seed: int, index: int, options: ClipOptions | None = None) -> Iterator[Scene]:
+    """Draw the frames of one video; the same seed and index give the same video.
+
+    Args:
+        seed: Seed of the series.
+        index: Index of the video in the series.
+        options: Contents of the video.
+
+    Yields:
+        The frames, with a ``track_id`` for each person.
+    """
+    options = options or ClipOptions()
+    bounds = (0, *options.cuts, options.frames)
+    tracks = 0
+    for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        rng = np.random.default_rng((seed, index, number))
+        shot = _Shot(rng, options, (end - start) / options.rate, tracks)
+        tracks += len(shot.walkers)
+        for frame in range(end - start):
+            yield shot.draw(float(frame / options.rate) * options.speed)
+
+
+@dataclass(frozen=True)
+class _Walker:
+    """A person of a shot.
+
+    Attributes:
+        outfit: Clothes, skin and hair.
+        size: Usual height of the standing body in pixels.
+        ground: Row of the image at which the person stands.
+        visit: The motion.
+    """
+
+    outfit: Outfit
+    size: float
+    ground: float
+    visit: Visit
+
+
+class _Shot:
+    """Frames without a cut: one background, light, camera and sequence of people.
+
+    Args:
+        rng: The generator.
+        options: Contents of the video.
+        seconds: Length of the shot.
+        tracks: Number of persons in earlier shots.
+    """
+
+    def __init__(
+        self, rng: np.random.Generator, options: ClipOptions, seconds: Fraction, tracks: int
+    ) -> None:
+        width, height = options.size
+        self._rng, self._tracks = rng, tracks
+        self._background = draw_background(rng, width, height)
+        self._light = sample_light(rng)
+        self._imaging = Imaging.sample(rng, width * height * 3 + _NOISES)
+        obstacles = rng.integers(0, options.occluders + 1)
+        # Each with the size of the persons that it hides: those who are smaller are behind it.
+        self._obstacles = [
+            (np.exp(rng.uniform(*np.log(options.heights))) * height,
+             Obstacle.sample(rng, width, height))
+            for _ in range(obstacles)
+        ]  # fmt: skip
+        self.walkers = _sample_walkers(rng, options, float(seconds) * options.speed)
+
+    def draw(self, time: float) -> Scene:
+        """Draw the frame at a time, in seconds at the usual speed."""
+        canvas = Canvas(self._background.copy())
+        layers: list[tuple[float, int, Figure | Obstacle]] = list(
+            (size, -1, obstacle) for size, obstacle in self._obstacles
+        )
+        for number, walker in enumerate(self.walkers):
+            moment = walker.visit.at(time)
+            if moment is not None:
+                size = walker.size * moment.scale
+                body = pose_body(moment.pose)
+                feet = max(body.joints[f'{side}_ankle'][1] for side in ('left', 'right'))
+                center = np.array([moment.place, walker.ground - size * feet])
+                figure = Figure(body, walker.outfit, size, center, *self._light)
+                layers.append((size, number, figure))
+        layers.sort(key=lambda layer: layer[:2])  # from far to near
+        for _, number, layer in layers:
+            layer.draw(canvas, number) if number >= 0 else layer.draw(canvas)
+        figures = sorted(layer[1:] for layer in layers if layer[1] >= 0)
+        persons = [
+            describe(figure, canvas, number, self._tracks + number + 1)
+            for number, figure in figures
+        ]
+        image = self._imaging.apply(canvas.colors, self._rng.integers(_NOISES))
+        return Scene(image, [person for person in persons if person is not None])
+
+
+def _sample_walkers(rng: np.random.Generator, options: ClipOptions, end: float) -> list[_Walker]:
+    """All persons of a shot, in the order in which they enter."""
+    width, height = options.size
+    seen_from = rng.uniform(-5, 25)
+    walkers = []
+    for _ in range(rng.integers(options.persons[0], options.persons[1] + 1)):
+        start = None
+        while start is None or start < end:
+            size = np.exp(rng.uniform(*np.log(options.heights))) * height
+            ground = height * rng.uniform(0.6, 0.95) + 0.1 * size
+            visit = sample_visit(rng, width, size, seen_from, start)
+            walkers.append(_Walker(sample_outfit(rng), size, ground, visit))
+            start = visit.end + rng.uniform(0, 0.5)
+    return sorted(walkers, key=lambda walker: walker.visit.start)
