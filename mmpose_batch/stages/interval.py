@@ -119,16 +119,19 @@ class IntervalStage:
         frames: Iterator[tuple[int, tuple[ImageInFlight, ImageInFlight | None]]],
         window: list[ImageInFlight],
     ) -> Iterator[ImageInFlight]:
-        """Add the next frames to the window, and yield those to detect, of which one ends it."""
+        """Add the next frames to the window, and yield those to detect.
+
+        A window ends at one of every N frames, or at the end of the chunk.
+        """
         count = 0
         for position, (image, following) in frames:
             window.append(image)
             is_nth = position % self.interval == 0
-            if not _lacks_boxes(image) or not (is_nth or following is None):
-                continue
-            count += 1
-            yield image
-            if is_nth and count >= self._detections_in_window(*image.result.size):
+            if _lacks_boxes(image) and (is_nth or following is None):
+                yield image
+            count += is_nth
+            size = image.result.size  # None for a frame without pixels
+            if is_nth and size is not None and count >= self._detections_in_window(*size):
                 return
 
     def _detections_in_window(self, width: int, height: int) -> int:

@@ -291,7 +291,8 @@ def test_middles_of_many_gaps_share_batches():
     assert [len(batch) for batch in video.batches] == [4, 4, 4, 3, 1, 1]
 
 
-def test_the_number_of_frames_that_wait_is_bounded(monkeypatch):
+@pytest.mark.parametrize('precomputed', [False, True])
+def test_the_number_of_frames_that_wait_is_bounded(precomputed, monkeypatch):
     monkeypatch.setattr(interval, 'WINDOW_BYTES', 3 * SIZE[0] * SIZE[1] * 10)
     video, read = Video(walk), 0
 
@@ -299,7 +300,9 @@ def test_the_number_of_frames_that_wait_is_bounded(monkeypatch):
         nonlocal read
         for position in range(200):
             read += 1
-            yield video.frame(position)
+            image = video.frame(position)
+            image.persons = np.zeros((1, 5), np.float32) if precomputed else None
+            yield image
 
     waiting = [read - done for done, _ in enumerate(video.stage(5).stream(frames()))]
     assert max(waiting) <= 10 + 1  # with the frame that shows whether a chunk has ended
