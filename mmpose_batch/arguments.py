@@ -63,6 +63,10 @@ def resolve(model: str | dict | Config | ConfigDict, given: dict[str, Any]) -> A
     check_weights(settings.get('weights'))
     if model['data_mode'] == 'topdown':
         settings.update(_detector_settings(model, settings))
+        if options.det_interval > 1 and settings['det_model'] == 'whole_image':
+            raise ValueError('det_interval: only valid with a detector')
+    elif options.det_interval > 1:
+        raise ValueError('det_interval: only valid for top-down models')
     return Arguments(cfg=model, device=device, options=options, settings=settings)
 
 

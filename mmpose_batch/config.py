@@ -95,6 +95,9 @@ class BatchOptions:
             selects the size that is fastest on this machine by a short measurement before
             the first result.
         det_batch_size: Images per forward pass of the person detector, or ``'auto'``.
+        det_interval: The detector runs on every so many frames of a video, and between them
+            only where persons cannot be matched; boxes in between are interpolated. 1 runs it on
+            every frame. Images are always detected.
         precision: Precision of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
             ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
             hardware computes natively, but never ``int8``.
@@ -143,6 +146,13 @@ class BatchOptions:
         metavar='N',
         minimum=1,
         auto=True,
+    )
+    det_interval: int = option(
+        1,
+        'frames of a video from one detection to the next: boxes in between are interpolated, or '
+        'detected where persons cannot be matched (default: 1, detect on every frame)',
+        metavar='N',
+        minimum=1,
     )
     precision: str = option(
         'fp32',
@@ -537,6 +547,7 @@ def merge_settings(own: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
     for choice, dependent in (
         ('precision', ('calib_images',)),
         ('engine', ('engine_device', 'engine_file')),
+        ('det_model', ('det_interval',)),
     ):
         if given.get(choice, own.get(choice)) != own.get(choice):
             own = {key: value for key, value in own.items() if key not in dependent}

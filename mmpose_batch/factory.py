@@ -29,7 +29,7 @@ from .spec import InferencerSpec, absolute, plain_config, plain_settings
 from .speedups.rect import pad_to_stride
 from .stages.detect import WHOLE_IMAGE, DetectorChoice, choose_detector
 
-_OF_DETECTORS = ('det_weights', 'det_cat_ids', 'det_batch_size')
+_OF_DETECTORS = ('det_weights', 'det_cat_ids', 'det_batch_size', 'det_interval')
 _OF_TOP_DOWN = ('det_model', *_OF_DETECTORS, 'no_person')
 
 

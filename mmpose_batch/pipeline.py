@@ -9,6 +9,7 @@ from .cores import single_opencv_thread
 from .progress import StageClock
 from .results import ImageResult
 from .sources.base import Frame
+from .stages.interval import IntervalStage
 from .stages.pose import PoseStage
 from .workers import FLUSH, FlushType, WorkerPool
 
@@ -19,14 +20,15 @@ class Pipeline:
 
     Attributes:
         read: Reads one frame (worker thread).
-        detections: Batches of the detector; None without one.
+        detections: Batches of the detector, on all images or on some frames of a video; None
+            without one.
         pose: Crops, poses, and selection of instances.
         poses: Batches of the pose network.
         workers: Threads that read and crop.
     """
 
     read: Callable[[Frame], ImageInFlight]
-    detections: BatchRunner | None
+    detections: BatchRunner | IntervalStage | None
     pose: PoseStage
     poses: BatchRunner
     workers: WorkerPool

@@ -17,11 +17,12 @@ from .engines.warmup import SAMPLES, Warmup, batch_size
 from .errors import InputError
 from .images.read import DecodedFrames
 from .pipeline import Pipeline
-from .progress import StageClock
+from .progress import DetectionCounts, StageClock
 from .results import ImageResult, label_of
 from .sources.base import Frame, Source
 from .speedups.crops import CropCache
 from .stages.detect import PersonDetector
+from .stages.interval import IntervalStage
 from .stages.pose import PoseModel, PoseStage
 from .stages.read import ReadStage
 from .workers import FLUSH, FlushType, WorkerPool, read_ahead
@@ -103,8 +104,9 @@ class Predictor:
                 self.warmup.prepare(self.runners, self._batch_sizes(call))
             frames = chain(_yield_all(first), frames)
             threads = 0 if source.length == 1 else self._options.num_workers
-            pipeline = self.pipeline_of(call, alone, threads)
-            results = pipeline.run(frames, clock or StageClock())
+            clock = clock or StageClock()
+            pipeline = self.pipeline_of(call, alone, threads, counts=clock.detections)
+            results = pipeline.run(frames, clock)
             yield from map(self._checked, stack.enter_context(closing(results)))
 
     def _checked(self, result: ImageResult) -> ImageResult:
@@ -157,7 +159,12 @@ class Predictor:
         return {'pose': call.batch_size, 'detector': self._options.det_batch_size}
 
     def pipeline_of(
-        self, call: CallOptions, alone: bool = False, num_workers: int = 0, warming_up: bool = False
+        self,
+        call: CallOptions,
+        alone: bool = False,
+        num_workers: int = 0,
+        warming_up: bool = False,
+        counts: DetectionCounts | None = None,
     ) -> Pipeline:
         """The stages from frames to results, with the engines as they are now.
 
@@ -166,7 +173,18 @@ class Predictor:
             alone: Whether images come one by one, and each result is wanted at once.
             num_workers: Threads that read and crop.
             warming_up: Whether batches run one by one, and decoded images are kept.
+            counts: Counts the frames of videos by where their boxes come from.
         """
+        workers = self._pool('read', num_workers)
+        every_frame = self._options.det_interval == 1 or alone or warming_up
+        read = ReadStage(
+            loader=self.pose.plain_loader,
+            detector=self.detector,
+            decoded=self._decoded,
+            keep=warming_up,
+            check_loader=self.pose.check_loader,
+            prepare_videos=every_frame,
+        )
         detections = None
         if self.detector is not None:
             detections = self._batches(
@@ -177,19 +195,21 @@ class Predictor:
                 stage='detection',
                 fields=('detector_inputs', 'detections'),
             )
+        if detections is not None and not every_frame:
+            detections = IntervalStage(
+                interval=self._options.det_interval,
+                detections=detections,
+                prepare=read.prepare,
+                workers=workers,
+                counts=counts or DetectionCounts(),
+            )
         pose = self._pose_stage(call, alone)
         return Pipeline(
-            read=ReadStage(
-                loader=self.pose.plain_loader,
-                detector=self.detector,
-                decoded=self._decoded,
-                keep=warming_up,
-                check_loader=self.pose.check_loader,
-            ),
+            read=read,
             detections=detections,
             pose=pose,
             poses=self._batches('pose', pose.run, call, one_by_one=pose.alone or warming_up),
-            workers=self._pool('read', num_workers),
+            workers=workers,
         )
 
     def _batches(

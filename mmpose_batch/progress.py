@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO, TypeVar
 
@@ -86,11 +87,33 @@ def format_duration(seconds: float) -> str:
     return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'
 
 
+@dataclass(slots=True)
+class DetectionCounts:
+    """Where the person boxes of frames of videos come from, with ``det_interval``.
+
+    Attributes:
+        detected: Frames that the detector ran on because of their position.
+        added: Frames that it ran on in addition, since persons did not match.
+        interpolated: Frames whose boxes are interpolated.
+    """
+
+    detected: int = 0
+    added: int = 0
+    interpolated: int = 0
+
+
 class StageClock:
-    """Seconds that the calling thread spent in each stage of a run."""
+    """Seconds that the calling thread spent in each stage of a run.
+
+    Attributes:
+        seconds: Seconds of each stage.
+        detections: Counts of frames; zero without ``det_interval``. Like the seconds, they are
+            changed by the calling thread alone.
+    """
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.detections = DetectionCounts()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .inferencer import BatchPose2DInferencer
 
 _FILES = ('det_weights', 'engine_file')
-_OF_DETECTOR = ('det_weights', 'det_cat_ids', 'det_batch_size')
+_OF_DETECTOR = ('det_weights', 'det_cat_ids', 'det_batch_size', 'det_interval')
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,8 @@ def of_options(
     return {
         'det_cat_ids': None if det_cat_ids is None else list(det_cat_ids),
         'det_batch_size': options.det_batch_size,
+        # None, as in runs from before the option, which can be resumed.
+        'det_interval': options.det_interval if options.det_interval > 1 else None,
         'precision': options.precision,
         'engine': options.engine,
         'engine_device': options.engine_device,

@@ -24,6 +24,7 @@ class ReadStage:
         decoded: Cache of the images that a warm-up has decoded.
         keep: Whether to add decoded images to that cache.
         check_loader: Checks that files can be read at all; called for each file.
+        prepare_videos: Whether frames of videos are prepared for the detector too.
     """
 
     loader: LoadImage
@@ -31,6 +32,7 @@ class ReadStage:
     decoded: DecodedFrames
     keep: bool
     check_loader: Callable[[], None]
+    prepare_videos: bool = True
 
     def __call__(self, frame: Frame) -> ImageInFlight:
         """Read and decode one image and prepare it for the detector (worker thread)."""
@@ -47,9 +49,17 @@ class ReadStage:
             if frame.bboxes is not None:
                 image.persons = checked_bboxes(frame.bboxes, width, height)
                 image.labels = frame.labels
-            elif self.detector is not None:
-                loaded = load_image(frame, self.detector.loader, image.pixels)
-                image.detector_inputs = [self.detector.prepare(loaded)]
+            elif self.detector is not None and (self.prepare_videos or frame.frame_id is None):
+                self.prepare(image)
         except Exception as error:  # errors of libraries are failures of this image only
+            image.fail(one_line(error))
+        return image
+
+    def prepare(self, image: ImageInFlight) -> ImageInFlight:
+        """Prepare a decoded image for the detector (worker thread)."""
+        try:
+            loaded = load_image(image.result.frame, self.detector.loader, image.pixels)
+            image.detector_inputs = [self.detector.prepare(loaded)]
+        except Exception as error:
             image.fail(one_line(error))
         return image

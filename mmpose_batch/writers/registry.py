@@ -26,7 +26,7 @@ IDENTITY_KEYS = frozenset(
         *('inputs', 'videos', 'bboxes', 'categories'),
         *('batch_size', 'bbox_thr', 'nms_thr', 'select_thr', 'merge_results', 'pose_based_nms'),
         *('test_cfg', 'keep_images'),
-        *('det_cat_ids', 'det_batch_size', 'precision', 'engine', 'engine_device'),
+        *('det_cat_ids', 'det_batch_size', 'det_interval', 'precision', 'engine', 'engine_device'),
         *('calib_images', 'rect', 'no_person', 'device', 'threads'),
         *('versions', 'engine_versions'),
     ]
