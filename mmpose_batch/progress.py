@@ -21,18 +21,25 @@ LOG_INTERVAL = 10.0
 
 
 class ProgressReport:
-    """Counts images and shows images/s and the time left.
+    """Counts images or frames and shows their number per second and the time left.
 
     Args:
-        total: Number of images, including those of earlier runs.
+        total: Number of images, including those of earlier runs; an estimate for videos.
         done: Number of images done by earlier runs; the rate does not include them.
         quiet: Whether to show nothing.
+        noun: What is counted.
         stream: Output stream (default: stderr).
     """
 
     def __init__(
-        self, total: int, done: int = 0, quiet: bool = False, stream: TextIO | None = None
+        self,
+        total: int,
+        done: int = 0,
+        quiet: bool = False,
+        noun: str = 'images',
+        stream: TextIO | None = None,
     ) -> None:
+        self._noun = noun
         self._total = total
         self._before = self._done = done
         self._quiet = quiet
@@ -60,15 +67,14 @@ class ProgressReport:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
         elif not self._quiet and time.monotonic() - self._last_line >= LOG_INTERVAL:
             self._last_line = time.monotonic()
-            print(
-                f'{self._done}/{self._total} images, {self._rate()}', file=self._stream, flush=True
-            )
+            text = f'{self._done}/{self._total} {self._noun}, {self._rate()}'
+            print(text, file=self._stream, flush=True)
 
     def _rate(self) -> str:
         seconds = time.monotonic() - self._start
         rate = (self._done - self._before) / max(seconds, 1e-9)
-        left = (self._total - self._done) / rate
-        return f'{rate:.1f} images/s, {format_duration(left)} left'
+        left = max(self._total - self._done, 0) / rate
+        return f'{rate:.1f} {self._noun}/s, {format_duration(left)} left'
 
     def __exit__(
         self,

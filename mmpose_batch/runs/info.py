@@ -117,6 +117,7 @@ class RunInfo:
                     *('resumed', 'persons', 'failures'),
                 )
             },
+            **({'detections': asdict(summary.detections)} if summary.detections.detected else {}),
             'seconds': {'total': summary.seconds, **summary.stages},
             'images_per_second': summary.images_per_second,
             'peak_resident_bytes': peak_resident(),

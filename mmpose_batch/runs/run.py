@@ -89,7 +89,7 @@ class Run:
         self._tracker = PersonTracker() if items.videos and items.options.track else None
         self._call = replace(
             call,
-            keep_images=any(spec.needs_images for spec in options.writers),
+            keep_images=bool(items.images) and any(spec.needs_images for spec in options.writers),
             keep_labels=bool(self._of_label),
         )
         self.summary = RunSummary(evaluation=self._scores and self._scores.evaluation)
@@ -157,7 +157,12 @@ class Run:
     def _run(self) -> None:
         """Do the run, while its folder is locked."""
         start, resume = self._begin()
-        context = WriterContext(inferencer=self._inferencer, options=self._options)
+        context = WriterContext(
+            inferencer=self._inferencer,
+            options=self._options,
+            videos=self._items.videos,
+            video_options=self._items.options,
+        )
         writers = RunWriters(context, scored=self._scores is not None)
         if start is not None:
             self._warmup(self._items, self._options.quiet)
@@ -217,7 +222,8 @@ class Run:
         clock, done = StageClock(), position.results
         total = max(self._items.estimated(), done)
         source = self._items.source(position, total - done)
-        with ProgressReport(total, done, self._options.quiet) as progress:
+        noun = 'frames' if self._items.videos else 'images'
+        with ProgressReport(total, done, self._options.quiet, noun) as progress:
             start = time.perf_counter()
             for result in self._inferencer.stream(source, self._call, clock):
                 if self._info.is_outdated:
@@ -227,7 +233,7 @@ class Run:
                 with clock.stage('writing'):
                     self._take(result, writers)
                 progress.advance()
-            self.summary.set_times(time.perf_counter() - start, clock.seconds)
+            self.summary.set_times(time.perf_counter() - start, clock)
 
     def _take(self, result: ImageResult, writers: RunWriters) -> None:
         """Write and count one result."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..evaluation.result import Evaluation
-from ..progress import format_duration
+from ..progress import DetectionCounts, StageClock, format_duration
 from ..sources.items import Items
 from ..writers.jsonl import FAILURES_FILE
 
@@ -26,6 +26,7 @@ class RunSummary:
         failures: Number of images and frames with a failure record.
         seconds: Seconds from the first image to the last, without earlier runs.
         stages: Seconds that were spent in each stage.
+        detections: Frames of this run by where their boxes come from, with ``det_interval``.
         evaluation: Result of the evaluation, if there are annotations.
     """
 
@@ -38,6 +39,7 @@ class RunSummary:
     failures: int = 0
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    detections: DetectionCounts = field(default_factory=DetectionCounts)
     evaluation: Evaluation | None = None
     _video: str | None = None
 
@@ -63,15 +65,16 @@ class RunSummary:
         self.persons += len(record.get('instances', ()))
         self.failures += 'error' in record
 
-    def set_times(self, seconds: float, stages: Mapping[str, float]) -> None:
+    def set_times(self, seconds: float, clock: StageClock) -> None:
         """Set the times of all images.
 
         Args:
             seconds: Seconds from the first image to the last.
-            stages: Seconds that were measured in stages; the remaining time becomes ``other``.
+            clock: Seconds that were measured in stages; the remaining time becomes ``other``.
         """
         self.seconds = seconds
-        self.stages = {name: stages.get(name, 0.0) for name in _STAGES}
+        self.detections = clock.detections
+        self.stages = {name: clock.seconds.get(name, 0.0) for name in _STAGES}
         self.stages['other'] = max(seconds - sum(self.stages.values()), 0.0)
 
     @property
@@ -89,6 +92,12 @@ class RunSummary:
             yield f'videos    {self.videos}'
             yield f'frames    {self.frames}{resumed}'
         yield f'persons   {self.persons}'
+        if self.detections.detected:
+            found = self.detections
+            yield (
+                f'detector  {found.detected} frames, {found.added} more where persons did not '
+                f'match; {found.interpolated} frames interpolated'
+            )
         yield f'failures  {self.failures}' + (f', see {FAILURES_FILE}' if self.failures else '')
         if self.results > self.resumed:
             rate, time = self.images_per_second, format_duration(self.seconds)

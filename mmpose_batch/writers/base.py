@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..config import VideoOptions
     from ..inferencer import BatchPose2DInferencer
     from ..results import ImageResult
+    from ..sources.base import Frame
     from .options import RunOptions
 
 # One line of predictions.jsonl; :func:`mmpose_batch.results.to_record` lists its fields.
@@ -21,10 +23,14 @@ class WriterContext:
     Attributes:
         inferencer: Inferencer of the run, for its ``draw`` and its model's dataset meta.
         options: Options of the run.
+        videos: Videos of the run: ``data`` is the path of the file, ``name`` the one in records.
+        video_options: Which frames of the videos are used.
     """
 
     inferencer: 'BatchPose2DInferencer'
     options: 'RunOptions'
+    videos: 'Sequence[Frame]' = ()
+    video_options: 'VideoOptions | None' = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,13 +1,17 @@
-"""Drawings of the results by MMPose's own visualizer, in ``vis/``."""
+"""Drawings of the results in ``vis/``; those of images by MMPose's own visualizer."""
 
 import os.path as osp
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..config import DrawOptions
+from ..sources.video_names import is_video_name
 from .atomic import open_atomically
-from .base import Record, Writer, WriterContext, WriterSpec
+from .base import FinishedRun, Record, Writer, WriterContext, WriterSpec
 from .registry import register
 
 if TYPE_CHECKING:
@@ -75,7 +79,9 @@ def draw_result(
 
 
 def drawing_name(name: str) -> str:
-    """Path of the drawing below ``vis/``, for an image with this name."""
+    """Path of the drawing below ``vis/``, for an image or a video with this name."""
+    if is_video_name(name):
+        return name if name.lower().endswith('.mp4') else f'{name}.mp4'
     return name if osp.splitext(name)[1].lower() in _SUFFIXES else f'{name}.png'
 
 
@@ -101,21 +107,76 @@ def write_drawing(folder: str, result: 'ImageResult', drawn: 'np.ndarray') -> No
 
 
 class DrawingWriter(Writer):
-    """Writes ``vis/<relative path>`` for each image that has predictions."""
+    """Writes ``vis/<relative path>`` for each image that has predictions, and for each video.
+
+    Videos are drawn at the end of the run, from the records.
+    """
 
     def __init__(self, context: WriterContext) -> None:
         self._inferencer = context.inferencer
         self._drawing = context.options.drawing
+        self._quiet = context.options.quiet
+        self._videos: dict[str, str] = {frame.name: frame.data for frame in context.videos}
+        self._video_options = context.video_options
 
     def append(self, result: 'ImageResult', record: Record) -> None:
         """See :class:`Writer`."""
-        if result.error is None:
+        if result.error is None and not result.frame.source_id:
             drawn = self._inferencer.draw(result, self._drawing)
             write_drawing(osp.join(self.folder, FOLDER), result, drawn)
 
+    def finish(self, run: FinishedRun) -> None:
+        """See :class:`Writer`."""
+        missing = {
+            name: path
+            for name in self._videos
+            if not osp.exists(path := osp.join(self.folder, FOLDER, drawing_name(name)))
+        }
+        if missing:
+            self._draw_videos(run, missing)
+
+    def _draw_videos(self, run: FinishedRun, missing: dict[str, str]) -> None:
+        """Draw videos that have frames.
+
+        Args:
+            run: The run.
+            missing: Path of the overlay of each video.
+
+        Raises:
+            OutputError: A video has changed since it was read.
+            OSError: The disk is full.
+        """
+        from ..errors import OutputError, SourceError
+        from ..progress import ProgressReport
+        from .overlay import write_overlay
+
+        frames = Counter(
+            r['video'] for r in run.records() if 'frame' in r and r['video'] in missing
+        )
+        of_frames = (record for record in run.records() if 'frame' in record)
+        with ProgressReport(frames.total(), 0, self._quiet, 'drawn frames') as progress:
+            for name, records in groupby(of_frames, key=itemgetter('video')):
+                if name not in missing:
+                    continue
+                try:
+                    write_overlay(
+                        self._videos[name],
+                        missing[name],
+                        records,
+                        self._inferencer.predictor.pose.keypoints,
+                        self._drawing,
+                        self._video_options,
+                        num_workers=max(1, self._inferencer.options.num_workers),
+                        progress=lambda _: progress.advance(),
+                    )
+                except SourceError as error:
+                    raise OutputError(
+                        f'vis/{drawing_name(name)} cannot be drawn: {error}'
+                    ) from error
+
 
 def paths(names: Iterable[str]) -> Iterator[str]:
-    """Paths of the drawings of images with these names."""
+    """Paths of the drawings of images and videos with these names."""
     for name in names:
         yield f'{FOLDER}/{drawing_name(name)}'
 
@@ -144,7 +205,7 @@ def _settings(options: 'RunOptions') -> dict[str, Any] | None:
 register(
     WriterSpec(
         name='vis',
-        help='one drawing per image',
+        help='one drawing per image, one video per video',
         build=DrawingWriter,
         folder=FOLDER,
         paths=paths,
