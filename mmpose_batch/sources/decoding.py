@@ -214,7 +214,6 @@ class _Packets:
             has_gap |= is_after_gap
             if packet.stream_index != self._stream.index:
                 continue
-            is_displayed = not packet.is_discard and not self._is_hidden(packet)
             packet.opaque = number
             number += 1
             frames, is_rejected = self._decode(packet)
