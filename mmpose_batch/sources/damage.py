@@ -74,17 +74,24 @@ class FrameOrder:
         self._spoilt_before: tuple[int, int, int] | None = None
         self._is_flushing = self._is_finished = False
 
-    def add(self, pts: int | None, dts: int | None, is_key: bool, has_fault: bool) -> int:
-        """Add a packet that is to be displayed, before it is decoded.
+    def add(
+        self,
+        pts: int | None,
+        dts: int | None,
+        is_key: bool,
+        has_fault: bool,
+        is_displayed: bool = True,
+    ) -> None:
+        """Add the next packet in decoding order; :meth:`put` refers to it by its number, from 0.
 
         Args:
             pts: Presentation time in units of the stream; a number if frames have times.
             dts: Decoding time in the same units.
             is_key: Whether the container marks it as a keyframe.
-            has_fault: Whether the container reports damage in or before it.
-
-        Returns:
-            Number of the packet, by which :meth:`put` and :meth:`fail` refer to it.
+            has_fault: Whether the container reports damage in or before it, or the decoder has
+                rejected it.
+            is_displayed: Whether it has a frame to display. Others, as those before the start of
+                an edit list, are only needed to decode those that follow.
         """
         item = Item(self._count, pts, is_key, has_fault)
         self._count += 1
@@ -97,10 +104,11 @@ class FrameOrder:
         self._unsettled.append(item)
         self._by_number[item.number] = item
         self._newest = item
-        if self._has_times:
+        if not is_displayed:
+            item.is_known = item.is_hidden = True
+        elif self._has_times:
             item.key = (self._part, pts, item.number)
             insort(self._waiting, item, key=_key_of)
-        return item.number
 
     def number_of(self, pts: int | None) -> int | None:
         """Number of the packet with a time, for a decoder that does not pass on the number."""
@@ -118,11 +126,6 @@ class FrameOrder:
         self._waiting = [item for item in self._waiting if item.is_known]
         for item in self._unsettled:
             item.key = item.key if item.is_known else None
-
-    def fail(self, number: int) -> None:
-        """Note that the decoder rejected a packet."""
-        if item := self._by_number.get(number):
-            item.has_fault = True
 
     def put(self, number: int, frame: Any) -> bool:
         """Add the frame of a packet.
@@ -223,15 +226,15 @@ class FrameOrder:
         while self._unsettled and self._unsettled[0].is_known:
             item = self._unsettled.popleft()
             del self._by_number[item.number]
-            if item.is_hidden:
-                continue
-            if _is_intact_key(item):
+            is_key = item.is_key and not item.has_fault if item.is_hidden else _is_intact_key(item)
+            if is_key:
                 self._spoilt_before = item.key if self._is_spoilt else None
                 self._is_spoilt = False
                 continue
             self._is_spoilt |= item.has_fault
             before = self._spoilt_before
-            item.is_bad = self._is_spoilt or (before is not None and item.key < before)
+            is_between = None not in (before, item.key) and item.key < before
+            item.is_bad = self._is_spoilt or is_between
 
 
 def _key_of(item: Item) -> tuple[int, int, int]:

@@ -86,14 +86,14 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Packet:
-    """A packet with a frame to display, and what the decoder returned when it was sent."""
+    """A packet, and the frames that the decoder returned when it was sent."""
 
     pts: int | None
     dts: int | None
     is_key: bool
     has_fault: bool
+    is_displayed: bool
     frames: list
-    is_rejected: bool
 
 
 class Decoding:
@@ -121,15 +121,13 @@ class Decoding:
         first = list(islice(packets, _MAX_TIMES if reorders else 1))
         order = FrameOrder(_are_usable(first))
         last_dts = None
-        for number, packet in enumerate(chain(first, packets)):
+        for packet in chain(first, packets):
             back = 0 if None in (packet.dts, last_dts) else last_dts - packet.dts
             if back * self._unit > _MAX_BACK:
                 order.restart()
             last_dts = last_dts if packet.dts is None else packet.dts
             pts = packet.dts if packet.pts is None else packet.pts
-            order.add(pts, packet.dts, packet.is_key, packet.has_fault)
-            if packet.is_rejected:
-                order.fail(number)
+            order.add(pts, packet.dts, packet.is_key, packet.has_fault, packet.is_displayed)
             for frame in packet.frames:
                 self._put(order, frame)
             yield from map(self._show, order.ready())
@@ -185,7 +183,7 @@ class Decoding:
 
 
 class _Packets:
-    """Reads and decodes the packets of a video, of which each is one frame to display.
+    """Reads and decodes the packets of a video.
 
     Attributes:
         read_until: End of what has been read, in seconds on the clock of the stream.
@@ -211,20 +209,23 @@ class _Packets:
             return
 
     def _read(self) -> Iterator[_Packet]:
-        number, has_gap = 0, False
+        has_gap, number = False, 0
         for packet, is_after_gap in self._demuxed():
             has_gap |= is_after_gap
             if packet.stream_index != self._stream.index:
                 continue
-            is_displayed = not packet.is_discard and not self._is_hidden(packet)
-            packet.opaque = number if is_displayed else -1
+            packet.opaque = number
+            number += 1
             frames, is_rejected = self._decode(packet)
-            if is_displayed:
-                number += 1
-                has_fault = packet.is_corrupt or has_gap
-                times = (packet.pts, packet.dts)
-                yield _Packet(*times, packet.is_keyframe, has_fault, frames, is_rejected)
-                has_gap = False
+            yield _Packet(
+                packet.pts,
+                packet.dts,
+                packet.is_keyframe,
+                has_fault=packet.is_corrupt or has_gap or is_rejected,
+                is_displayed=not packet.is_discard and not self._is_hidden(packet),
+                frames=frames,
+            )
+            has_gap = False
 
     def _demuxed(self) -> Iterator[tuple[Any, bool]]:
         """Yield packets, and whether others before them were skipped."""
@@ -255,7 +256,7 @@ class _Packets:
 
     def _decode(self, packet: Any) -> tuple[list, bool]:
         try:
-            return [f for f in packet.decode() if f.opaque != -1], False
+            return packet.decode(), False
         except self._errors:
             return [], True
 

@@ -6,15 +6,20 @@ from typing import Any
 
 from ..config import VideoOptions
 from .base import READ_AHEAD, Source, in_chunks
-from .containers import probe
+from .containers import VideoInfo, probe
 from .registry import SourceSpec, register
 from .video_frames import read_video, sample_frames
-from .video_names import is_video_name
+from .video_names import VIDEO_SUFFIXES, is_video_name
 
-__all__ = (
-    *('VideoInfo', 'is_video_name', 'open_video', 'probe', 'read_video'),
+__all__ = [
+    'VIDEO_SUFFIXES',
+    'VideoInfo',
+    'is_video_name',
+    'open_video',
+    'probe',
+    'read_video',
     'sample_frames',
-)
+]
 
 
 def open_video(path: str, options: VideoOptions | None = None) -> Source:

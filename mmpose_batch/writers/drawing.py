@@ -1,7 +1,6 @@
 """Drawings of the results in ``vis/``; those of images by MMPose's own visualizer."""
 
 import os.path as osp
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
@@ -150,11 +149,9 @@ class DrawingWriter(Writer):
         from ..progress import ProgressReport
         from .overlay import write_overlay
 
-        frames = Counter(
-            r['video'] for r in run.records() if 'frame' in r and r['video'] in missing
-        )
+        frames = sum(record.get('video') in missing for record in run.records())
         of_frames = (record for record in run.records() if 'frame' in record)
-        with ProgressReport(frames.total(), 0, self._quiet, 'drawn frames') as progress:
+        with ProgressReport(frames, 0, self._quiet, 'drawn frames') as progress:
             for name, records in groupby(of_frames, key=itemgetter('video')):
                 if name not in missing:
                     continue
@@ -170,9 +167,7 @@ class DrawingWriter(Writer):
                         progress=lambda _: progress.advance(),
                     )
                 except SourceError as error:
-                    raise OutputError(
-                        f'vis/{drawing_name(name)} cannot be drawn: {error}'
-                    ) from error
+                    raise OutputError(f'cannot draw {name}: {error}') from error
 
 
 def paths(names: Iterable[str]) -> Iterator[str]:
