@@ -6,6 +6,12 @@ from .scene import Person, Scene, SceneOptions, draw_scene
 from .video import write_videos
 
 __all__ = [
-    *('ClipOptions', 'Person', 'Scene', 'SceneOptions'),
-    *('draw_clip', 'draw_scene', 'write_scenes', 'write_videos'),
+    'ClipOptions',
+    'Person',
+    'Scene',
+    'SceneOptions',
+    'draw_clip',
+    'draw_scene',
+    'write_scenes',
+    'write_videos',
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from .scene import Scene, SceneOptions, describe, sample_light
 # Number of places at which the noise of a frame may begin.
 _NOISES = 50_021
 MAX_FPS = 1000
+# Number of ways from which that of a person is chosen.
+_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class ClipOptions(SceneOptions):
         if any(length < 32 or length % 2 for length in self.size):
             raise ValueError(f'size: expected even numbers >= 32, found {self.size}')
         bounds = (0, *self.cuts, self.frames)
-        if any(end <= start for start, end in zip(bounds, bounds[1:], strict=False)):
+        if any(end <= start for start, end in pairwise(bounds)):
             raise ValueError(
                 f'cuts: expected increasing frame numbers from 1 to {self.frames - 1}, '
                 f'found {self.cuts}'
@@ -83,7 +86,7 @@ def draw_clip(seed: int, index: int, options: ClipOptions | None = None) -> Iter
     options = options or ClipOptions()
     bounds = (0, *options.cuts, options.frames)
     tracks = 0
-    for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (start, end) in enumerate(pairwise(bounds)):
         rng = np.random.default_rng((seed, index, number))
         shot = _Shot(rng, options, (end - start) / options.rate, tracks)
         tracks += len(shot.walkers)
@@ -166,13 +169,29 @@ def _sample_walkers(rng: np.random.Generator, options: ClipOptions, end: float) 
     """All persons of a shot, in the order in which they enter."""
     width, height = options.size
     seen_from = rng.uniform(-5, 25)
-    walkers = []
+    walkers: list[_Walker] = []
     for _ in range(rng.integers(options.persons[0], options.persons[1] + 1)):
         start = None
         while start is None or start < end:
             size = np.exp(rng.uniform(*np.log(options.heights))) * height
             ground = height * rng.uniform(0.6, 0.95) + 0.1 * size
-            visit = sample_visit(rng, width, size, seen_from, start)
+            # The freest of several ways, so that people cross but rarely stay behind one another.
+            visits = [sample_visit(rng, width, size, seen_from, start) for _ in range(_TRIES)]
+            visit = min(visits, key=lambda visit: _crowding(visit, walkers, 0.4 * size, end))
             walkers.append(_Walker(sample_outfit(rng), size, ground, visit))
             start = visit.end + rng.uniform(0, 0.5)
     return sorted(walkers, key=lambda walker: walker.visit.start)
+
+
+def _crowding(visit: Visit, walkers: list[_Walker], reach: float, end: float) -> float:
+    """Mean number of persons within reach of a person, counted less the farther they are."""
+    times = np.linspace(max(visit.start, 0), min(visit.end, end), 20, endpoint=False)
+    total = 0.0
+    for time in times:
+        places = [walker.visit.place(time) for walker in walkers]
+        total += sum(
+            max(0.0, 1 - abs(visit.place(time) - place) / reach)
+            for place in places
+            if place is not None
+        )
+    return total / len(times)

@@ -138,16 +138,29 @@ class Visit:
 
     def at(self, time: float) -> Moment | None:
         """The moment at a time; None if the person is not there."""
-        if not self.start <= time < self.end:
+        number = self._number(time)
+        if number is None:
             return None
         ends = [phase.span.end for phase in self.phases]
-        number = bisect_right(ends, time)
         moment = self.phases[number].at(time)
         for other, boundary in ((number - 1, number - 1), (number + 1, number)):
             if 0 <= other < len(ends) and abs(time - ends[boundary]) < _BLEND:
                 weight = _smooth(0.5 - abs(time - ends[boundary]) / (2 * _BLEND))
                 moment = _blend(moment, self.phases[other].at(time), weight)
         return moment
+
+    def place(self, time: float) -> float | None:
+        """The horizontal place in pixels, accurate to a few; None if the person is not there."""
+        number = self._number(time)
+        if number is None:
+            return None
+        span = self.phases[number].span
+        return float(np.interp(time, (span.start, span.end), span.places))
+
+    def _number(self, time: float) -> int | None:
+        if not self.start <= time < self.end:
+            return None
+        return bisect_right([phase.span.end for phase in self.phases], time)
 
 
 def sample_visit(
@@ -195,9 +208,8 @@ def _sample_walk(
     duration = max(abs(last - first) / (pace * size), 2 * _BLEND)
     yaw = turned - np.sign(last - first) * rng.uniform(8, 35)
     span = _Span(start, start + duration, (first, last), scales)
-    return Walking(
-        span, seen_from, yaw, 10 + 18 * pace, rng.uniform(15, 60), _STRIDE * size * rng.uniform(0.9, 1.1)
-    )  # fmt: skip
+    bend, stride = rng.uniform(15, 60), _STRIDE * size * rng.uniform(0.9, 1.1)
+    return Walking(span, seen_from, yaw, 10 + 18 * pace, bend, stride)
 
 
 def _sample_stand(

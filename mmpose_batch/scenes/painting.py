@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, floor
 
 import cv2
 import numpy as np
@@ -17,12 +19,13 @@ class _Pixels:
     """The pixels of the parts of a figure, one part after another.
 
     Attributes:
-        index: int (N,), number of each pixel in the flattened image.
+        columns, rows: int (N,), places of the pixels.
         alpha: float32 (N,), how much of it a part covers.
         slices: The pixels of each part.
     """
 
-    index: np.ndarray
+    columns: np.ndarray
+    rows: np.ndarray
     alpha: np.ndarray
     slices: list[slice]
 
@@ -53,20 +56,29 @@ class Painter:
             parts: The parts, from the farthest to the nearest.
         """
         pixels = _cover(parts, canvas.owners.shape)
-        rows, columns = np.divmod(pixels.index, canvas.owners.shape[1])
-        x, y = columns.astype(np.float32), rows.astype(np.float32)
+        x, y = pixels.columns.astype(np.float32), pixels.rows.astype(np.float32)
         counts = [each.stop - each.start for each in pixels.slices]
         along, across = _coordinates(parts, counts, x, y)
         colors = self._colors(parts, pixels.slices, (x, y), (along, across))
         colors *= self._lit(parts, counts, across)[:, None]
+        self._lay(canvas, owner, pixels, colors)
+
+    @staticmethod
+    def _lay(canvas: Canvas, owner: int, pixels: _Pixels, colors: np.ndarray) -> None:
+        """Lay the colours (N, 3) of the parts over a canvas, one part after another."""
         surface = canvas.colors.reshape(-1, 3)
         owners, numbers = canvas.owners.reshape(-1), canvas.parts.reshape(-1)
+        places = pixels.rows * canvas.owners.shape[1] + pixels.columns
         alpha, solid = pixels.alpha[:, None] / 255, pixels.alpha > 127
         for number, each in enumerate(pixels.slices):
-            index = pixels.index[each]
-            below = surface[index]
-            surface[index] = below + alpha[each] * (colors[each] - below)
-            inside = index[solid[each]]
+            place = places[each]
+            below = surface.take(place, 0)
+            layer = colors[each]
+            layer -= below
+            layer *= alpha[each]
+            layer += below
+            surface[place] = layer
+            inside = place[solid[each]]
             owners[inside] = owner
             numbers[inside] = number
 
@@ -110,14 +122,18 @@ class Painter:
 
 def _cover(parts: Sequence[Part], shape: tuple[int, int]) -> _Pixels:
     """The pixels of an image (height, width) that each part covers."""
-    index, alpha, slices, start = [], [], [], 0
+    masks, found, corners = [], [], []
     for outline in _outlines(parts):
-        found, covered = _fill(outline, shape)
-        index.append(found)
-        alpha.append(covered)
-        slices.append(slice(start, start + len(found)))
-        start += len(found)
-    return _Pixels(np.concatenate(index), np.concatenate(alpha).astype(np.float32), slices)
+        mask, corner = _fill(outline, shape)
+        masks.append(mask.reshape(-1))
+        found.append(np.flatnonzero(masks[-1]))
+        corners.append((*corner, mask.shape[1]))
+    ends = np.cumsum([0, *map(len, found)])
+    left, top, width = np.repeat(np.array(corners).T, np.diff(ends), axis=1)
+    rows, columns = np.divmod(np.concatenate(found), width)
+    alpha = np.concatenate([mask[index] for mask, index in zip(masks, found, strict=True)])
+    slices = [slice(start, end) for start, end in pairwise(ends.tolist())]
+    return _Pixels(columns + left, rows + top, alpha.astype(np.float32), slices)
 
 
 def _outlines(parts: Sequence[Part]) -> Iterator[np.ndarray]:
@@ -127,19 +143,17 @@ def _outlines(parts: Sequence[Part]) -> Iterator[np.ndarray]:
         yield part.hull if part.hull is not None else cv2.convexHull(capsule)[:, 0]
 
 
-def _fill(outline: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices (N,) of the pixels in an outline, in the flattened image, and uint8 coverages."""
+def _fill(outline: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Coverage of the pixels around an outline, uint8 (h, w), and the first column and row."""
     height, width = shape
-    left, top = (max(int(edge) - 1, 0) for edge in np.floor(outline.min(0)))
-    right, bottom = (int(edge) + 2 for edge in np.ceil(outline.max(0)))
-    right, bottom = min(right, width), min(bottom, height)
-    if right <= left or bottom <= top:
-        return np.empty(0, np.intp), np.empty(0, np.uint8)
-    mask = np.zeros((bottom - top, right - left), np.uint8)
-    fixed_point = np.round((outline - (left, top)) * 16).astype(np.int32)
-    cv2.fillConvexPoly(mask, fixed_point, 255, cv2.LINE_AA, 4)
-    rows, columns = np.nonzero(mask)
-    return (rows + top) * width + (columns + left), mask[rows, columns]
+    x, y = outline.T.tolist()
+    left, top = max(floor(min(x)) - 1, 0), max(floor(min(y)) - 1, 0)
+    right, bottom = min(ceil(max(x)) + 2, width), min(ceil(max(y)) + 2, height)
+    mask = np.zeros((max(bottom - top, 0), max(right - left, 0)), np.uint8)
+    if mask.size:
+        fixed_point = np.round((outline - (left, top)) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, fixed_point, 255, cv2.LINE_AA, 4)
+    return mask, (left, top)
 
 
 def _with_front(

@@ -107,7 +107,8 @@ def encode(
         stream.width, stream.height = options.size
         stream.pix_fmt = 'yuv420p'
         for number, scene in enumerate(scenes):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(scene.image), format='bgr24')
+            pixels = np.ascontiguousarray(scene.image[..., ::-1])  # no copy: drawn as RGB
+            frame = av.VideoFrame.from_ndarray(pixels, format='rgb24')
             frame.pts, frame.time_base = number, 1 / options.rate
             container.mux(stream.encode(frame))
             yield scene
