@@ -13,6 +13,9 @@ from .face import head_colors
 from .outfit import BELT, Outfit
 from .parts import Part, discs
 
+# The front of a shirt is drawn if the cosine of its angle to the camera is at least this.
+_FRONT = 0.25
+
 
 @dataclass(frozen=True)
 class _Pixels:
@@ -69,7 +72,7 @@ class Painter:
         surface = canvas.colors.reshape(-1, 3)
         owners, numbers = canvas.owners.reshape(-1), canvas.parts.reshape(-1)
         places = pixels.rows * canvas.owners.shape[1] + pixels.columns
-        alpha, solid = pixels.alpha[:, None] / 255, pixels.alpha > 127
+        alpha, solid = np.repeat(pixels.alpha / 255, 3).reshape(-1, 3), pixels.alpha > 127
         for number, each in enumerate(pixels.slices):
             place = places[each]
             below = surface.take(place, 0)
@@ -96,11 +99,11 @@ class Painter:
                 colors[each] = self._head_colors(part, *(place[each] for place in places))
                 continue
             along, across = (coordinate[each] for coordinate in coordinates)
-            surface = part.material.at(along, across)
+            colors[each] = part.material.at(along, across)
+            if part.facing >= _FRONT:
+                _add_front(colors[each], part.material.color, along, across)
             if part.facing:
-                surface = _with_front(surface, part, along, across)
-                surface = _with_waist(surface, along, self.outfit.trousers.color)
-            colors[each] = surface
+                _add_waist(colors[each], along, self.outfit.trousers.color)
         return colors
 
     def _lit(self, parts: Sequence[Part], counts: Sequence[int], across: np.ndarray) -> np.ndarray:
@@ -156,24 +159,20 @@ def _fill(outline: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, tupl
     return mask, (left, top)
 
 
-def _with_front(
-    colors: np.ndarray, part: Part, along: np.ndarray, across: np.ndarray
-) -> np.ndarray:
+def _add_front(
+    colors: np.ndarray, shirt: np.ndarray, along: np.ndarray, across: np.ndarray
+) -> None:
     """Add a neckline and buttons to the front of a shirt, which distinguish it from the back."""
-    if part.facing < 0.25:
-        return colors
-    colors = colors.copy()
     neckline = along < 0.16 - 0.5 * np.abs(across)
     buttons = (np.abs(across) < 0.05) & (along % 0.2 < 0.06) & (along > 0.2)
-    colors[neckline] = colors[neckline] * 0.5
-    colors[buttons] = 255 - part.material.color
-    return colors
+    colors[neckline] *= 0.5
+    colors[buttons] = 255 - shirt
 
 
-def _with_waist(colors: np.ndarray, along: np.ndarray, trousers: np.ndarray) -> np.ndarray:
+def _add_waist(colors: np.ndarray, along: np.ndarray, trousers: np.ndarray) -> None:
     """Add a belt at the end of a shirt, and trousers below it."""
-    colors = np.where((along > 0.86)[..., None], BELT.color, colors)
-    return np.where((along > 0.95)[..., None], trousers, colors)
+    colors[along > 0.86] = BELT.color
+    colors[along > 0.95] = trousers
 
 
 def _coordinates(
