@@ -8,7 +8,7 @@ import os.path as osp
 from contextlib import ExitStack
 from fractions import Fraction
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .drawing import write_drawing
 from .video_file import VideoFile, open_output, to_even_size, to_yuv
@@ -17,23 +17,27 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..results import ImageResult
-    from ..sources.base import Source
+    from ..sources.base import Frame, Source
 
 
 # Unit of the times of drawn frames, in seconds; a multiple of the usual frame times.
 _UNIT = Fraction(1, 90_000)
 
 
+# Suffixes of containers that are written; drawings of other videos are MP4 files.
+_WRITTEN = ('.avi', '.mkv', '.mov', '.mp4')
+
+
 class MMPoseWriter:
     """Writes drawings and predictions as upstream MMPose does, result by result.
 
-    Files have the path of their image below the input, so files of the same name in two folders
-    do not collide. The frames of a video become one video and one JSON file, which grow frame by
-    frame.
+    Files have the path of their image or video below the input, so files of the same name in two
+    folders do not collide. The frames of a video or camera become one video and one JSON file,
+    which grow frame by frame.
 
     Args:
-        source: Source of the results, which may be a video.
-        vis_out_dir: Folder for drawings (for a video also a file); empty to write none.
+        source: Source of the results.
+        vis_out_dir: Folder for drawings (for one video also a file); empty to write none.
         pred_out_dir: Folder for predictions; empty to write none.
     """
 
@@ -41,58 +45,33 @@ class MMPoseWriter:
         self._source = source
         self._vis_out_dir = vis_out_dir
         self._pred_out_dir = pred_out_dir
-        self._files = ExitStack()
-        self._video: VideoFile | None = None
-        self._frames_json = None
-        self._written = 0
+        self._video: _VideoFiles | None = None
 
     def write(self, result: 'ImageResult', drawn: 'np.ndarray | None') -> None:
         """Write one result; ``drawn`` is its drawing (H, W, 3), uint8, RGB."""
-        name = osp.splitext(result.frame.name)[0]
-        if self._vis_out_dir and drawn is not None:
-            self._write_drawing(result, drawn)
-        if self._pred_out_dir:
-            if self._source.video_name is not None:
-                self._write_frame(result)
-                return
-            self._write_prediction(result, osp.join(self._pred_out_dir, f'{name}.json'))
-
-    def _write_prediction(self, result: 'ImageResult', path: str) -> None:
-        import mmengine
-
-        os.makedirs(osp.dirname(path), exist_ok=True)
-        predictions = result.predictions
-        mmengine.dump(predictions[0] if len(predictions) == 1 else predictions, path, indent='  ')
-
-    def _write_drawing(self, result: 'ImageResult', drawn: 'np.ndarray') -> None:
-        if self._source.video_name is None:
-            write_drawing(self._vis_out_dir, result, drawn)
+        if result.frame.source_id:
+            self._files_of(result).write(result, drawn)
             return
-        picture = to_yuv(to_even_size(drawn[..., ::-1]))
-        rate = Fraction(self._source.fps or 25).limit_denominator(1001)
-        if self._video is None:
-            path = self._vis_out_dir
-            if not osp.splitext(path)[1]:
-                path = osp.join(path, self._source.video_name)
-            container = self._files.enter_context(open_output(path))
-            size = picture.width, picture.height
-            self._video = VideoFile(container, size, _UNIT, rate)
-        time, index = result.frame.time, result.frame.index
-        pts = round((index / rate if time is None else time) / _UNIT)
-        self._video.write(picture, pts)
+        self._close(None)
+        if self._vis_out_dir and drawn is not None:
+            write_drawing(self._vis_out_dir, result, drawn)
+        if self._pred_out_dir:
+            name = osp.splitext(result.frame.name)[0]
+            _write_prediction(result, osp.join(self._pred_out_dir, f'{name}.json'))
 
-    def _write_frame(self, result: 'ImageResult') -> None:
-        import mmengine
-
-        if self._frames_json is None:
-            os.makedirs(self._pred_out_dir, exist_ok=True)
-            name = osp.splitext(self._source.video_name)[0]
-            path = osp.join(self._pred_out_dir, f'{name}.json')
-            self._frames_json = open(path, 'w')  # noqa: SIM115 (closed in __exit__)
-        frame = {'frame_id': result.frame.index, 'instances': result.predictions[0]}
-        self._frames_json.write(',\n' if self._written else '[\n')
-        self._frames_json.write(mmengine.dump(frame, file_format='json'))
-        self._written += 1
+    def _files_of(self, result: 'ImageResult') -> '_VideoFiles':
+        """Files of the video that a frame is from; those of the video before are completed."""
+        frame = result.frame
+        if self._video is None or self._video.source_id != frame.source_id:
+            self._close(None)
+            name, path = self._source.video_name or frame.name, self._vis_out_dir
+            if path and not (self._source.video_name and osp.splitext(path)[1]):
+                path = osp.join(path, name if name.lower().endswith(_WRITTEN) else f'{name}.mp4')
+            predictions = self._pred_out_dir
+            predictions = predictions and osp.join(predictions, f'{osp.splitext(name)[0]}.json')
+            rate = Fraction(self._source.fps or 25).limit_denominator(1001)
+            self._video = _VideoFiles(frame.source_id, path, predictions, rate)
+        return self._video
 
     def __enter__(self) -> 'MMPoseWriter':
         return self
@@ -103,17 +82,82 @@ class MMPoseWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._frames_json is not None:
-            self._frames_json.write('\n]\n')
-            self._frames_json.close()
-        if self._video is not None:
-            self._finish_video(error)
+        self._close(error)
 
-    def _finish_video(self, error: BaseException | None) -> None:
-        """Complete the video; one that ends early, or by any error but its own, is complete too."""
+    def _close(self, error: BaseException | None) -> None:
+        video, self._video = self._video, None
+        if video is not None:
+            video.close(error)
+
+
+class _VideoFiles:
+    """The video and the JSON file of one video or camera.
+
+    Args:
+        source_id: Identifies the video.
+        drawn_path: Path of the video with drawings; empty to write none.
+        json_path: Path of the JSON file; empty to write none.
+        rate: Frames per second.
+    """
+
+    def __init__(self, source_id: str, drawn_path: str, json_path: str, rate: Fraction) -> None:
+        self.source_id = source_id
+        self._drawn_path, self._json_path = drawn_path, json_path
+        self._rate = rate
+        self._files = ExitStack()
+        self._drawn: VideoFile | None = None
+        self._json: TextIO | None = None
+        self._first = 0
+
+    def write(self, result: 'ImageResult', drawn: 'np.ndarray | None') -> None:
+        """Add one frame."""
+        if self._drawn_path and drawn is not None:
+            self._write_drawing(result.frame, drawn)
+        if self._json_path:
+            self._write_instances(result)
+
+    def _write_drawing(self, frame: 'Frame', drawn: 'np.ndarray') -> None:
+        picture = to_yuv(to_even_size(drawn[..., ::-1]))
+        if self._drawn is None:
+            container = self._files.enter_context(open_output(self._drawn_path))
+            self._drawn = VideoFile(container, (picture.width, picture.height), _UNIT, self._rate)
+            self._first = frame.index
+        time = frame.time
+        time = (frame.index - self._first) / self._rate if time is None else time
+        self._drawn.write(picture, round(time / _UNIT))
+
+    def _write_instances(self, result: 'ImageResult') -> None:
+        import mmengine
+
+        frame, separator = result.frame, ',\n'
+        if self._json is None:
+            os.makedirs(osp.dirname(self._json_path) or '.', exist_ok=True)
+            self._json, separator = open(self._json_path, 'w'), '[\n'  # noqa: SIM115
+        number = frame.index if frame.frame_id is None else frame.frame_id
+        instances = {'frame_id': number, 'instances': result.predictions[0]}
+        self._json.write(separator + mmengine.dump(instances, file_format='json'))
+
+    def close(self, error: BaseException | None) -> None:
+        """Complete the files; after an error of the encoder, the video is removed.
+
+        Raises:
+            OSError: They cannot be completed.
+        """
         import av
 
+        if self._json is not None:
+            self._json.write('\n]\n')
+            self._json.close()
         with self._files:
             if isinstance(error, av.FFmpegError):
                 raise error  # removes the file, and becomes an OSError
-            self._video.finish()
+            if self._drawn is not None:
+                self._drawn.finish()
+
+
+def _write_prediction(result: 'ImageResult', path: str) -> None:
+    import mmengine
+
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    predictions = result.predictions
+    mmengine.dump(predictions[0] if len(predictions) == 1 else predictions, path, indent='  ')

@@ -1,0 +1,97 @@
+"""Videos in the Python API."""
+
+import json
+
+import av
+import pytest
+from support.factories import write_photos
+from support.inferencing import assert_close, names_below
+from support.videos import painted, write_video
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One image, and two videos of 6 and 4 frames."""
+    (tmp_path / 'in' / 'sub').mkdir(parents=True)
+    write_photos(tmp_path / 'in', 1)
+    write_video(tmp_path / 'in' / 'a.mp4', painted(6))
+    write_video(tmp_path / 'in' / 'sub' / 'b.mkv', painted(4))
+    return tmp_path / 'in'
+
+
+def test_a_folder_has_its_images_and_then_its_videos(ours, folder):
+    results = list(ours['one_stage'](str(folder), bbox_thr=0.2))
+    image = list(ours['one_stage'](str(folder / '000000000000.jpg'), bbox_thr=0.2))
+    a = list(ours['one_stage'](str(folder / 'a.mp4'), bbox_thr=0.2))
+    b = list(ours['one_stage'](str(folder / 'sub' / 'b.mkv'), bbox_thr=0.2))
+    expected = [result['predictions'] for result in (*image, *a, *b)]
+    assert_close([result['predictions'] for result in results], expected)
+    assert [len(part) for part in (image, a, b)] == [1, 6, 4]
+
+
+def test_a_list_of_paths_may_contain_videos(ours, folder):
+    paths = [folder / 'a.mp4', folder / '000000000000.jpg']
+    results = list(ours['one_stage'](paths, bbox_thr=0.2, vid_stride=2))
+    assert len(results) == 1 + 3
+
+
+def test_some_frames_of_a_video_are_used(ours, folder):
+    path = str(folder / 'a.mp4')
+    complete = list(ours['one_stage'](path, bbox_thr=0.2))
+    part = list(ours['one_stage'](path, bbox_thr=0.2, vid_stride=2, start=0.03, end='0:00.17'))
+    expected = [complete[number]['predictions'] for number in (1, 3)]
+    assert_close([result['predictions'] for result in part], expected)
+
+
+def test_persons_of_a_video_are_tracked(ours, folder):
+    results = list(ours['one_stage'](str(folder / 'a.mp4'), bbox_thr=0.2, track=True))
+    ids = [[person['track_id'] for person in result['predictions'][0]] for result in results]
+    assert set(ids[0]) == {None}
+    assert {number for row in ids[1:] for number in row} - {None}
+
+
+def test_a_damaged_frame_is_a_failure_with_its_number(ours, folder):
+    data = bytearray((folder / 'a.mp4').read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
+    (folder / 'a.mp4').write_bytes(data)
+    results = list(ours['one_stage'](str(folder / 'a.mp4')))
+    failures = [result for result in results if 'error' in result]
+    assert failures
+    for number, result in enumerate(results):
+        if 'error' in result:
+            assert (result['video'], result['frame']) == (str(folder / 'a.mp4'), number)
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'options'),
+    [('000000000000.jpg', {'vid_stride': 0}), ('a.mp4', {'start': 2, 'end': 1})],
+)
+def test_wrong_options_are_an_error_of_the_call(ours, folder, inputs, options):
+    with pytest.raises(ValueError, match=r'vid_stride|end'):
+        next(ours['one_stage'](str(folder / inputs), **options))
+
+
+def test_options_for_arrays_are_an_error(ours, folder):
+    with pytest.raises(ValueError, match='vid_stride, start, end: only possible for video files'):
+        next(ours['one_stage']([str(folder / '000000000000.jpg')], vid_stride=2))
+
+
+def test_each_video_of_a_folder_becomes_one_video_and_one_json(ours, folder, tmp_path):
+    out = tmp_path / 'out'
+    list(ours['one_stage'](str(folder), out_dir=str(out), vid_stride=2, bbox_thr=0.2))
+    assert names_below(out) == [
+        'predictions/000000000000.json',
+        'predictions/a.json',
+        'predictions/sub/b.json',
+        'visualizations/000000000000.jpg',
+        'visualizations/a.mp4',
+        'visualizations/sub/b.mkv',
+    ]
+    for name, numbers in (('a', [0, 2, 4]), ('sub/b', [0, 2])):
+        frames = json.loads((out / 'predictions' / f'{name}.json').read_text())
+        assert [frame['frame_id'] for frame in frames] == numbers
+    with av.open(str(out / 'visualizations' / 'a.mp4')) as file:
+        times = [float(frame.time) for frame in file.decode(video=0)]
+    assert times == pytest.approx([0, 0.08, 0.16], abs=1e-3)
