@@ -29,15 +29,14 @@ help: ## show this list
 setup: $(STAMP) ## create .venv with all dependencies (once; compiles mmcv: about 10 minutes on 2 cores)
 
 # Series 1 and 2 of the scenes are for training and validation, the tests use series 4.
-demo: setup ## draw synthetic scenes and a video, estimate poses, make contact sheets (in demo/)
+demo: setup ## draw synthetic scenes and a video, estimate poses, make a contact sheet (in demo/)
 	$(PY) tools/make_scenes.py demo/scenes --count 48 --seed 3
 	$(PY) tools/batch_infer.py demo/scenes --out-dir demo/poses --overwrite --save-vis \
 	  --ann-file demo/scenes/annotations.json
-	$(PY) tools/contact_sheet.py demo/poses/vis --out demo/contact_sheet.png
 	$(PY) tools/make_scenes.py demo/video --videos 1 --seconds 4 --persons 3 --seed 3
 	$(PY) tools/batch_infer.py demo/video --out-dir demo/video_poses --overwrite --save-vis --track \
 	  --ann-file demo/video/annotations.json
-	$(PY) tools/contact_sheet.py demo/video_poses/vis --out demo/video_strip.png
+	$(PY) tools/contact_sheet.py demo/poses/vis demo/video_poses/vis --out demo/contact_sheet.png
 
 # Two workers with one thread each; the tests of a module, or of a model, run on one of them.
 test: setup ## run all tests, including slow ones
