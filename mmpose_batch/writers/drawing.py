@@ -147,7 +147,7 @@ class DrawingWriter(Writer):
         """
         from ..errors import OutputError, SourceError
         from ..progress import ProgressReport
-        from .overlay import write_overlay
+        from .video.overlay import write_overlay
 
         frames = sum(record.get('video') in missing for record in run.records())
         of_frames = (record for record in run.records() if 'frame' in record)

@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
 from .drawing import write_drawing
-from .video_file import VideoFile, open_output, to_even_size, to_yuv
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..results import ImageResult
     from ..sources.base import Frame, Source
+    from .video.encoding import VideoFile
 
 
 # Unit of the times of drawn frames, in seconds; a multiple of the usual frame times.
@@ -117,6 +117,8 @@ class _VideoFiles:
             self._write_instances(result)
 
     def _write_drawing(self, frame: 'Frame', drawn: 'np.ndarray') -> None:
+        from .video.encoding import VideoFile, open_output, to_even_size, to_yuv
+
         picture = to_yuv(to_even_size(drawn[..., ::-1]))
         if self._drawn is None:
             container = self._files.enter_context(open_output(self._drawn_path))
@@ -143,16 +145,17 @@ class _VideoFiles:
         Raises:
             OSError: They cannot be completed.
         """
-        import av
-
         if self._json is not None:
             self._json.write('\n]\n')
             self._json.close()
+        if self._drawn is None:
+            return
+        import av
+
         with self._files:
             if isinstance(error, av.FFmpegError):
                 raise error  # removes the file, and becomes an OSError
-            if self._drawn is not None:
-                self._drawn.finish()
+            self._drawn.finish()
 
 
 def _write_prediction(result: 'ImageResult', path: str) -> None:

@@ -166,7 +166,7 @@ def run_until(count: int, arguments: list[str], log: str, chunk: int) -> None:
 
 def die_while_drawing(arguments: list[str], log: str, chunk: int) -> None:
     """Run the tool in a separate process, which is killed while it encodes the second video."""
-    from mmpose_batch.writers import overlay
+    from mmpose_batch.writers.video import overlay
 
     write, calls = overlay.write_overlay, []
 
