@@ -26,15 +26,16 @@ _TRIES = 5
 class ClipOptions(SceneOptions):
     """The contents of videos.
 
-    The number of persons is the number of those that a video shows at the same time, apart from
-    those who are just entering, leaving or hidden. Whoever leaves is followed by somebody else.
+    The number of persons is that at the same time: each person who leaves is followed by another.
+    Those who are entering, leaving or hidden may not be visible.
 
     Attributes:
         seconds: Length of a video.
         fps: Frames per second.
-        speed: Speed of all motion. At 1, people walk as in reality, and their boxes move by about a
-            third of their width in five frames of 25 fps.
-        size: Width and height in pixels, even numbers.
+        speed: Speed of all motion. People walk as in reality at 1: in five frames of 25 fps, boxes
+            move by a fifth of their width in the median, and at 2 by two fifths.
+        size: Width and height in pixels, even numbers. The demo models are less accurate on wide
+            images, since these are scaled down more.
         cuts: Frames with which another shot begins: with other people at another place.
     """
 

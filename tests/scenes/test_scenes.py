@@ -173,6 +173,23 @@ def test_a_scene_is_determined_by_its_seed_and_index():
     assert first.image.shape != other.image.shape or (first.image != other.image).any()
 
 
+# Series are named by their seeds in documents, tests and training: changes of the code keep them.
+@pytest.mark.parametrize(
+    ('index', 'shape', 'color', 'areas'),
+    [
+        (0, (320, 240, 3), (115.07, 129.99, 137.35), [12444]),
+        (1, (384, 288, 3), (114.05, 108.16, 123.87), [4843, 7150, 10264]),
+        (2, (320, 240, 3), (133.75, 113.78, 101.13), [3310, 6789]),
+        (3, (240, 320, 3), (198.42, 174.45, 227.08), [2575]),
+    ],
+)
+def test_series_stay_the_same(index, shape, color, areas):
+    scene = SCENES[index]
+    assert scene.image.shape == shape
+    assert scene.image.mean((0, 1)) == pytest.approx(color, abs=0.05)
+    assert [person.area for person in scene.persons] == pytest.approx(areas, abs=5)
+
+
 @pytest.mark.parametrize(('persons', 'maximum'), [((0, 0), 0), ((1, 1), 1), ((7, 7), 7)])
 def test_the_number_of_people(persons, maximum):
     counts = [len(draw_scene(0, i, SceneOptions(persons=persons)).persons) for i in range(5)]
