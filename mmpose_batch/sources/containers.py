@@ -55,9 +55,9 @@ def probe(path: str) -> VideoInfo:
 
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
-    """Open a video; gives PyAV's container and its video stream, which decodes on one thread.
+    """Open a video; gives PyAV's container and its video stream.
 
-    The decoder must not be used after the end of the ``with`` block: PyAV would crash.
+    The container must not be used after the end of the ``with`` block: PyAV would crash.
 
     Raises:
         SourceError: As for :func:`probe`, but a video without frames is not noticed.
@@ -73,21 +73,28 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
         )
     except av.error.FFmpegError as error:
         raise _error(path, _why_not_opened(path)) from error
-    try:
+    with container:
         stream = _video_stream(container)
         if stream is None:
             kind = 'sound only' if container.streams.audio else 'no video stream'
             raise _error(path, f'a file with {kind}')
         if stream.codec_context is None:
             raise _error(path, 'a video in a format without a decoder')
-        context = stream.codec_context
         # Frame threads lose the last frames if one of them is damaged, and slice threads lose
         # damaged frames of some formats.
-        context.thread_count = 1
-        context.copy_opaque = True  # frames have the number of their packet
+        stream.codec_context.thread_count = 1
+        stream.codec_context.copy_opaque = True  # frames have the number of their packet
         yield container, stream
-    finally:
-        container.close()
+
+
+def new_decoder(path: str) -> Any:
+    """A decoder of the video stream that has decoded nothing.
+
+    Raises:
+        SourceError: As for :func:`opened`.
+    """
+    with opened(path) as (_, stream):
+        return stream.codec_context
 
 
 def import_av() -> ModuleType:

@@ -231,10 +231,12 @@ class FrameOrder:
                 self._spoilt_before = item.key if self._is_spoilt else None
                 self._is_spoilt = False
                 continue
-            self._is_spoilt |= item.has_fault
             before = self._spoilt_before
-            is_between = None not in (before, item.key) and item.key < before
-            item.is_bad = self._is_spoilt or is_between
+            if None not in (before, item.key) and item.key < before:
+                item.is_bad = True  # and no later frame is predicted from it
+                continue
+            self._is_spoilt |= item.has_fault
+            item.is_bad = self._is_spoilt
 
 
 def _key_of(item: Item) -> tuple[int, int, int]:

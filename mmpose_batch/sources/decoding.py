@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError
-from .containers import declared_end, import_av, is_end_of_all, rate_of, start_of
+from .containers import (
+    declared_end,
+    import_av,
+    is_end_of_all,
+    new_decoder,
+    rate_of,
+    start_of,
+)
 from .damage import FrameOrder, Item
 from .orientation import upright
 
@@ -100,22 +107,24 @@ class Decoding:
     """Decodes a video from its beginning to its end, once.
 
     Args:
-        container: PyAV's container, which stays open during the iteration.
+        path: The file.
+        container: PyAV's container of it, which stays open during the iteration.
         stream: Its video stream.
     """
 
-    def __init__(self, container: Any, stream: Any) -> None:
-        self._container, self._stream = container, stream
+    def __init__(self, path: str, container: Any, stream: Any) -> None:
+        self._path, self._container, self._stream = path, container, stream
         self._unit, self._rate = stream.time_base, rate_of(stream)
         self._start = start_of(container)
         self._count = 0
         self._time: Fraction | None = None  # of the last frame
         self._until = Fraction(0)
+        self._is_guessed = False
         self._bad_since: int | None = None
 
     def frames(self) -> Iterator[Shown]:
         """Yield all frames, and at the end the missing rest of a truncated file."""
-        packets = _Packets(self._container, self._stream)
+        packets = _Packets(self._path, self._container, self._stream)
         # B-frames start early in nearly all streams that have them.
         reorders = self._stream.codec_context.has_b_frames
         first = list(islice(packets, _MAX_TIMES if reorders else 1))
@@ -145,6 +154,7 @@ class Decoding:
 
     def _show(self, item: Item) -> Shown:
         step = 1 / self._rate if self._rate else None
+        self._is_guessed = not item.is_timed
         if item.is_timed:
             self._time = item.pts * self._unit - self._start
         elif step is not None:
@@ -159,7 +169,7 @@ class Decoding:
             data = NoPixels(f'the video is damaged since frame {self._bad_since}')
         else:
             self._bad_since = None
-        return Shown(number, self._time, self._until, not item.is_timed, data)
+        return Shown(number, self._time, self._until, self._is_guessed, data)
 
     def _end(self, order: FrameOrder, read_until: Fraction) -> Iterator[Shown]:
         """Yield the frames that waited for the end of the file, and its missing rest."""
@@ -179,7 +189,67 @@ class Decoding:
             missing = f'{float(total - self._until):.1f} s of {float(total):.1f} s are missing'
             after = f' after frame {self._count - 1}' if self._count else ''
             data = NoPixels(f'the video is truncated: {missing}{after}')
-            yield Shown(self._count, self._until, total, self._time is None, data, is_rest=True)
+            yield Shown(self._count, self._until, total, self._is_guessed, data, is_rest=True)
+
+
+class _Decoder:
+    """Decodes packets, and replaces FFmpeg's decoder by a new one at a keyframe after damage.
+
+    After a damaged frame, FFmpeg's decoder of H.264 may add remains of it to intact ones. Whether
+    a frame is damaged is known when it is output, which may be later than the next keyframe is
+    decoded. Therefore packets are kept from each keyframe until its frame is output.
+
+    Args:
+        path: The video.
+        context: PyAV's decoder of its stream.
+    """
+
+    def __init__(self, path: str, context: Any) -> None:
+        self._path, self._context = path, context
+        self._errors = import_av().error.FFmpegError
+        self._is_dirty = False
+        self._kept: list[Any] = []  # beginning with a keyframe whose frame is not output yet
+        self._seen: set[int | None] = set()  # numbers of frames output since then
+
+    def decode(self, packet: Any) -> tuple[list[Any], bool]:
+        """Decode a packet, or output the remaining frames if it is None.
+
+        Returns:
+            Frames in the order of output, and whether the packet was rejected.
+        """
+        if packet is not None and packet.is_keyframe:
+            self._kept, self._seen = [], set()
+        if packet is not None and (self._kept or packet.is_keyframe):
+            self._kept.append(packet)
+        frames, is_rejected = self._send(packet)
+        if not self._kept:
+            return frames, is_rejected
+        numbers = [frame.opaque for frame in frames]
+        first = self._kept[0].opaque
+        if first in numbers:
+            position = numbers.index(first)
+            self._seen.update(numbers[:position])
+            if self._is_dirty:
+                frames[position:] = self._again(ends=packet is None)
+            self._kept = []
+        self._seen.update(numbers)
+        return frames, is_rejected
+
+    def _again(self, ends: bool) -> list[Any]:
+        """Decode the packets since the keyframe again, by a new decoder."""
+        self._context, self._is_dirty = new_decoder(self._path), False
+        frames = [frame for packet in self._kept for frame in self._send(packet)[0]]
+        frames += self._send(None)[0] if ends else []
+        return [frame for frame in frames if frame.opaque not in self._seen]
+
+    def _send(self, packet: Any) -> tuple[list[Any], bool]:
+        try:
+            frames = self._context.decode(packet)
+        except (self._errors, EOFError):
+            self._is_dirty = True
+            return [], True
+        self._is_dirty |= any(frame.is_corrupt for frame in frames)
+        return frames, False
 
 
 class _Packets:
@@ -189,8 +259,9 @@ class _Packets:
         read_until: End of what has been read, in seconds on the clock of the stream.
     """
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, path: str, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
+        self._decoder = _Decoder(path, stream.codec_context)
         self._errors = import_av().error.FFmpegError
         self._is_resynced = any(name in container.format.name for name in _RESYNCED)
         self._uses_all = is_end_of_all(stream)
@@ -201,12 +272,9 @@ class _Packets:
     def __iter__(self) -> Iterator[_Packet]:
         return self._iterator
 
-    def flushed(self) -> Iterator[Any]:
-        """Yield the frames that are still in the decoder."""
-        try:
-            yield from self._stream.codec_context.decode(None)
-        except (self._errors, EOFError):
-            return
+    def flushed(self) -> list[Any]:
+        """The frames that are still in the decoder."""
+        return self._decoder.decode(None)[0]
 
     def _read(self) -> Iterator[_Packet]:
         has_gap, number = False, 0
@@ -216,7 +284,7 @@ class _Packets:
                 continue
             packet.opaque = number
             number += 1
-            frames, is_rejected = self._decode(packet)
+            frames, is_rejected = self._decoder.decode(packet)
             yield _Packet(
                 packet.pts,
                 packet.dts,
@@ -253,12 +321,6 @@ class _Packets:
             return
         length = (packet.duration or 0) * packet.time_base or is_video * self._length
         self.read_until = max(self.read_until, packet.pts * packet.time_base + length)
-
-    def _decode(self, packet: Any) -> tuple[list, bool]:
-        try:
-            return packet.decode(), False
-        except self._errors:
-            return [], True
 
     def _is_hidden(self, packet: Any) -> bool:
         """Whether a packet of VP8 has a picture that only others are predicted from."""

@@ -46,7 +46,7 @@ def read_video(path: str, name: str, options: VideoOptions | None = None) -> Ite
     start, end = options.seconds
     seen = count = 0
     with opened(path) as (container, stream):
-        for shown in Decoding(container, stream).frames():
+        for shown in Decoding(path, container, stream).frames():
             if shown.time is None and (start, end) != (None, None):
                 raise SourceError(f'inputs: start and end need times, which are missing: {path}')
             if end is not None and shown.time >= end:
