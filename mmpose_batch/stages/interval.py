@@ -22,16 +22,17 @@ from ..progress import DetectionCounts
 from ..workers import FLUSH, FlushType, WorkerPool
 
 # Two boxes may be the same person if they overlap by this IoU, and if neither their widths nor
-# their heights differ by more than this factor: a walking person moves by a third of the width of
-# the box (IoU 0.5) in about five frames.
-MIN_IOU = 0.3
-MAX_RESIZE = 1.5
+# their heights differ by more than this factor: in five frames, a walking person moves by about a
+# third of the width of the box (IoU 0.5), which swinging arms and legs change by up to 1.8.
+MIN_IOU = 0.4
+MAX_RESIZE = 2.0
 # They are not certainly the same person if another box overlaps by this fraction of their IoU, as
 # when two persons cross.
 RIVAL = 0.4
 # Mean difference, in levels of 0 to 255, of two thumbnails from which on they are different
-# scenes. Frames of one scene that are ten frames apart usually differ by less than 10 levels.
-CUT = 20.0
+# scenes. Ten frames apart, one scene usually differs by less than 15 levels, even if persons fill
+# it; different ones usually differ by more than 50.
+CUT = 30.0
 THUMBNAIL = (16, 16)
 # Decoded frames that wait for their neighbours: at most this many bytes, but at least one
 # interval, and not more than needed for full batches of this many detections.
