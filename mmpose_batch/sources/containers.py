@@ -84,6 +84,9 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
         # damaged frames of some formats.
         stream.codec_context.thread_count = 1
         stream.codec_context.copy_opaque = True  # frames have the number of their packet
+        if stream.codec_context.name == 'h264':
+            # Notices also a slice that ends before its data, as damage may cause (only CAVLC).
+            stream.codec_context.options = {'err_detect': 'aggressive'}
         yield container, stream
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -177,12 +177,12 @@ class Decoding:
         end = declared_end(self._container, self._stream)
         tolerance = max(_TOLERANCE, _TOLERANCE_FRAMES / self._rate if self._rate else 0)
         is_truncated = end is not None and end - read_until > tolerance
-        for position, item in enumerate(items):
-            is_sure = order.is_sure(item)
-            is_last = not is_sure or all(other.is_bad for other in items[position:])
-            if is_truncated and is_last:
-                break
-            item.is_bad |= not is_sure and order.ends_with_fault
+        if is_truncated:
+            items = list(takewhile(order.is_sure, items))
+            while items and items[-1].is_bad:
+                del items[-1]
+        for item in items:
+            item.is_bad |= order.ends_with_fault and not order.is_sure(item)
             yield self._show(item)
         if is_truncated:
             total = end - self._start
@@ -238,7 +238,10 @@ class _Decoder:
     def _again(self, ends: bool) -> list[Any]:
         """Decode the packets since the keyframe again, by a new decoder."""
         self._context, self._is_dirty = new_decoder(self._path), False
-        frames = [frame for packet in self._kept for frame in self._send(packet)[0]]
+        # Those displayed before the keyframe need frames that the new decoder does not have.
+        first = self._kept[0].pts
+        packets = [p for p in self._kept if None in (p.pts, first) or p.pts >= first]
+        frames = [frame for packet in packets for frame in self._send(packet)[0]]
         frames += self._send(None)[0] if ends else []
         return [frame for frame in frames if frame.opaque not in self._seen]
 
