@@ -13,6 +13,9 @@ from typing import Any
 from ..errors import SourceError
 from .orientation import swaps_sides
 
+# Frame threads lose the last frames if one of them is damaged, and slice threads lose damaged
+# frames of some formats. Moreover, nothing may depend on the number of cores.
+DECODER_THREADS = 1
 # Packets after which a stream without a decodable frame counts as one without frames.
 _MAX_PROBED = 300
 
@@ -80,10 +83,11 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
             raise _error(path, f'a file with {kind}')
         if stream.codec_context is None:
             raise _error(path, 'a video in a format without a decoder')
-        # Frame threads lose the last frames if one of them is damaged, and slice threads lose
-        # damaged frames of some formats.
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = DECODER_THREADS
         stream.codec_context.copy_opaque = True  # frames have the number of their packet
+        if stream.codec_context.name == 'h264':
+            # Notices also a slice that ends before its data, as damage may cause (only CAVLC).
+            stream.codec_context.options = {'err_detect': 'aggressive'}
         yield container, stream
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, takewhile
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ _MAX_TIMES = 16
 # Files without an index in which a player skips damaged parts, and the bytes between two packets
 # of an intact one; more are packets that were skipped.
 _RESYNCED, _MAX_GAP = ('matroska', 'flv'), 128
+# Formats that do not declare the length of a video.
+_ENDLESS = ('mpegts', 'mpeg')
 # Seconds by which decoding times may go back within one recording.
 _MAX_BACK = 1
 # Seconds, and frames, by which a complete video may be shorter than declared.
@@ -88,7 +90,7 @@ class Shown:
 
     def is_before(self, start: float) -> bool:
         """Whether the frame is not part of a selection that starts at a time."""
-        return self.until <= start if self.is_rest else self.time < start
+        return float(self.until) <= start if self.is_rest else float(self.time) < start
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,12 +179,14 @@ class Decoding:
         end = declared_end(self._container, self._stream)
         tolerance = max(_TOLERANCE, _TOLERANCE_FRAMES / self._rate if self._rate else 0)
         is_truncated = end is not None and end - read_until > tolerance
-        for position, item in enumerate(items):
-            is_sure = order.is_sure(item)
-            is_last = not is_sure or all(other.is_bad for other in items[position:])
-            if is_truncated and is_last:
-                break
-            item.is_bad |= not is_sure and order.ends_with_fault
+        if is_truncated:
+            items = list(takewhile(order.is_sure, items))
+            while items and items[-1].is_bad:
+                del items[-1]
+        is_cut = order.ends_with_fault
+        for item in items:
+            is_cut |= self._follows_a_gap(item)
+            item.is_bad |= is_cut and not order.is_sure(item)
             yield self._show(item)
         if is_truncated:
             total = end - self._start
@@ -190,6 +194,16 @@ class Decoding:
             after = f' after frame {self._count - 1}' if self._count else ''
             data = NoPixels(f'the video is truncated: {missing}{after}')
             yield Shown(self._count, self._until, total, self._is_guessed, data, is_rest=True)
+
+    def _follows_a_gap(self, item: Item) -> bool:
+        """Whether frames are missing before one at the end of a stream of unknown length.
+
+        Such a stream may be cut between a frame and the B-frames that are displayed before it.
+        """
+        if self._container.format.name not in _ENDLESS or not (item.is_timed and self._rate):
+            return False
+        gap = item.pts * self._unit - self._start - self._until
+        return self._count > 0 and gap * self._rate > Fraction(1, 2)
 
 
 class _Decoder:
@@ -238,7 +252,10 @@ class _Decoder:
     def _again(self, ends: bool) -> list[Any]:
         """Decode the packets since the keyframe again, by a new decoder."""
         self._context, self._is_dirty = new_decoder(self._path), False
-        frames = [frame for packet in self._kept for frame in self._send(packet)[0]]
+        # Those displayed before the keyframe need frames that the new decoder does not have.
+        first = self._kept[0].pts
+        packets = [p for p in self._kept if None in (p.pts, first) or p.pts >= first]
+        frames = [frame for packet in packets for frame in self._send(packet)[0]]
         frames += self._send(None)[0] if ends else []
         return [frame for frame in frames if frame.opaque not in self._seen]
 

@@ -49,7 +49,7 @@ def read_video(path: str, name: str, options: VideoOptions | None = None) -> Ite
         for shown in Decoding(path, container, stream).frames():
             if shown.time is None and (start, end) != (None, None):
                 raise SourceError(f'inputs: start and end need times, which are missing: {path}')
-            if end is not None and shown.time >= end:
+            if end is not None and float(shown.time) >= end:
                 return
             if start is not None and shown.is_before(start):
                 continue

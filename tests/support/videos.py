@@ -30,9 +30,15 @@ def paint(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     return image
 
 
-def painted(count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[np.ndarray]:
-    """Pictures of the numbers from 0."""
-    return (paint(number, width, height) for number in range(count))
+def painted(
+    count: int, width: int = WIDTH, height: int = HEIGHT, grain: float = 0
+) -> Iterator[np.ndarray]:
+    """Pictures of the numbers from 0; grain makes their files as large as those of cameras."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        image = paint(number, width, height)
+        noise = rng.normal(0, grain, image.shape) if grain else 0
+        yield (image + noise).clip(0, 255).astype(np.uint8)
 
 
 def read_number(image: np.ndarray) -> int:
@@ -109,6 +115,66 @@ def write_video(
         file.mux(stream.encode())
         if sound is not None:
             file.mux(sound.encode())
+    return str(path)
+
+
+def trim_start(source: str, path: Path | str, seconds: float) -> str:
+    """Copy a video without decoding, with an edit list that hides its start."""
+    container = {'avoid_negative_ts': 'disabled'}
+    with av.open(source) as file, av.open(str(path), 'w', options=container) as trimmed:
+        stream = trimmed.add_stream_from_template(file.streams.video[0])
+        offset = round(seconds / file.streams.video[0].time_base)
+        for packet in file.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+                packet.stream = stream
+                trimmed.mux(packet)
+    return str(path)
+
+
+def write_sizes(path: Path | str, sizes: Sequence[tuple[int, int]], count: int) -> str:
+    """Write a video, without B-frames, whose size changes every ``count`` frames."""
+    with av.open(str(path), 'w') as file:
+        stream = file.add_stream('libx264', rate=25)
+        stream.width, stream.height = sizes[0]
+        for part, (width, height) in enumerate(sizes):
+            encoder = av.CodecContext.create('libx264', 'w')
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, 'yuv420p'
+            encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
+            encoder.options = {'preset': 'ultrafast', 'crf': '18', 'tune': 'zerolatency'}
+            packets = []
+            for number in range(part * count, (part + 1) * count):
+                frame = av.VideoFrame.from_ndarray(paint(number, width, height), format='bgr24')
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                packets += encoder.encode(frame)
+            for packet in packets + encoder.encode():
+                packet.stream = stream
+                file.mux(packet)
+    return str(path)
+
+
+def cut(source: str, path: Path | str, share: float) -> str:
+    """Copy the first part of a file."""
+    data = Path(source).read_bytes()
+    Path(path).write_bytes(data[: int(share * len(data))])
+    return str(path)
+
+
+def damage(source: str, path: Path | str, seed: int, places: int = 3, size: int = 200) -> str:
+    """Copy a video with random bytes in some frames.
+
+    They begin in the first half of a frame. Decoders cannot notice all damage at its end, since
+    little is left that could contradict it.
+    """
+    rng = np.random.default_rng(seed)
+    with av.open(source) as file:
+        packets = [p for p in file.demux(video=0) if p.size and p.pos is not None]
+        chosen = rng.choice(len(packets), places, replace=False).tolist()
+        starts = [packets[i].pos + int(rng.integers(8, packets[i].size // 2)) for i in chosen]
+    data = bytearray(Path(source).read_bytes())
+    for start in starts:
+        data[start : start + size] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
+    Path(path).write_bytes(data)
     return str(path)
 
 
