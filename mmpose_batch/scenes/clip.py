@@ -175,7 +175,8 @@ def _sample_walkers(rng: np.random.Generator, options: ClipOptions, end: float) 
         start = None
         while start is None or start < end:
             size = np.exp(rng.uniform(*np.log(options.heights))) * height
-            ground = height * rng.uniform(0.6, 0.95) + 0.1 * size
+            # As in a scene, but low enough that the picture has room for the head.
+            ground = max(height * rng.uniform(0.6, 0.95) + 0.1 * size, size)
             # The freest of several ways, so that people cross but rarely stay behind one another.
             visits = [sample_visit(rng, width, size, seen_from, start) for _ in range(_TRIES)]
             visit = min(visits, key=lambda visit: _crowding(visit, walkers, 0.4 * size, end))
