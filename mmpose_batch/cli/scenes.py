@@ -8,7 +8,7 @@ from ..scenes import ClipOptions, SceneOptions, write_scenes, write_videos
 from .console import fail
 
 _COUNT = 100
-# Options of videos only: name, type, and what it is.
+# Options of videos only: name, type and help.
 _VIDEO_OPTIONS = (
     ('seconds', float, 'length of a video'),
     ('fps', float, 'frames per second of the videos'),
@@ -70,12 +70,21 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=scenes.occluders,
         help='maximum number of objects in front of the persons',
     )
-    for name, kind_of_value, words in _VIDEO_OPTIONS:
+    _add_video_options(parser, videos)
+    parser.add_argument('--num-workers', type=int, help='number of processes; None: one per core')
+    parser.add_argument('--quiet', action='store_true', help='show no progress bar')
+    args = parser.parse_args(_with_both(sys.argv[1:] if arguments is None else arguments))
+    _check(parser, args)
+    return args
+
+
+def _add_video_options(parser: argparse.ArgumentParser, usual: ClipOptions) -> None:
+    for name, type_, words in _VIDEO_OPTIONS:
         parser.add_argument(
             f'--{name}',
-            type=kind_of_value,
+            type=type_,
             default=argparse.SUPPRESS,
-            help=f'{words} (default: {getattr(videos, name):g})',
+            help=f'{words} (default: {getattr(usual, name):g})',
         )
     parser.add_argument(
         '--size',
@@ -83,13 +92,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         nargs=2,
         default=argparse.SUPPRESS,
         metavar=('WIDTH', 'HEIGHT'),
-        help=f'size of the videos in pixels (default: {_words(videos.size)})',
+        help=f'size of the videos in pixels (default: {_words(usual.size)})',
     )
-    parser.add_argument('--num-workers', type=int, help='number of processes; None: one per core')
-    parser.add_argument('--quiet', action='store_true', help='show no progress bar')
-    args = parser.parse_args(_with_both(sys.argv[1:] if arguments is None else arguments))
-    _check(parser, args)
-    return args
 
 
 def _with_both(arguments: Sequence[str]) -> list[str]:

@@ -157,7 +157,8 @@ class Imaging:
         if self.blur:
             colors = cv2.GaussianBlur(colors, (0, 0), self.blur)
         # With rows of numbers instead of pixels, NumPy's inner loops are long, which is faster.
-        rows = colors.reshape(height, -1) * np.tile(self.gain, width) + np.tile(self.offset, width)
+        rows = colors.reshape(height, -1) * np.tile(self.gain, width)
+        rows += np.tile(self.offset, width)
         rows += self.noise[start : start + rows.size].reshape(rows.shape)
         np.clip(rows, 0, 255, out=rows)
         return rows.astype(np.uint8).reshape(colors.shape)[..., ::-1]

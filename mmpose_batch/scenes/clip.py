@@ -17,7 +17,7 @@ from .scene import Scene, SceneOptions, describe, sample_light
 
 # Number of places at which the noise of a frame may begin.
 _NOISES = 50_021
-MAX_FPS = 1000
+_MIN_FPS, _MAX_FPS = 0.01, 1000
 # Number of ways from which that of a person is chosen.
 _TRIES = 5
 
@@ -51,8 +51,10 @@ class ClipOptions(SceneOptions):
         for name in ('seconds', 'fps', 'speed'):
             if not 0 < getattr(self, name) < float('inf'):
                 raise ValueError(f'{name}: expected a number > 0, found {getattr(self, name)}')
-        if self.fps > MAX_FPS:
-            raise ValueError(f'fps: expected a number <= {MAX_FPS}, found {self.fps}')
+        if not _MIN_FPS <= self.fps <= _MAX_FPS:
+            raise ValueError(
+                f'fps: expected a number from {_MIN_FPS} to {_MAX_FPS}, found {self.fps}'
+            )
         if any(length < 32 or length % 2 for length in self.size):
             raise ValueError(f'size: expected even numbers >= 32, found {self.size}')
         bounds = (0, *self.cuts, self.frames)
@@ -142,9 +144,9 @@ class _Shot:
     def draw(self, time: float) -> Scene:
         """Draw the frame at a time, in seconds at the usual speed."""
         canvas = Canvas(self._background.copy())
-        layers: list[tuple[float, int, Figure | Obstacle]] = list(
+        layers: list[tuple[float, int, Figure | Obstacle]] = [
             (size, -1, obstacle) for size, obstacle in self._obstacles
-        )
+        ]
         for number, walker in enumerate(self.walkers):
             moment = walker.visit.at(time)
             if moment is not None:
@@ -170,29 +172,34 @@ def _sample_walkers(rng: np.random.Generator, options: ClipOptions, end: float) 
     """All persons of a shot, in the order in which they enter."""
     width, height = options.size
     seen_from = rng.uniform(-5, 25)
+    times = np.arange(0, end, 0.25)
     walkers: list[_Walker] = []
+    ways: list[np.ndarray] = []
     for _ in range(rng.integers(options.persons[0], options.persons[1] + 1)):
         start = None
         while start is None or start < end:
             size = np.exp(rng.uniform(*np.log(options.heights))) * height
-            ground = height * rng.uniform(0.6, 0.95) + 0.1 * size
+            # As in a scene, but low enough that the picture has room for the head.
+            ground = max(height * rng.uniform(0.6, 0.95) + 0.1 * size, size)
             # The freest of several ways, so that people cross but rarely stay behind one another.
             visits = [sample_visit(rng, width, size, seen_from, start) for _ in range(_TRIES)]
-            visit = min(visits, key=lambda visit: _crowding(visit, walkers, 0.4 * size, end))
+            visit = min(visits, key=lambda visit: _crowding(visit.places(times), ways, 0.4 * size))
+            ways.append(visit.places(times))
             walkers.append(_Walker(sample_outfit(rng), size, ground, visit))
             start = visit.end + rng.uniform(0, 0.5)
     return sorted(walkers, key=lambda walker: walker.visit.start)
 
 
-def _crowding(visit: Visit, walkers: list[_Walker], reach: float, end: float) -> float:
-    """Mean number of persons within reach of a person, counted less the farther they are."""
-    times = np.linspace(max(visit.start, 0), min(visit.end, end), 20, endpoint=False)
-    total = 0.0
-    for time in times:
-        places = [walker.visit.place(time) for walker in walkers]
-        total += sum(
-            max(0.0, 1 - abs(visit.place(time) - place) / reach)
-            for place in places
-            if place is not None
-        )
-    return total / len(times)
+def _crowding(way: np.ndarray, others: list[np.ndarray], reach: float) -> float:
+    """Mean number of persons within reach of a person, who count less the farther they are.
+
+    Args:
+        way: Places (T,) of the person in pixels; NaN where the person is absent.
+        others: Places (T,) of each other person.
+        reach: Distance in pixels at which others do not count.
+    """
+    present = np.flatnonzero(~np.isnan(way))
+    if not len(present) or not others:
+        return 0.0
+    distances = np.abs(way[present] - np.array([other[present] for other in others]))
+    return np.nansum(np.maximum(1 - distances / reach, 0)) / len(present)

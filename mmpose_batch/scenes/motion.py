@@ -138,10 +138,10 @@ class Visit:
 
     def at(self, time: float) -> Moment | None:
         """The moment at a time; None if the person is not there."""
-        number = self._number(time)
-        if number is None:
+        if not self.start <= time < self.end:
             return None
         ends = [phase.span.end for phase in self.phases]
+        number = bisect_right(ends, time)
         moment = self.phases[number].at(time)
         for other, boundary in ((number - 1, number - 1), (number + 1, number)):
             if 0 <= other < len(ends) and abs(time - ends[boundary]) < _BLEND:
@@ -149,18 +149,12 @@ class Visit:
                 moment = _blend(moment, self.phases[other].at(time), weight)
         return moment
 
-    def place(self, time: float) -> float | None:
-        """The horizontal place in pixels, accurate to a few; None if the person is not there."""
-        number = self._number(time)
-        if number is None:
-            return None
-        span = self.phases[number].span
-        return float(np.interp(time, (span.start, span.end), span.places))
-
-    def _number(self, time: float) -> int | None:
-        if not self.start <= time < self.end:
-            return None
-        return bisect_right([phase.span.end for phase in self.phases], time)
+    def places(self, times: np.ndarray) -> np.ndarray:
+        """Horizontal places in pixels, accurate to a few; NaN when the person is not there."""
+        spans = [phase.span for phase in self.phases]
+        knots = [spans[0].start, *(span.end for span in spans)]
+        values = [spans[0].places[0], *(span.places[1] for span in spans)]
+        return np.interp(times, knots, values, left=np.nan, right=np.nan)
 
 
 def sample_visit(

@@ -69,6 +69,14 @@ def test_a_visit_begins_and_ends_outside_the_picture():
     assert visit.at(visit.end) is None
 
 
+def test_the_places_of_a_visit_are_those_of_its_moments():
+    visit = sample_visit(np.random.default_rng(4), 480, 200, 10, 2.0)
+    times = np.linspace(0, visit.end + 1, 50)
+    moments = [visit.at(time) for time in times]
+    expected = [np.nan if moment is None else moment.place for moment in moments]
+    np.testing.assert_allclose(visit.places(times), expected, atol=20)  # of 640
+
+
 def test_a_first_visit_shows_the_person_at_once():
     for seed in range(20):
         visit = sample_visit(np.random.default_rng(seed), 480, 200, 10, None)
@@ -178,7 +186,8 @@ def test_a_cut_changes_everything():
         ({'seconds': float('inf')}, 'seconds: expected a number > 0, found inf'),
         ({'fps': -1}, 'fps: expected a number > 0, found -1'),
         ({'fps': float('nan')}, 'fps: expected a number > 0, found nan'),
-        ({'fps': 2000}, 'fps: expected a number <= 1000'),
+        ({'fps': 2000}, 'fps: expected a number from 0.01 to 1000'),
+        ({'fps': 0.0001}, 'fps: expected a number from'),
         ({'speed': 0}, 'speed: expected a number > 0'),
         ({'size': (161, 120)}, 'size: expected even numbers >= 32'),
         ({'size': (160, 0)}, 'size: expected even numbers >= 32'),
