@@ -14,6 +14,7 @@ PACKAGES = ('torch', 'mmpose', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'opencv-pyt
 EXTRAS = {
     'coco': (('xtcocotools.coco',), 'AP'),
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
+    'video': (('av',), 'videos'),
     'benchmark': (('scipy', 'matplotlib'), 'benchmark commands'),
 }
 
