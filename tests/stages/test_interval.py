@@ -13,10 +13,11 @@ from support.tiny import picture
 
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.batching import BatchRunner, ImageInFlight
-from mmpose_batch.config import merge_settings
+from mmpose_batch.config import BatchOptions, merge_settings
 from mmpose_batch.factory import plan_inferencer
 from mmpose_batch.progress import DetectionCounts
 from mmpose_batch.results import ImageResult
+from mmpose_batch.runs.identity import of_options
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.stages import interval
 from mmpose_batch.stages.interval import IntervalStage, interpolate, is_cut, match, thumbnail_of
@@ -389,3 +390,10 @@ def test_the_interval_of_a_config_is_that_of_its_detector():
     own = {'det_model': 'rtmdet-m', 'det_interval': 5}
     assert merge_settings(own, {}) == own
     assert merge_settings(own, {'det_model': 'whole_image'}) == {'det_model': 'whole_image'}
+
+
+@pytest.mark.parametrize(('every', 'expected'), [(1, None), (5, 5)])
+def test_a_run_is_resumed_with_the_same_interval_only(every, expected):
+    """Runs from before the option have no value, which equals None."""
+    options = BatchOptions(det_interval=every).resolved('cpu')
+    assert of_options(options, 'cpu', [0])['det_interval'] == expected
