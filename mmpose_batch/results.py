@@ -13,6 +13,8 @@ from .sources.base import Frame
 
 # Decimals written: a thousandth of a pixel, far below what any model resolves.
 COORDINATE_DECIMALS = 3
+# Decimals of the time of a frame, in seconds.
+TIME_DECIMALS = 6
 SCORE_DECIMALS = 5
 
 
@@ -101,10 +103,6 @@ def select_instances(
         keep = nearby_joints_nms(poses, num_nearby_joints_thr=keypoints.shape[-2] // 3)
         sample.pred_instances = sample.pred_instances[keep]
     return sample
-
-
-# Decimals of the time of a frame, in seconds.
-TIME_DECIMALS = 6
 
 
 def label_of(frame: Frame) -> str:

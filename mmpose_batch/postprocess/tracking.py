@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import TrackingError, one_line
-from ..results import COORDINATE_DECIMALS, SCORE_DECIMALS, ImageResult
+from ..results import COORDINATE_DECIMALS, SCORE_DECIMALS, TIME_DECIMALS, ImageResult
 
 # ByteTrack's noise is tuned for steps of one frame at 30 frames per second. Every step is measured
 # in such frames by its time, so slower, faster and variable rates, strides and lost frames are
@@ -23,8 +23,6 @@ from ..results import COORDINATE_DECIMALS, SCORE_DECIMALS, ImageResult
 NOMINAL_RATE = 30.0
 # Seconds without a match after which a track ends; a person who reappears later has a new id.
 MAX_LOST = 1.0
-# Decimals of a time in seconds. Records must have at least as many.
-TIME_DECIMALS = 6
 # Minimum step in seconds, since the library ignores frames whose time is before the last one.
 _MIN_STEP = 0.001
 # Minimum score of the keypoints that a box is derived from; that of keypoints that are drawn.

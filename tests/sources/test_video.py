@@ -457,7 +457,7 @@ def test_a_video_is_an_input_of_the_inferencer(film):
     assert (source.video_name, source.length, source.fps) == ('film.mp4', COUNT, 25)
     frames = [item for item in source if item is not FLUSH]
     assert [number_in(frame) for frame in frames] == list(range(COUNT))
-    assert frames[7].name == '000007.jpg'
+    assert frames[7].name == 'film.mp4'
 
 
 # ------------------------------------------------------------------- the order of frames
