@@ -23,14 +23,36 @@ def open_atomically(path: str) -> Iterator[BinaryIO]:
     Raises:
         OSError: The folder cannot be created or the disk is full.
     """
+    with _renamed(path) as partial, open(partial, 'xb') as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def path_atomically(path: str) -> Iterator[str]:
+    """As :func:`open_atomically`, for libraries that open a file by its path.
+
+    Yields the path of the incomplete file, which must exist and be closed when the ``with`` block
+    ends.
+
+    Raises:
+        OSError: The folder cannot be created, or the file cannot be flushed to disk.
+    """
+    with _renamed(path) as partial:
+        yield partial
+        with open(partial, 'rb+') as file:  # Windows flushes only files that are open for writing
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _renamed(path: str) -> Iterator[str]:
+    """Path of an incomplete file, which is renamed at the end, or removed after an error."""
     folder = osp.dirname(path) or '.'
     os.makedirs(folder, exist_ok=True)
     partial = osp.join(folder, _PARTIAL + secrets.token_hex(8))
     try:
-        with open(partial, 'xb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
         _sync_folder(folder)  # flushes the new name
     except BaseException:

@@ -1,0 +1,237 @@
+"""Videos with the poses drawn on their frames, from the records of a run.
+
+The video is decoded a second time: one thread decodes, worker threads draw and convert pixels, and
+the calling thread encodes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain, zip_longest
+from math import inf
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ..config import DrawOptions, VideoOptions
+from ..errors import ImageError, SourceError
+from ..models.keypoints import Keypoints
+from ..sources.base import Frame
+from ..workers import WorkerPool, read_ahead
+from .base import Record
+from .poses_cv2 import PoseDrawer, draw_label
+from .video_audio import AudioCopy
+from .video_file import VideoFile, open_output, to_even_size, to_yuv
+
+if TYPE_CHECKING:
+    import av
+
+# Frames that are decoded before a worker thread takes them.
+_DECODED_AHEAD = 4
+_ALL_FRAMES = VideoOptions()
+_GREY = 128
+
+
+def write_overlay(
+    video_path: str,
+    out_path: str,
+    records: Iterable[Record],
+    keypoints: Keypoints,
+    options: DrawOptions,
+    video_options: VideoOptions = _ALL_FRAMES,
+    num_workers: int = 2,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Draw the poses of one video and encode it as MP4 that browsers play, with its audio.
+
+    There is one frame per record, at the time of the record. If ``video_options`` has a start, the
+    time of the first frame is subtracted from the times of video and audio. A damaged frame shows
+    the last one that is not, with a text.
+
+    Args:
+        video_path: Path of the video.
+        out_path: Path of the overlay, which is replaced when the new one is complete.
+        records: Records of the selected frames of the video, in order.
+        keypoints: Keypoints of the model.
+        options: How to draw.
+        video_options: The selected frames.
+        num_workers: Threads that draw; 0 draws in the calling thread.
+        progress: Called after each frame with the number of frames that are encoded.
+
+    Raises:
+        SourceError: The video cannot be read, or its frames are not those of the records.
+        OSError: The overlay cannot be encoded or written.
+    """
+    with ExitStack() as stack:
+        matched = _matched(video_path, records, video_options)
+        items = stack.enter_context(closing(read_ahead(matched, _DECODED_AHEAD)))
+        head, size = _until_readable(items, video_path)
+        times = _Times.of(video_path, video_options, first=head[0].frame)
+        painter = _Painter(PoseDrawer(keypoints, options), size)
+        pool = stack.enter_context(WorkerPool(num_workers, 'mmpose_batch_overlay'))
+        painted = pool.map(painter.paint, chain(head, items), ahead=2 * num_workers)
+        stack.enter_context(closing(painted))
+        container = stack.enter_context(open_output(out_path))
+        video = VideoFile(container, painter.even_size, times.unit, times.rate)
+        audio = AudioCopy(video_path, container, times.origin, times.begin, times.end)
+        stack.enter_context(closing(audio))
+        last: Frame | None = None  # that can be read
+        for count, (frame, picture) in enumerate(painted, 1):
+            pts = times.pts(frame)
+            audio.write_until(float(pts * times.unit))
+            video.write(picture or painter.substitute(frame, last), pts)
+            last = last if picture is None else frame
+            if progress is not None:
+                progress(count)
+        video.finish()
+        audio.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    frame: Frame
+    record: Record
+
+
+def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Iterator[_Item]:
+    """Frames of a video, each with its record.
+
+    Raises:
+        SourceError: The video cannot be read, or has other frames.
+    """
+    from ..sources.video import read_video
+
+    with closing(read_video(path, path, options)) as frames:
+        for frame, record in zip_longest(frames, records):
+            found = None if frame is None else frame.frame_id
+            expected = None if record is None else record['frame']
+            if found != expected:
+                raise SourceError(
+                    f'{path}: expected frame {expected}, found {found}; the video differs from '
+                    'the one that the records are of'
+                )
+            yield _Item(frame, record)
+
+
+def _until_readable(items: Iterator[_Item], path: str) -> tuple[list[_Item], tuple[int, int]]:
+    """The items up to the first frame that can be read, and its width and height.
+
+    Without such a frame, all items and the size that the file declares.
+    """
+    head = []
+    for item in items:
+        head.append(item)
+        try:
+            height, width = item.frame.data.read().shape[:2]
+        except ImageError:
+            continue
+        return head, (width, height)
+    if not head:
+        raise SourceError(f'{path}: the video has no frames in the selected range')
+    import av
+
+    with av.open(path) as file:
+        context = file.streams.video[0].codec_context
+        return head, (context.width or 640, context.height or 360)
+
+
+class _Painter:
+    """Makes pictures of one size for the encoder; used by several threads.
+
+    Args:
+        drawer: Draws the poses.
+        size: Width and height of the frames. Frames of other sizes are scaled to fit.
+    """
+
+    def __init__(self, drawer: PoseDrawer, size: tuple[int, int]) -> None:
+        self._drawer = drawer
+        self._size = size
+        self.even_size = size[0] + size[0] % 2, size[1] + size[1] % 2
+
+    def paint(self, item: _Item) -> 'tuple[Frame, av.VideoFrame | None]':
+        """A frame and its picture; None if the frame is damaged."""
+        frame, record = item.frame, item.record
+        try:
+            image = frame.data.read()
+        except ImageError:
+            return frame, None
+        if 'instances' in record:
+            self._drawer.draw(image, record)
+        else:
+            self._draw_text(image, f'frame {frame.frame_id}: no result')
+        return frame, self._encodable(image)
+
+    def substitute(self, frame: Frame, last: Frame | None) -> 'av.VideoFrame':
+        """A picture for a damaged frame: the last one that can be read, or grey, with a text."""
+        if last is None:
+            image = np.full((self._size[1], self._size[0], 3), _GREY, np.uint8)
+        else:
+            image = last.data.read()
+        self._draw_text(image, f'frame {frame.frame_id}: damaged')
+        return self._encodable(image)
+
+    def _draw_text(self, image: np.ndarray, text: str) -> None:
+        height, width = image.shape[:2]
+        draw_label(image, text, (width / 2, height * 0.97))
+
+    def _encodable(self, image: np.ndarray) -> 'av.VideoFrame':
+        return to_yuv(to_even_size(_fitted(image, self._size)))
+
+
+def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale an image to a width and height, with black borders if its proportions differ."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    scale = min(size[0] / width, size[1] / height)
+    inner = max(1, round(width * scale)), max(1, round(height * scale))
+    fitted = np.zeros((size[1], size[0], 3), np.uint8)
+    left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2
+    area = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    fitted[top : top + inner[1], left : left + inner[0]] = cv2.resize(
+        image, inner, interpolation=area
+    )
+    return fitted
+
+
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Times of the output.
+
+    Attributes:
+        unit: Unit of the times of the pictures, in seconds; that of the source.
+        rate: Approximate number of frames per second.
+        shift: Time of the source's frame that is 0 in the output, in units.
+        origin: The same for the source's audio, in seconds.
+        begin: First time of the source's audio that is used, in seconds.
+        end: End of the source's audio that is used, in seconds.
+    """
+
+    unit: Fraction
+    rate: Fraction
+    shift: int
+    origin: float
+    begin: float
+    end: float
+
+    @classmethod
+    def of(cls, path: str, options: VideoOptions, first: Frame) -> '_Times':
+        """Times for the selected frames of a video, whose first one is given."""
+        import av
+
+        with av.open(path) as file:
+            stream = file.streams.best('video')
+            unit = stream.time_base
+            rate = (stream.average_rate or Fraction(25)) / options.vid_stride
+            zero = float((stream.start_time or 0) * unit)
+        start, end = options.seconds
+        shift = 0 if start is None else round(first.time / unit)
+        origin = zero + float(shift * unit)
+        begin = -inf if start is None else origin
+        return cls(unit, rate, shift, origin, begin, inf if end is None else zero + end)
+
+    def pts(self, frame: Frame) -> int:
+        """Time of a frame in the output, in units."""
+        return round(frame.time / self.unit) - self.shift
