@@ -5,17 +5,23 @@ They are not an output format of a run: :meth:`BatchPose2DInferencer.__call__` w
 
 import os
 import os.path as osp
+from contextlib import ExitStack
+from fractions import Fraction
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .drawing import write_drawing
+from .video_file import VideoFile, open_output, to_even_size, to_yuv
 
 if TYPE_CHECKING:
-    import cv2
     import numpy as np
 
     from ..results import ImageResult
     from ..sources.base import Source
+
+
+# Unit of the times of drawn frames, in seconds; a multiple of the usual frame times.
+_UNIT = Fraction(1, 90_000)
 
 
 class MMPoseWriter:
@@ -35,7 +41,8 @@ class MMPoseWriter:
         self._source = source
         self._vis_out_dir = vis_out_dir
         self._pred_out_dir = pred_out_dir
-        self._video: cv2.VideoWriter | None = None
+        self._files = ExitStack()
+        self._video: VideoFile | None = None
         self._frames_json = None
         self._written = 0
 
@@ -61,19 +68,18 @@ class MMPoseWriter:
         if self._source.video_name is None:
             write_drawing(self._vis_out_dir, result, drawn)
             return
-        import cv2
-
+        picture = to_yuv(to_even_size(drawn[..., ::-1]))
+        rate = Fraction(self._source.fps or 25).limit_denominator(1001)
         if self._video is None:
             path = self._vis_out_dir
             if not osp.splitext(path)[1]:
                 path = osp.join(path, self._source.video_name)
-            os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-            height, width = drawn.shape[:2]
-            codec = cv2.VideoWriter_fourcc(*'mp4v')
-            self._video = cv2.VideoWriter(path, codec, self._source.fps or 25, (width, height))
-            if not self._video.isOpened():
-                raise OSError(f'cannot write a video to {path}')
-        self._video.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+            container = self._files.enter_context(open_output(path))
+            size = picture.width, picture.height
+            self._video = VideoFile(container, size, _UNIT, rate)
+        time, index = result.frame.time, result.frame.index
+        pts = round((index / rate if time is None else time) / _UNIT)
+        self._video.write(picture, pts)
 
     def _write_frame(self, result: 'ImageResult') -> None:
         import mmengine
@@ -97,8 +103,17 @@ class MMPoseWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._video is not None:
-            self._video.release()
         if self._frames_json is not None:
             self._frames_json.write('\n]\n')
             self._frames_json.close()
+        if self._video is not None:
+            self._finish_video(error)
+
+    def _finish_video(self, error: BaseException | None) -> None:
+        """Complete the video; one that ends early, or by any error but its own, is complete too."""
+        import av
+
+        with self._files:
+            if isinstance(error, av.FFmpegError):
+                raise error  # removes the file, and becomes an OSError
+            self._video.finish()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _DECODED_AHEAD = 4
 _ALL_FRAMES = VideoOptions()
 _GREY = 128
+_RED = (40, 30, 190)
 
 
 def write_overlay(
@@ -174,7 +175,7 @@ class _Painter:
 
     def _draw_text(self, image: np.ndarray, text: str) -> None:
         height, width = image.shape[:2]
-        draw_label(image, text, (width / 2, height * 0.97))
+        draw_label(image, text, (width / 2, height * 0.97), _RED, enlarge=1.8)
 
     def _encodable(self, image: np.ndarray) -> 'av.VideoFrame':
         return to_yuv(to_even_size(_fitted(image, self._size)))

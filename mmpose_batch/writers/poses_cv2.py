@@ -16,16 +16,18 @@ Instance = Mapping[str, Any]
 
 # Blue, green, red of persons: bright, and far apart for neighbouring ids.
 _PALETTE: tuple[Colour, ...] = (
-    *((75, 220, 60), (30, 120, 255), (255, 170, 40), (40, 225, 255), (240, 70, 235)),
-    *((250, 250, 70), (75, 75, 255), (120, 255, 190), (200, 140, 255), (255, 110, 110)),
-    *((40, 180, 180), (215, 255, 235)),
+    *((70, 235, 50), (0, 135, 255), (255, 150, 30), (0, 230, 255), (250, 60, 240)),
+    *((250, 245, 30), (70, 70, 255), (190, 255, 130), (200, 150, 255), (255, 90, 140)),
+    *((120, 200, 255), (255, 255, 255)),
 )
 # Persons without a confirmed track, in a run with tracks.
 _UNCONFIRMED: Colour = (190, 190, 190)
 _BLACK: Colour = (0, 0, 0)
 _WHITE: Colour = (255, 255, 255)
 # Brightness of the right side of a body, relative to the left one.
-_RIGHT = 0.6
+_RIGHT = 0.7
+# Colour of the edge of lines and points, so that they are visible on any background.
+_EDGE: Colour = (30, 30, 30)
 # OpenCV takes coordinates in sixteenths of a pixel, so that slow motion looks smooth.
 _SHIFT = 4
 # Coordinates in pixels beyond which OpenCV's integers may overflow.
@@ -44,7 +46,7 @@ class PoseDrawer:
 
     A person has the colour of its track; without tracks, persons are coloured from left to right.
     The right side of a body is darker than the left one. The default radius and thickness follow
-    the height of the image (3 and 2 pixels for 720); other values are used as they are.
+    the height of the image (4 and 2 pixels for 720); other values are used as they are.
 
     Args:
         keypoints: Keypoints of the model, with the links of its dataset.
@@ -86,7 +88,7 @@ class PoseDrawer:
         """Radius and thickness in pixels for images of a height."""
         radius, thickness = self._options.radius, self._options.thickness
         if radius == _DEFAULTS.radius:
-            radius = max(2, round(height / 240))
+            radius = max(2, round(height / 180))
         if thickness == _DEFAULTS.thickness:
             thickness = max(1, round(height / 360))
         return ceil(radius), thickness
@@ -98,18 +100,19 @@ class PoseDrawer:
         self, image: np.ndarray, instance: Instance, colour: Colour, radius: int, thickness: int
     ) -> None:
         points, visible = _fixed_point(instance['keypoints']), self._visible(instance)
-        links = visible[self._links].all(axis=1)
-        dark = _darker(colour)
-        left = points[self._links[links & ~self._right_links]]
-        right = points[self._links[links & self._right_links]]
-        for ends, shade in ((right, dark), (left, colour)):
-            if len(ends):
-                cv2.polylines(image, ends, False, shade, thickness, cv2.LINE_AA, _SHIFT)
-        for (x, y), is_right in zip(
-            points[visible].tolist(), self._right[visible].tolist(), strict=True
-        ):
-            shade = dark if is_right else colour
-            cv2.circle(image, (x, y), radius << _SHIFT, shade, -1, cv2.LINE_AA, _SHIFT)
+        shades = colour, _darker(colour)
+        shown = visible[self._links].all(axis=1)
+        links = points[self._links]
+        if shown.any():
+            _draw_lines(image, links[shown], _EDGE, thickness + 2)
+        for is_right, shade in enumerate(shades):
+            side = shown & (self._right_links == is_right)
+            if side.any():
+                _draw_lines(image, links[side], shade, thickness)
+        centres = zip(points[visible].tolist(), self._right[visible].tolist(), strict=True)
+        for centre, is_right in centres:
+            for size, shade in ((radius + 1, _EDGE), (radius, shades[is_right])):
+                cv2.circle(image, centre, size << _SHIFT, shade, -1, cv2.LINE_AA, _SHIFT)
 
     def _draw_box(
         self, image: np.ndarray, instance: Instance, colour: Colour, thickness: int
@@ -117,7 +120,7 @@ class PoseDrawer:
         box, track_id = instance.get('bbox'), instance.get('track_id')
         if self._options.draw_bbox and box is not None:
             corners = _fixed_point(box).reshape(2, 2).tolist()
-            cv2.rectangle(image, *corners, colour, thickness, cv2.LINE_AA, _SHIFT)
+            cv2.rectangle(image, *corners, colour, thickness, cv2.LINE_8, _SHIFT)
         if track_id is None:
             return
         if box is not None:
@@ -131,7 +134,11 @@ class PoseDrawer:
 
 
 def draw_label(
-    image: np.ndarray, text: str, bottom: Sequence[float], background: Colour = _BLACK
+    image: np.ndarray,
+    text: str,
+    bottom: Sequence[float],
+    background: Colour,
+    enlarge: float = 1.0,
 ) -> None:
     """Draw one line of text on a filled rectangle, in place and inside the image.
 
@@ -140,9 +147,10 @@ def draw_label(
         text: ASCII text.
         bottom: Middle of the lower edge of the rectangle: x and y in pixels.
         background: Colour of the rectangle: blue, green, red.
+        enlarge: Factor of the size of the text, which follows the height of the image.
     """
     height, width = image.shape[:2]
-    scale = max(0.4, height / 1200)
+    scale = enlarge * max(0.4, height / 1200)
     thickness = max(1, round(scale * 1.6))
     (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, thickness)
     margin = max(2, round(scale * 5))
@@ -166,6 +174,11 @@ def _colours(instances: Sequence[Instance]) -> list[Colour]:
     places = [np.mean(instance['keypoints'], axis=0)[0] for instance in instances]
     ranks = np.argsort(np.argsort(places)).tolist()
     return [track_colour(rank) for rank in ranks]
+
+
+def _draw_lines(image: np.ndarray, lines: np.ndarray, colour: Colour, thickness: int) -> None:
+    """Draw lines (N, 2, 2) from :func:`_fixed_point`, by one call of OpenCV."""
+    cv2.polylines(image, lines, False, colour, thickness, cv2.LINE_AA, _SHIFT)
 
 
 def _darker(colour: Colour) -> Colour:
