@@ -19,6 +19,8 @@ from ..config import DrawOptions, VideoOptions
 from ..errors import ImageError, SourceError
 from ..models.keypoints import Keypoints
 from ..sources.base import Frame
+from ..sources.containers import opened, probe, rate_of, start_of
+from ..sources.video import read_video
 from ..workers import WorkerPool, read_ahead
 from .base import Record
 from .poses_cv2 import PoseDrawer, draw_label
@@ -48,8 +50,8 @@ def write_overlay(
     """Draw the poses of one video and encode it as MP4 that browsers play, with its audio.
 
     There is one frame per record, at the time of the record. If ``video_options`` has a start, the
-    time of the first frame is subtracted from the times of video and audio. A damaged frame shows
-    the last one that is not, with a text.
+    time of the first frame is subtracted from the times of video and audio. A frame that is damaged
+    or missing shows the last intact one and the reason.
 
     Args:
         video_path: Path of the video.
@@ -69,21 +71,24 @@ def write_overlay(
         matched = _matched(video_path, records, video_options)
         items = stack.enter_context(closing(read_ahead(matched, _DECODED_AHEAD)))
         head, size = _until_readable(items, video_path)
-        times = _Times.of(video_path, video_options, first=head[0].frame)
+        source, stream = stack.enter_context(opened(video_path))
+        times = _Times.of(source, stream, video_options, first=head[0].frame)
         painter = _Painter(PoseDrawer(keypoints, options), size)
         pool = stack.enter_context(WorkerPool(num_workers, 'mmpose_batch_overlay'))
         painted = pool.map(painter.paint, chain(head, items), ahead=2 * num_workers)
         stack.enter_context(closing(painted))
         container = stack.enter_context(open_output(out_path))
         video = VideoFile(container, painter.even_size, times.unit, times.rate)
-        audio = AudioCopy(video_path, container, times.origin, times.begin, times.end)
-        stack.enter_context(closing(audio))
+        audio = AudioCopy(source, container, times.origin, times.begin, times.end)
         last: Frame | None = None  # that can be read
         for count, (frame, picture) in enumerate(painted, 1):
+            if isinstance(picture, str):
+                picture = painter.substitute(frame, picture, last)
+            else:
+                last = frame
             pts = times.pts(frame)
             audio.write_until(float(pts * times.unit))
-            video.write(picture or painter.substitute(frame, last), pts)
-            last = last if picture is None else frame
+            video.write(picture, pts)
             if progress is not None:
                 progress(count)
         video.finish()
@@ -102,8 +107,6 @@ def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Ite
     Raises:
         SourceError: The video cannot be read, or has other frames.
     """
-    from ..sources.video import read_video
-
     with closing(read_video(path, path, options)) as frames:
         for frame, record in zip_longest(frames, records):
             found = None if frame is None else frame.frame_id
@@ -119,7 +122,7 @@ def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Ite
 def _until_readable(items: Iterator[_Item], path: str) -> tuple[list[_Item], tuple[int, int]]:
     """The items up to the first frame that can be read, and its width and height.
 
-    Without such a frame, all items and the size that the file declares.
+    Without such a frame, all items and the size of the first frame that can be decoded.
     """
     head = []
     for item in items:
@@ -131,11 +134,8 @@ def _until_readable(items: Iterator[_Item], path: str) -> tuple[list[_Item], tup
         return head, (width, height)
     if not head:
         raise SourceError(f'{path}: the video has no frames in the selected range')
-    import av
-
-    with av.open(path) as file:
-        context = file.streams.video[0].codec_context
-        return head, (context.width or 640, context.height or 360)
+    info = probe(path)
+    return head, (info.width, info.height)
 
 
 class _Painter:
@@ -151,31 +151,31 @@ class _Painter:
         self._size = size
         self.even_size = size[0] + size[0] % 2, size[1] + size[1] % 2
 
-    def paint(self, item: _Item) -> 'tuple[Frame, av.VideoFrame | None]':
-        """A frame and its picture; None if the frame is damaged."""
+    def paint(self, item: _Item) -> 'tuple[Frame, av.VideoFrame | str]':
+        """A frame and its picture, or why it has none."""
         frame, record = item.frame, item.record
         try:
             image = frame.data.read()
-        except ImageError:
-            return frame, None
+        except ImageError as error:
+            return frame, str(error)
         if 'instances' in record:
             self._drawer.draw(image, record)
         else:
             self._draw_text(image, f'frame {frame.frame_id}: no result')
         return frame, self._encodable(image)
 
-    def substitute(self, frame: Frame, last: Frame | None) -> 'av.VideoFrame':
-        """A picture for a damaged frame: the last one that can be read, or grey, with a text."""
+    def substitute(self, frame: Frame, reason: str, last: Frame | None) -> 'av.VideoFrame':
+        """A picture for a damaged frame: the last one that can be read, or grey, and the reason."""
         if last is None:
             image = np.full((self._size[1], self._size[0], 3), _GREY, np.uint8)
         else:
             image = last.data.read()
-        self._draw_text(image, f'frame {frame.frame_id}: damaged')
+        self._draw_text(image, f'frame {frame.frame_id}: {reason}')
         return self._encodable(image)
 
     def _draw_text(self, image: np.ndarray, text: str) -> None:
         height, width = image.shape[:2]
-        draw_label(image, text, (width / 2, height * 0.97), _RED, enlarge=1.8)
+        draw_label(image, text, (width / 2, height * 0.97), _RED, enlarge=1.4)
 
     def _encodable(self, image: np.ndarray) -> 'av.VideoFrame':
         return to_yuv(to_even_size(_fitted(image, self._size)))
@@ -218,15 +218,16 @@ class _Times:
     end: float
 
     @classmethod
-    def of(cls, path: str, options: VideoOptions, first: Frame) -> '_Times':
+    def of(
+        cls,
+        container: 'av.container.InputContainer',
+        stream: 'av.VideoStream',
+        options: VideoOptions,
+        first: Frame,
+    ) -> '_Times':
         """Times for the selected frames of a video, whose first one is given."""
-        import av
-
-        with av.open(path) as file:
-            stream = file.streams.best('video')
-            unit = stream.time_base
-            rate = (stream.average_rate or Fraction(25)) / options.vid_stride
-            zero = float((stream.start_time or 0) * unit)
+        unit, zero = stream.time_base, float(start_of(container))
+        rate = (rate_of(stream) or Fraction(25)) / options.vid_stride
         start, end = options.seconds
         shift = 0 if start is None else round(first.time / unit)
         origin = zero + float(shift * unit)

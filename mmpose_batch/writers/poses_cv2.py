@@ -147,10 +147,13 @@ def draw_label(
         text: ASCII text.
         bottom: Middle of the lower edge of the rectangle: x and y in pixels.
         background: Colour of the rectangle: blue, green, red.
-        enlarge: Factor of the size of the text, which follows the height of the image.
+        enlarge: Factor of the size of the text, which follows the height of the image and is
+            reduced until the text fits.
     """
     height, width = image.shape[:2]
     scale = enlarge * max(0.4, height / 1200)
+    (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    scale *= min(1, 0.95 * width / text_width)
     thickness = max(1, round(scale * 1.6))
     (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, thickness)
     margin = max(2, round(scale * 5))

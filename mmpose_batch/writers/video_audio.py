@@ -19,8 +19,8 @@ class AudioCopy:
     A stream that MP4 cannot carry is left out, with a warning.
 
     Args:
-        source_path: Path of the source.
-        container: Output container, whose streams are not written yet.
+        source: Container of the source, which nothing else reads from.
+        output: Container of the output, to which nothing is written yet.
         origin: Time of the source, in seconds, that is 0 in the output.
         begin: Packets before this time of the source are left out.
         end: Packets from this time of the source on are left out.
@@ -28,28 +28,24 @@ class AudioCopy:
 
     def __init__(
         self,
-        source_path: str,
-        container: 'av.container.OutputContainer',
+        source: 'av.container.InputContainer',
+        output: 'av.container.OutputContainer',
         origin: float = 0.0,
         begin: float = -inf,
         end: float = inf,
     ) -> None:
-        import av
-
-        self._output = container
+        self._output = output
         self._origin, self._begin, self._end = origin, begin, end
-        self._source = av.open(source_path)
         self._copies = {}
-        for stream in self._source.streams.audio:
-            if stream.codec_context is None or stream.codec_context.name not in _CODECS:
-                name = 'unknown' if stream.codec_context is None else stream.codec_context.name
-                logger.warning('%s: MP4 cannot carry its %s audio; left out', source_path, name)
+        for stream in source.streams.audio:
+            codec = 'unknown' if stream.codec_context is None else stream.codec_context.name
+            if codec in _CODECS:
+                self._copies[stream.index] = output.add_stream_from_template(stream)
             else:
-                self._copies[stream.index] = container.add_stream_from_template(stream)
-        self._packets = iter(())
-        if self._copies:
-            streams = [self._source.streams[index] for index in self._copies]
-            self._packets = self._source.demux(streams)
+                name = source.name.removeprefix('file:')
+                logger.warning('%s: MP4 cannot carry its %s audio, which is left out', name, codec)
+        streams = [source.streams[index] for index in self._copies]
+        self._packets = source.demux(streams) if streams else iter(())
         self._next: av.Packet | None = None
 
     def write_until(self, time: float) -> None:
@@ -67,11 +63,6 @@ class AudioCopy:
     def finish(self) -> None:
         """Copy the remaining packets."""
         self.write_until(inf)
-
-    def close(self) -> None:
-        """Close the source."""
-        self._packets = iter(())
-        self._source.close()
 
     def _read(self) -> 'av.Packet | None':
         """The next packet that has a time; None at the end, or where the source is damaged."""

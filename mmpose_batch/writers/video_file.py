@@ -118,7 +118,7 @@ def open_output(path: str) -> Iterator['av.container.OutputContainer']:
     with path_atomically(path) as partial:
         container = None
         try:
-            container = av.open(partial, 'w', format=name, options=options)
+            container = av.open(f'file:{partial}', 'w', format=name, options=options)
             yield container
             container.close()
         except av.FFmpegError as error:
