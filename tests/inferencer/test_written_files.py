@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import mmcv
 import mmengine
 import numpy as np
@@ -85,8 +86,10 @@ def test_a_video_becomes_one_video_and_one_json(ours, upstream, tmp_path):
     assert_close(frames, expected)
     drawn, expected = (mmcv.VideoReader(str(below / names[1])) for below in (mine, theirs))
     assert (len(drawn), drawn.fps, drawn.resolution) == (8, 12, (96, 64))
-    for one, other in zip(drawn, expected, strict=True):
-        assert np.abs(one.astype(int) - other).mean() < 2
+    # Each codec loses other details of these noisy pictures, whose drawings differ far more.
+    distances = np.array([[cv2.absdiff(a, b).mean() for b in expected] for a in drawn])
+    assert distances.diagonal().max() < 12
+    assert (distances + 100 * np.eye(8)).min() > 30
 
 
 def test_files_of_a_video_are_complete_after_leaving_early(ours, tmp_path):
