@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 ENCODERS: dict[str, dict[str, str]] = {
     'libx264': {'preset': 'veryfast', 'crf': '23'},
     'libopenh264': {},
-    'libsvtav1': {'preset': '10', 'crf': '35'},
     'libvpx-vp9': {'deadline': 'realtime', 'cpu-used': '8', 'crf': '33', 'b': '0'},
 }
 # Frames between keyframes, to which players jump.

@@ -88,8 +88,8 @@ def test_a_video_becomes_one_video_and_one_json(ours, upstream, tmp_path):
     assert (len(drawn), drawn.fps, drawn.resolution) == (8, 12, (96, 64))
     # Each codec loses other details of these noisy pictures, whose drawings differ far more.
     distances = np.array([[cv2.absdiff(a, b).mean() for b in expected] for a in drawn])
-    assert distances.diagonal().max() < 12
-    assert (distances + 100 * np.eye(8)).min() > 30
+    assert distances.diagonal().max() < 20
+    assert (distances + 100 * np.eye(8)).min() > 50
 
 
 def test_files_of_a_video_are_complete_after_leaving_early(ours, tmp_path):
