@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from .drawing import write_drawing
-from .video_file import VideoFile, open_output, to_even_size, to_yuv
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..results import ImageResult
     from ..sources.base import Source
+    from .video.encoding import VideoFile
 
 
 # Unit of the times of drawn frames, in seconds; a multiple of the usual frame times.
@@ -68,6 +68,8 @@ class MMPoseWriter:
         if self._source.video_name is None:
             write_drawing(self._vis_out_dir, result, drawn)
             return
+        from .video.encoding import VideoFile, open_output, to_even_size, to_yuv
+
         picture = to_yuv(to_even_size(drawn[..., ::-1]))
         rate = Fraction(self._source.fps or 25).limit_denominator(1001)
         if self._video is None:

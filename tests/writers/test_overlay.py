@@ -15,9 +15,9 @@ from mmpose_batch.config import DrawOptions, VideoOptions
 from mmpose_batch.errors import ImageError, SourceError
 from mmpose_batch.models.keypoints import Keypoints
 from mmpose_batch.sources.video import read_video
-from mmpose_batch.writers import video_file
-from mmpose_batch.writers.overlay import write_overlay
-from mmpose_batch.writers.poses_cv2 import PoseDrawer, track_colour
+from mmpose_batch.writers.video import encoding
+from mmpose_batch.writers.video.overlay import write_overlay
+from mmpose_batch.writers.video.poses import PoseDrawer, track_colour
 
 NAMES = ('nose', 'left_hand', 'right_hand', 'left_foot')
 META = {
@@ -430,8 +430,8 @@ def test_no_file_is_left_of_an_overlay_that_fails(
 
 
 def test_another_encoder_is_used_without_libx264(tmp_path, monkeypatch):
-    known = {'libnone': {}, 'libvpx-vp9': video_file.ENCODERS['libvpx-vp9']}
-    monkeypatch.setattr(video_file, 'ENCODERS', known)
+    known = {'libnone': {}, 'libvpx-vp9': encoding.ENCODERS['libvpx-vp9']}
+    monkeypatch.setattr(encoding, 'ENCODERS', known)
     out = overlay_of(write_video(tmp_path / 'film.mp4', painted(4)))
     with av.open(out) as file:
         assert file.streams.video[0].codec.canonical_name == 'vp9'
@@ -439,7 +439,7 @@ def test_another_encoder_is_used_without_libx264(tmp_path, monkeypatch):
 
 
 def test_a_build_without_encoders_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(video_file, 'ENCODERS', {'libnone': {}})
+    monkeypatch.setattr(encoding, 'ENCODERS', {'libnone': {}})
     path = write_video(tmp_path / 'film.mp4', painted(2))
     with pytest.raises(OSError, match='without an encoder for videos: libnone'):
         overlay_of(path)

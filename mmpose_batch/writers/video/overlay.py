@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..config import DrawOptions, VideoOptions
-from ..errors import ImageError, SourceError
-from ..models.keypoints import Keypoints
-from ..sources.base import Frame
-from ..sources.containers import opened, probe, rate_of, start_of
-from ..sources.video import read_video
-from ..workers import WorkerPool, read_ahead
-from .base import Record
-from .poses_cv2 import PoseDrawer, draw_label
-from .video_audio import AudioCopy
-from .video_file import VideoFile, open_output, to_even_size, to_yuv
+from ...config import DrawOptions, VideoOptions
+from ...errors import ImageError, SourceError
+from ...models.keypoints import Keypoints
+from ...sources.base import Frame
+from ...sources.containers import opened, probe, rate_of, start_of
+from ...sources.video import read_video
+from ...workers import WorkerPool, read_ahead
+from ..base import Record
+from .audio import AudioCopy
+from .encoding import VideoFile, open_output, to_even_size, to_yuv
+from .poses import PoseDrawer, draw_label
 
 if TYPE_CHECKING:
     import av

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from ..errors import one_line
-from .atomic import path_atomically
+from ...errors import one_line
+from ..atomic import path_atomically
 
 if TYPE_CHECKING:
     import av

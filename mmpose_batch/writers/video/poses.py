@@ -7,9 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..config import DrawOptions
-from ..models.keypoints import Keypoints
-from .base import Record
+from ...config import DrawOptions
+from ...models.keypoints import Keypoints
+from ..base import Record
 
 Colour = tuple[int, int, int]
 Instance = Mapping[str, Any]
