@@ -34,7 +34,7 @@ def to_yuv(image: np.ndarray) -> 'av.VideoFrame':
     import av
 
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
-    picture = av.VideoFrame.from_ndarray(planes, format='yuv420p')
+    picture = av.VideoFrame.from_numpy_buffer(planes, format='yuv420p')  # without a copy
     picture.colorspace, picture.color_range = _BT601, _LIMITED
     return picture
 

@@ -104,15 +104,16 @@ class PoseDrawer:
         shown = visible[self._links].all(axis=1)
         links = points[self._links]
         if shown.any():
-            _draw_lines(image, links[shown], _EDGE, thickness + 2)
+            _draw_lines(image, links[shown], _EDGE, thickness + 2, cv2.LINE_8)  # is faster
         for is_right, shade in enumerate(shades):
             side = shown & (self._right_links == is_right)
             if side.any():
                 _draw_lines(image, links[side], shade, thickness)
         centres = zip(points[visible].tolist(), self._right[visible].tolist(), strict=True)
         for centre, is_right in centres:
-            for size, shade in ((radius + 1, _EDGE), (radius, shades[is_right])):
-                cv2.circle(image, centre, size << _SHIFT, shade, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(image, centre, (radius + 1) << _SHIFT, _EDGE, -1, cv2.LINE_8, _SHIFT)
+            shade = shades[is_right]
+            cv2.circle(image, centre, radius << _SHIFT, shade, -1, cv2.LINE_AA, _SHIFT)
 
     def _draw_box(
         self, image: np.ndarray, instance: Instance, colour: Colour, thickness: int
@@ -179,9 +180,11 @@ def _colours(instances: Sequence[Instance]) -> list[Colour]:
     return [track_colour(rank) for rank in ranks]
 
 
-def _draw_lines(image: np.ndarray, lines: np.ndarray, colour: Colour, thickness: int) -> None:
+def _draw_lines(
+    image: np.ndarray, lines: np.ndarray, colour: Colour, thickness: int, kind: int = cv2.LINE_AA
+) -> None:
     """Draw lines (N, 2, 2) from :func:`_fixed_point`, by one call of OpenCV."""
-    cv2.polylines(image, lines, False, colour, thickness, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(image, lines, False, colour, thickness, kind, _SHIFT)
 
 
 def _darker(colour: Colour) -> Colour:
