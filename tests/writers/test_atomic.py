@@ -3,6 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from threading import Barrier
 
@@ -15,7 +16,7 @@ from support.tiny import picture
 
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources.base import Frame
-from mmpose_batch.writers.atomic import open_atomically, remove_incomplete
+from mmpose_batch.writers.atomic import open_atomically, path_atomically, remove_incomplete
 from mmpose_batch.writers.drawing import write_drawing
 from mmpose_batch.writers.per_image import write_prediction
 
@@ -49,6 +50,20 @@ def test_an_interrupted_write_leaves_the_previous_file(tmp_path, error, before):
         raise error
     assert (path.read_bytes() if path.exists() else None) == before
     assert files_below(tmp_path) == ([] if before is None else ['a.bin'])
+
+
+@pytest.mark.parametrize('error', [None, OSError(28, 'No space left')])
+def test_a_library_can_write_to_the_path_of_the_incomplete_file(tmp_path, error):
+    path = tmp_path / 'x' / 'a.bin'
+    write(path, b'before')
+    with nullcontext() if error is None else pytest.raises(OSError):  # noqa: SIM117
+        with path_atomically(str(path)) as partial:
+            Path(partial).write_bytes(b'after')
+            assert path.read_bytes() == b'before'
+            if error is not None:
+                raise error
+    assert path.read_bytes() == (b'after' if error is None else b'before')
+    assert files_below(tmp_path) == ['x/a.bin']
 
 
 def test_an_incomplete_file_is_never_visible(tmp_path, monkeypatch):

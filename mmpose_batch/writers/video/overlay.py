@@ -235,5 +235,6 @@ class _Times:
         return cls(unit, rate, shift, origin, begin, inf if end is None else zero + end)
 
     def pts(self, frame: Frame) -> int:
-        """Time of a frame in the output, in units."""
-        return round(frame.time / self.unit) - self.shift
+        """Time of a frame in the output, in units; by the rate if the video has no times."""
+        time = frame.index / self.rate if frame.time is None else frame.time
+        return round(time / self.unit) - self.shift
