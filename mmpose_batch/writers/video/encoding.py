@@ -34,7 +34,10 @@ def to_yuv(image: np.ndarray) -> 'av.VideoFrame':
     import av
 
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
-    picture = av.VideoFrame.from_numpy_buffer(planes, format='yuv420p')  # without a copy
+    # Without a copy where that is possible: PyAV 18 finds the last plane only for whole rows.
+    is_whole = image.shape[0] % 4 == 0
+    build = av.VideoFrame.from_numpy_buffer if is_whole else av.VideoFrame.from_ndarray
+    picture = build(planes, format='yuv420p')
     picture.colorspace, picture.color_range = _BT601, _LIMITED
     return picture
 
