@@ -142,7 +142,8 @@ def _recognises(inputs: Any) -> bool:
     if not isinstance(inputs, list | tuple):
         return isinstance(inputs, str)
     paths = [os.fspath(item) for item in inputs if isinstance(item, str | os.PathLike)]
-    return len(paths) == len(inputs) and any(map(is_video_name, paths))
+    are_text = len(paths) == len(inputs) and all(isinstance(path, str) for path in paths)
+    return are_text and any(map(is_video_name, paths))
 
 
 register(
