@@ -90,6 +90,7 @@ class PoseDrawer:
         if radius == _DEFAULTS.radius:
             radius = max(2, round(height / 180))
         if thickness == _DEFAULTS.thickness:
+            # A line of one pixel would lose its colour, which videos store for every second pixel.
             thickness = max(2, round(height / 360))
         return ceil(radius), thickness
 
@@ -120,10 +121,8 @@ class PoseDrawer:
     ) -> None:
         box, track_id = instance.get('bbox'), instance.get('track_id')
         if self._options.draw_bbox and box is not None:
-            # Lines of one pixel keep their colour only in even rows and columns, which have the
-            # chroma of the encoded picture.
-            corners = (_fixed_point(box) >> _SHIFT + 1 << 1).reshape(2, 2).tolist()
-            cv2.rectangle(image, *corners, colour, thickness)
+            corners = _fixed_point(box).reshape(2, 2).tolist()
+            cv2.rectangle(image, *corners, colour, thickness, cv2.LINE_8, _SHIFT)
         if track_id is None:
             return
         if box is not None:
