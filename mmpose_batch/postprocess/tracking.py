@@ -153,8 +153,7 @@ def _of_result(result: ImageResult) -> _Observation:
             keypoints = _round(found.keypoints, COORDINATE_DECIMALS)
             scores = _round(found.keypoint_scores, SCORE_DECIMALS)
             boxes += [_box_around(*row) for row in zip(keypoints, scores, strict=True)]
-    time = None if frame.time is None else round(frame.time, TIME_DECIMALS)
-    return _Observation(video, frame.frame_id, time, np.concatenate(boxes))
+    return _Observation(video, frame.frame_id, frame.time, np.concatenate(boxes))
 
 
 def _of_record(record: Mapping[str, Any]) -> _Observation:

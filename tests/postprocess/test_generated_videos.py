@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def compare(records: list[dict], truth: dict) -> Tracks:
     ]
     return Tracks(
         len(sequences),
-        sum(a != b for _, ids in sequences for a, b in zip(ids, ids[1:], strict=False)),
+        sum(a != b for _, ids in sequences for a, b in pairwise(ids)),
         sum(len(set(ids)) for _, ids in sequences),
         np.mean([number is None for ids, _ in sequences for number in ids]),
     )
@@ -70,8 +71,9 @@ def ious(boxes: list, others: list) -> np.ndarray:
     return shared / (areas[0] + areas[1] - shared)
 
 
-# Measured with the demo model at default thresholds; nothing of it is random.
-EXPECTED: dict[int, Tracks] = {}
+# Measured with the demo model at default thresholds: persons, and at most so many switches and ids.
+EXPECTED: dict[int, tuple[int, int, int]] = {}
+MAX_WITHOUT = 0.05
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -81,4 +83,8 @@ def test_ids_follow_the_persons(seed, tmp_path):
     assert run_tool(*arguments, '--num-threads', '1').status == 0
     found = compare(read_lines(Path(tmp_path / 'out' / 'predictions.jsonl')), truth)
     print(found)
-    assert found == EXPECTED[seed]
+    persons, switches, ids = EXPECTED[seed]
+    assert found.persons == persons
+    assert found.switches <= switches
+    assert found.ids <= ids
+    assert found.without <= MAX_WITHOUT
