@@ -35,11 +35,11 @@ class WriterContext:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumePoint:
-    """The images of an earlier run that a resumed run does not repeat.
+    """The images and frames of an earlier run that a resumed run does not repeat.
 
     Attributes:
-        images: Number of these images: 0 for a new run, all for a complete run, else a
-            multiple of :data:`mmpose_batch.sources.base.CHUNK`.
+        images: Number of these images and frames: 0 for a new run, all for a complete run, else
+            up to the end of a chunk.
         records: Returns a new iterator over their records, in input order. Their ``error`` also
             names the files that any writer could not write.
     """
@@ -66,13 +66,14 @@ class FinishedRun:
 class Writer(ABC):
     """Writes one output format of a run into the run's folder.
 
-    A run calls, from one thread::
+    Results are those of the images, then those of the frames of each video: these have a
+    ``frame_id``, and the ``name`` of their video. A run calls, from one thread::
 
         open, (append x up to 256, sync) x any number, finish, close
 
     A process may be killed, and power may fail, between and within any two of these calls. A
-    resumed run begins at the last chunk of 256 images after which ``sync`` had returned in every
-    writer, and the files must end with the same bytes as those of a run that was never
+    resumed run begins after the last chunk, of images or of frames of one video, after which
+    ``sync`` had returned in every writer, and the files must end with the same bytes as those of a run that was never
     interrupted. There are three ways to achieve that:
 
     - One file per image: written in ``append`` by
@@ -82,8 +83,8 @@ class Writer(ABC):
       resume point.
     - One file per chunk, for formats whose files cannot grow (Parquet, video): ``append``
       collects, ``sync`` writes the file of the chunk with ``open_atomically`` (so that each
-      existing file is complete), ``open`` removes the files after the resume point. Chunks are
-      numbered from ``ResumePoint.images``.
+      existing file is complete), ``open`` removes the files after the resume point. Chunks of
+      images are numbered from ``ResumePoint.images``.
 
     Attributes:
         folder: The run's output folder, once the writer is open.
@@ -176,8 +177,9 @@ class WriterSpec:
         build: Builds the writer of a run.
         files: Files whose names do not depend on the images.
         folder: Folder of all its other files; empty if it has none.
-        paths: Maps the names of images (:attr:`mmpose_batch.sources.base.Frame.name`), in input
-            order, to the other files of a run over them: one per image, one per chunk, ...
+        paths: Maps the names of images and videos
+            (:attr:`mmpose_batch.sources.base.Frame.name`), in the order of their results, to the
+            other files of a run over them: one per image, one per chunk, ...
         noun: Word for one of these files.
         per_image: Whether each image has such a file. These formats are written before those
             with files of many images, which can then record that one could not be written.
