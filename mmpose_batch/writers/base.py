@@ -73,8 +73,8 @@ class Writer(ABC):
 
     A process may be killed, and power may fail, between and within any two of these calls. A
     resumed run begins after the last chunk, of images or of frames of one video, after which
-    ``sync`` had returned in every writer, and the files must end with the same bytes as those of a run that was never
-    interrupted. There are three ways to achieve that:
+    ``sync`` had returned in every writer, and the files must end with the same bytes as those of
+    a run that was never interrupted. There are three ways to achieve that:
 
     - One file per image: written in ``append`` by
       :func:`mmpose_batch.writers.atomic.open_atomically`. A repeated image replaces its file.
