@@ -259,7 +259,7 @@ def test_every_input_ends_once_as_done_or_failed(run):
         'resumed': 0,
         'persons': persons,
         'failures': len(failed),
-        **dict.fromkeys(('frames', 'videos', 'damaged_frames'), 0),
+        **dict.fromkeys(('frames', 'videos', 'unusable_videos', 'damaged_frames'), 0),
     }
     assert f'failures  {len(failed)}, see failures.jsonl' in run.outcome.out
 

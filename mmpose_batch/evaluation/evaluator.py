@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..config import VideoOptions
 from ..models.keypoints import Keypoints
 from ..writers.jsonl import read_records
 from .annotations import ImageIds, read_annotations
@@ -119,6 +120,40 @@ def coco_ids(
     return ids
 
 
+def lost_frames(
+    records: Iterable[Mapping[str, Any]],
+    paths: Mapping[str, str],
+    image_ids: ImageIds,
+    options: VideoOptions,
+) -> list[int]:
+    """COCO ids of the annotated frames that a run should have, and that have no record.
+
+    They are all frames of a video that cannot be used, and those after the end of a truncated
+    one. They are evaluated like frames without detections, as failed images are.
+
+    Args:
+        records: Records of the run.
+        paths: Path of each video, by its name in the records.
+        image_ids: Finds ids in the annotations.
+        options: Which frames of videos are used. With a start or an end, the frames without a
+            record are not known to be selected, and none are returned.
+    """
+    if options.start is not None or options.end is not None:
+        return []
+    last = {record['video']: record for record in records if 'video' in record}
+    lost: list[int] = []
+    for name, record in last.items():
+        if 'error' not in record:
+            continue
+        after = record.get('frame', -1)
+        lost += [
+            image_id
+            for frame, image_id in image_ids.frames(paths[name]).items()
+            if frame is not None and frame > after and frame % options.vid_stride == 0
+        ]
+    return lost
+
+
 class Evaluator:
     """Converts the records of a run to COCO results, and evaluates them against annotations.
 
@@ -157,7 +192,11 @@ class Evaluator:
                 yield from map(self._for_file, self._to_coco(record, image_id, 1))
 
     def evaluate(
-        self, records: str, ids: Sequence[int | None], evaluation: Evaluation
+        self,
+        records: str,
+        ids: Sequence[int | None],
+        evaluation: Evaluation,
+        lost: Sequence[int] = (),
     ) -> list[Mapping[str, Any]]:
         """Evaluate a run against its annotations.
 
@@ -165,6 +204,7 @@ class Evaluator:
             records: Path of ``predictions.jsonl``.
             ids: COCO id of each image; None for images that are not evaluated.
             evaluation: Evaluation whose result this call fills in.
+            lost: Further ids, of frames that have no record, see :func:`lost_frames`.
 
         Returns:
             The COCO results that were evaluated.
@@ -178,7 +218,8 @@ class Evaluator:
         found = self._evaluated_results(records, ids, evaluation)
         results = drop_duplicates(found, self._sigmas, self.scoring)
         evaluation.suppressed = len(found) - len(results)
-        known = [image_id for image_id in ids if image_id is not None]
+        known = [*(image_id for image_id in ids if image_id is not None), *lost]
+        evaluation.entries_evaluated, evaluation.lost_frames = len(known), len(lost)
         evaluation.not_judged = why_no_ap(truth, known) or self._uncategorised(evaluation)
         if evaluation.not_judged is None:
             unsuppressed = replace(self.scoring, nms_mode='none')

@@ -76,6 +76,8 @@ class Evaluation:
             ``predictions.coco.json``, since COCO's tools reject results for other images.
         uncategorised: Number of persons without any of several categories, not in it either.
         suppressed: Number of duplicate persons, which upstream's metric omits from its file too.
+        entries_evaluated: Number of images and frames of the annotation file that are evaluated.
+        lost_frames: Number of these that are of videos which cannot be read there.
         metrics: Result of :func:`mmpose_batch.evaluation.ap.evaluate`.
     """
 
@@ -87,11 +89,20 @@ class Evaluation:
     left_out: int = 0
     uncategorised: int = 0
     suppressed: int = 0
+    entries_evaluated: int = 0
+    lost_frames: int = 0
     metrics: dict[str, float | None] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """Lines of the closing summary about the evaluation."""
-        yield f'evaluated {self.coverage.line()}'
+        coverage = self.coverage
+        of_entries = ''
+        if coverage.noun != 'images':  # a video has many entries
+            count = f'{self.entries_evaluated} of {coverage.entries}'
+            of_entries = f', {count} entries of the annotation file'
+        yield f'evaluated {coverage.line()}{of_entries}'
+        if self.lost_frames:
+            yield f'lost      {self.lost_frames} of these are frames that cannot be read'
         if (warning := self.coverage.warning()) is not None:
             yield f'warning   {warning}'
         for count, reason in (
@@ -132,6 +143,11 @@ class Evaluation:
         return {
             'images': coverage.images,
             'judged': coverage.judged,
+            **(
+                {'entries': self.entries_evaluated, 'lost_frames': self.lost_frames}
+                if coverage.noun != 'images'
+                else {}
+            ),
             'input_without_entry': coverage.input_without_entry,
             'entry_without_input': coverage.entry_without_input,
             'metric': asdict(self.scoring),

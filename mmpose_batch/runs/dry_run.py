@@ -143,7 +143,7 @@ def describe_earlier_run(
         return
     if not options.resume:
         done = sum(1 for _ in records_of(folder))
-        yield f'replaces  the run in {folder}, which has {counted(done, "image")}'
+        yield f'replaces  the run in {folder}, which has {_recorded(done, items)}'
         return
     known = _known(items, plan, call, options, categories)
     known = {key: value for key, value in known.items() if key not in unknown}
@@ -155,9 +155,14 @@ def describe_earlier_run(
         check_failures(failures, done, total, options.max_errors)
     more = ''.join(f', {name}' for name in unknown)
     yield (
-        f'resumes   the run in {folder}, which has {counted(done, "image")}; its inputs and '
+        f'resumes   the run in {folder}, which has {_recorded(done, items)}; its inputs and '
         f'options are the same; configs, weights{more} are compared when the run starts'
     )
+
+
+def _recorded(count: int, items: Items) -> str:
+    """The number of records of a run: ``3 images``."""
+    return f'{count} images and frames' if items.videos else counted(count, 'image')
 
 
 def _known(

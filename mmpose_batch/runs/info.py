@@ -113,7 +113,7 @@ class RunInfo:
             'counts': {
                 key: getattr(summary, key)
                 for key in (
-                    *('images', 'frames', 'videos', 'damaged_frames'),
+                    *('images', 'frames', 'videos', 'unusable_videos', 'damaged_frames'),
                     *('resumed', 'persons', 'failures'),
                 )
             },

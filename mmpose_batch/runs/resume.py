@@ -142,9 +142,12 @@ def check_failures(
         return
     text = f'{failures} failed and --max-errors is {max_errors}; see {FAILURES_FILE}'
     if not finished:
-        of_total = '' if total is None else f' of {total}'
+        counted_so_far = (
+            f'{done} images and frames' if total is None else f'{done} of {total} images'
+        )
         raise TooManyErrors(
-            f'ended after {done}{of_total} images, since {text}, and resume with --resume and a '
+            f'ended after {counted_so_far}, since {text}, and resume with --resume and a '
             'larger --max-errors, or none'
         )
-    raise TooManyErrors(f'all {counted(done, "image")} done, of which {text}')
+    everything = f'{done} images and frames' if total is None else counted(done, 'image')
+    raise TooManyErrors(f'all {everything} done, of which {text}')

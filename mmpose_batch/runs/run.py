@@ -261,7 +261,8 @@ class Run:
         except TooManyErrors as error:
             if last is None:
                 raise
-            name = last.get('image') or f'{last["video"]} frame {last.get("frame")}'
+            name = last.get('image') or last['video']
+            name += f' frame {last["frame"]}' if 'frame' in last else ''
             raise TooManyErrors(f'{error}; the last: {name}: {last["error"]}') from None
 
     def _finish(self, writers: RunWriters) -> None:

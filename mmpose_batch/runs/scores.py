@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import AnnotationError
 from ..evaluation.annotations import ImageIds
 from ..evaluation.categories import Categories
-from ..evaluation.evaluator import Evaluator, coco_ids
+from ..evaluation.evaluator import Evaluator, coco_ids, lost_frames
 from ..evaluation.result import Coverage, Evaluation
 from ..inferencer import BatchPose2DInferencer
 from ..sources.items import Items
@@ -42,6 +42,7 @@ class Scores:
             inferencer.cfg, inferencer.predictor.pose.keypoints, ann_file, categories
         )
         self._paths = {frame.name: frame.path for frame in items.all}
+        self._video_options = items.options
         self._image_ids = image_ids
         self.evaluation: Evaluation | None = None
         if ann_file is not None:
@@ -69,7 +70,9 @@ class Scores:
         failed = None
         if evaluation is not None:
             try:
-                evaluated = evaluator.evaluate(records, ids, evaluation)
+                found = (record for record, _ in read_records(records))
+                lost = lost_frames(found, self._paths, self._image_ids, self._video_options)
+                evaluated = evaluator.evaluate(records, ids, evaluation, lost)
                 return lambda: evaluated, None
             except AnnotationError as error:
                 failed = error

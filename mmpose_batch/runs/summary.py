@@ -19,7 +19,8 @@ class RunSummary:
     Attributes:
         images: Number of images that are done, including those of earlier runs.
         frames: Number of frames of videos that are done, including those of earlier runs.
-        videos: Number of videos that these frames are from.
+        videos: Number of videos that are done or in progress.
+        unusable_videos: Number of these without any frame.
         damaged_frames: Number of frames of videos with a failure record.
         resumed: Number of these images and frames that earlier runs did.
         persons: Number of instances in all images and frames.
@@ -33,6 +34,7 @@ class RunSummary:
     images: int = 0
     frames: int = 0
     videos: int = 0
+    unusable_videos: int = 0
     damaged_frames: int = 0
     resumed: int = 0
     persons: int = 0
@@ -45,8 +47,8 @@ class RunSummary:
 
     @property
     def results(self) -> int:
-        """Number of images and frames that are done, including those of earlier runs."""
-        return self.images + self.frames
+        """Number of records, including those of earlier runs."""
+        return self.images + self.frames + self.unusable_videos
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -58,9 +60,11 @@ class RunSummary:
         if (video := record.get('video')) is None:
             self.images += 1
         else:
-            self.frames += 1
+            is_frame = 'frame' in record
+            self.frames += is_frame
+            self.unusable_videos += not is_frame
+            self.damaged_frames += is_frame and 'error' in record
             self.videos += video != self._video
-            self.damaged_frames += 'error' in record
             self._video = video
         self.persons += len(record.get('instances', ()))
         self.failures += 'error' in record
@@ -89,7 +93,8 @@ class RunSummary:
             yield f'images    {self.images}{resumed}'
         if self.videos:
             resumed = '' if self.images else resumed
-            yield f'videos    {self.videos}'
+            unusable = f' ({self.unusable_videos} cannot be used)' if self.unusable_videos else ''
+            yield f'videos    {self.videos}{unusable}'
             yield f'frames    {self.frames}{resumed}'
         yield f'persons   {self.persons}'
         if self.detections.detected:

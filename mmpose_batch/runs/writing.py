@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from ..errors import InputError, one_line
+from ..errors import InputError, OutputError, one_line
 from ..outputs import read_info
 from ..results import ImageResult, as_text, label_of
 from ..writers.base import FinishedRun, ResumePoint, Writer, WriterContext, WriterSpec
@@ -106,9 +106,16 @@ class RunWriters:
         """Write the formats that are derived from all results.
 
         Raises:
+            OutputError: A file cannot be written; those of the other formats are.
             OSError: The disk is full.
         """
         writers = (*self._writers, self._journal)
         self._sync(*writers)  # files that ``open`` wrote again, if the run has no new images
+        errors: list[OutputError] = []
         for writer in writers:
-            writer.finish(run)
+            try:
+                writer.finish(run)
+            except OutputError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]

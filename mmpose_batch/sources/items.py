@@ -8,7 +8,7 @@ from itertools import chain, islice, pairwise
 import numpy as np
 
 from ..config import VideoOptions
-from ..errors import ImageError, SourceError
+from ..errors import ImageError, SourceError, one_line
 from ..workers import FLUSH, FlushType
 from .base import CHUNK, READ_AHEAD, Frame, Source, in_chunks
 from .numbering import number
@@ -148,14 +148,21 @@ class Items:
         """Frames of a video; of a video that cannot be used, one frame that fails."""
         from .video import read_video
 
-        reason, found = 'there are no frames between start and end', False
-        try:
-            for frame in read_video(video.data, video.name, self.options):
-                found = True
-                yield frame
-        except SourceError as error:
-            reason = str(error).removeprefix('inputs: ')
-        if not found:
+        reason, last = 'there are no frames between start and end', None
+        frames = read_video(video.data, video.name, self.options)
+        while True:
+            try:
+                last = next(frames)
+            except StopIteration:
+                break
+            except Exception as error:  # of the decoder too, for a damaged file
+                reason = _reason(error, video.data)
+                if last is None:
+                    break
+                yield replace(last, frame_id=last.frame_id + 1, data=Unusable(reason))
+                return
+            yield last
+        if last is None:
             yield Frame(0, Unusable(reason), video.name, source_id=video.data)
 
     def samples(self, count: int) -> list[Frame]:
@@ -189,6 +196,11 @@ class Items:
             sequential=bool(self.videos),
             ahead=READ_AHEAD,
         )
+
+
+def _reason(error: Exception, path: str) -> str:
+    """Why a video cannot be read, in one line without its path."""
+    return one_line(error).removeprefix('inputs: ').removesuffix(f': {path}')
 
 
 def _indexed(frames: Iterable[Frame]) -> list[Frame]:

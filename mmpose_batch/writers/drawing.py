@@ -142,7 +142,7 @@ class DrawingWriter(Writer):
             missing: Path of the overlay of each video.
 
         Raises:
-            OutputError: A video has changed since it was read.
+            OutputError: Videos are gone or have changed since they were read; others are drawn.
             OSError: The disk is full.
         """
         from ..errors import OutputError, SourceError
@@ -150,6 +150,7 @@ class DrawingWriter(Writer):
         from .video.overlay import write_overlay
 
         frames = sum(record.get('video') in missing for record in run.records())
+        errors: list[str] = []
         of_frames = (record for record in run.records() if 'frame' in record)
         with ProgressReport(frames, 0, self._quiet, 'drawn frames') as progress:
             for name, records in groupby(of_frames, key=itemgetter('video')):
@@ -167,7 +168,11 @@ class DrawingWriter(Writer):
                         progress=lambda _: progress.advance(),
                     )
                 except SourceError as error:
-                    raise OutputError(f'cannot draw {name}: {error}') from error
+                    errors.append(f'{name}: {str(error).removeprefix("inputs: ")}')
+        if errors:
+            raise OutputError(
+                f'cannot draw {"; ".join(errors)}; all other files of the run are written'
+            )
 
 
 def paths(names: Iterable[str]) -> Iterator[str]:

@@ -156,7 +156,7 @@ def test_run_json_has_the_options_and_the_seconds_of_each_stage(run, kind):
     assert info['status'] == 'finished'
     assert info['counts'] == {
         'images': 5,
-        **dict.fromkeys(('frames', 'videos', 'damaged_frames', 'resumed'), 0),
+        **dict.fromkeys(('frames', 'videos', 'unusable_videos', 'damaged_frames', 'resumed'), 0),
         'persons': sum(len(record['instances']) for record in records),
         'failures': 0,
     }

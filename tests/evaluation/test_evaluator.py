@@ -15,11 +15,12 @@ from mmpose.evaluation.metrics import CocoMetric
 from support.annotated import annotations, predictions, without_area, written
 from support.factories import Models, read_lines, run_tool
 
+from mmpose_batch.config import VideoOptions
 from mmpose_batch.errors import AnnotationError
 from mmpose_batch.evaluation.annotations import ImageIds
 from mmpose_batch.evaluation.ap import BY_CROWDING, BY_SIZE, evaluate
 from mmpose_batch.evaluation.categories import Categories
-from mmpose_batch.evaluation.evaluator import Annotations, Evaluator, coco_ids
+from mmpose_batch.evaluation.evaluator import Annotations, Evaluator, coco_ids, lost_frames
 from mmpose_batch.evaluation.metric import ScoringOptions
 from mmpose_batch.evaluation.result import Coverage, Evaluation
 from mmpose_batch.models.keypoints import Keypoints
@@ -103,6 +104,26 @@ UNFIT = {
 @pytest.mark.parametrize(
     ('content', 'evaluator', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT
 )
+def test_annotated_frames_of_lost_videos_are_evaluated():
+    images = [{'id': n, 'file_name': name, 'frame': n % 10} for n, name in enumerate(LOST)]
+    ids = ImageIds(images)
+    records = [
+        {'video': 'a.mp4', 'error': 'no video'},
+        *({'video': 'b.mp4', 'frame': n, 'instances': []} for n in range(4)),
+        {'video': 'b.mp4', 'frame': 4, 'error': 'truncated'},
+        *({'video': 'c.mp4', 'frame': n, 'instances': []} for n in range(10)),
+    ]
+    paths = {name: f'in/{name}' for name in LOST}
+    expected = [*range(10), *range(15, 20)]
+    assert lost_frames(records, paths, ids, VideoOptions()) == expected
+    even = [0, 2, 4, 6, 8, 16, 18]
+    assert lost_frames(records, paths, ids, VideoOptions(vid_stride=2)) == even
+    assert lost_frames(records, paths, ids, VideoOptions(start=1)) == []
+
+
+LOST = [name for name in ('a.mp4', 'b.mp4', 'c.mp4') for _ in range(10)]
+
+
 def test_fields_that_the_metric_needs_are_checked_without_a_model(
     tmp_path, content, evaluator, keypoints, message
 ):

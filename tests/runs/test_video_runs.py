@@ -106,9 +106,10 @@ def test_what_cannot_be_used_is_recorded_and_counted(complete):
     persons = sum(len(record.get('instances', ())) for record in records)
     assert counts == {
         'images': 3,
-        'frames': len(records) - 3,
+        'frames': len(records) - 4,
         'videos': 4,
-        'damaged_frames': 2,
+        'unusable_videos': 1,
+        'damaged_frames': 1,
         'resumed': 0,
         'persons': persons,
         'failures': 2,

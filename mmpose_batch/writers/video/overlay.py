@@ -112,9 +112,11 @@ def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Ite
             found = None if frame is None else frame.frame_id
             expected = None if record is None else record['frame']
             if found != expected:
+                has = 'no' if found is None else f'{found} as'
+                wanted = 'the end' if expected is None else f'frame {expected}'
                 raise SourceError(
-                    f'{path}: expected frame {expected}, found {found}; the video differs from '
-                    'the one that the records are of'
+                    f'{path} has changed since it was read: it has {has} next frame instead of '
+                    f'{wanted}'
                 )
             yield _Item(frame, record)
 
