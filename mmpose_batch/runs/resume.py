@@ -142,11 +142,9 @@ def check_failures(
         return
     text = f'{failures} failed and --max-errors is {max_errors}; see {FAILURES_FILE}'
     if not finished:
-        counted_so_far = (
-            f'{done} images and frames' if total is None else f'{done} of {total} images'
-        )
+        so_far = f'{done} images and frames' if total is None else f'{done} of {total} images'
         raise TooManyErrors(
-            f'ended after {counted_so_far}, since {text}, and resume with --resume and a '
+            f'ended after {so_far}, since {text}, and resume with --resume and a '
             'larger --max-errors, or none'
         )
     everything = f'{done} images and frames' if total is None else counted(done, 'image')

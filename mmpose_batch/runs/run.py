@@ -280,7 +280,8 @@ class Run:
             raise failed
 
     def _write_info(self, status: str) -> None:
-        self._info.write(status, self._pending(), scored=self._scores is not None)
+        pending = [] if status == 'finished' else self._pending()
+        self._info.write(status, pending, scored=self._scores is not None)
 
     def _pending(self) -> list[str]:
         """Names of images whose files a killed run may have written before their records.

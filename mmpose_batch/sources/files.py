@@ -4,6 +4,7 @@ import codecs
 import os
 import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlparse
 
@@ -11,6 +12,7 @@ from ..config import VideoOptions
 from ..errors import SourceError
 from ..outputs import EarlierRuns
 from .base import Source
+from .containers import import_av
 from .folders import Places, Skipped, list_images, match
 from .items import Items
 from .registry import SourceSpec, register
@@ -26,12 +28,18 @@ def open_files(inputs: str | Sequence[str], options: VideoOptions | None = None)
         options: Which frames of videos are used.
 
     Raises:
-        SourceError: A path or glob matches nothing, or a folder cannot be listed.
+        SourceError: A path or glob matches nothing, a folder cannot be listed, or there are
+            videos and PyAV is not installed.
+        ValueError: There are options although there are no videos.
     """
     if isinstance(inputs, str):
         remote = urlparse(inputs).scheme in ('http', 'https', 's3', 'petrel')
         inputs = [inputs] if remote else list_inputs([inputs])
     items = Items([os.fspath(path) for path in inputs], options)
+    if items.videos:
+        import_av()
+    elif replace(items.options, track=False) != VideoOptions():
+        raise ValueError('vid_stride, start, end: there are no videos among the inputs')
     return items.source(length=items.estimated())
 
 

@@ -139,9 +139,19 @@ def is_image_name(path: str) -> bool:
     return suffix in IMAGE_SUFFIXES or suffix in extra_suffixes()
 
 
-def is_input_name(path: str) -> bool:
-    """Whether a file's name has the suffix of an image or a video."""
-    return is_image_name(path) or is_video_name(path)
+def is_input(path: str) -> bool:
+    """Whether a file is listed: its name has the suffix of an image or a video.
+
+    Files of TypeScript have the suffix of MPEG transport streams, so these are opened.
+    """
+    if is_image_name(path) or not path.lower().endswith(('.ts', '.mts')):
+        return is_image_name(path) or is_video_name(path)
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(5)
+    except OSError:
+        return True  # it will fail
+    return b'G' in (head[:1], head[4:5])  # the sync byte, after a time of 4 bytes in M2TS
 
 
 def _is_sidecar(name: str) -> bool:
@@ -210,7 +220,7 @@ class _Walk:
         runs: EarlierRuns,
         videos: bool,
     ) -> None:
-        self._is_listed = is_input_name if videos else is_image_name
+        self._is_listed = is_input if videos else is_image_name
         self._recursive = recursive
         self._skipped = skipped
         self._runs = runs
@@ -291,7 +301,7 @@ class _Walk:
         if self._drawings and entry.path in self._drawings:
             self._skip(entry, DRAWN)
             return False
-        if self._is_listed(entry.name) and not _is_sidecar(entry.name):
+        if self._is_listed(entry.path) and not _is_sidecar(entry.name):
             return True
         self._skip(entry)
         return False
@@ -348,7 +358,7 @@ def match(
         raise SourceError(f'inputs: no such file or folder: {printable(pattern)}')
     named = re.split(_SEPARATOR, pattern)
     drawings = None if DRAWINGS in named else _Drawings(pattern, runs or EarlierRuns())
-    is_listed = is_input_name if videos else is_image_name
+    is_listed = is_input if videos else is_image_name
     inputs = []
     for path in found:
         if osp.isdir(path):
@@ -364,7 +374,7 @@ def match(
         elif skipped is not None:
             skipped.add(path, reason, linked=osp.islink(path))
     if not inputs:
-        raise SourceError(f'inputs: no images match {printable(pattern)}')
+        raise SourceError(f'inputs: no images or videos match {printable(pattern)}')
     return inputs
 
 

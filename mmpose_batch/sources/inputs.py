@@ -37,10 +37,14 @@ def open_source(
     for spec in specs().values():
         if spec.recognises(inputs):
             if spec.has_videos:
-                return spec.open(inputs, options)
-            if replace(options, track=False) != VideoOptions():
+                source = spec.open(inputs, options)
+            elif replace(options, track=False) == VideoOptions():
+                source = spec.open(inputs)
+            else:
                 raise ValueError('vid_stride, start, end: only possible for video files')
-            return spec.open(inputs)
+            if options.track and not (source.sequential or source.live):
+                raise ValueError('track: only possible for videos and cameras')
+            return source
     raise SourceError(
         'inputs: expected a path, an array, or an iterable of these, '
         f'found {type(inputs).__name__}{advice_on(inputs)}'

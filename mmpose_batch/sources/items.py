@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
 
@@ -149,19 +150,19 @@ class Items:
         from .video import read_video
 
         reason, last = 'there are no frames between start and end', None
-        frames = read_video(video.data, video.name, self.options)
-        while True:
-            try:
-                last = next(frames)
-            except StopIteration:
-                break
-            except Exception as error:  # of the decoder too, for a damaged file
-                reason = _reason(error, video.data)
-                if last is None:
+        with closing(read_video(video.data, video.name, self.options)) as frames:
+            while True:
+                try:
+                    frame = next(frames, None)
+                except Exception as error:  # of the decoder too, for a damaged file
+                    reason = _reason(error, video.data)
+                    if last is not None:
+                        yield replace(last, frame_id=last.frame_id + 1, data=Unusable(reason))
                     break
-                yield replace(last, frame_id=last.frame_id + 1, data=Unusable(reason))
-                return
-            yield last
+                if frame is None:
+                    break
+                last = frame
+                yield frame
         if last is None:
             yield Frame(0, Unusable(reason), video.name, source_id=video.data)
 

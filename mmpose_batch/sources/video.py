@@ -1,12 +1,14 @@
 """The source of a single video file. Other modules import the reading of videos from here."""
 
-import mimetypes
 import os.path as osp
+from dataclasses import replace
 from typing import Any
 
 from ..config import VideoOptions
-from .base import READ_AHEAD, Source, in_chunks
-from .containers import VideoInfo, probe
+from ..errors import SourceError
+from .base import Source
+from .containers import VideoInfo, import_av, probe
+from .items import Items
 from .registry import SourceSpec, register
 from .video_frames import read_video, sample_frames
 from .video_names import VIDEO_SUFFIXES, is_video_name
@@ -23,27 +25,25 @@ __all__ = [
 
 
 def open_video(path: str, options: VideoOptions | None = None) -> Source:
-    """Open a video file.
+    """Open a video file. One that cannot be used has one frame, which fails.
 
     Raises:
-        SourceError: It cannot be read, or PyAV is not installed.
+        SourceError: PyAV is not installed.
     """
-    info = probe(path)
-    return Source(
-        in_chunks(read_video(path, osp.basename(path), options)),
-        length=info.frames,
-        sequential=True,
-        ahead=READ_AHEAD,
-        video_name=osp.basename(path),
-        fps=info.fps,
-    )
+    import_av()
+    try:
+        fps = probe(path).fps
+    except SourceError:
+        fps = 0.0
+    items = Items([path], options)
+    source = items.source(length=items.estimated())
+    return replace(source, video_name=osp.basename(path), fps=fps)
 
 
 def _recognises(inputs: Any) -> bool:
     if not isinstance(inputs, str):
         return False
-    is_named = is_video_name(inputs) or (mimetypes.guess_type(inputs)[0] or '').startswith('video')
-    return is_named and osp.isfile(inputs)
+    return is_video_name(inputs) and osp.isfile(inputs)
 
 
 register(

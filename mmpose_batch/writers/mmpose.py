@@ -68,7 +68,9 @@ class MMPoseWriter:
             if path and not (self._source.video_name and osp.splitext(path)[1]):
                 path = osp.join(path, name if name.lower().endswith(_WRITTEN) else f'{name}.mp4')
             predictions = self._pred_out_dir
-            predictions = predictions and osp.join(predictions, f'{osp.splitext(name)[0]}.json')
+            # In a folder, an image or another video may have the same stem.
+            stem = osp.splitext(name)[0] if self._source.video_name else name
+            predictions = predictions and osp.join(predictions, f'{stem}.json')
             rate = Fraction(self._source.fps or 25).limit_denominator(1001)
             self._video = _VideoFiles(frame.source_id, path, predictions, rate)
         return self._video

@@ -73,9 +73,25 @@ def test_wrong_options_are_an_error_of_the_call(ours, folder, inputs, options):
         next(ours['one_stage'](str(folder / inputs), **options))
 
 
-def test_options_for_arrays_are_an_error(ours, folder):
-    with pytest.raises(ValueError, match='vid_stride, start, end: only possible for video files'):
-        next(ours['one_stage']([str(folder / '000000000000.jpg')], vid_stride=2))
+def test_a_file_that_is_no_video_is_a_failure(ours, folder):
+    (folder / 'none.mp4').write_bytes(b'no video')
+    for inputs in (str(folder / 'none.mp4'), [str(folder / 'none.mp4')]):
+        (result,) = ours['one_stage'](inputs)
+        assert 'expected a video, found 8 bytes' in result['error']
+
+
+NO_VIDEOS = {
+    'a list': (lambda path: [path], {'vid_stride': 2}, 'only possible for video files'),
+    'a file': (lambda path: path, {'start': 1}, 'there are no videos among the inputs'),
+    'a file, track': (lambda path: path, {'track': True}, 'track: only possible for videos'),
+    'a list, track': (lambda path: [path], {'track': True}, 'track: only possible for videos'),
+}
+
+
+@pytest.mark.parametrize(('wrap', 'options', 'message'), NO_VIDEOS.values(), ids=NO_VIDEOS)
+def test_options_without_videos_are_an_error(ours, folder, wrap, options, message):
+    with pytest.raises(ValueError, match=message):
+        next(ours['one_stage'](wrap(str(folder / '000000000000.jpg')), **options))
 
 
 def test_each_video_of_a_folder_becomes_one_video_and_one_json(ours, folder, tmp_path):
@@ -83,13 +99,13 @@ def test_each_video_of_a_folder_becomes_one_video_and_one_json(ours, folder, tmp
     list(ours['one_stage'](str(folder), out_dir=str(out), vid_stride=2, bbox_thr=0.2))
     assert names_below(out) == [
         'predictions/000000000000.json',
-        'predictions/a.json',
-        'predictions/sub/b.json',
+        'predictions/a.mp4.json',
+        'predictions/sub/b.mkv.json',
         'visualizations/000000000000.jpg',
         'visualizations/a.mp4',
         'visualizations/sub/b.mkv',
     ]
-    for name, numbers in (('a', [0, 2, 4]), ('sub/b', [0, 2])):
+    for name, numbers in (('a.mp4', [0, 2, 4]), ('sub/b.mkv', [0, 2])):
         frames = json.loads((out / 'predictions' / f'{name}.json').read_text())
         assert [frame['frame_id'] for frame in frames] == numbers
     with av.open(str(out / 'visualizations' / 'a.mp4')) as file:

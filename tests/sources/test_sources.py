@@ -18,11 +18,11 @@ import torch
 from PIL import Image
 from support.tiny import picture
 
-from mmpose_batch.errors import SourceError
+from mmpose_batch.errors import ImageError, SourceError
 from mmpose_batch.sources import folders, live
 from mmpose_batch.sources.base import CHUNK, Frame, in_chunks
 from mmpose_batch.sources.files import list_inputs
-from mmpose_batch.sources.folders import Skipped, is_input_name, list_images
+from mmpose_batch.sources.folders import Skipped, is_input, list_images
 from mmpose_batch.sources.inputs import open_source
 from mmpose_batch.sources.numbering import number
 from mmpose_batch.sources.registry import specs
@@ -103,7 +103,7 @@ def test_a_file_whose_name_starts_with_an_at_sign_is_not_a_list(folder):
     [
         pytest.param(['in', 'missing'], 'no such file or folder: missing', id='a path'),
         pytest.param(['in/*.gif'], 'no such file or folder: in/*.gif', id='a glob'),
-        pytest.param(['i*'], 'no images match i*', id='a glob of folders'),
+        pytest.param(['i*'], 'no images or videos match i*', id='a glob of folders'),
         pytest.param(['@missing.txt'], 'the list missing.txt cannot be read', id='a list'),
     ],
 )
@@ -265,7 +265,7 @@ def test_globs_match_as_those_of_python(folder, pattern, expected):
     assert list_inputs([pattern]) == expected
     matched = set(glob.glob(pattern, recursive=True))
     assert matched & set(expected) == set(expected)
-    assert {p for p in matched if is_input_name(p)} == set(expected)
+    assert {p for p in matched if is_input(p)} == set(expected)
 
 
 class Unknown:
@@ -639,11 +639,12 @@ def test_a_video_becomes_its_frames_in_order(tmp_path):
     assert greys[-1] > greys[0] + 100
 
 
-def test_a_video_that_cannot_be_read_is_an_error(tmp_path):
+def test_a_video_that_cannot_be_read_is_a_failure(tmp_path):
     path = tmp_path / 'film.mp4'
     path.write_bytes(b'no film')
-    with pytest.raises(SourceError, match='expected a video'):
-        open_source(str(path))
+    (frame,) = frames_of(str(path))
+    with pytest.raises(ImageError, match='expected a video, found 7 bytes'):
+        frame.data.read()
 
 
 class Camera:

@@ -406,9 +406,9 @@ def interrupt(count: int) -> None:
 @pytest.mark.parametrize(
     ('change', 'error', 'message'),
     [
-        (lambda records: records[:-1], SourceError, 'expected frame None, found 11'),
-        (lambda records: records[1:], SourceError, 'expected frame 1, found 0'),
-        (lambda records: [*records, {'frame': 12}], SourceError, 'expected frame 12, found None'),
+        (lambda records: records[:-1], SourceError, 'expected the end, found frame 11'),
+        (lambda records: records[1:], SourceError, 'expected frame 1, found frame 0'),
+        (lambda records: [*records, {'frame': 12}], SourceError, 'frame 12, found the end'),
         (lambda records: records, KeyboardInterrupt, ''),
     ],
 )

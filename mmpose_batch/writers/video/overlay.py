@@ -112,11 +112,12 @@ def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Ite
             found = None if frame is None else frame.frame_id
             expected = None if record is None else record['frame']
             if found != expected:
-                has = 'no' if found is None else f'{found} as'
-                wanted = 'the end' if expected is None else f'frame {expected}'
+                one, other = (
+                    'the end' if number is None else f'frame {number}'
+                    for number in (expected, found)
+                )
                 raise SourceError(
-                    f'{path} has changed since it was read: it has {has} next frame instead of '
-                    f'{wanted}'
+                    f'{path} has changed since it was read: expected {one}, found {other}'
                 )
             yield _Item(frame, record)
 
