@@ -101,9 +101,6 @@ UNFIT = {
 }
 
 
-@pytest.mark.parametrize(
-    ('content', 'evaluator', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT
-)
 def test_annotated_frames_of_lost_videos_are_evaluated():
     images = [{'id': n, 'file_name': name, 'frame': n % 10} for n, name in enumerate(LOST)]
     ids = ImageIds(images)
@@ -124,6 +121,9 @@ def test_annotated_frames_of_lost_videos_are_evaluated():
 LOST = [name for name in ('a.mp4', 'b.mp4', 'c.mp4') for _ in range(10)]
 
 
+@pytest.mark.parametrize(
+    ('content', 'evaluator', 'keypoints', 'message'), UNFIT.values(), ids=UNFIT
+)
 def test_fields_that_the_metric_needs_are_checked_without_a_model(
     tmp_path, content, evaluator, keypoints, message
 ):
