@@ -149,8 +149,8 @@ class BatchOptions:
     )
     det_interval: int = option(
         1,
-        'frames of a video from one detection to the next: boxes in between are interpolated, or '
-        'detected where persons cannot be matched (default: 1, detect on every frame)',
+        'in videos, detect on every Nth frame and interpolate boxes in between; detect more where '
+        'persons cannot be matched (default: 1, every frame)',
         metavar='N',
         minimum=1,
     )
@@ -408,10 +408,10 @@ class VideoOptions:
         1, 'use every Nth frame of a video (default: %(default)s)', metavar='N', minimum=1
     )
     start: str | float | None = option(
-        None, 'first second of a video that is used: seconds, m:ss or h:mm:ss', metavar='TIME'
+        None, 'use the frames of videos from this time on: seconds, m:ss or h:mm:ss', metavar='TIME'
     )
     end: str | float | None = option(
-        None, 'end of the part of a video that is used, in the same form', metavar='TIME'
+        None, 'use the frames of videos before this time', metavar='TIME'
     )
     track: bool = option(False, 'give each person of a video a track_id, by ByteTrack')
 

@@ -139,6 +139,8 @@ def check_videos(
         if options != VideoOptions():
             names = '--vid-stride, --start, --end and --track'
             return [f'{names} have no effect: there are no videos']
+        if args.det_interval not in (None, 1):
+            return ['--det-interval has no effect: there are no videos']
         return []
     if args.bboxes:
         raise ValueError('--bboxes: only possible for images, found videos among the inputs')

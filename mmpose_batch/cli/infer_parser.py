@@ -11,8 +11,8 @@ Files written to --out-dir: predictions.jsonl (one line per image, in input orde
 frame of each video), failures.jsonl and run.json; predictions/ and predictions.coco.json if
 --format asks for them; vis/ with --save-vis.
 
-Exit status: 0 all images succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
-4 more images failed than --max-errors allows.
+Exit status: 0 all inputs succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
+4 more images and frames failed than --max-errors allows.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class InputOptions:
         metavar='FILE',
     )
     limit: int | None = option(
-        None, 'process only the first N inputs; a video is one', metavar='N', minimum=1
+        None, 'process only the first N inputs; a video counts as one', metavar='N', minimum=1
     )
     dry_run: bool = option(
         False,

@@ -53,7 +53,7 @@ class RunOptions:
     overwrite: bool = option(False, 'replace the run in --out-dir')
     max_errors: int | None = option(
         None,
-        'end the run as soon as more than N images have failed (default: no limit)',
+        'end the run as soon as more than N images and frames have failed (default: no limit)',
         metavar='N',
         minimum=0,
     )
