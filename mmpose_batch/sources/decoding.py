@@ -14,6 +14,7 @@ from .containers import (
     import_av,
     is_end_of_all,
     new_decoder,
+    packets_of,
     rate_of,
     start_of,
 )
@@ -279,7 +280,6 @@ class _Packets:
     def __init__(self, path: str, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
         self._decoder = _Decoder(path, stream.codec_context)
-        self._errors = import_av().error.FFmpegError
         self._is_resynced = any(name in container.format.name for name in _RESYNCED)
         self._uses_all = is_end_of_all(stream)
         self._length = 1 / rate_of(stream) if rate_of(stream) else Fraction(0)
@@ -315,15 +315,8 @@ class _Packets:
     def _demuxed(self) -> Iterator[tuple[Any, bool]]:
         """Yield packets, and whether others before them were skipped."""
         needs_all = self._is_resynced or self._uses_all
-        packets = self._container.demux(*(() if needs_all else (self._stream,)))
         end = None
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, self._errors):  # what cannot be read is missing
-                return
-            if not packet.size:  # the same picture again, or the end
-                continue
+        for packet in packets_of(self._container, *(() if needs_all else (self._stream,))):
             is_after_gap = False
             if self._is_resynced and packet.pos is not None:
                 is_after_gap = end is not None and packet.pos - end > _MAX_GAP

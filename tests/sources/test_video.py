@@ -1,9 +1,12 @@
 """Videos: number, time and pixels of every frame, against the number painted into it."""
 
+import re
 import sys
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -304,6 +307,31 @@ def test_damage_ends_at_the_next_keyframe(folder):
     good = set(range(COUNT)) - set(expected)
     assert all(numbers[index] == index for index in good)
     assert numbers[29] == 'the video is damaged since frame 24'
+
+
+def test_a_frame_without_times_has_a_guessed_time(folder):
+    path = write_video(folder / 'timed.ts', painted(COUNT))
+    data = bytearray(Path(path).read_bytes())
+    starts = [match.start() for match in re.finditer(b'\0\0\1\xe0', data)]
+    for start in starts[30:34]:
+        data[start + 7] = 0  # the header says that it has no times
+    Path(path).write_bytes(data)
+    frames = frames_of(path)
+    assert [number_in(frame) for frame in frames] == list(range(COUNT))
+    assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in range(COUNT)])
+    assert [f.time_guessed for f in frames] == [i >= 28 for i in range(COUNT)]
+
+
+def test_a_stream_that_damage_adds_is_the_end():
+    """PyAV raises an error for it when all packets have been read."""
+
+    class Container:
+        def demux(self, *_: Any) -> Iterator[Any]:
+            yield SimpleNamespace(size=1)
+            yield SimpleNamespace(size=0)
+            raise IndexError('list index out of range')
+
+    assert [packet.size for packet in containers.packets_of(Container())] == [1]
 
 
 def test_videos_are_decoded_on_one_thread(folder, monkeypatch):
