@@ -28,7 +28,7 @@ _MAX_TIMES = 16
 _RESYNCED, _MAX_GAP = ('matroska', 'flv'), 128
 # Formats that do not declare the length of a video.
 _ENDLESS = ('mpegts', 'mpeg')
-# Seconds by which decoding times may go back within one recording.
+# Seconds by which decoding times may go back within one recording; not at all at a keyframe.
 _MAX_BACK = 1
 # Seconds, and frames, by which a complete video may be shorter than declared.
 _TOLERANCE, _TOLERANCE_FRAMES = Fraction(1, 10), 2
@@ -135,7 +135,7 @@ class Decoding:
         last_dts = None
         for packet in chain(first, packets):
             back = 0 if None in (packet.dts, last_dts) else last_dts - packet.dts
-            if back * self._unit > _MAX_BACK:
+            if back * self._unit > _MAX_BACK or (back > 0 and packet.is_key):
                 order.restart()
             last_dts = last_dts if packet.dts is None else packet.dts
             pts = packet.dts if packet.pts is None else packet.pts
@@ -159,7 +159,8 @@ class Decoding:
         step = 1 / self._rate if self._rate else None
         self._is_guessed = not item.is_timed
         if item.is_timed:
-            self._time = item.pts * self._unit - self._start
+            time, least = item.pts * self._unit - self._start, self._time or Fraction(0)
+            self._time, self._is_guessed = max(time, least), time < least
         elif step is not None:
             self._time = Fraction(0) if self._time is None else self._time + step
         duration = getattr(item.frame, 'duration', 0)

@@ -322,6 +322,22 @@ def test_a_frame_without_times_has_a_guessed_time(folder):
     assert [f.time_guessed for f in frames] == [i >= 28 for i in range(COUNT)]
 
 
+@pytest.mark.parametrize('overlap', [5, 20])
+@pytest.mark.parametrize('count', [15, COUNT])  # also within the first packets
+def test_times_continue_where_those_of_joined_streams_go_back(folder, overlap, count):
+    first = write_video(folder / 'first.ts', painted(count))
+    times = [max(0, count - overlap) / 25 + index / 25 for index in range(COUNT)]
+    second = write_video(folder / 'second.ts', painted(COUNT), times=times)
+    path = folder / 'joined.ts'
+    path.write_bytes(Path(first).read_bytes() + Path(second).read_bytes())
+    frames = frames_of(str(path))
+    numbers = [number_in(frame) for frame in frames]
+    assert numbers[: count - 3] == list(range(count - 3))  # the last one may be incomplete
+    assert numbers[count:] == list(range(COUNT))
+    assert np.diff([frame.time for frame in frames]) == pytest.approx(1 / 25)
+    assert all(frame.time_guessed for frame in frames[count:])
+
+
 def test_a_stream_that_damage_adds_is_the_end():
     """PyAV raises an error for it when all packets have been read."""
 
