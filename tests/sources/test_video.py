@@ -28,7 +28,7 @@ from support.videos import (
 
 from mmpose_batch.config import VideoOptions
 from mmpose_batch.errors import ImageError, SourceError
-from mmpose_batch.sources import containers
+from mmpose_batch.sources import containers, decoding
 from mmpose_batch.sources.base import Frame, Pixels
 from mmpose_batch.sources.damage import FrameOrder
 from mmpose_batch.sources.inputs import open_source
@@ -336,6 +336,34 @@ def test_times_continue_where_those_of_joined_streams_go_back(folder, overlap, c
     assert numbers[count:] == list(range(COUNT))
     assert np.diff([frame.time for frame in frames]) == pytest.approx(1 / 25)
     assert all(frame.time_guessed for frame in frames[count:])
+
+
+def test_a_time_far_behind_the_declared_end_is_not_used(folder):
+    path = write_video(folder / 'far.flv', painted(COUNT), bframes=0)
+    data = bytearray(Path(path).read_bytes())
+    tag = 13
+    for _ in range(30):
+        tag += 15 + int.from_bytes(data[tag + 1 : tag + 4])
+    data[tag + 7] = 200  # the highest byte of the time
+    Path(path).write_bytes(data)
+    frames = frames_of(path)
+    assert [number_in(frame) for frame in frames] == list(range(COUNT))
+    assert [f.time for f in frames] == pytest.approx([i / 25 for i in range(COUNT)], abs=1e-3)
+    assert [frame.time_guessed for frame in frames[:20]] == [False] * 20
+    assert all(frame.time_guessed for frame in frames[30:])
+
+
+def test_no_time_is_before_the_start_of_the_file(folder, monkeypatch):
+    """As in damaged MPEG program streams, where FFmpeg takes a later time for the start."""
+    path = write_video(folder / 'early.mp4', painted(10))
+    monkeypatch.setattr(decoding, 'start_of', lambda container: Fraction(2, 25))
+    frames = frames_of(path)
+    assert [frame.time for frame in frames] == [max(0, i - 2) / 25 for i in range(10)]
+    assert [frame.time_guessed for frame in frames] == [i < 2 for i in range(10)]
+    monkeypatch.setattr(decoding, 'start_of', lambda container: Fraction(2000))
+    frames = frames_of(path)
+    assert [frame.time for frame in frames] == [i / 25 for i in range(10)]
+    assert all(frame.time_guessed for frame in frames)
 
 
 def test_a_stream_that_damage_adds_is_the_end():
