@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from types import ModuleType
 from typing import Any
 
@@ -101,6 +102,21 @@ def new_decoder(path: str) -> Any:
         return stream.codec_context
 
 
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+    """Yield the packets of some streams, or of all, up to the first that cannot be read."""
+    errors = import_av().error.FFmpegError
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, errors):
+            return
+        except IndexError:  # PyAV at the end of a file in which damage has added a stream
+            return
+        if packet.size:  # otherwise the same picture again, or the end
+            yield packet
+
+
 def import_av() -> ModuleType:
     """Import PyAV.
 
@@ -167,9 +183,9 @@ def _video_stream(container: Any) -> Any:
 def _first_size(path: str, container: Any, stream: Any) -> tuple[int, int]:
     """Width and height of the first frame as displayed."""
     av = import_av()
-    for count, packet in enumerate(container.demux(stream)):
+    for count, packet in enumerate(chain(packets_of(container, stream), [None])):
         try:
-            frames = packet.decode()
+            frames = stream.codec_context.decode(packet)
         except av.error.FFmpegError:
             frames = []
         if frames:

@@ -85,7 +85,8 @@ class FrameOrder:
         """Add the next packet in decoding order; :meth:`put` refers to it by its number, from 0.
 
         Args:
-            pts: Presentation time in units of the stream; a number if frames have times.
+            pts: Presentation time in units of the stream; None drops the times of this frame and
+                those after it.
             dts: Decoding time in the same units.
             is_key: Whether the container marks it as a keyframe.
             has_fault: Whether the container reports damage in or before it, or the decoder has
@@ -104,6 +105,8 @@ class FrameOrder:
         self._unsettled.append(item)
         self._by_number[item.number] = item
         self._newest = item
+        if self._has_times and pts is None:
+            self.drop_times()
         if not is_displayed:
             item.is_known = item.is_hidden = True
         elif self._has_times:

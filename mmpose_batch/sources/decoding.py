@@ -14,6 +14,7 @@ from .containers import (
     import_av,
     is_end_of_all,
     new_decoder,
+    packets_of,
     rate_of,
     start_of,
 )
@@ -27,8 +28,10 @@ _MAX_TIMES = 16
 _RESYNCED, _MAX_GAP = ('matroska', 'flv'), 128
 # Formats that do not declare the length of a video.
 _ENDLESS = ('mpegts', 'mpeg')
-# Seconds by which decoding times may go back within one recording.
+# Seconds by which decoding times may go back within one recording; not at all at a keyframe.
 _MAX_BACK = 1
+# Seconds between two packets of which the second is damaged if it is behind the declared end.
+_MAX_JUMP = 3600
 # Seconds, and frames, by which a complete video may be shorter than declared.
 _TOLERANCE, _TOLERANCE_FRAMES = Fraction(1, 10), 2
 
@@ -131,13 +134,15 @@ class Decoding:
         reorders = self._stream.codec_context.has_b_frames
         first = list(islice(packets, _MAX_TIMES if reorders else 1))
         order = FrameOrder(_are_usable(first))
-        last_dts = None
+        last_dts, end = None, declared_end(self._container, self._stream)
         for packet in chain(first, packets):
             back = 0 if None in (packet.dts, last_dts) else last_dts - packet.dts
-            if back * self._unit > _MAX_BACK:
+            if back * self._unit > _MAX_BACK or (back > 0 and packet.is_key):
                 order.restart()
-            last_dts = last_dts if packet.dts is None else packet.dts
             pts = packet.dts if packet.pts is None else packet.pts
+            if end is not None and self._is_damaged(pts, last_dts, end):
+                pts = None
+            last_dts = last_dts if packet.dts is None else packet.dts
             order.add(pts, packet.dts, packet.is_key, packet.has_fault, packet.is_displayed)
             for frame in packet.frames:
                 self._put(order, frame)
@@ -148,6 +153,12 @@ class Decoding:
         order.finish()
         yield from self._end(order, packets.read_until)
 
+    def _is_damaged(self, pts: int | None, last_dts: int | None, end: Fraction) -> bool:
+        """Whether a time is too far behind the packet before, and behind the declared end."""
+        if pts is None or last_dts is None:
+            return False
+        return pts * self._unit > end and (pts - last_dts) * self._unit > _MAX_JUMP
+
     def _put(self, order: FrameOrder, frame: Any) -> None:
         number = frame.opaque if frame.opaque is not None else order.number_of(frame.pts)
         if number is not None and not order.put(number, frame):
@@ -156,9 +167,11 @@ class Decoding:
 
     def _show(self, item: Item) -> Shown:
         step = 1 / self._rate if self._rate else None
-        self._is_guessed = not item.is_timed
-        if item.is_timed:
-            self._time = item.pts * self._unit - self._start
+        self._is_guessed = True
+        least = self._time or Fraction(0)
+        time = item.pts * self._unit - self._start if item.is_timed else None
+        if time is not None and least - time <= _MAX_BACK:
+            self._time, self._is_guessed = max(time, least), time < least
         elif step is not None:
             self._time = Fraction(0) if self._time is None else self._time + step
         duration = getattr(item.frame, 'duration', 0)
@@ -279,7 +292,6 @@ class _Packets:
     def __init__(self, path: str, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
         self._decoder = _Decoder(path, stream.codec_context)
-        self._errors = import_av().error.FFmpegError
         self._is_resynced = any(name in container.format.name for name in _RESYNCED)
         self._uses_all = is_end_of_all(stream)
         self._length = 1 / rate_of(stream) if rate_of(stream) else Fraction(0)
@@ -315,15 +327,8 @@ class _Packets:
     def _demuxed(self) -> Iterator[tuple[Any, bool]]:
         """Yield packets, and whether others before them were skipped."""
         needs_all = self._is_resynced or self._uses_all
-        packets = self._container.demux(*(() if needs_all else (self._stream,)))
         end = None
-        while True:
-            try:
-                packet = next(packets)
-            except (StopIteration, self._errors):  # what cannot be read is missing
-                return
-            if not packet.size:  # the same picture again, or the end
-                continue
+        for packet in packets_of(self._container, *(() if needs_all else (self._stream,))):
             is_after_gap = False
             if self._is_resynced and packet.pos is not None:
                 is_after_gap = end is not None and packet.pos - end > _MAX_GAP

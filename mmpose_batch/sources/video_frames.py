@@ -8,7 +8,7 @@ from typing import Any
 from ..config import VideoOptions
 from ..errors import SourceError
 from .base import Frame
-from .containers import declared_end, import_av, opened, start_of
+from .containers import declared_end, import_av, opened, packets_of, start_of
 from .decoding import Decoding, VideoPixels
 
 # Number of packets, after the one that a seek finds, in which a keyframe is sought.
@@ -100,7 +100,7 @@ def _keyframe_at(container: Any, stream: Any, pts: int) -> Any:
     av = import_av()
     try:
         container.seek(pts, stream=stream)
-        for packet in islice((p for p in container.demux(stream) if p.size), _MAX_SOUGHT):
+        for packet in islice(packets_of(container, stream), _MAX_SOUGHT):
             for frame in packet.decode():
                 if frame.key_frame and not frame.is_corrupt:
                     return frame

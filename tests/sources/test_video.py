@@ -1,9 +1,12 @@
 """Videos: number, time and pixels of every frame, against the number painted into it."""
 
+import re
 import sys
 import threading
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -25,7 +28,7 @@ from support.videos import (
 
 from mmpose_batch.config import VideoOptions
 from mmpose_batch.errors import ImageError, SourceError
-from mmpose_batch.sources import containers
+from mmpose_batch.sources import containers, decoding
 from mmpose_batch.sources.base import Frame, Pixels
 from mmpose_batch.sources.damage import FrameOrder
 from mmpose_batch.sources.inputs import open_source
@@ -304,6 +307,75 @@ def test_damage_ends_at_the_next_keyframe(folder):
     good = set(range(COUNT)) - set(expected)
     assert all(numbers[index] == index for index in good)
     assert numbers[29] == 'the video is damaged since frame 24'
+
+
+def test_a_frame_without_times_has_a_guessed_time(folder):
+    path = write_video(folder / 'timed.ts', painted(COUNT))
+    data = bytearray(Path(path).read_bytes())
+    starts = [match.start() for match in re.finditer(b'\0\0\1\xe0', data)]
+    for start in starts[30:34]:
+        data[start + 7] = 0  # the header says that it has no times
+    Path(path).write_bytes(data)
+    frames = frames_of(path)
+    assert [number_in(frame) for frame in frames] == list(range(COUNT))
+    assert [frame.time for frame in frames] == pytest.approx([i / 25 for i in range(COUNT)])
+    assert [f.time_guessed for f in frames] == [i >= 28 for i in range(COUNT)]
+
+
+@pytest.mark.parametrize('overlap', [5, 20])
+@pytest.mark.parametrize('count', [15, COUNT])  # also within the first packets
+def test_times_continue_where_those_of_joined_streams_go_back(folder, overlap, count):
+    first = write_video(folder / 'first.ts', painted(count))
+    times = [max(0, count - overlap) / 25 + index / 25 for index in range(COUNT)]
+    second = write_video(folder / 'second.ts', painted(COUNT), times=times)
+    path = folder / 'joined.ts'
+    path.write_bytes(Path(first).read_bytes() + Path(second).read_bytes())
+    frames = frames_of(str(path))
+    numbers = [number_in(frame) for frame in frames]
+    assert numbers[: count - 3] == list(range(count - 3))  # the last one may be incomplete
+    assert numbers[count:] == list(range(COUNT))
+    assert np.diff([frame.time for frame in frames]) == pytest.approx(1 / 25)
+    assert all(frame.time_guessed for frame in frames[count:])
+
+
+def test_a_time_far_behind_the_declared_end_is_not_used(folder):
+    path = write_video(folder / 'far.flv', painted(COUNT), bframes=0)
+    data = bytearray(Path(path).read_bytes())
+    tag = 13
+    for _ in range(30):
+        tag += 15 + int.from_bytes(data[tag + 1 : tag + 4])
+    data[tag + 7] = 200  # the highest byte of the time
+    Path(path).write_bytes(data)
+    frames = frames_of(path)
+    assert [number_in(frame) for frame in frames] == list(range(COUNT))
+    assert [f.time for f in frames] == pytest.approx([i / 25 for i in range(COUNT)], abs=1e-3)
+    assert [frame.time_guessed for frame in frames[:20]] == [False] * 20
+    assert all(frame.time_guessed for frame in frames[30:])
+
+
+def test_no_time_is_before_the_start_of_the_file(folder, monkeypatch):
+    """As in damaged MPEG program streams, where FFmpeg takes a later time for the start."""
+    path = write_video(folder / 'early.mp4', painted(10))
+    monkeypatch.setattr(decoding, 'start_of', lambda container: Fraction(2, 25))
+    frames = frames_of(path)
+    assert [frame.time for frame in frames] == [max(0, i - 2) / 25 for i in range(10)]
+    assert [frame.time_guessed for frame in frames] == [i < 2 for i in range(10)]
+    monkeypatch.setattr(decoding, 'start_of', lambda container: Fraction(2000))
+    frames = frames_of(path)
+    assert [frame.time for frame in frames] == [i / 25 for i in range(10)]
+    assert all(frame.time_guessed for frame in frames)
+
+
+def test_a_stream_that_damage_adds_is_the_end():
+    """PyAV raises an error for it when all packets have been read."""
+
+    class Container:
+        def demux(self, *_: Any) -> Iterator[Any]:
+            yield SimpleNamespace(size=1)
+            yield SimpleNamespace(size=0)
+            raise IndexError('list index out of range')
+
+    assert [packet.size for packet in containers.packets_of(Container())] == [1]
 
 
 def test_videos_are_decoded_on_one_thread(folder, monkeypatch):

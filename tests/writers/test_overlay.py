@@ -187,6 +187,20 @@ def test_audio_that_mp4_cannot_carry_is_left_out_with_a_line(tmp_path, caplog):
     )
 
 
+def test_audio_whose_time_goes_back_is_left_out_with_a_line(tmp_path, caplog):
+    """As in two transport streams that were joined."""
+    part = write_video(tmp_path / 'part.ts', painted(50), bframes=0, audio=True)
+    path = tmp_path / 'film.ts'
+    path.write_bytes(2 * Path(part).read_bytes())
+    with caplog.at_level(logging.WARNING, 'mmpose_batch'):
+        out = overlay_of(str(path))
+    assert len(numbers(out)) == 100
+    assert 20 < len(audio(out)) <= len(audio(part))
+    assert [record.getMessage() for record in caplog.records] == [
+        f'{path}: damaged audio, or audio whose time goes back, is left out'
+    ]
+
+
 @pytest.mark.parametrize(
     ('size', 'options', 'expected'),
     [

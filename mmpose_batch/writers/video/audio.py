@@ -16,7 +16,8 @@ _CODECS = frozenset(['aac', 'ac3', 'alac', 'eac3', 'flac', 'mp2', 'mp3', 'opus']
 class AudioCopy:
     """Copies the packets of all audio streams, as far as the video is written.
 
-    A stream that MP4 cannot carry is left out, with a warning.
+    A stream that MP4 cannot carry is left out, with a warning; so are packets whose times do not
+    increase, as behind the seam of two recordings that were joined.
 
     Args:
         source: Container of the source, which nothing else reads from.
@@ -34,19 +35,23 @@ class AudioCopy:
         begin: float = -inf,
         end: float = inf,
     ) -> None:
-        self._output = output
+        self._output, self._name = output, source.name.removeprefix('file:')
         self._origin, self._begin, self._end = origin, begin, end
         self._copies = {}
         for stream in source.streams.audio:
-            codec = 'unknown' if stream.codec_context is None else stream.codec_context.name
-            if codec in _CODECS:
+            context = stream.codec_context
+            codec = 'unknown' if context is None else context.name
+            if codec in _CODECS and context.sample_rate and context.channels:
                 self._copies[stream.index] = output.add_stream_from_template(stream)
             else:
-                name = source.name.removeprefix('file:')
-                logger.warning('%s: MP4 cannot carry its %s audio, which is left out', name, codec)
+                logger.warning(
+                    '%s: MP4 cannot carry its %s audio, which is left out', self._name, codec
+                )
         streams = [source.streams[index] for index in self._copies]
         self._packets = source.demux(streams) if streams else iter(())
         self._next: av.Packet | None = None
+        self._last: dict[int, int] = {}  # decoding time of each stream's last packet
+        self._has_warned = False
 
     def write_until(self, time: float) -> None:
         """Copy the packets up to a time of the output in seconds."""
@@ -74,13 +79,30 @@ class AudioCopy:
                     if packet.pts is None:
                         packet.pts = packet.dts
                     return packet
-        except av.FFmpegError:
+        except (av.FFmpegError, IndexError):  # PyAV's, where damage has added a stream
             self._packets = iter(())
         return None
 
     def _write(self, packet: 'av.Packet') -> None:
+        import av
+
+        index = packet.stream.index
+        if packet.dts <= self._last.get(index, -inf) or packet.pts < packet.dts:
+            self._warn()
+            return
+        self._last[index] = packet.dts
         shift = round(self._origin / packet.time_base)
         packet.pts -= shift
         packet.dts -= shift
-        packet.stream = self._copies[packet.stream.index]
-        self._output.mux(packet)
+        packet.stream = self._copies[index]
+        try:
+            self._output.mux(packet)
+        except (av.error.ArgumentError, av.error.InvalidDataError):  # a damaged packet
+            self._warn()
+
+    def _warn(self) -> None:
+        if not self._has_warned:
+            logger.warning(
+                '%s: damaged audio, or audio whose time goes back, is left out', self._name
+            )
+        self._has_warned = True
