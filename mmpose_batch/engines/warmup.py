@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from ..errors import FATAL, EngineError, one_line
@@ -29,12 +28,6 @@ RunBatch = Callable[[list[dict[str, Any]]], Any]
 Item = TypeVar('Item')
 
 logger = logging.getLogger('mmpose_batch')
-
-
-def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """Return at most ``count`` evenly spaced items, from the first to the last."""
-    indices = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
-    return [items[index] for index in indices]
 
 
 def outcome(runners: Runners) -> dict[str, dict[str, Any]]:

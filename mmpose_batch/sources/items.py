@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain, islice, pairwise
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from ..config import VideoOptions
 from ..errors import ImageError, SourceError, one_line
 from ..workers import FLUSH, FlushType
 from .base import CHUNK, READ_AHEAD, Frame, Source, in_chunks
+from .containers import probe
 from .numbering import number
+from .video_frames import read_video, sample_frames
 from .video_names import is_video_name
 
 
@@ -45,6 +48,8 @@ class Position:
 
 
 START = Position()
+
+Item = TypeVar('Item')
 
 
 class Items:
@@ -98,8 +103,6 @@ class Items:
             return len(self.images) + sum(pool.map(self._estimate, self.videos))
 
     def _estimate(self, video: Frame) -> int:
-        from .video import probe
-
         try:
             info = probe(video.data)
         except SourceError:
@@ -147,8 +150,6 @@ class Items:
 
     def _frames_of(self, video: Frame) -> Iterator[Frame]:
         """Frames of a video; of a video that cannot be used, one frame that fails."""
-        from .video import read_video
-
         reason, last = 'there are no frames between start and end', None
         with closing(read_video(video.data, video.name, self.options)) as frames:
             while True:
@@ -171,9 +172,6 @@ class Items:
 
         Frames of videos are keyframes, whose ``frame_id`` is not known.
         """
-        from ..engines.warmup import spread
-        from .video import sample_frames
-
         if not self.videos:
             return spread(self.images, count)
         images = spread(self.images, count // 2)
@@ -197,6 +195,12 @@ class Items:
             sequential=bool(self.videos),
             ahead=READ_AHEAD,
         )
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return at most ``count`` evenly spaced items, from the first to the last."""
+    indices = np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)
+    return [items[index] for index in indices]
 
 
 def _reason(error: Exception, path: str) -> str:

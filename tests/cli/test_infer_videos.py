@@ -120,7 +120,7 @@ def test_a_missing_package_is_named_before_the_model_is_built(
 
 
 def test_a_dry_run_counts_videos_and_reads_none(inputs, tool, monkeypatch):
-    monkeypatch.setattr('mmpose_batch.sources.video.read_video', None)
+    monkeypatch.setattr('mmpose_batch.sources.items.read_video', None)
     outcome = tool(inputs, '--dry-run', '--format', 'json', '--save-vis')
     assert outcome.status == 0
     assert 'inputs    1 image and 2 videos, ' in outcome.out

@@ -14,7 +14,7 @@ from mmpose.apis.inferencers import Pose2DInferencer
 from mmpose.datasets.transforms import LoadImage
 
 from mmpose_batch.config import merge_settings
-from mmpose_batch.engines.warmup import batch_sizes, spread
+from mmpose_batch.engines.warmup import batch_sizes
 from mmpose_batch.evaluation.annotations import ImageIds, read_annotations
 from mmpose_batch.factory import build_inferencer
 from mmpose_batch.images.read import read_image
@@ -24,7 +24,7 @@ from mmpose_batch.progress import StageClock
 from mmpose_batch.results import to_record
 from mmpose_batch.runs.run import Run
 from mmpose_batch.sources.base import Frame, Source
-from mmpose_batch.sources.items import Items
+from mmpose_batch.sources.items import Items, spread
 from mmpose_batch.stages.detect import WHOLE_IMAGE
 from mmpose_batch.writers.jsonl import JsonLinesFile
 from mmpose_batch.writers.options import RunOptions

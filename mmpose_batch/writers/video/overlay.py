@@ -20,7 +20,7 @@ from ...errors import ImageError, SourceError
 from ...models.keypoints import Keypoints
 from ...sources.base import Frame
 from ...sources.containers import opened, probe, rate_of, start_of
-from ...sources.video import read_video
+from ...sources.video_frames import read_video
 from ...workers import WorkerPool, read_ahead
 from ..base import Record
 from .audio import AudioCopy
