@@ -56,7 +56,7 @@ def test_a_quiet_process_prints_nothing_and_returns_its_status(models, tmp_path)
 
 
 FAST = {
-    'help': (['--help'], 0, 'Exit status: 0 all images succeeded, 1 could not run, 2 wrong'),
+    'help': (['--help'], 0, 'Exit status: 0 all inputs succeeded, 1 could not run, 2 wrong'),
     'a wrong option': (
         ['x', '--out-dir', 'y', '--colour', 'red'],
         2,
