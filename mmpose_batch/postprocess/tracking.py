@@ -142,8 +142,9 @@ def _assign_all(results: Iterable[ImageResult], tracker: PersonTracker) -> Itera
 def _of_result(result: ImageResult) -> _Observation:
     frame = result.frame
     video = (frame.source_id or None) if frame.frame_id is None else frame.name
+    time = None if frame.time is None else round(frame.time, TIME_DECIMALS)
     if result.error is not None:
-        return _Observation(video, frame.frame_id, frame.time, None)
+        return _Observation(video, frame.frame_id, time, None)
     boxes = [np.empty((0, 4))]
     for sample in result.data_samples:
         found = sample.pred_instances
@@ -153,7 +154,7 @@ def _of_result(result: ImageResult) -> _Observation:
             keypoints = _round(found.keypoints, COORDINATE_DECIMALS)
             scores = _round(found.keypoint_scores, SCORE_DECIMALS)
             boxes += [_box_around(*row) for row in zip(keypoints, scores, strict=True)]
-    return _Observation(video, frame.frame_id, frame.time, np.concatenate(boxes))
+    return _Observation(video, frame.frame_id, time, np.concatenate(boxes))
 
 
 def _of_record(record: Mapping[str, Any]) -> _Observation:

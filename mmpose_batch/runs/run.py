@@ -280,7 +280,9 @@ class Run:
             raise failed
 
     def _write_info(self, status: str) -> None:
-        pending = [] if status == 'finished' else self._pending()
+        # The names of all videos would make the file of a finished run large.
+        is_done = status == 'finished' and self._items.videos
+        pending = [] if is_done else self._pending()
         self._info.write(status, pending, scored=self._scores is not None)
 
     def _pending(self) -> list[str]:
