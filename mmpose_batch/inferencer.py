@@ -181,14 +181,14 @@ class BatchPose2DInferencer(Pose2DInferencer):
 
         Args:
             inputs: See :func:`mmpose_batch.sources.inputs.open_source`.
-            return_datasamples: Yield data samples instead of plain instances.
+            return_datasamples: Yield data samples, which have no track ids, instead of instances.
             batch_size: Overrides the constructor's ``batch_size`` for this call.
             out_dir: Folder for ``visualizations/`` and ``predictions/``.
             max_wait: Seconds that an iterator may yield nothing before its earlier images are
                 finished in batches that are not full; None waits for full batches.
             vid_stride: Every so many frames of a video one is used.
-            start: First second of videos that is used: a number, or text such as ``1:05``.
-            end: End of the part of videos that is used, in the same form.
+            start: Frames of videos before this time are left out: seconds, or text as ``1:05``.
+            end: Frames of videos from this time on are left out.
             track: Whether each person of a video or camera gets a ``track_id``.
             **kwargs: Upstream's arguments: ``bbox_thr``, ``nms_thr``, ``bboxes``,
                 ``merge_results``, ``pose_based_nms``, those of
@@ -225,14 +225,17 @@ class BatchPose2DInferencer(Pose2DInferencer):
             **{key: pre[key] for key in ('bbox_thr', 'nms_thr') if key in pre},
             **forward,
         )
-        bboxes = pre.get('bboxes')
-        if bboxes is not None and not (isinstance(bboxes, list) and not bboxes):  # the default
-            if self.cfg.data_mode != 'topdown':
-                raise ValueError('bboxes: only top-down models take them')
-            source = with_boxes(source, bboxes)
+        source = self._with_boxes(source, pre.get('bboxes'))
         writer = MMPoseWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         tracker = PersonTracker() if track else None
         return self._run(source, call, drawing, writer, return_datasamples, tracker)
+
+    def _with_boxes(self, source: Source, bboxes: Any) -> Source:
+        if bboxes is None or (isinstance(bboxes, list) and not bboxes):  # upstream's default
+            return source
+        if self.cfg.data_mode != 'topdown':
+            raise ValueError('bboxes: only top-down models take them')
+        return with_boxes(source, bboxes)
 
     def _run(
         self,

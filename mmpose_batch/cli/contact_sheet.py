@@ -129,7 +129,7 @@ def read_strip(path: Path, count: int) -> list[Image.Image]:
         ImportError: PyAV is not installed.
         OSError, ValueError: The video cannot be read.
     """
-    from ..scenes.video import import_av
+    from ..pyav import import_av
 
     av = import_av()
     with av.open(str(path)) as container:

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from rich.progress import track
 
+from ..pyav import import_av
 from .clip import ClipOptions, draw_clip
 from .dataset import annotate, in_processes, save
 from .scene import Scene
@@ -20,21 +20,6 @@ T = TypeVar('T')
 # One thread, since the number of threads changes the bytes of a file; players seek by key frames,
 # of which one comes at least every 50 frames.
 _ENCODER = {'preset': 'veryfast', 'crf': '20', 'g': '50', 'threads': '1'}
-
-
-def import_av() -> ModuleType:
-    """Import PyAV.
-
-    Raises:
-        ImportError: It is not installed. The message is one line.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError(
-            f"videos need PyAV, which is not installed: pip install 'mmpose-batch[video]' ({error})"
-        ) from error
-    return av
 
 
 def write_videos(

@@ -11,6 +11,7 @@ from itertools import chain
 from types import ModuleType
 from typing import Any
 
+from .. import pyav
 from ..errors import SourceError
 from .orientation import swaps_sides
 
@@ -124,13 +125,9 @@ def import_av() -> ModuleType:
         SourceError: It is not installed.
     """
     try:
-        import av
-        import av.error
+        return pyav.import_av()
     except ImportError as error:
-        raise SourceError(
-            f"inputs: videos need PyAV: pip install 'mmpose-batch[video]' ({error})"
-        ) from error
-    return av
+        raise SourceError(f'inputs: {error}') from error
 
 
 def start_of(container: Any) -> Fraction:

@@ -53,9 +53,9 @@ def list_inputs(
 ) -> list[str]:
     """List the images and videos of folders, files, globs and list files.
 
-    In folders and globs, sidecars and drawings of earlier runs are skipped, see
-    :func:`mmpose_batch.sources.folders.list_images`. A file that is named explicitly, also in a
-    list file, is always used, and so are the files of a folder of drawings that is named.
+    In folders and globs, :func:`mmpose_batch.sources.folders.list_images` skips sidecars and
+    drawings of earlier runs. Files, and folders of drawings, that are named, also in a list file,
+    are always used.
 
     In a list file each line is the path of a file or folder, relative to the working
     directory; a missing file becomes an input that fails. Lines are used literally,
@@ -68,8 +68,7 @@ def list_inputs(
     - A list with a NUL byte (``find -print0``) is split at these instead of at line
       ends, so that every name can be listed.
 
-    The encoding is UTF-8, or UTF-16 with a byte order mark (PowerShell's ``>``); bytes of
-    a name that are not valid UTF-8 are preserved.
+    The encoding is UTF-8 (invalid bytes of names are preserved), or UTF-16 with a byte order mark.
 
     Args:
         inputs: Folders, image and video files, globs (only their images and videos are used),

@@ -10,24 +10,14 @@ from typing import TypeVar
 import numpy as np
 
 from ..config import VideoOptions
-from ..errors import ImageError, SourceError, one_line
+from ..errors import SourceError, one_line
 from ..workers import FLUSH, FlushType
-from .base import CHUNK, READ_AHEAD, Frame, Source, in_chunks
-from .containers import probe
+from .base import CHUNK, READ_AHEAD, Frame, Source
+from .containers import VideoInfo, probe
+from .decoding import NoPixels
 from .numbering import number
 from .video_frames import read_video, sample_frames
 from .video_names import is_video_name
-
-
-@dataclass(frozen=True, slots=True)
-class Unusable:
-    """Pixels of a video without any usable frame: reading them raises the reason."""
-
-    reason: str
-
-    def read(self) -> np.ndarray:
-        """See :class:`mmpose_batch.sources.base.Pixels`."""
-        raise ImageError(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +75,7 @@ class Items:
         self.videos = [frame for frame in frames if is_video_name(frame.data)]
         self.options = options or VideoOptions()
         self.chunk = CHUNK
+        self._infos: dict[str, VideoInfo | None] = {}
         self.last: int | None = None
         if bboxes is not None:
             self.images = [
@@ -102,10 +93,18 @@ class Items:
         with ThreadPoolExecutor() as pool:
             return len(self.images) + sum(pool.map(self._estimate, self.videos))
 
+    def info(self, video: Frame) -> VideoInfo | None:
+        """The header of a video, which is read once; None if it cannot be used."""
+        if video.name not in self._infos:
+            try:
+                self._infos[video.name] = probe(video.data)
+            except SourceError:
+                self._infos[video.name] = None
+        return self._infos[video.name]
+
     def _estimate(self, video: Frame) -> int:
-        try:
-            info = probe(video.data)
-        except SourceError:
+        info = self.info(video)
+        if info is None:
             return 1
         start, end = self.options.seconds
         frames = info.frames or 1
@@ -123,30 +122,28 @@ class Items:
             start: Where to begin; its ``images`` or ``frames`` are a multiple of ``CHUNK``, or
                 all images.
         """
-        index, done = start.results, start.frames
-        images = in_chunks(self.images[start.images :], self.chunk)
-        videos = range(start.videos, len(self.videos))
-        if not videos and self.images:
-            self.last = len(self.images) - 1
-        for item in images:
-            if item is FLUSH:
-                yield FLUSH
-                continue
-            index = item.index + 1
-            ends = index % self.chunk == 0 or index == len(self.images)
-            yield replace(item, ends_chunk=ends)
-        for each in videos:
-            frames = islice(self._frames_of(self.videos[each]), done, None)
-            for frame, following in pairwise(chain(frames, [None])):
-                done += 1
-                ends = following is None or done % self.chunk == 0
-                if following is None and each == len(self.videos) - 1:
+        index, parts = start.results, list(self._parts(start))
+        for place, (frames, done) in enumerate(parts, 1):
+            for count, (frame, following) in enumerate(pairwise(chain(frames, [None])), done + 1):
+                ends = following is None or count % self.chunk == 0
+                if following is None and place == len(parts):
                     self.last = index
                 yield replace(frame, index=index, ends_chunk=ends)
                 index += 1
                 if ends:
                     yield FLUSH
-            done = 0
+
+    def _parts(self, start: Position) -> Iterator[tuple[Iterable[Frame], int]]:
+        """The images, and the frames of each video, from a position on, if there are any.
+
+        Yields:
+            Frames, and the number of those of the same part before them.
+        """
+        if start.images < len(self.images):
+            yield self.images[start.images :], start.images
+        for place, video in enumerate(self.videos[start.videos :]):
+            done = 0 if place else start.frames
+            yield islice(self._frames_of(video), done, None), done
 
     def _frames_of(self, video: Frame) -> Iterator[Frame]:
         """Frames of a video; of a video that cannot be used, one frame that fails."""
@@ -158,14 +155,14 @@ class Items:
                 except Exception as error:  # of the decoder too, for a damaged file
                     reason = _reason(error, video.data)
                     if last is not None:
-                        yield replace(last, frame_id=last.frame_id + 1, data=Unusable(reason))
+                        yield replace(last, frame_id=last.frame_id + 1, data=NoPixels(reason))
                     break
                 if frame is None:
                     break
                 last = frame
                 yield frame
         if last is None:
-            yield Frame(0, Unusable(reason), video.name, source_id=video.data)
+            yield Frame(0, NoPixels(reason), video.name, source_id=video.data)
 
     def samples(self, count: int) -> list[Frame]:
         """At most so many frames, spread over images and videos, for the warm-up of engines.

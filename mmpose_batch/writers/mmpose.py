@@ -8,9 +8,10 @@ import os.path as osp
 from contextlib import ExitStack
 from fractions import Fraction
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from .drawing import write_drawing
+from .per_image import FramesFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +109,7 @@ class _VideoFiles:
         self._rate = rate
         self._files = ExitStack()
         self._drawn: VideoFile | None = None
-        self._json: TextIO | None = None
+        self._json: FramesFile | None = None
         self._first = 0
 
     def write(self, result: 'ImageResult', drawn: 'np.ndarray | None') -> None:
@@ -116,7 +117,8 @@ class _VideoFiles:
         if self._drawn_path and drawn is not None:
             self._write_drawing(result.frame, drawn)
         if self._json_path:
-            self._write_instances(result)
+            self._json = self._json or FramesFile(self._json_path)
+            self._json.append(result)
 
     def _write_drawing(self, frame: 'Frame', drawn: 'np.ndarray') -> None:
         from .video.encoding import VideoFile, open_output, to_even_size, to_yuv
@@ -130,17 +132,6 @@ class _VideoFiles:
         time = (frame.index - self._first) / self._rate if time is None else time
         self._drawn.write(picture, round(time / _UNIT))
 
-    def _write_instances(self, result: 'ImageResult') -> None:
-        import mmengine
-
-        frame, separator = result.frame, ',\n'
-        if self._json is None:
-            os.makedirs(osp.dirname(self._json_path) or '.', exist_ok=True)
-            self._json, separator = open(self._json_path, 'w'), '[\n'  # noqa: SIM115
-        number = frame.index if frame.frame_id is None else frame.frame_id
-        instances = {'frame_id': number, 'instances': result.predictions[0]}
-        self._json.write(separator + mmengine.dump(instances, file_format='json'))
-
     def close(self, error: BaseException | None) -> None:
         """Complete the files; after an error of the encoder, the video is removed.
 
@@ -148,8 +139,7 @@ class _VideoFiles:
             OSError: They cannot be completed.
         """
         if self._json is not None:
-            self._json.write('\n]\n')
-            self._json.close()
+            self._json.finish()
         if self._drawn is None:
             return
         import av

@@ -30,7 +30,7 @@ def _dump(value: Any, **options: Any) -> bytes:
 
 
 class FramesFile:
-    """The JSON file of a video, an array that grows by one line per frame.
+    """The JSON file of a video or camera, an array that grows by one line per frame.
 
     Each element is an object with ``frame_id`` and ``instances``, as upstream MMPose writes it.
 
@@ -44,11 +44,11 @@ class FramesFile:
         self._file = open(path, 'r+b' if frames else 'wb')  # noqa: SIM115 (closed by the writer)
         self._frames = frames
         if not frames:
-            self._file.write(b'[\n')
+            self._file.write(b'[')
             return
         for _ in range(1 + frames):
-            self._file.readline()
-        self._file.seek(self._file.tell())
+            last = self._file.readline()
+        self._file.seek(len(last.rstrip(b',\n')) - len(last), os.SEEK_CUR)
         self._file.truncate()
 
     def append(self, result: 'ImageResult') -> None:
@@ -57,8 +57,9 @@ class FramesFile:
         Raises:
             OSError: The disk is full.
         """
-        frame = {'frame_id': result.frame.frame_id, 'instances': result.predictions[0]}
-        self._file.write((b',' if self._frames else b'') + _dump(frame) + b'\n')
+        number = result.frame.index if result.frame.frame_id is None else result.frame.frame_id
+        frame = {'frame_id': number, 'instances': result.predictions[0]}
+        self._file.write((b',\n' if self._frames else b'\n') + _dump(frame))
         self._frames += 1
 
     def sync(self) -> None:
@@ -76,7 +77,7 @@ class FramesFile:
         Raises:
             OSError: The disk is full.
         """
-        self._file.write(b']\n')
+        self._file.write(b'\n]\n')
         self.sync()
         self._file.close()
 

@@ -42,7 +42,7 @@ from mmpose_batch.writers.options import RunOptions
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
 slow = pytest.mark.slow
 
-COUNT, BLOCK = 44, 8  # the last block is not full
+COUNT, CHUNK = 44, 8  # the last block is not full
 FORMATS = ('--format', 'json', 'coco', '--save-vis')
 
 
@@ -53,14 +53,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in write_photos(folder, COUNT)[3::13]:
         path.write_bytes(b'no image')
     return folder
-
-
-@pytest.fixture(autouse=True, scope='module')
-def small_blocks() -> Iterator[None]:
-    """Use chunks of 8 images instead of 256."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmpose_batch.sources.items.CHUNK', BLOCK)
-        yield
 
 
 def wait_for_a_signal(log: str) -> None:
@@ -121,7 +113,7 @@ class Tool:
     def start(
         self,
         *more: str,
-        block: int = BLOCK,
+        block: int = CHUNK,
         place: str = '',
         text: str = '',
         maximum: int = COUNT - 1,
@@ -160,7 +152,7 @@ def uninterrupted(
     photos: Path,
     models: Models,
     one_thread: None,
-    small_blocks: None,
+    small_chunks: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Path]:
     """The output of an uninterrupted run, for each kind of model."""
@@ -178,11 +170,11 @@ def uninterrupted(
 
 
 KILLS = [
-    pytest.param('one_stage', BLOCK + 1),
-    pytest.param('top_down', 3 * BLOCK - 1),
+    pytest.param('one_stage', CHUNK + 1),
+    pytest.param('top_down', 3 * CHUNK - 1),
     pytest.param('one_stage', 1, marks=slow),
-    pytest.param('one_stage', BLOCK, marks=slow),
-    pytest.param('top_down', 4 * BLOCK, marks=slow),
+    pytest.param('one_stage', CHUNK, marks=slow),
+    pytest.param('top_down', 4 * CHUNK, marks=slow),
 ]
 
 
@@ -194,7 +186,7 @@ def test_a_killed_run_resumes_to_the_same_files(tool, kind, uninterrupted, lines
     outcome = tool.finish('--resume')
     assert outcome.status == 3
     assert files_below(tool.out_dir) == files_below(uninterrupted[kind])
-    resumed = done - done % BLOCK
+    resumed = done - done % CHUNK
     info = json.loads((tool.out_dir / 'run.json').read_text())
     assert info['status'] == 'finished'
     assert info['counts']['images'] == COUNT
@@ -237,12 +229,12 @@ def metrics_of(tool: Tool) -> dict[str, float | None]:
 def evaluated(
     models: Models,
     one_thread: None,
-    small_blocks: None,
+    small_chunks: None,
     shared_inferencers: None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Evaluated:
     folder = tmp_path_factory.mktemp('evaluated')
-    photos, count = folder / 'in', BLOCK + 2
+    photos, count = folder / 'in', CHUNK + 2
     write_photos(photos, count)
     truth = annotations(count, 0)
     assert run_tool(photos, '--out-dir', folder / 'first', *models.one_stage).status == 0
@@ -300,7 +292,7 @@ def test_a_run_killed_again_and_again_resumes_to_the_same_files(tool, kind, unin
         process = tool.start('--resume')
         process.wait_for_lines(tool.log, 1)
         # From the building of the model, when no new line is written yet, to the last block.
-        process.wait_for_lines(tool.records, rng.randrange(COUNT - BLOCK // 2))
+        process.wait_for_lines(tool.records, rng.randrange(COUNT - CHUNK // 2))
         process.send(signal.SIGKILL)
         assert process.wait().status == -signal.SIGKILL
     assert tool.finish('--resume').status == 3
@@ -314,7 +306,7 @@ TORN = [
     pytest.param(lambda data: b'', id='to nothing', marks=slow),
     pytest.param(lambda data: data[:-200] + bytes(200), id='with zeros at its end'),
     pytest.param(
-        lambda data: b''.join(data.splitlines(keepends=True)[: 2 * BLOCK]),
+        lambda data: b''.join(data.splitlines(keepends=True)[: 2 * CHUNK]),
         id='after a complete block',
         marks=slow,
     ),

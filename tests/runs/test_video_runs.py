@@ -1,7 +1,6 @@
 """Runs over images and videos: their records and files, killed and resumed."""
 
 import signal
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,13 +28,6 @@ slow = pytest.mark.slow
 CHUNK = 8
 FRAMES = {'a.mp4': 20, 'sub/b.mkv': 16}
 FORMATS = ('--format', 'json', '--save-vis', '--track')
-
-
-@pytest.fixture(autouse=True, scope='module')
-def small_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmpose_batch.sources.items.CHUNK', CHUNK)
-        yield
 
 
 @pytest.fixture(scope='module')

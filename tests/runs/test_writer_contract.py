@@ -126,13 +126,6 @@ def formats(monkeypatch: pytest.MonkeyPatch) -> None:
         registry.register(spec)
 
 
-@pytest.fixture(autouse=True, scope='module')
-def small_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmpose_batch.sources.items.CHUNK', CHUNK)
-        yield
-
-
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Images of three sizes, a file that is not an image, and a name that CSV does not allow."""

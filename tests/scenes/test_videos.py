@@ -306,7 +306,7 @@ def test_videos_without_pyav_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'av', None)
     outcome = run_tool(tmp_path / 'out', '--videos', 1, '--quiet', tool='make_scenes')
     assert outcome.status == 1
-    assert outcome.err.startswith('make_scenes: videos need PyAV, which is not installed: ')
+    assert outcome.err.startswith('make_scenes: videos need PyAV: pip install ')
     assert "pip install 'mmpose-batch[video]'" in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert not (tmp_path / 'out').exists()

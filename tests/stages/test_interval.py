@@ -37,7 +37,7 @@ def person(x: float, y: float = 10, width: float = 30, height: float = 90, score
 # ----------------------------------------------------------------------------- pure functions
 
 MATCHES = {
-    'nobody': ([], [], []),
+    'no persons': ([], [], []),
     'someone comes': ([], [person(0)], None),
     'someone leaves': ([person(0), person(100)], [person(0)], None),
     'one is replaced by another': ([person(0)], [person(100)], None),
@@ -210,7 +210,7 @@ STANDS = at(0)
 EVERY_FIFTH = [0, 5, 10, 15, 20]
 # What happens in 21 frames, and the frames that are detected with an interval of 5.
 SCENES = {
-    'nobody': (Video(lambda position: []), EVERY_FIFTH),
+    'no persons': (Video(lambda position: []), EVERY_FIFTH),
     'a person stands': (Video(STANDS), EVERY_FIFTH),
     'one enters': (Video(both(STANDS, lambda p: [person(99)] * (p >= 13))), [*EVERY_FIFTH, 12, 13]),
     'one leaves': (Video(at(0, 11)), [*EVERY_FIFTH, 11, 12]),

@@ -14,7 +14,7 @@ from support.videos import paint, painted, read_number, write_video
 from mmpose_batch.config import DrawOptions, VideoOptions
 from mmpose_batch.errors import ImageError, SourceError
 from mmpose_batch.models.keypoints import Keypoints
-from mmpose_batch.sources.video import read_video
+from mmpose_batch.sources.video_frames import read_video
 from mmpose_batch.writers.video import encoding
 from mmpose_batch.writers.video.overlay import write_overlay
 from mmpose_batch.writers.video.poses import PoseDrawer, track_colour
