@@ -1,7 +1,7 @@
 """BatchPose2DInferencer: MMPose's arguments in, one result per image out."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -225,17 +225,10 @@ class BatchPose2DInferencer(Pose2DInferencer):
             **{key: pre[key] for key in ('bbox_thr', 'nms_thr') if key in pre},
             **forward,
         )
-        source = self._with_boxes(source, pre.get('bboxes'))
+        source = _with_boxes(source, pre.get('bboxes'), self.cfg.data_mode == 'topdown')
         writer = MMPoseWriter(source, drawing.vis_out_dir, post.get('pred_out_dir', ''))
         tracker = PersonTracker() if track else None
         return self._run(source, call, drawing, writer, return_datasamples, tracker)
-
-    def _with_boxes(self, source: Source, bboxes: Any) -> Source:
-        if bboxes is None or (isinstance(bboxes, list) and not bboxes):  # upstream's default
-            return source
-        if self.cfg.data_mode != 'topdown':
-            raise ValueError('bboxes: only top-down models take them')
-        return with_boxes(source, bboxes)
 
     def _run(
         self,
@@ -248,7 +241,8 @@ class BatchPose2DInferencer(Pose2DInferencer):
     ) -> Iterator[dict]:
         # Closed explicitly: an exception that is held would keep this frame, and with it all work.
         with closing(self.stream(source, call, alone=source.length == 1)) as stream, writer:
-            for result in self._with_progress(stream, source.length):
+            shown = self.show_progress
+            for result in track(stream, 'Inference', source.length) if shown else stream:
                 if tracker is not None:
                     tracker.assign(result)
                 drawn = None
@@ -269,13 +263,6 @@ class BatchPose2DInferencer(Pose2DInferencer):
         """
         with self._drawing:
             return draw_result(self.visualizer, self.model.dataset_meta, result, drawing)
-
-    def _with_progress(
-        self, results: Iterator[ImageResult], total: int | None
-    ) -> Iterable[ImageResult]:
-        if self.show_progress:
-            return track(results, description='Inference', total=total)
-        return results
 
     # --------------------------------------------------------------- the stream
 
@@ -330,3 +317,12 @@ class BatchPose2DInferencer(Pose2DInferencer):
     def runner(self) -> EngineRunner:
         """What runs the pose network."""
         return self.runners['pose']
+
+
+def _with_boxes(source: Source, bboxes: Any, top_down: bool) -> Source:
+    """The source with the boxes of a call, whose default in upstream is an empty list."""
+    if bboxes is None or (isinstance(bboxes, list) and not bboxes):
+        return source
+    if not top_down:
+        raise ValueError('bboxes: only top-down models take them')
+    return with_boxes(source, bboxes)
