@@ -24,13 +24,13 @@ pytestmark = pytest.mark.xdist_group('test_run')
 def infer_in_two_threads(out: str) -> None:
     """Let two threads be the first of this process to pass OpenVINO an array.
 
-    Half of such processes deadlocked before the import used an array of NumPy.
+    Some of such processes deadlock where openvino is imported by its own name only.
     """
     assert 'openvino' not in sys.modules
-    import openvino as ov
-    from openvino import opset13 as ops
+    from mmpose_batch.engines.openvino import import_openvino
 
-    import mmpose_batch.engines.openvino  # noqa: F401
+    ov = import_openvino()
+    from openvino import opset13 as ops
 
     parameter = ops.parameter([1, 3], np.float32)
     compiled = ov.Core().compile_model(ov.Model([ops.relu(parameter)], [parameter]), 'CPU')
