@@ -53,6 +53,7 @@ class Frame:
             usable times.
         frame_id: Index of the frame among those that a player shows, from 0; None for images.
         ends_chunk: Whether it is known to be the last frame of its chunk.
+        chunk: Name of its chunk, see :func:`chunk_name`; empty if the source has no names.
     """
 
     index: int
@@ -65,6 +66,7 @@ class Frame:
     time_guessed: bool = False
     frame_id: int | None = None
     ends_chunk: bool = False
+    chunk: str = ''
 
     @property
     def path(self) -> str:
@@ -118,6 +120,16 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame | FlushType]:
         return iter(self.frames)
+
+
+def chunk_name(number: int, video: int | None = None) -> str:
+    """The name of a chunk; names sort in the order of results.
+
+    Args:
+        number: Number of the chunk among those of the images, or of its video, from 0.
+        video: Number of the video among those of the run, from 0; None for images.
+    """
+    return f'{number:07d}' if video is None else f'v{video:05d}-{number:05d}'
 
 
 def in_chunks(frames: Iterable[Frame], size: int = CHUNK) -> Iterator[Frame | FlushType]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..config import VideoOptions
 from ..errors import SourceError, one_line
 from ..workers import FLUSH, FlushType
-from .base import CHUNK, READ_AHEAD, Frame, Source
+from .base import CHUNK, READ_AHEAD, Frame, Source, chunk_name
 from .containers import VideoInfo, probe
 from .decoding import NoPixels
 from .numbering import number
@@ -116,34 +116,37 @@ class Items:
     def stream(self, start: Position = START) -> Iterator[Frame | FlushType]:
         """Yield the frames from a position on, with FLUSH at the end of each chunk.
 
-        The last frame of a chunk has ``ends_chunk``. Videos are decoded from their beginning.
+        The last frame of a chunk has ``ends_chunk``. A chunk has the same name wherever the
+        stream begins. Videos are decoded from their beginning.
 
         Args:
             start: Where to begin; its ``images`` or ``frames`` are a multiple of ``CHUNK``, or
                 all images.
         """
         index, parts = start.results, list(self._parts(start))
-        for place, (frames, done) in enumerate(parts, 1):
+        for place, (frames, done, video) in enumerate(parts, 1):
             for count, (frame, following) in enumerate(pairwise(chain(frames, [None])), done + 1):
                 ends = following is None or count % self.chunk == 0
                 if following is None and place == len(parts):
                     self.last = index
-                yield replace(frame, index=index, ends_chunk=ends)
+                name = chunk_name((count - 1) // self.chunk, video)
+                yield replace(frame, index=index, ends_chunk=ends, chunk=name)
                 index += 1
                 if ends:
                     yield FLUSH
 
-    def _parts(self, start: Position) -> Iterator[tuple[Iterable[Frame], int]]:
+    def _parts(self, start: Position) -> Iterator[tuple[Iterable[Frame], int, int | None]]:
         """The images, and the frames of each video, from a position on, if there are any.
 
         Yields:
-            Frames, and the number of those of the same part before them.
+            Frames, the number of those of the same part before them, and the number of the
+            video, from 0; None for images.
         """
         if start.images < len(self.images):
-            yield self.images[start.images :], start.images
-        for place, video in enumerate(self.videos[start.videos :]):
-            done = 0 if place else start.frames
-            yield islice(self._frames_of(video), done, None), done
+            yield self.images[start.images :], start.images, None
+        for place, video in enumerate(self.videos[start.videos :], start.videos):
+            done = start.frames if place == start.videos else 0
+            yield islice(self._frames_of(video), done, None), done, place
 
     def _frames_of(self, video: Frame) -> Iterator[Frame]:
         """Frames of a video; of a video that cannot be used, one frame that fails."""
