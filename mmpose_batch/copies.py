@@ -1,7 +1,7 @@
 """Copies of inferencers by ``copy.deepcopy`` and ``pickle``: spec, weights and attributes."""
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,26 @@ def take_state(inferencer: 'BatchPose2DInferencer', own: Iterable[str]) -> dict[
         'visualizer': _settings(inferencer.visualizer),
         'attributes': {name: value for name, value in vars(inferencer).items() if name not in own},
     }
+
+
+def build_on(
+    kind: 'type[BatchPose2DInferencer]', state: Mapping[str, Any], device: str
+) -> 'BatchPose2DInferencer':
+    """Build a copy on another device, for example in another process.
+
+    Args:
+        kind: Class of the original.
+        state: State of the original, as :mod:`pickle` takes it.
+        device: Device of the copy.
+
+    Raises:
+        ValueError, EngineError: This machine lacks the device or the engine.
+    """
+    spec = state['spec']
+    copied = kind.__new__(kind)
+    settings = {**spec.settings, 'device': device}
+    copied.__setstate__({**state, 'spec': replace(spec, settings=settings)})
+    return copied
 
 
 def build_copy(

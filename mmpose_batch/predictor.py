@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
@@ -43,6 +43,8 @@ class Predictor:
         pose: The pose model. One with another pipeline may be set between calls.
         detector: The detector. Another one may be set between calls.
         warmup: How far the warm-up is.
+        watch_reading: Returns a context manager in which a frame is read and decoded, on a worker
+            thread.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Predictor:
         self.pose = pose
         self.detector = detector
         self.warmup = Warmup(options.calib_images or SAMPLES)
+        self.watch_reading: Callable[[Frame], AbstractContextManager[None]] = nullcontext
         self._runner = runner
         self._options = options
         self._crops = CropCache()
@@ -184,6 +187,7 @@ class Predictor:
             keep=warming_up,
             check_loader=self.pose.check_loader,
             prepare_videos=every_frame,
+            watch=self.watch_reading,
         )
         detections = None
         if self.detector is not None:

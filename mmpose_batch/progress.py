@@ -60,9 +60,9 @@ class ProgressReport:
             self._bar.start()
         return self
 
-    def advance(self) -> None:
-        """Count one more image."""
-        self._done += 1
+    def advance(self, count: int = 1) -> None:
+        """Count more images."""
+        self._done += count
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, rate=self._rate())
         elif not self._quiet and time.monotonic() - self._last_line >= LOG_INTERVAL:

@@ -167,14 +167,22 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
         return with_default_threads(plan_inferencer(*arguments, **settings)).build()
 
 
-def with_default_threads(plan: 'Plan') -> 'Plan':
-    """Set the default number of threads, unless the user chose a number or named cores."""
-    from ..cores import default_threads
+def with_default_threads(plan: 'Plan', processes: int = 1) -> 'Plan':
+    """Set the default numbers of threads, unless the user chose a number or named cores.
+
+    Args:
+        plan: The plan of an inferencer.
+        processes: Number of processes that share the cores.
+    """
+    from ..cores import available_cores, default_threads
 
     names = 'num_threads', 'cpu_affinity'  # named cores imply a number
-    if any(plan.settings.get(name) is not None for name in names):
-        return plan
-    return replace(plan, settings={**plan.settings, 'num_threads': default_threads()})
+    settings = dict(plan.settings)
+    if all(settings.get(name) is None for name in names):
+        settings['num_threads'] = max(1, default_threads() // max(1, processes))
+    if processes > 1 and settings.get('num_workers') is None:
+        settings['num_workers'] = max(1, min(8, available_cores() // processes))
+    return replace(plan, settings=settings)
 
 
 def check_engines(names: Iterable[str]) -> None:

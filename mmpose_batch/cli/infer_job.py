@@ -10,6 +10,8 @@ from mmengine.config import Config, DictAction
 
 from ..config import BATCH_SETTINGS, CallOptions, DrawOptions, VideoOptions
 from ..declare import declared
+from ..distributed.options import ParallelOptions
+from ..distributed.process import import_pebble
 from ..errors import RunError
 from ..evaluation.annotations import ImageIds
 from ..evaluation.box_files import assign_bboxes, read_bboxes
@@ -18,6 +20,7 @@ from ..evaluation.evaluator import Annotations
 from ..evaluation.metric import ScoringOptions
 from ..factory import Plan, plan_inferencer
 from ..inferencer import BatchPose2DInferencer
+from ..models.checks.configs import check_same_kind
 from ..models.keypoints import Keypoints
 from ..models.names import default_filters, load_config
 from ..outputs import check_added, check_folder, check_places, check_targets
@@ -41,6 +44,7 @@ from .options import take
 
 INFERENCER = ('device', 'det_weights', 'det_cat_ids', *BATCH_SETTINGS)
 VIDEO = tuple(declared(VideoOptions))
+PARALLEL = tuple(declared(ParallelOptions))
 RUN = ('out_dir', 'save_vis', 'resume', 'overwrite', 'ann_file', 'max_errors', 'quiet')
 
 
@@ -53,6 +57,7 @@ class Job(NamedTuple):
         plan: Plan of the inferencer.
         call: Options of the call, without the model's test settings.
         options: Options of the run.
+        parallel: Processes that infer.
         annotations: Annotations that the run is evaluated against, if any.
         image_ids: COCO image ids.
         bboxes: Precomputed person boxes of each image, (N, 5): x1, y1, x2, y2 in pixels and a
@@ -66,6 +71,7 @@ class Job(NamedTuple):
     plan: Plan
     call: CallOptions
     options: RunOptions
+    parallel: ParallelOptions
     annotations: Annotations | None
     image_ids: ImageIds
     bboxes: list[np.ndarray] | None
@@ -92,6 +98,7 @@ def prepare(args: argparse.Namespace) -> Job:
         drawing=DrawOptions(**take(args, DRAWING)), formats=tuple(args.formats), **take(args, RUN)
     )
     video = VideoOptions(**take(args, VIDEO))
+    parallel = parallel_options(args, options)
     paths, notes = find_inputs(args)
     notes += check_videos(args, paths, video)
     if not args.save_vis and options.drawing != DrawOptions():
@@ -109,7 +116,7 @@ def prepare(args: argparse.Namespace) -> Job:
             **take(args, INFERENCER),
         )
         plan.check()
-        plan = with_default_threads(plan)
+        plan = with_default_threads(plan, len(parallel.workers))
     if args.bboxes and plan.cfg.data_mode != 'topdown':
         raise ValueError('--bboxes: only valid for top-down models')
     filters = chosen_filters(args, plan.cfg)
@@ -123,7 +130,30 @@ def prepare(args: argparse.Namespace) -> Job:
     if args.bboxes and not (annotations and annotations.several):
         bboxes, note = read_boxes(args, plan.cfg, paths, image_ids)
         notes.append(note)
-    return Job(paths, video, plan, call, options, annotations, image_ids, bboxes, notes)
+    return Job(paths, video, plan, call, options, parallel, annotations, image_ids, bboxes, notes)
+
+
+def parallel_options(args: argparse.Namespace, options: RunOptions) -> ParallelOptions:
+    """The processes that infer, checked as far as it is possible without a model.
+
+    Raises:
+        ValueError: Options do not fit together.
+        RunError: A package is missing.
+    """
+    parallel = ParallelOptions(**take(args, PARALLEL))
+    if not parallel.workers:
+        return parallel
+    if args.device is not None:
+        raise ValueError('--device cannot be combined with --devices')
+    if args.cpu_affinity is not None:
+        raise ValueError('--cpu-affinity cannot be combined with --devices')
+    for spec in options.writers:
+        if spec.needs_images and not spec.by_worker:
+            raise ValueError(f'--format {spec.name} cannot be written with --devices')
+    import_pebble()
+    check_same_kind(parallel.workers)
+    args.device = parallel.workers[0]
+    return parallel
 
 
 def check_videos(
@@ -232,7 +262,7 @@ def build(args: argparse.Namespace, job: Job) -> Run:
     if not args.quiet:
         show([describe(items, args.pose2d, inferencer), *notes], sys.stderr)
         note_demo_models(args)
-    return Run(inferencer, items, call, job.options, job.image_ids, categories)
+    return Run(inferencer, items, call, job.options, job.image_ids, categories, job.parallel)
 
 
 def read_boxes(

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..config import BatchOptions, CallOptions, DrawOptions, ModelOptions, VideoOptions
 from ..declare import declared, option
+from ..distributed.options import ParallelOptions
 from ..writers.options import RunOptions
 from .options import OPEN, add_option
 
@@ -59,7 +60,7 @@ class InputOptions:
 
 OWNERS = (
     *(ModelOptions, BatchOptions, CallOptions, DrawOptions),
-    *(InputOptions, VideoOptions, RunOptions),
+    *(InputOptions, VideoOptions, RunOptions, ParallelOptions),
 )
 DRAWING = ('kpt_thr', 'draw_bbox', 'radius', 'thickness', 'skeleton_style')
 # Titles of groups in --help, and their options in order; those in a tuple exclude each other.
@@ -69,6 +70,7 @@ GROUPS = {
     'model': (*declared(ModelOptions), 'cfg_options'),
     'thresholds': ('bbox_thr', 'nms_thr', 'pose_based_nms', 'bboxes', 'no_person'),
     'speed': tuple(n for n in declared(BatchOptions) if n not in ('on_error', 'no_person')),
+    'several processes': declared(ParallelOptions),
     'output': ('formats', 'save_vis', *DRAWING, 'ann_file', 'quiet'),
     'run': (('resume', 'overwrite'), 'on_error', 'max_errors', 'limit', 'dry_run'),
 }

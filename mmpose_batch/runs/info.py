@@ -118,6 +118,11 @@ class RunInfo:
                 )
             },
             **({'detections': asdict(summary.detections)} if summary.detections.detected else {}),
+            **(
+                {'workers': {'devices': list(summary.workers), 'deaths': summary.deaths}}
+                if summary.workers
+                else {}
+            ),
             'seconds': {'total': summary.seconds, **summary.stages},
             'images_per_second': summary.images_per_second,
             'peak_resident_bytes': peak_resident(),

@@ -3,14 +3,18 @@
 import os
 import os.path as osp
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ..config import CallOptions
+from ..distributed.chunk_files import Written, remove_chunks
+from ..distributed.options import ParallelOptions
+from ..distributed.pool import AHEAD, Workers
+from ..distributed.worker import WorkerSetup
 from ..errors import (
     DEVICE_LOST,
     AnnotationError,
@@ -27,7 +31,6 @@ from ..inferencer import BatchPose2DInferencer
 from ..outputs import check_added, check_places, check_targets, remove_incomplete_files, remove_run
 from ..postprocess.tracking import PersonTracker
 from ..progress import ProgressReport, StageClock
-from ..results import ImageResult, to_record
 from ..sources.items import START, Items, Position
 from ..writers.base import FinishedRun, ResumePoint, WriterContext
 from ..writers.jsonl import RECORDS_FILE
@@ -35,6 +38,7 @@ from ..writers.options import RunOptions
 from . import identity
 from .info import RunInfo
 from .locking import locked
+from .results import MergedChunks, with_records
 from .resume import (
     check_failures,
     check_out_dir,
@@ -60,6 +64,7 @@ class Run:
         options: What to write, and where.
         image_ids: COCO ids of the images and frames.
         categories: How instances get a category, if annotations of several are evaluated.
+        parallel: Processes that infer; None for this process.
 
     Attributes:
         summary: Counts and times of the run so far.
@@ -76,8 +81,10 @@ class Run:
         options: RunOptions,
         image_ids: ImageIds | None = None,
         categories: Categories | None = None,
+        parallel: ParallelOptions | None = None,
     ) -> None:
         self._inferencer = inferencer
+        self._parallel = parallel or ParallelOptions()
         self._options = options
         self._of_label = (categories and categories.of_label) or None
         self._scores = None
@@ -92,7 +99,9 @@ class Run:
             keep_images=bool(items.images) and any(spec.needs_images for spec in options.writers),
             keep_labels=bool(self._of_label),
         )
-        self.summary = RunSummary(evaluation=self._scores and self._scores.evaluation)
+        self.summary = RunSummary(
+            evaluation=self._scores and self._scores.evaluation, workers=self._parallel.workers
+        )
         self._warmup = RunWarmup(inferencer, self._call)
         self._info = RunInfo(
             options.out_dir,
@@ -196,6 +205,7 @@ class Run:
             else:
                 check_targets(options.out_dir, names, options.writers)
             remove_run(options.out_dir)
+            remove_chunks(options.out_dir)
             return START, no_resume()
         finished = self._info.resume()  # same inputs, so check_targets ran when it started
         check_added(options.out_dir, options.writers)
@@ -221,24 +231,50 @@ class Run:
         """Infer the images and frames from a position on, and write their results."""
         clock, done = StageClock(), position.results
         total = max(self._items.estimated(), done)
-        source = self._items.source(position, total - done)
         noun = 'frames' if self._items.videos else 'images'
         with ProgressReport(total, done, self._options.quiet, noun) as progress:
             start = time.perf_counter()
-            for result in self._inferencer.stream(source, self._call, clock):
-                if self._info.is_outdated:
-                    self._write_info('running')  # before a record that depends on it
-                if self._tracker is not None:
-                    self._tracker.assign(result)
-                with clock.stage('writing'):
-                    self._take(result, writers)
-                progress.advance()
+            infer = self._infer_in_workers if self._parallel.workers else self._infer
+            with closing(infer(position, total - done, clock, progress)) as results:
+                for written in results:
+                    if self._info.is_outdated:
+                        self._write_info('running')  # before a record that depends on it
+                    with clock.stage('writing'):
+                        self._take(written, writers)
             self.summary.set_times(time.perf_counter() - start, clock)
 
-    def _take(self, result: ImageResult, writers: RunWriters) -> None:
+    def _infer(
+        self, position: Position, length: int, clock: StageClock, progress: ProgressReport
+    ) -> Iterator[Written]:
+        """Infer in this process."""
+        source = self._items.source(position, length)
+        results = self._inferencer.stream(source, self._call, clock)
+        return with_records(results, self._tracker, self._of_label, clock, progress)
+
+    def _infer_in_workers(
+        self, position: Position, length: int, clock: StageClock, progress: ProgressReport
+    ) -> Iterator[Written]:
+        """Infer in worker processes."""
+        setup = WorkerSetup.of(
+            self._inferencer,
+            self._warmup.samples,
+            call=self._call,
+            options=self._options,
+            video_options=self._items.options,
+            of_label=self._of_label,
+        )
+        workers = Workers(setup, self._parallel.workers, self._parallel.timeout_per_chunk)
+        try:
+            with workers:
+                merged = MergedChunks(workers, self._items, self._options.out_dir)
+                yield from merged.results(position, clock, progress)
+        finally:
+            self.summary.deaths = workers.deaths
+
+    def _take(self, written: Written, writers: RunWriters) -> None:
         """Write and count one result."""
-        record = to_record(result, self._of_label)
-        writers.append(result, record)
+        result, record, errors = written
+        writers.append(result, record, errors)
         self.summary.count(record)
         if result.frame.ends_chunk:
             self._write_info('running')  # the pending images are others now
@@ -294,7 +330,8 @@ class Run:
         done, chunk = self.summary.images, self._items.chunk
         if done < len(images) or not videos:
             done -= done % chunk
-            return [frame.name for frame in images[done : done + chunk]]
+            ahead = chunk * max(1, AHEAD * len(self._parallel.workers))
+            return [frame.name for frame in images[done : done + ahead]]
         if self._streamed:  # files of complete videos follow
             return [frame.name for frame in videos]
         video = max(self.summary.videos - 1, 0)  # the current one, or the next if it is complete

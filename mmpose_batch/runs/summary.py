@@ -29,6 +29,8 @@ class RunSummary:
         stages: Seconds that were spent in each stage.
         detections: Frames of this run by where their boxes come from, with ``det_interval``.
         evaluation: Result of the evaluation, if there are annotations.
+        workers: Device of each worker process; empty if the process of the run infers.
+        deaths: Number of worker processes that died and were replaced.
     """
 
     images: int = 0
@@ -43,6 +45,8 @@ class RunSummary:
     stages: dict[str, float] = field(default_factory=dict)
     detections: DetectionCounts = field(default_factory=DetectionCounts)
     evaluation: Evaluation | None = None
+    workers: tuple[str, ...] = ()
+    deaths: int = 0
     _video: str | None = None
 
     @property
@@ -103,6 +107,10 @@ class RunSummary:
                 f'detector  {found.detected} frames, {found.added} more where persons did not '
                 f'match; {found.interpolated} frames interpolated'
             )
+        if self.workers:
+            count = len(self.workers)
+            died = f'; {self.deaths} died and were replaced' if self.deaths else ''
+            yield f'workers   {count} process{"" if count == 1 else "es"}{died}'
         yield f'failures  {self.failures}' + (f', see {FAILURES_FILE}' if self.failures else '')
         if self.results > self.resumed:
             rate, time = self.images_per_second, format_duration(self.seconds)

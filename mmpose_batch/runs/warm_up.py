@@ -8,6 +8,7 @@ from ..config import CallOptions
 from ..engines.warmup import outcome, restore
 from ..errors import RunError
 from ..inferencer import BatchPose2DInferencer
+from ..sources.base import Frame
 from ..sources.items import Items
 from .summary import counted
 
@@ -18,12 +19,17 @@ class RunWarmup:
     Args:
         inferencer: The inferencer of the run.
         call: Options of the run's call.
+
+    Attributes:
+        samples: Images that the warm-up has used, with which other processes verify the same
+            engines; of videos, their pixels.
     """
 
     def __init__(self, inferencer: BatchPose2DInferencer, call: CallOptions) -> None:
         self._inferencer = inferencer
         self._call = call
         self._earlier: Mapping[str, Mapping[str, Any]] = {}
+        self.samples: list[Frame] = []
 
     def resume(self, selected: Mapping[str, Mapping[str, Any]]) -> None:
         """Use the selection of an earlier run, as its ``run.json`` stores it."""
@@ -50,6 +56,7 @@ class RunWarmup:
                 images = counted(len(samples), 'image')
                 print(f'building and verifying engines, up to {images}', file=sys.stderr)
             inferencer.predictor.warm_up(samples, self._call)
+            self.samples = samples
             for name, runner in inferencer.runners.items():
                 if runner.selection and not quiet:
                     print(f'{name}: {runner.selection}', file=sys.stderr)

@@ -1,21 +1,16 @@
 """The writers of a run: each result is written by all of them, and last by the journal."""
 
-import errno
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import orjson
-
-from ..errors import InputError, OutputError, one_line
+from ..errors import OutputError
 from ..outputs import read_info
-from ..results import ImageResult, as_text, label_of
+from ..results import ImageResult, as_text
 from ..writers.base import FinishedRun, ResumePoint, Writer, WriterContext, WriterSpec
+from ..writers.one_image import error_of_image
 from ..writers.registry import specs
-
-# Errors of a file system about one name; all others concern the complete folder.
-_NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 class RunWriters:
@@ -38,7 +33,7 @@ class RunWriters:
             info = read_info(self._folder) or {}
             earlier = [spec for spec in specs().values() if spec.was_written(info)]
             writers += [spec for spec in earlier if self._is_outdated(spec, writers)]
-        self._writers = [spec.build(context) for spec in writers if not spec.journal]
+        self._writers = {s.name: s.build(context) for s in writers if not s.journal}
         (self._journal,) = (spec.build(context) for spec in writers if spec.journal)
 
     def _is_outdated(self, spec: WriterSpec, requested: list[WriterSpec]) -> bool:
@@ -53,12 +48,17 @@ class RunWriters:
             OSError: A file cannot be written.
         """
         with ExitStack() as stack:
-            for writer in (*self._writers, self._journal):
+            for writer in (*self._writers.values(), self._journal):
                 stack.callback(writer.close)
                 writer.open(self._folder, resume)
             yield
 
-    def append(self, result: ImageResult, record: dict[str, Any]) -> None:
+    def append(
+        self,
+        result: ImageResult,
+        record: dict[str, Any],
+        errors: Mapping[str, str | None] | None = None,
+    ) -> None:
         """Write one result.
 
         If a file of the image, such as its drawing, cannot be written, the record gets an
@@ -67,36 +67,28 @@ class RunWriters:
         Args:
             result: The next result, in input order.
             record: Its record, of which each writer gets a copy.
+            errors: Name of each format that another process has written to its error, or None.
 
         Raises:
             InputError: A file cannot be written, and ``on_error`` is ``raise``.
             OSError: The disk is full.
         """
         of_image = [record['error']] if 'error' in record else []
-        errors: list[str] = []
-        for writer in self._writers:
-            copy = orjson.loads(orjson.dumps(record))
-            try:
-                writer.append(result, copy)
-            except Exception as error:
-                self._raise_unless_of_image(error, result)
-                errors.append(one_line(error))
-                of_writers = as_text(f'cannot be written: {"; ".join(errors)}')
+        found: list[str] = []
+        for name, writer in self._writers.items():
+            if errors is not None and name in errors:
+                error = errors[name]
+            else:
+                error = error_of_image(writer, result, record, self._raises)
+            if error is not None:
+                found.append(error)
+                of_writers = as_text(f'cannot be written: {"; ".join(found)}')
                 record['error'] = '; '.join([*of_image, of_writers])
         if result.frame.ends_chunk:
-            self._sync(*self._writers)
+            self._sync(*self._writers.values())
         self._journal.append(result, record)
         if result.frame.ends_chunk:
             self._sync(self._journal)
-
-    def _raise_unless_of_image(self, error: Exception, result: ImageResult) -> None:
-        """Raise an error that concerns more than one image, or any if ``on_error`` is ``raise``."""
-        if isinstance(error, OSError) and error.errno not in _NAME_ERRORS:
-            raise error  # about the disk, not this image
-        if self._raises:
-            raise InputError(
-                f'{label_of(result.frame)}: cannot be written: {one_line(error)}'
-            ) from error
 
     def _sync(self, *writers: Writer) -> None:
         for writer in writers:
@@ -109,7 +101,7 @@ class RunWriters:
             OutputError: A file cannot be written; those of the other formats are.
             OSError: The disk is full.
         """
-        writers = (*self._writers, self._journal)
+        writers = (*self._writers.values(), self._journal)
         self._sync(*writers)  # files that ``open`` wrote again, if the run has no new images
         errors: list[OutputError] = []
         for writer in writers:

@@ -146,9 +146,9 @@ class Items:
             yield self.images[start.images :], start.images, None
         for place, video in enumerate(self.videos[start.videos :], start.videos):
             done = start.frames if place == start.videos else 0
-            yield islice(self._frames_of(video), done, None), done, place
+            yield islice(self.frames_of(video), done, None), done, place
 
-    def _frames_of(self, video: Frame) -> Iterator[Frame]:
+    def frames_of(self, video: Frame) -> Iterator[Frame]:
         """Frames of a video; of a video that cannot be used, one frame that fails."""
         reason, last = 'there are no frames between start and end', None
         with closing(read_video(video.data, video.name, self.options)) as frames:

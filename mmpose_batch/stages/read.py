@@ -1,6 +1,7 @@
 """Reading of images, which are decoded once for both the detector and the pose model."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from mmpose.datasets.transforms import LoadImage
@@ -25,6 +26,7 @@ class ReadStage:
         keep: Whether to add decoded images to that cache.
         check_loader: Checks that files can be read at all; called for each file.
         prepare_videos: Whether frames of videos are prepared for the detector too.
+        watch: Returns a context manager in which a frame is read.
     """
 
     loader: LoadImage
@@ -33,6 +35,7 @@ class ReadStage:
     keep: bool
     check_loader: Callable[[], None]
     prepare_videos: bool = True
+    watch: Callable[[Frame], AbstractContextManager[None]] = nullcontext
 
     def __call__(self, frame: Frame) -> ImageInFlight:
         """Read and decode one image and prepare it for the detector (worker thread)."""
@@ -41,7 +44,10 @@ class ReadStage:
             self.check_loader()  # an error of the config, not of one image
         try:
             pixels = self.decoded.take(frame)
-            image.pixels = read_image(frame, self.loader) if pixels is None else pixels
+            if pixels is None:
+                with self.watch(frame):
+                    pixels = read_image(frame, self.loader)
+            image.pixels = pixels
             if self.keep:
                 self.decoded.put(frame, image.pixels)
             height, width = image.pixels.shape[:2]

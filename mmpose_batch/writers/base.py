@@ -105,6 +105,16 @@ class Writer(ABC):
         """
         self.folder = folder
 
+    def join(self, folder: str) -> None:
+        """Prepare to write images of a run that another process has opened; instead of ``open``.
+
+        Only called for formats with :attr:`WriterSpec.by_worker`. Then only ``append`` follows.
+
+        Args:
+            folder: The run's output folder.
+        """
+        self.folder = folder
+
     @abstractmethod
     def append(self, result: 'ImageResult', record: Record) -> None:
         """Write the next image, in input order; failed images are passed too.
@@ -223,6 +233,15 @@ class WriterSpec:
         if self.option:
             return bool(getattr(options, self.option))
         return self.journal or self.name in options.formats
+
+    @property
+    def by_worker(self) -> bool:
+        """Whether the process that infers an image writes it, in a run of several processes.
+
+        That is so where the decoded image is needed; everything else is written in order by the
+        process of the run.
+        """
+        return self.needs_images and self.per_image
 
     def identity(self, options: 'RunOptions') -> dict[str, Any]:
         """The entries of ``identity`` in ``run.json``, which a resumed run must match."""

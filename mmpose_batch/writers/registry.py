@@ -32,7 +32,7 @@ IDENTITY_KEYS = frozenset(
     ]
 )
 # Files of a run that belong to no format, in lower case, and incomplete files.
-_RUN_FILES = re.compile(r'run\.json|\.lock|error(-\d+)?\.log|\.partial.*')
+_RUN_FILES = re.compile(r'run\.json|\.lock|\.chunks|error(-\d+)?\.log|\.partial.*')
 
 
 def register(spec: WriterSpec) -> WriterSpec:

@@ -1,7 +1,7 @@
 """Checks of the configs of pose models, and of fields that detector configs share."""
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from mmengine.registry import FUNCTIONS, MODELS, VISUALIZERS
@@ -23,6 +23,22 @@ def check_device(device: str | torch.device) -> None:
     """
     with naming(f'device: {device} cannot be used'):
         torch.empty(0, device=device)
+
+
+def check_same_kind(devices: Sequence[str]) -> None:
+    """Check that all devices can be used, and that results do not depend on which one computes.
+
+    Raises:
+        ValueError: A device cannot be used, or GPUs are different models.
+    """
+    for device in devices:
+        check_device(device)
+    models = {torch.cuda.get_device_name(name) for name in devices if name.startswith('cuda')}
+    if len(models) > 1:
+        raise ValueError(
+            'devices: expected equal GPUs, since results would depend on which of them infers an '
+            f'image, found {" and ".join(sorted(models))}'
+        )
 
 
 def check_config(cfg: AnyConfig | None, option: str = 'model') -> None:

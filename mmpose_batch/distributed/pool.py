@@ -1,0 +1,167 @@
+"""Several worker processes that share the chunks of a run."""
+
+import os.path as osp
+import pickle
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Condition, Thread
+from types import TracebackType
+
+from .chunk_files import ChunkSummary, chunk_path, read_summary
+from .chunks import Chunk
+from .process import WorkerProcess
+from .worker import WorkerSetup
+
+# Chunks for each process that may be complete before an earlier one is.
+AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDone:
+    """A chunk whose file is complete.
+
+    Attributes:
+        chunk: The chunk.
+        summary: What its worker says about it.
+        is_new: Whether this run has inferred it; else its file was there already.
+    """
+
+    chunk: Chunk
+    summary: ChunkSummary
+    is_new: bool
+
+
+class Workers:
+    """Worker processes, each fed by a thread, in a ``with`` block that ends all of them.
+
+    All chunks of a video go to one process, in order. A process that dies is replaced, and only
+    what it was working on is repeated.
+
+    Args:
+        setup: What all workers need.
+        devices: Device of each process.
+        timeout: Seconds after which a chunk that is not complete counts as hanging; None for
+            never.
+    """
+
+    def __init__(
+        self, setup: WorkerSetup, devices: Sequence[str], timeout: float | None = None
+    ) -> None:
+        self._setup = setup
+        self._devices = devices
+        self._timeout = timeout
+        self._folder = setup.options.out_dir
+        self._waiting: deque[Chunk] = deque()
+        self._changed = Condition()
+        self._allowed = 0
+        self._stopped = False
+
+    def __enter__(self) -> 'Workers':
+        self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
+        setup = osp.join(self._temporary.name, 'setup')
+        with open(setup, 'wb') as file:
+            pickle.dump(self._setup, file)
+        self._processes = [
+            WorkerProcess(setup, device, f'{setup}-{number}', self._timeout)
+            for number, device in enumerate(self._devices)
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        for process in self._processes:
+            process.stop()
+        self._temporary.cleanup()
+
+    @property
+    def count(self) -> int:
+        """Number of processes."""
+        return len(self._devices)
+
+    @property
+    def deaths(self) -> int:
+        """Number of processes that have died."""
+        return sum(process.deaths for process in self._processes)
+
+    def infer(self, chunks: Iterable[Chunk]) -> Iterator[ChunkDone]:
+        """Infer chunks; yields each when its file is complete, in any order.
+
+        Args:
+            chunks: Chunks of images, and the first chunk of each video: those that follow in
+                the same video are inferred too.
+
+        Raises:
+            RunError: Processes die whatever is left out.
+            Exception: Any exception of a worker, for example that the disk is full.
+        """
+        self._waiting.extend(chunks)
+        self._allowed = AHEAD * len(self._processes)
+        done: SimpleQueue[ChunkDone | BaseException | None] = SimpleQueue()
+        threads = [
+            Thread(target=self._feed, args=(process, done), daemon=True)
+            for process in self._processes
+        ]
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        while running:
+            found = done.get()
+            if isinstance(found, BaseException):
+                raise found
+            if found is None:
+                running -= 1
+            else:
+                yield found
+
+    def release(self) -> None:
+        """Note that the results of a chunk of images, or of a complete video, are processed.
+
+        A bounded number of chunks is inferred before those ahead of them are processed.
+        """
+        with self._changed:
+            self._allowed += 1
+            self._changed.notify_all()
+
+    def _feed(
+        self, process: WorkerProcess, done: 'SimpleQueue[ChunkDone | BaseException | None]'
+    ) -> None:
+        """Give one process its chunks (a thread of its own)."""
+        try:
+            process.start()
+            while (chunk := self._take()) is not None:
+                while True:
+                    found = self._done(process, chunk)
+                    done.put(found)
+                    if chunk.video is None or found.summary.ended or self._stopped:
+                        break
+                    chunk = chunk.following()
+            done.put(None)
+        except BaseException as error:  # raised in the thread of the run
+            done.put(None if self._stopped else error)
+
+    def _take(self) -> Chunk | None:
+        """The next chunk, when enough of those before it are processed; None if there is none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or not self._waiting or self._allowed)
+            if self._stopped or not self._waiting:
+                return None
+            self._allowed -= 1
+            return self._waiting.popleft()
+
+    def _done(self, process: WorkerProcess, chunk: Chunk) -> ChunkDone:
+        """A chunk whose file is complete, maybe since an earlier run that was killed."""
+        path = chunk_path(self._folder, chunk)
+        summary = read_summary(path)
+        if summary is not None:
+            return ChunkDone(chunk, summary, is_new=False)
+        return ChunkDone(chunk, process.infer(chunk), is_new=True)
