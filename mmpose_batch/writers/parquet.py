@@ -1,4 +1,4 @@
-"""Parquet files of a run in ``tables/``: one file per chunk for persons, and one for images."""
+"""Parquet files of a run in ``parquet/``: one file per chunk for persons, and one for images."""
 
 import os
 import os.path as osp
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .options import RunOptions
 
 NAME = 'parquet'
-FOLDER = 'tables'
+FOLDER = 'parquet'
 _FILE = re.compile(r'part-(\d{7}|v\d{5}-\d{5})\.parquet')
 
 
@@ -28,7 +28,7 @@ def path_of(table: str, chunk: str) -> str:
 
 
 class ParquetWriter(Writer):
-    """Writes ``tables/poses/part-<chunk>.parquet`` and ``tables/images/part-<chunk>.parquet``.
+    """Writes ``parquet/poses/part-<chunk>.parquet`` and ``parquet/images/part-<chunk>.parquet``.
 
     All values are those of the records.
     """

@@ -79,7 +79,7 @@ class ModelInfo:
         return cls(
             keypoints=tuple(str(names.get(index, index)) for index in indices),
             skeleton=tuple((place[a], place[b]) for a, b in links if a in place and b in place),
-            sigmas=tuple(keypoints.sigmas.tolist()),
+            sigmas=tuple(float(f'{sigma:.6g}') for sigma in keypoints.sigmas),  # of float32
             dataset=meta.get('dataset_name'),
             config=_file_name(getattr(inferencer.cfg, 'filename', None)),
             weights=None if weights == 'none' else _file_name(weights),
