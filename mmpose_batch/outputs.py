@@ -38,15 +38,19 @@ def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[st
     """
     for writer in writers:
         for path in writer.paths(names):
-            if path.startswith(f'{writer.folder}/') and '..' not in path.split('/'):
+            if _is_of(writer, path):
                 yield path
 
 
 def _files_found(writers: Iterable[WriterSpec], folder: str) -> Iterator[str]:
-    """Yield the existing files that :func:`paths_of` does not determine, as it does."""
+    """Yield the existing files of formats whose files :func:`paths_of` does not determine."""
     for writer in writers:
         if writer.find_files is not None:
-            yield from writer.find_files(folder)
+            yield from (path for path in writer.find_files(folder) if _is_of(writer, path))
+
+
+def _is_of(writer: WriterSpec, path: str) -> bool:
+    return path.startswith(f'{writer.folder}/') and '..' not in path.split('/')
 
 
 def read_info(folder: str) -> dict[str, Any] | None:

@@ -83,8 +83,8 @@ class Writer(ABC):
       resume point.
     - One file per chunk, for formats whose files cannot grow (Parquet, video): ``append``
       collects, ``sync`` writes the file of the chunk with ``open_atomically`` (so that each
-      existing file is complete), ``open`` removes the files after the resume point. Chunks of
-      images are numbered from ``ResumePoint.images``.
+      existing file is complete), ``open`` removes the files after the resume point. ``chunk`` of
+      a frame is the name of its chunk.
 
     Attributes:
         folder: The run's output folder, once the writer is open.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = 'parquet'
 FOLDER = 'parquet'
-_FILE = re.compile(r'part-(\d{7}|v\d{5}-\d{5})\.parquet')
+_FILE = re.compile(r'part-(\d{7,}|v\d{5,}-\d{5,})\.parquet')
 
 
 def path_of(table: str, chunk: str) -> str:

@@ -199,16 +199,16 @@ def _fixed_lists(rows: Sequence[Any], shape: tuple[int, ...]) -> 'pa.Array':
 
 
 def write_table(table: 'pa.Table', path: str, filesystem: Any = None) -> None:
-    """Write a table as one Parquet file, which appears at its path when it is complete.
+    """Write a table as one Parquet file, which replaces an existing one.
 
-    Equal tables give equal bytes, with the same version of pyarrow.
+    A local file is written under another name and renamed, so that it is complete or absent; so
+    are files in an object store, which show when their upload is complete. Equal tables give
+    equal bytes, with the same version of pyarrow.
 
     Args:
         table: The table.
-        path: Path of the file, which is replaced if it exists.
-        filesystem: A file system of pyarrow or fsspec, for example an object store; None for a
-            path of this machine. The file is passed to it in one call, as only a local file is
-            written under another name and renamed.
+        path: Path of the file. Local folders are created.
+        filesystem: A file system of pyarrow or fsspec; None for the local one.
 
     Raises:
         OSError: The file cannot be written.
@@ -218,7 +218,7 @@ def write_table(table: 'pa.Table', path: str, filesystem: Any = None) -> None:
     # Other columns hold numbers that hardly repeat.
     pa.parquet.write_table(table, buffer, compression='zstd', use_dictionary=['source'])
     data = buffer.getvalue()
-    if filesystem is None:
+    if filesystem is None or _is_local(filesystem):
         with open_atomically(path) as file:
             file.write(data)
         return
@@ -228,3 +228,9 @@ def write_table(table: 'pa.Table', path: str, filesystem: Any = None) -> None:
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
     with filesystem.open_output_stream(path) as file:
         file.write(data)
+
+
+def _is_local(filesystem: Any) -> bool:
+    """Whether a file system of pyarrow or fsspec is that of this machine."""
+    kind = getattr(filesystem, 'type_name', None) or filesystem.protocol
+    return 'local' in kind  # 'local', "py::fsspec+('file', 'local')" or ('file', 'local')

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -37,7 +38,11 @@ from support.videos import painted, write_video
 
 from mmpose_batch.models.keypoints import Keypoints
 from mmpose_batch.scenes import ClipOptions, write_scenes, write_videos
+from mmpose_batch.sources.base import Frame
 from mmpose_batch.writers import atomic
+from mmpose_batch.writers.base import ResumePoint, WriterContext
+from mmpose_batch.writers.options import RunOptions
+from mmpose_batch.writers.parquet import ParquetWriter
 from mmpose_batch.writers.parquet_tables import ModelInfo, Tables, tables_of, write_table
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
@@ -293,15 +298,21 @@ def test_a_model_without_names_has_numbers():
 # ------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize(
-    'filesystem',
-    [fsspec.filesystem('memory'), pyarrow.fs.LocalFileSystem()],
-    ids=['fsspec', 'pyarrow'],
-)
+FILE_SYSTEMS = {
+    'fsspec': fsspec.filesystem('memory'),
+    'fsspec, local': fsspec.filesystem('file'),
+    'pyarrow, local': pyarrow.fs.LocalFileSystem(),
+    'fsspec in pyarrow, local': pyarrow.fs.PyFileSystem(
+        pyarrow.fs.FSSpecHandler(fsspec.filesystem('file'))
+    ),
+}
+
+
+@pytest.mark.parametrize('filesystem', FILE_SYSTEMS.values(), ids=FILE_SYSTEMS)
 def test_a_file_has_the_same_bytes_in_every_file_system(tmp_path, filesystem):
     table = tables_of(BEFORE, MODEL).poses
     write_table(table, str(tmp_path / 'x' / 'local.parquet'))
-    path = str(tmp_path / 'x' / 'other.parquet')
+    path = str(tmp_path / 'y' / 'z' / 'other.parquet')
     write_table(tables_of(BEFORE, MODEL).poses, path, filesystem)
     fs = pyarrow.fs
     if not isinstance(filesystem, fs.FileSystem):
@@ -343,6 +354,22 @@ def test_after_a_kill_all_files_are_complete_and_a_resumed_run_has_the_same(
     info = orjson.loads((out_dir / 'run.json').read_bytes())
     assert info['counts']['resumed'] == 9
     assert files_below(out_dir) == expected
+
+
+@pytest.mark.parametrize(('count', 'chunks'), [(0, 0), (4, 1), (5, 2), (9, 3), (13, 4), (15, 5)])
+def test_the_files_after_the_resume_point_are_removed(complete, tmp_path, count, chunks):
+    shutil.copytree(complete / 'parquet', tmp_path / 'parquet')
+    (tmp_path / 'parquet' / 'poses' / 'part-9.parquet').write_text('mine')
+    records = read_lines(complete / 'predictions.jsonl')[:count]
+    options = RunOptions(out_dir=str(tmp_path), formats=('parquet',))
+    videos = [Frame(0, 'in/000000.mp4', '000000.mp4')]
+    context = WriterContext(inferencer=inferencer_with({}, None), options=options, videos=videos)
+    resume = ResumePoint(images=count, records=lambda: iter(records))
+    ParquetWriter(context).open(str(tmp_path), resume)
+    for table in TABLES:
+        kept = [f'part-{chunk}.parquet' for chunk in CHUNKS[:chunks]]
+        mine = ['part-9.parquet'] if table == 'poses' else []
+        assert sorted(os.listdir(tmp_path / 'parquet' / table)) == [*kept[:2], *mine, *kept[2:]]
 
 
 def test_a_complete_run_resumes_to_itself(arguments, complete):
