@@ -111,7 +111,8 @@ def describe_outputs(items: Items, options: RunOptions) -> str:
     for spec in writers:
         if spec.folder:
             count = sum(1 for _ in spec.paths(names))
-            files.append(f'{spec.folder}/ ({counted(count, spec.noun)})')
+            least = 'at least ' if spec.find_files and items.videos else ''
+            files.append(f'{spec.folder}/ ({least}{counted(count, spec.noun)})')
     return f'writes    {", ".join(files)} below {options.out_dir}'
 
 
