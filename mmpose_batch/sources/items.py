@@ -75,7 +75,7 @@ class Items:
         self.videos = [frame for frame in frames if is_video_name(frame.data)]
         self.options = options or VideoOptions()
         self.chunk = CHUNK
-        self._infos: dict[str, VideoInfo | None] = {}
+        self._infos: dict[str, VideoInfo | str] = {}
         self.last: int | None = None
         if bboxes is not None:
             self.images = [
@@ -91,20 +91,21 @@ class Items:
     def estimated(self) -> int:
         """Number of results; that of videos is estimated by their headers."""
         with ThreadPoolExecutor() as pool:
-            return len(self.images) + sum(pool.map(self._estimate, self.videos))
+            return len(self.images) + sum(pool.map(self.estimated_frames, self.videos))
 
-    def info(self, video: Frame) -> VideoInfo | None:
-        """The header of a video, which is read once; None if it cannot be used."""
+    def info(self, video: Frame) -> VideoInfo | str:
+        """The header of a video, which is read once, or the reason why it cannot be used."""
         if video.name not in self._infos:
             try:
                 self._infos[video.name] = probe(video.data)
-            except SourceError:
-                self._infos[video.name] = None
+            except SourceError as error:
+                self._infos[video.name] = _reason(error, video.data)
         return self._infos[video.name]
 
-    def _estimate(self, video: Frame) -> int:
+    def estimated_frames(self, video: Frame) -> int:
+        """Number of results of a video by its header; 1 if it cannot be used."""
         info = self.info(video)
-        if info is None:
+        if isinstance(info, str):
             return 1
         start, end = self.options.seconds
         frames = info.frames or 1
