@@ -111,3 +111,15 @@ def test_each_video_of_a_folder_becomes_one_video_and_one_json(ours, folder, tmp
     with av.open(str(out / 'visualizations' / 'a.mp4')) as file:
         times = [float(frame.time) for frame in file.decode(video=0)]
     assert times == pytest.approx([0, 0.08, 0.16], abs=1e-3)
+
+
+def test_a_video_that_is_repeated_has_its_own_files_and_track_ids(ours, folder, tmp_path):
+    out, path = tmp_path / 'out', str(folder / 'a.mp4')
+    options = {'out_dir': str(out), 'bbox_thr': 0.2, 'track': True}
+    results = list(ours['one_stage']([path, path], **options))
+    assert_close(results[:6], results[6:])
+    files = [out / 'predictions' / f'{name}.mp4.json' for name in ('a', 'a-2')]
+    first, second = (json.loads(file.read_text()) for file in files)
+    assert first == second
+    assert len(first) == 6
+    assert [p.name for p in sorted(out.glob('visualizations/*'))] == ['a-2.mp4', 'a.mp4']

@@ -34,6 +34,7 @@ from mmpose_batch.sources.base import Frame, Pixels
 from mmpose_batch.sources.containers import probe
 from mmpose_batch.sources.damage import FrameOrder
 from mmpose_batch.sources.inputs import open_source
+from mmpose_batch.sources.items import Items
 from mmpose_batch.sources.video_frames import read_video, sample_frames
 from mmpose_batch.sources.video_names import is_video_name
 from mmpose_batch.workers import FLUSH
@@ -585,3 +586,9 @@ def test_frames_that_were_used_are_not_kept(folder):
         if frame.index % 30 == 0:
             peak = max(peak, sum(type(each) is decoding.VideoPixels for each in gc.get_objects()))
     assert 0 < peak <= 8
+
+
+def test_names_of_repeated_videos_are_unique():
+    paths = ['in/a.mp4', 'in/a-2.mp4', 'in/a.mp4', 'in/b/a.mp4', 'in/a.mp4']
+    names = [video.name for video in Items(paths).videos]
+    assert names == ['a.mp4', 'a-2.mp4', 'a-3.mp4', 'b/a.mp4', 'a-4.mp4']
