@@ -6,6 +6,7 @@ import av
 import pytest
 from support.factories import write_photos
 from support.inferencing import assert_close, names_below
+from support.tiny import picture
 from support.videos import painted, write_video
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -123,3 +124,15 @@ def test_a_video_that_is_repeated_has_its_own_files_and_track_ids(ours, folder, 
     assert first == second
     assert len(first) == 6
     assert [p.name for p in sorted(out.glob('visualizations/*'))] == ['a-2.mp4', 'a.mp4']
+
+
+@pytest.mark.parametrize('wrap', [list, iter], ids=['list', 'iterator'])
+def test_a_video_among_arrays_is_a_failure_with_advice(ours, folder, wrap):
+    path = str(folder / 'a.mp4')
+    image, video = ours['one_stage'](wrap([picture(120, 90, 0, 3), path]), bbox_thr=0.2)
+    assert 'error' not in image
+    assert video['image'] == path
+    assert video['error'] == (
+        'expected an image, found a video; a call takes the path of one, or a list of paths '
+        'without arrays'
+    )
