@@ -179,3 +179,16 @@ def test_too_many_errors_in_a_video_end_the_run_and_it_resumes(inputs, tool, mod
     resumed = run_tool(path, *models.one_stage, '--out-dir', tmp_path / 'out', '--resume')
     assert resumed.status == 3
     assert [number for _, number in frames(tmp_path)] == list(range(20))
+
+
+@pytest.mark.parametrize('option', ['--resume', '--overwrite'])
+def test_a_folder_in_place_of_an_output_file_is_one_line(inputs, tool, tmp_path, option):
+    arguments = (inputs / 'a.mp4', '--end', '0.1', '--format', 'json')
+    assert tool(*arguments).status == 0
+    file = tmp_path / 'out' / 'predictions' / 'a.mp4.json'
+    file.unlink()
+    file.mkdir()
+    outcome = tool(*arguments, option)
+    assert (outcome.status, outcome.out) == (1, '')
+    message = f'{file}: expected a file, found a folder: move it away'
+    assert outcome.err == f'batch_infer: {message}\n'
