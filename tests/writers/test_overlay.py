@@ -128,6 +128,16 @@ def test_units_of_time_are_those_of_the_source(tmp_path):
     assert stamps[0] == stamps[1]
 
 
+@pytest.mark.parametrize(('offset', 'number'), [(128, 0xFF01), (132, 0x7FFFFFFF)])
+def test_a_wrong_unit_of_time_is_not_used(tmp_path, offset, number):
+    path = Path(write_video(tmp_path / 'a.avi', painted(9), codec='mpeg4', bframes=0))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = number.to_bytes(4, 'little')
+    path.write_bytes(data)
+    overlay = overlay_of(str(path))
+    assert times(overlay) == pytest.approx([n / 25 for n in range(9)], abs=1e-3)
+
+
 def test_browsers_can_play_it_while_it_loads(tmp_path):
     out = overlay_of(write_video(tmp_path / 'film.mp4', painted(3)))
     with av.open(out) as file:

@@ -205,7 +205,7 @@ class _Times:
     """Times of the output.
 
     Attributes:
-        unit: Unit of the times of the pictures, in seconds; that of the source.
+        unit: Unit of the times of the pictures, in seconds; that of the source, if usable.
         rate: Approximate number of frames per second.
         shift: Time of the source's frame that is 0 in the output, in units.
         origin: The same for the source's audio, in seconds.
@@ -229,8 +229,12 @@ class _Times:
         first: Frame,
     ) -> '_Times':
         """Times for the selected frames of a video, whose first one is given."""
-        unit, zero = stream.time_base, float(start_of(container))
-        rate = (rate_of(stream) or Fraction(25)) / options.vid_stride
+        zero = float(start_of(container))
+        rate = rate_of(stream) or Fraction(25)
+        # A damaged header may declare a unit that is longer than a frame, or of nanoseconds.
+        is_usable = Fraction(1, 10**7) <= stream.time_base <= 1 / rate
+        unit = stream.time_base if is_usable else Fraction(1, 90_000)
+        rate /= options.vid_stride
         start, end = options.seconds
         shift = 0 if start is None else round(first.time / unit)
         origin = zero + float(shift * unit)
