@@ -25,6 +25,7 @@ from ...workers import WorkerPool, read_ahead
 from ..base import Record
 from .audio import AudioCopy
 from .encoding import VideoFile, open_output, to_even_size, to_yuv
+from .openpose import OpenPoseDrawer
 from .poses import PoseDrawer, draw_label
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def write_overlay(
         head, size = _until_readable(items, video_path)
         source, stream = stack.enter_context(opened(video_path))
         times = _Times.of(source, stream, video_options, first=head[0].frame)
-        painter = _Painter(PoseDrawer(keypoints, options), size)
+        is_openpose = options.skeleton_style == 'openpose'
+        drawer = (OpenPoseDrawer if is_openpose else PoseDrawer)(keypoints, options)
+        painter = _Painter(drawer, size)
         pool = stack.enter_context(WorkerPool(num_workers, 'mmpose_batch_overlay'))
         painted = pool.map(painter.paint, chain(head, items), ahead=2 * num_workers)
         stack.enter_context(closing(painted))

@@ -195,5 +195,9 @@ def _darker(colour: Colour) -> Colour:
 
 def _fixed_point(points: Any) -> np.ndarray:
     """Coordinates in pixels as OpenCV's integers."""
-    limited = np.clip(np.asarray(points, dtype=np.float64), -_LIMIT, _LIMIT)
-    return np.round(limited * (1 << _SHIFT)).astype(np.int32)
+    return np.round(clipped(points) * (1 << _SHIFT)).astype(np.int32)
+
+
+def clipped(points: Any) -> np.ndarray:
+    """Coordinates in pixels, float64, without those that OpenCV's integers cannot represent."""
+    return np.clip(np.asarray(points, dtype=np.float64), -_LIMIT, _LIMIT)
