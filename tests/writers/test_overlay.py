@@ -19,6 +19,7 @@ from mmpose_batch.errors import ImageError, SourceError
 from mmpose_batch.models.keypoints import Keypoints
 from mmpose_batch.sources.video_frames import read_video
 from mmpose_batch.writers.video import encoding
+from mmpose_batch.writers.video.canvas import target_of
 from mmpose_batch.writers.video.openpose import _BODY, OpenPoseDrawer
 from mmpose_batch.writers.video.overlay import write_overlay
 from mmpose_batch.writers.video.poses import PoseDrawer, track_colour
@@ -321,7 +322,7 @@ def drawn(persons: Sequence[dict], keypoints: Keypoints | None = None, **options
     """A drawing on a black image of 320 x 192."""
     image = np.zeros((192, 320, 3), np.uint8)
     drawer = PoseDrawer(keypoints or Keypoints(META), DrawOptions(**options))
-    drawer.draw(image, {'instances': list(persons)})
+    drawer.draw(target_of(image), {'instances': list(persons)})
     return image
 
 
@@ -377,7 +378,7 @@ def test_options_of_drawings_are_respected(options, place, is_drawn):
 def test_default_sizes_follow_the_height_of_the_image(height, expected):
     image = np.zeros((height, 200, 3), np.uint8)
     alone = person(100, 60, scores=(1, 0, 0, 0))
-    PoseDrawer(Keypoints(META), DrawOptions()).draw(image, {'instances': [alone]})
+    PoseDrawer(Keypoints(META), DrawOptions()).draw(target_of(image), {'instances': [alone]})
     bright = (image.max(axis=2) > 60).any(axis=0)
     assert (bright.sum() - 1) / 2 == pytest.approx(expected, abs=1)
 
@@ -414,7 +415,7 @@ def test_the_style_of_openpose_has_the_links_and_colours_of_mmpose():
     instance = {'keypoints': STANDING, 'keypoint_scores': scores.tolist()}
     options = DrawOptions(skeleton_style='openpose', radius=1, thickness=3)
     found = np.zeros((192, 320, 3), np.uint8)
-    OpenPoseDrawer(Keypoints(meta), options).draw(found, {'instances': [instance]})
+    OpenPoseDrawer(Keypoints(meta), options).draw(target_of(found), {'instances': [instance]})
     visualizer = PoseLocalVisualizer(radius=1, line_width=3)
     visualizer.set_dataset_meta(meta, 'openpose')
     expected = visualizer._draw_instances_kpts_openpose(
@@ -443,7 +444,7 @@ def test_the_style_of_openpose_draws_whole_bodies_and_parts_of_bodies(indices):
     instance = {'keypoints': points.tolist(), 'keypoint_scores': [1.0] * len(points)}
     image = np.zeros((192, 320, 3), np.uint8)
     options = DrawOptions(skeleton_style='openpose')
-    OpenPoseDrawer(keypoints, options).draw(image, {'instances': [instance]})
+    OpenPoseDrawer(keypoints, options).draw(target_of(image), {'instances': [instance]})
     assert image.any()
 
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from ...config import DrawOptions
 from ...models.keypoints import Keypoints
-from .poses import Colour, Instance, PoseDrawer, clipped
+from .canvas import Colour, Target
+from .poses import Instance, PoseDrawer, clipped
 
 # Configs of MMPose with the keypoints and colours, by dataset.
 _CONFIGS = {
@@ -50,7 +51,7 @@ class OpenPoseDrawer(PoseDrawer):
         self._colours = [_bgr(colour) for colour in meta['keypoint_colors']]
 
     def _draw_pose(
-        self, image: np.ndarray, instance: Instance, colour: Colour, radius: int, thickness: int
+        self, image: Target, instance: Instance, colour: Colour, radius: int, thickness: int
     ) -> None:
         points, visible = self._converted(instance)
         for number, (a, b, shade) in enumerate(self._own_links):
@@ -59,11 +60,12 @@ class OpenPoseDrawer(PoseDrawer):
             if number < _BODY_LINKS:
                 _draw_limb(image, points[a], points[b], shade, thickness)
             else:
-                cv2.line(image, points[a], points[b], shade, thickness, cv2.LINE_AA)
+                line = np.array([[points[a], points[b]]], np.int32)
+                image.polylines(line, shade, thickness, cv2.LINE_AA, 0)
         for index in np.flatnonzero(visible).tolist():
             if any(shade := self._colours[index]):  # MMPose draws no black ones
                 size = radius if index < len(_BODY) else max(1, radius // 2)
-                cv2.circle(image, points[index], size, shade, -1, cv2.LINE_AA)
+                image.circles(np.array([points[index]]), size, shade, cv2.LINE_AA, 0)
 
     def _converted(self, instance: Instance) -> tuple[list[list[int]], np.ndarray]:
         """Integer coordinates of OpenPose's keypoints, and whether each is drawn, (K,)."""
@@ -78,14 +80,14 @@ class OpenPoseDrawer(PoseDrawer):
 
 
 def _draw_limb(
-    image: np.ndarray, start: list[int], end: list[int], colour: Colour, thickness: int
+    image: Target, start: list[int], end: list[int], colour: Colour, thickness: int
 ) -> None:
     """Draw an ellipse from one point to another."""
     x, y = start[0] - end[0], start[1] - end[1]
     middle = (start[0] + end[0]) // 2, (start[1] + end[1]) // 2
     axes = int(hypot(x, y) / 2), thickness
     polygon = cv2.ellipse2Poly(middle, axes, int(degrees(atan2(y, x))), 0, 360, 5)
-    cv2.fillConvexPoly(image, polygon, colour, cv2.LINE_AA)
+    image.polygon(polygon, colour)
 
 
 def _bgr(colour: np.ndarray) -> Colour:
