@@ -25,6 +25,7 @@ from .writers.registry import specs
 INFO_FILE = 'run.json'
 # Maximum size of a run.json that is read, in bytes; those of this package have a few thousand.
 _MAX_INFO = 16 * 2**20
+_FOLDER = '{}: expected a file, found a folder: move it away'
 # The start of a record: its other values, most of the file, need not be parsed.
 _IMAGE = re.compile(rb'\{"(?:image|video)":("(?:[^"\\]|\\.)*")')
 
@@ -225,7 +226,7 @@ def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpe
     for name in (*files, INFO_FILE):
         path = osp.join(out_dir, name)
         if osp.isdir(path):
-            raise OutputError(f'{path}: expected a file, found a folder: move it away')
+            raise OutputError(_FOLDER.format(path))
     for writer in writers:
         writer.check_packages()
         writer.check_names(names)
@@ -237,6 +238,12 @@ def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpe
             if osp.lexists(path) and not osp.isdir(path):
                 raise OutputError(f'{path}: expected a folder, found a file: move it away')
             folder = osp.dirname(folder)
+    existing = [
+        spec for spec in writers if spec.folder and osp.isdir(osp.join(out_dir, spec.folder))
+    ]
+    for path in (osp.join(out_dir, path) for path in paths_of(existing, names)):
+        if osp.isdir(path):
+            raise OutputError(_FOLDER.format(path))
 
 
 def _with_fixed_files(writers: Sequence[WriterSpec]) -> list[WriterSpec]:
