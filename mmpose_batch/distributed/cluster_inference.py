@@ -1,0 +1,98 @@
+"""Records of chunks, inferred in the process of an actor, or in a process of its own."""
+
+import logging
+import os
+import os.path as osp
+import pickle
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+from mmengine.logging import MMLogger
+
+from ..results import to_record
+from ..writers.base import Record
+from ..writers.options import RunOptions
+from .chunk_files import chunk_path, read_chunk_records
+from .chunks import Chunk
+from .infer import ChunkInferer
+from .process import WorkerProcess
+from .worker import WorkerSetup, inferencer_of
+
+
+class Inference(Protocol):
+    """Infers chunks."""
+
+    def records(self, chunk: Chunk) -> tuple[list[Record], bool]:
+        """The records of a chunk, and whether no frames of its video follow it.
+
+        The chunks of a video are given in order; the first one may be any, unless the inference
+        is isolated.
+        """
+
+
+class InActor:
+    """Infers in the process of the actor.
+
+    Args:
+        setup: What the run shares with its workers.
+        earlier: With tracking, returns the records of the video before a chunk.
+    """
+
+    def __init__(self, setup: WorkerSetup, earlier: Callable[[Chunk], Iterator[Record]]) -> None:
+        MMLogger.get_current_instance().setLevel(logging.ERROR)  # Ray prints it for each actor
+        inferencer = inferencer_of(setup, setup.state['spec'].settings['device'])
+        self._chunks = ChunkInferer(inferencer, setup.call, setup.video_options, earlier)
+
+    def records(self, chunk: Chunk) -> tuple[list[Record], bool]:
+        """See :class:`Inference`."""
+        records = [to_record(result) for result in self._chunks.results(chunk)]
+        return records, self._chunks.ends_video(chunk)
+
+
+class Isolated:
+    """Infers in a process of its own, and finds the files that kill it: they become failures.
+
+    Args:
+        setup: What the run shares with its workers.
+        timeout: Seconds after which a chunk counts as hanging; None for never.
+    """
+
+    def __init__(self, setup: WorkerSetup, timeout: float | None) -> None:
+        self._folder = tempfile.mkdtemp(prefix='mmpose_batch-')
+        path = osp.join(self._folder, 'setup')
+        with open(path, 'wb') as file:
+            pickle.dump(replace(setup, options=RunOptions(out_dir=self._folder)), file)
+        device = setup.state['spec'].settings['device']
+        self._process = WorkerProcess(path, device, f'{path}-journal', timeout)
+        self._done: list[str] = []
+
+    def records(self, chunk: Chunk) -> tuple[list[Record], bool]:
+        """See :class:`Inference`."""
+        path = chunk_path(self._folder, chunk)
+        summary = self._process.infer(chunk)
+        self._done.append(path)
+        records = list(read_chunk_records(path))
+        if chunk.video is None or summary.ended:  # the tracker of a video may need earlier ones
+            for each in self._done:
+                os.unlink(each)
+            self._done = []
+        return records, summary.ended
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def inference_of(
+    setup: bytes,
+    isolated: bool,
+    timeout: float | None,
+    earlier: Callable[[Chunk], Iterator[Record]],
+) -> Any:
+    """Start an inference, from a pickled :class:`WorkerSetup`."""
+    loaded: WorkerSetup = pickle.loads(setup)
+    return Isolated(loaded, timeout) if isolated else InActor(loaded, earlier)
