@@ -3,9 +3,10 @@
 import signal
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotInTime
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
-from typing import Any
+from multiprocessing import get_all_start_methods, get_context
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
 from . import worker
@@ -13,6 +14,9 @@ from .blame import Attempt, Attempts, Death, attempts_at_images, attempts_at_vid
 from .chunk_files import ChunkSummary
 from .chunks import Chunk
 from .journal import read_death
+
+if TYPE_CHECKING:
+    import pebble
 
 # Starts of a process that end before it is ready, after which the run ends.
 MAX_STARTS = 3
@@ -34,6 +38,10 @@ def import_pebble() -> Any:
     return pebble
 
 
+class _Died(Exception):
+    """The process has died; the message says how."""
+
+
 class WorkerProcess:
     """A process that infers chunks, and its replacements.
 
@@ -50,13 +58,20 @@ class WorkerProcess:
 
     def __init__(self, setup: str, device: str, journal: str, timeout: float | None) -> None:
         self._pebble = import_pebble()
-        # Spawned, since a fork lacks the threads of PyTorch and OpenVINO, and cannot use CUDA.
-        self._pool = self._pebble.ProcessPool(max_workers=1, context=get_context('spawn'))
+        self._pool = self._new_pool()
         self._arguments = setup, device, journal
         self._journal = journal
         self._timeout = timeout
         self._is_ready = False
         self.deaths = 0
+
+    def _new_pool(self) -> 'pebble.ProcessPool':
+        # Not forked from this process, since a fork lacks the threads of PyTorch and OpenVINO, and
+        # cannot use CUDA. The fork server has imported everything but started neither.
+        method = 'forkserver' if 'forkserver' in get_all_start_methods() else 'spawn'
+        context = get_context(method)
+        context.set_forkserver_preload([worker.__name__])
+        return self._pebble.ProcessPool(max_workers=1, context=context)
 
     def start(self) -> None:
         """Start the process and build its inferencer, unless this is done.
@@ -69,11 +84,10 @@ class WorkerProcess:
             if self._is_ready:
                 return
             try:
-                self._pool.schedule(worker.build, args=self._arguments).result()
+                self._run(worker.build, *self._arguments)
                 self._is_ready = True
-            except self._pebble.ProcessExpired as error:
-                self.deaths += 1
-                reason = _how(error.exitcode)
+            except _Died as error:
+                reason = error
         if not self._is_ready:
             raise RunError(f'a worker process dies before it is ready: {reason}')
 
@@ -114,16 +128,33 @@ class WorkerProcess:
     def _call(
         self, function: Callable[[Chunk], ChunkSummary | None], chunk: Chunk
     ) -> ChunkSummary | Death | None:
+        """Call a function of the worker; returns what it returns, or how the process died."""
         self.start()
         try:
-            return self._pool.schedule(function, args=(chunk,), timeout=self._timeout).result()
+            return self._run(function, chunk, timeout=self._timeout)
+        except _Died as error:
+            self._is_ready = False
+            return read_death(self._journal, str(error))
+
+    def _run(self, function: Callable, *arguments: Any, timeout: float | None = None) -> Any:
+        """Run a function in the process.
+
+        Raises:
+            _Died: The process has died.
+            Exception: Any exception of the function.
+        """
+        try:
+            return self._pool.schedule(function, args=arguments, timeout=timeout).result()
         except self._pebble.ProcessExpired as error:
             reason = _how(error.exitcode)
         except NotInTime:
-            reason = f'it took longer than {self._timeout:g} s'
-        self._is_ready = False
+            reason = f'it took longer than {timeout:g} s'
+        except BrokenProcessPool:  # it died between two calls
+            reason = 'it ended, with an unknown status'
         self.deaths += 1
-        return read_death(self._journal, reason)
+        self.stop()
+        self._pool = self._new_pool()
+        raise _Died(reason)
 
     def stop(self) -> None:
         """End the process."""

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+from mmengine.logging import MMLogger
+
 from ..config import CallOptions, VideoOptions
 from ..copies import build_on
 from ..engines.warmup import outcome
@@ -48,6 +50,8 @@ class WorkerSetup:
         options: Options of the run.
         video_options: Which frames of videos are used, and whether persons are tracked.
         of_label: Category id of each label; None if records have no categories.
+        log_level: Level of the messages of MMEngine.
+        folder: Current folder, which relative paths start from.
     """
 
     kind: type
@@ -57,6 +61,8 @@ class WorkerSetup:
     options: RunOptions
     video_options: VideoOptions
     of_label: Mapping[int, int] | None
+    log_level: int
+    folder: str
 
     @classmethod
     def of(
@@ -73,8 +79,14 @@ class WorkerSetup:
             frame if isinstance(frame.data, str) else replace(frame, data=frame.data.read())
             for frame in samples
         )
-        state = inferencer.__getstate__()
-        return cls(kind=type(inferencer), state=state, samples=list(arrays), **settings)
+        return cls(
+            kind=type(inferencer),
+            state=inferencer.__getstate__(),
+            samples=list(arrays),
+            log_level=MMLogger.get_current_instance().level,
+            folder=os.getcwd(),
+            **settings,
+        )
 
 
 def inferencer_of(setup: WorkerSetup, device: str) -> BatchPose2DInferencer:
@@ -197,7 +209,10 @@ def build(setup: str, device: str, journal: str) -> None:
     """
     global _worker
     with open(setup, 'rb') as file:
-        _worker = Worker(pickle.load(file), device, journal)
+        loaded = pickle.load(file)
+    os.chdir(loaded.folder)
+    MMLogger.get_current_instance().setLevel(loaded.log_level)
+    _worker = Worker(loaded, device, journal)
 
 
 def infer(chunk: Chunk) -> ChunkSummary:

@@ -256,6 +256,10 @@ class ToolProcess:
         ):
             time.sleep(0.001)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def send(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
 
