@@ -120,7 +120,8 @@ class ClusterFolder:
         except BaseException:
             with suppress(Exception):
                 file.discard()
-            file.closed = True  # else the part that is written would become the file
+            with suppress(AttributeError):
+                file.closed = True  # else the part that is written would become the file
             raise
         file.close()
 
