@@ -109,7 +109,7 @@ def test_merged_files_are_in_the_order_of_the_inputs(folder):
     write_chunk(folder, Chunk(1, 2, 2), [BAD], None)
     write_chunk(folder, Chunk(0, 0, 2), [GOOD, GOOD], None)
     assert missing_videos(folder, inputs) == [0]
-    with pytest.raises(RunError, match='v00000.json is gone'):
+    with pytest.raises(RunError, match=r'v00000\.json is gone'):
         merge(folder, inputs)
     end_video(folder, 0, 2)
     assert missing_videos(folder, inputs) == []
@@ -124,7 +124,7 @@ def test_merged_files_are_in_the_order_of_the_inputs(folder):
 def test_a_merge_without_a_chunk_leaves_no_file(tmp_path):
     folder = ClusterFolder(str(tmp_path))
     write_chunk(folder, Chunk(0, 0, 2), [GOOD, GOOD], None)
-    with pytest.raises(RunError, match='0000001.jsonl is gone'):
+    with pytest.raises(RunError, match=r'0000001\.jsonl is gone'):
         merge(folder, inputs_of(3))
     assert folder.read('predictions.jsonl') is None
 
