@@ -11,7 +11,7 @@ With --merge, predictions.jsonl and failures.jsonl are written at the end, in in
 
 Start the same command again to continue after an interruption: only missing chunks are computed.
 A worker that dies is replaced, and an image or video that kills its worker becomes a failure
-record. A run with other options, weights or packages is refused in the same folder.
+record. A run with other options, weights or packages is rejected in the same folder.
 
 Exit status: 0 all inputs succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures.
 """

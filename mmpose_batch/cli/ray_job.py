@@ -46,14 +46,13 @@ def run_job(args: argparse.Namespace) -> Summary:
             det_model=args.det_model,
             **take(args, [name for name in INFERENCER if hasattr(args, name)]),
         )
+        if not options.num_gpus:  # else this machine may lack the device
+            plan.check()
     filters = chosen_filters(args, plan.cfg)
     CallOptions(batch_size=1, **filters, select_thr=filters['bbox_thr'])  # checks the ranges
     inputs, notes = list_inputs(folder, args.inputs, options, args.recursive, args.follow_links)
     notes += check_videos(inputs, args.video)
     plan = plan_for_workers(plan, inputs, options)
-    if not options.num_gpus:  # else the driver may lack the device
-        with model_errors():
-            plan.check()
     connect(options)
     try:
         if warning := check_resources(options):

@@ -4,7 +4,6 @@ import logging
 import os
 import os.path as osp
 import pickle
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -61,7 +60,8 @@ class Isolated:
     """
 
     def __init__(self, setup: WorkerSetup, timeout: float | None) -> None:
-        self._folder = tempfile.mkdtemp(prefix='mmpose_batch-')
+        self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
+        self._folder = self._temporary.name
         path = osp.join(self._folder, 'setup')
         with open(path, 'wb') as file:
             pickle.dump(replace(setup, options=RunOptions(out_dir=self._folder)), file)
@@ -84,7 +84,7 @@ class Isolated:
     def close(self) -> None:
         """End the process."""
         self._process.stop()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._temporary.cleanup()
 
 
 def inference_of(

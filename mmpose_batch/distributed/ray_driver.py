@@ -7,7 +7,9 @@ file that kills it. Which chunks are done is known from the files in the output 
 driver that is killed and started again continues there.
 """
 
+import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 PASSES = 3
 # Chunks in a Ray Data job; more are given to further jobs, since Ray's memory grows with them.
 JOB = 50_000
+_COLOURS = re.compile(r'\x1b\[[0-9;]*m')
 # Chunks in a task of a large job.
 TASK = 16
 
@@ -56,11 +59,22 @@ def connect(options: RayOptions, **settings: Any) -> None:
         RunError: There is no such cluster.
     """
     ray = import_ray()
+    if options.quiet:
+        settings = {'logging_level': logging.ERROR, 'log_to_driver': False, **settings}
+        logging.getLogger('ray.data').setLevel(logging.CRITICAL)
     try:
-        ray.init(address=options.address, log_to_driver=not options.quiet, **settings)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        text = ' '.join(str(error).split())
-        raise RunError(f'address: cannot connect to {options.address}: {text}') from error
+        ray.init(address=options.address, **settings)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError, ImportError) as error:
+        raise RunError(
+            f'address: cannot connect to {options.address}: {short(error)}; --address local '
+            'starts a cluster on this machine'
+        ) from error
+
+
+def short(error: BaseException) -> str:
+    """An error of Ray in one line, without the traceback and colours that may be in its text."""
+    lines = _COLOURS.sub('', str(error)).splitlines()
+    return next(filter(None, map(str.strip, lines)), type(error).__name__)
 
 
 def check_resources(options: RayOptions) -> str | None:
@@ -227,9 +241,13 @@ def job(
         ):
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
+    except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
+        raise RunError(
+            f'workers cannot start, or more than {deaths} of {len(rows)} chunks have lost theirs '
+            f'twice (is there enough memory?): {short(error)}'
+        ) from error
     except ray.exceptions.RayError as error:
-        text = ' '.join(str(error).split())[:500]
-        raise RunError(f'too many workers died, or none could start: {text}') from error
+        raise RunError(f'Ray: {short(error)}') from error
     finally:
         context.max_errored_blocks, context.enable_progress_bars = before
 

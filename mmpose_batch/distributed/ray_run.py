@@ -24,7 +24,7 @@ from .cluster_outputs import (
     write_info,
 )
 from .ray_actor import ChunkActor, Work
-from .ray_driver import Driver, Progress, import_ray
+from .ray_driver import Driver, Progress, import_ray, short
 from .ray_options import RayOptions
 from .ray_prepare import Preparation, Prepared
 
@@ -157,9 +157,9 @@ def prepare(preparation: Preparation, options: RayOptions) -> Prepared:
     try:
         return ray.get(remote.remote(preparation))
     except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from None
+        raise error.cause from error
     except ray.exceptions.RayError as error:
-        raise RunError(f'a worker cannot build the inferencer: {error}') from error
+        raise RunError(f'a worker cannot build the inferencer: {short(error)}') from error
 
 
 def run(
