@@ -89,18 +89,21 @@ class ChunkActor:
             return _answer(Counts(), one_line(error), isinstance(error, RunError))
 
     def _infer_images(self, row: Mapping[str, Any]) -> 'Counts':
-        from .cluster_outputs import Counts, is_written
-
         work, place = self._work, (row['start'], row['end'])
         chunk = image_chunk(work.folder, work.inputs, row['number'], place)
-        if is_written(work.folder, chunk):  # by an actor that died right after it
-            return Counts()
-        return self._write(chunk)[0]
+        found = self._counts_if_written(chunk)  # by an actor that died right after it
+        return self._write(chunk)[0] if found is None else found
+
+    def _counts_if_written(self, chunk: 'Chunk') -> 'Counts | None':
+        from .cluster_outputs import Counts, is_written, read_records
+
+        folder = self._work.folder
+        return Counts.of(read_records(folder, chunk)) if is_written(folder, chunk) else None
 
     def _infer_video(self, row: Mapping[str, Any]) -> 'Counts':
         from ..sources.base import Frame
         from .chunks import Chunk
-        from .cluster_outputs import Counts, end_video, is_written
+        from .cluster_outputs import Counts, end_video
 
         work, number, counts = self._work, row['video'], Counts()
         if self._videos is None:
@@ -112,7 +115,8 @@ class ChunkActor:
             if error:
                 chunk = replace(chunk, stop=0, stop_reason=error)
             # An isolated process needs the chunks before a death, so it begins at the first one.
-            while not work.isolated and is_written(work.folder, chunk):
+            while not work.isolated and (done := self._counts_if_written(chunk)) is not None:
+                counts += done
                 chunk = chunk.following()
             while not ended:
                 found, ended = self._write(chunk)

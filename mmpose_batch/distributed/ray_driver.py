@@ -133,12 +133,12 @@ class Driver:
         """
         offsets = read_offsets(self._work.folder)
         for number in range(PASSES):
-            self.progress.errors = []
-            self.progress.passes = number + 1
             jobs = self._jobs(offsets)
             first = next(jobs, None)
             if first is None:
                 return self.progress
+            self.progress.errors = []
+            self.progress.passes = number + 1
             if number == 1:
                 self._say(
                     'the workers of some chunks died: looking for the files that kill them, each '
@@ -148,15 +148,21 @@ class Driver:
             self._run(first, work)
             for rows in jobs:
                 self._run(rows, work)
-        missing = [name for rows in self._jobs(offsets) for name in map(_row_name, rows)]
-        if missing:
-            reason = self.progress.errors[-1] if self.progress.errors else 'their workers died'
-            some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-            raise RunError(
-                f'{len(missing)} chunks are not computed ({some}), since {reason}; start again to '
-                'compute them'
-            )
+        self._check_complete(offsets)
         return self.progress
+
+    def _check_complete(self, offsets: 'np.ndarray') -> None:
+        """Raise an error if chunks are missing after the last pass."""
+        rows = self._rows(offsets)
+        some = [_row_name(row) for row in islice(rows, 5)]
+        if not some:
+            return
+        count = len(some) + sum(1 for _ in rows)
+        errors = self.progress.errors
+        raise RunError(
+            f'{count} chunks are not computed ({", ".join(some)}{", ..." if count > 5 else ""}), '
+            f'since {errors[-1] if errors else "their workers died"}; start again to compute them'
+        )
 
     def _say(self, text: str) -> None:
         if not self._options.quiet:
@@ -182,14 +188,18 @@ class Driver:
         Raises:
             RunError: An error concerns all chunks, or too many fail.
         """
-        # Broken hardware or too little memory fails everywhere: then the job ends.
-        deaths, errors = max(16, len(rows) // 100), max(3, len(rows) // 1000)
+        most = max(3, len(rows) // 1000)
         progress = self.progress
-        for found in job(rows, self._actor, work, self._options, deaths):
+        for found in job(rows, self._actor, work, self._options):
             if found['error']:
                 progress.errors.append(found['error'])
-                if found['is_fatal'] or len(progress.errors) > errors:
+                if found['is_fatal']:
                     raise RunError(found['error'])
+                if len(progress.errors) > most:
+                    raise RunError(
+                        f'{len(progress.errors)} chunks cannot be computed; the last: '
+                        f'{found["error"]}'
+                    )
                 continue
             progress.rows += 1
             progress.counts += Counts(
@@ -198,7 +208,7 @@ class Driver:
 
 
 def job(
-    rows: list[dict[str, int]], actor: type, work: Work, options: RayOptions, deaths: int
+    rows: list[dict[str, int]], actor: type, work: Work, options: RayOptions
 ) -> Iterator[dict[str, Any]]:
     """Run a Ray Data job, and yield what the actors return, in any order.
 
@@ -207,35 +217,20 @@ def job(
         actor: Class of the actors.
         work: What they share.
         options: Options of the run.
-        deaths: Maximum number of rows that may be lost by deaths of actors.
 
     Raises:
-        RunError: More are lost, or the actors cannot be started.
+        RunError: Too many tasks are lost by deaths of actors, or these cannot be started.
     """
     ray = import_ray()
     context = ray.data.DataContext.get_current()
     before = context.max_errored_blocks, context.enable_progress_bars
+    # A task of several chunks costs the driver less, but is lost as a whole by two deaths.
+    tasks = max(len(rows) // TASK, min(len(rows), 64 * options.workers[1]))
+    deaths = max(16, tasks // 100)  # more mean broken hardware, or too little memory
     context.max_errored_blocks = deaths
     context.enable_progress_bars = not options.quiet
-    least, most = options.workers
     try:
-        # A task of several chunks costs the driver less, but is lost as a whole by two deaths.
-        tasks = max(len(rows) // TASK, min(len(rows), 64 * most))
-        actors = ray.data.ActorPoolStrategy(
-            min_size=min(least, len(rows)),
-            max_size=min(most, len(rows)),
-            max_tasks_in_flight_per_actor=2,  # with 1, Ray never scales up
-        )
-        with warnings.catch_warnings(action='ignore'):  # Ray has no other way to set these yet
-            dataset = ray.data.from_items(rows, override_num_blocks=tasks).map(
-                actor,
-                fn_constructor_args=(work,),
-                compute=actors,
-                num_cpus=options.num_cpus,
-                num_gpus=options.num_gpus or None,
-                max_restarts=-1,
-                max_task_retries=1,  # by default, Ray repeats what kills its actor forever
-            )
+        dataset = _dataset(rows, tasks, actor, work, options)
         for batch in dataset.iter_batches(
             batch_size=None, batch_format='numpy', prefetch_batches=0
         ):
@@ -243,13 +238,36 @@ def job(
                 yield dict(zip(batch, values, strict=True))
     except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
         raise RunError(
-            f'workers cannot start, or more than {deaths} of {len(rows)} chunks have lost theirs '
+            f'workers cannot start, or more than {deaths} of {tasks} tasks have lost theirs '
             f'twice (is there enough memory?): {short(error)}'
         ) from error
     except ray.exceptions.RayError as error:
         raise RunError(f'Ray: {short(error)}') from error
     finally:
         context.max_errored_blocks, context.enable_progress_bars = before
+
+
+def _dataset(
+    rows: list[dict[str, int]], tasks: int, actor: type, work: Work, options: RayOptions
+) -> Any:
+    """The dataset of a job, in which nothing has run yet."""
+    ray = import_ray()
+    least, most = options.workers
+    actors = ray.data.ActorPoolStrategy(
+        min_size=min(least, len(rows)),
+        max_size=min(most, len(rows)),
+        max_tasks_in_flight_per_actor=2,  # with 1, Ray never scales up
+    )
+    with warnings.catch_warnings(action='ignore'):  # Ray has no other way to set the last two yet
+        return ray.data.from_items(rows, override_num_blocks=tasks).map(
+            actor,
+            fn_constructor_args=(work,),
+            compute=actors,
+            num_cpus=options.num_cpus,
+            num_gpus=options.num_gpus or None,
+            max_restarts=-1,
+            max_task_retries=1,  # by default, Ray repeats what kills its actor forever
+        )
 
 
 def _row_name(row: dict[str, int]) -> str:

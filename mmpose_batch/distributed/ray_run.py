@@ -55,7 +55,7 @@ class Summary:
             yield f'images    {inputs.images}'
         if inputs.videos:
             yield f'videos    {inputs.videos}'
-        yield f'results   {counts.results} by this start, with {counts.persons} persons'
+        yield f'results   {counts.results} by the workers of this start, {counts.persons} persons'
         yield f'failures  {self.failures}' + (f', see {FAILURES}/' if self.failures else '')
         if counts.results and self.seconds:
             rate = counts.results / self.seconds

@@ -28,6 +28,7 @@ pytest.importorskip('pyarrow')
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('ray')]
 
 CHUNK = 4
+CHUNK_OF_RUNS = 256
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUCKET = 's3://poses'
 MODEL = ('--num-threads', '1', '--num-workers', '1')
@@ -241,6 +242,15 @@ def test_a_pipeline_of_the_user_with_a_batch_of_any_size(cluster, scenes):
     rows = sorted(dataset.take_all(), key=lambda row: row['item'])
     assert [row['item'] for row in rows] == paths
     assert all(row['error'] is None and row['persons'] for row in rows)
+
+
+def test_the_driver_is_measured_with_workers_that_compute_nothing(cluster):
+    from mmpose_batch.benchmarking.ray_driver import measure
+
+    found = measure(CHUNK_OF_RUNS * 20 + 1, workers=1)
+    assert found.chunks == 21
+    assert f'{found.paths} paths: listed in' in str(found)
+    assert 0 < found.before_bytes <= found.peak_bytes
 
 
 def test_a_merge_that_fails_leaves_no_file_in_s3(s3):

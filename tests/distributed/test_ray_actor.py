@@ -123,8 +123,24 @@ def test_an_actor_continues_a_video_where_another_one_died(work, expected):
     for name in ('v00000', 'v00001', 'v00002'):
         (out_dir / 'videos' / f'{name}.json').unlink()
     found = [second(row) for row in rows]
-    assert [row['results'] for row in found] == [0, 0, 5, 4, 0]
+    assert [row['results'] for row in found] == [4, 3, 9, 8, 1]
     check_output(work, expected)
+
+
+def test_videos_of_another_file_system_are_copied_to_the_node(work, inputs, expected):
+    videos = ClusterFolder('memory://videos')
+    videos.write('a.mp4', (inputs / 'a.mp4').read_bytes())
+    paths = ['memory://videos/a.mp4', 'memory://videos/gone.mp4']
+    other = replace(work, inputs=write_inputs(work.folder, paths, CHUNK))
+    actor = ChunkActor(other)
+    for row in rows_of(other):
+        assert actor(row)['error'] == ''
+    merge(other.folder, other.inputs)
+    *frames, gone = read_lines(Path(work.folder.url) / 'predictions.jsonl')
+    of_infer = read_lines(expected / 'predictions.jsonl')
+    assert frames == [record for record in of_infer if record.get('video') == 'a.mp4']
+    assert gone['video'] == 'gone.mp4'
+    assert gone['error'].startswith('expected a readable file, found ')
 
 
 @pytest.mark.slow
