@@ -5,12 +5,15 @@ import os
 import os.path as osp
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from mmengine.logging import MMLogger
 
+from ..copies import build_on
+from ..engines.warmup import outcome
+from ..errors import RunError
 from ..results import to_record
 from ..writers.base import Record
 from ..writers.options import RunOptions
@@ -18,7 +21,7 @@ from .chunk_files import chunk_path, read_chunk_records
 from .chunks import Chunk
 from .infer import ChunkInferer
 from .process import WorkerProcess
-from .worker import WorkerSetup, inferencer_of
+from .worker import WorkerSetup
 
 
 class Inference(Protocol):
@@ -42,13 +45,31 @@ class InActor:
 
     def __init__(self, setup: WorkerSetup, earlier: Callable[[Chunk], Iterator[Record]]) -> None:
         MMLogger.get_current_instance().setLevel(logging.ERROR)  # Ray prints it for each actor
-        inferencer = inferencer_of(setup, setup.state['spec'].settings['device'])
+        inferencer = build_on(setup.kind, setup.state, setup.state['spec'].settings['device'])
+        if setup.samples and inferencer.predictor.wants_samples(setup.call):
+            inferencer.predictor.warm_up(setup.samples, setup.call)
+        _check_selection(outcome(inferencer.runners), setup.state['spec'].selected)
         self._chunks = ChunkInferer(inferencer, setup.call, setup.video_options, earlier)
 
     def records(self, chunk: Chunk) -> tuple[list[Record], bool]:
         """See :class:`Inference`."""
         records = [to_record(result) for result in self._chunks.results(chunk)]
         return records, self._chunks.ends_video(chunk)
+
+
+def _check_selection(own: Mapping[str, Any], of_run: Mapping[str, Any]) -> None:
+    """Check that an actor has the engines and batch sizes of its run.
+
+    Raises:
+        RunError: It has others, with which its results would differ.
+    """
+    for key, values in of_run.items():
+        for name, value in values.items():
+            if own[key].get(name) != value:
+                raise RunError(
+                    f'a worker selected {own[key].get(name)} as {key} of {name}, instead of '
+                    f'{value}: its results would differ'
+                )
 
 
 class Isolated:

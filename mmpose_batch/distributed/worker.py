@@ -89,19 +89,6 @@ class WorkerSetup:
         )
 
 
-def inferencer_of(setup: WorkerSetup, device: str) -> BatchPose2DInferencer:
-    """Build the inferencer of a run in a worker.
-
-    Raises:
-        RunError: Engines are selected differently than in the process of the run.
-    """
-    inferencer = build_on(setup.kind, setup.state, device)
-    if setup.samples and inferencer.predictor.wants_samples(setup.call):
-        inferencer.predictor.warm_up(setup.samples, setup.call)
-    _check_selection(outcome(inferencer.runners), setup.state['spec'].selected)
-    return inferencer
-
-
 class Worker:
     """Infers chunks and writes their files.
 
@@ -116,7 +103,10 @@ class Worker:
     """
 
     def __init__(self, setup: WorkerSetup, device: str, journal: str) -> None:
-        inferencer = inferencer_of(setup, device)
+        inferencer = build_on(setup.kind, setup.state, device)
+        if setup.samples and inferencer.predictor.wants_samples(setup.call):
+            inferencer.predictor.warm_up(setup.samples, setup.call)
+        _check_selection(outcome(inferencer.runners), setup.state['spec'].selected)
         self._setup = setup
         self._folder = setup.options.out_dir
         self._journal = Journal(journal)
