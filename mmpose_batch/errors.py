@@ -8,6 +8,9 @@ _OUT_OF_MEMORY = (
     'failed to allocate memory',
 )
 
+# Start of the error of a file whose reading ends the process: nothing may read it again.
+READER_DIES = 'the process that reads it dies'
+
 
 class ImageError(ValueError):
     """An input cannot be used. The message is one line: what was expected and what was found."""

@@ -11,7 +11,6 @@ from mmengine.config import Config, DictAction
 from ..config import BATCH_SETTINGS, CallOptions, DrawOptions, VideoOptions
 from ..declare import declared
 from ..distributed.options import ParallelOptions
-from ..distributed.process import import_pebble
 from ..errors import RunError
 from ..evaluation.annotations import ImageIds
 from ..evaluation.box_files import assign_bboxes, read_bboxes
@@ -150,7 +149,6 @@ def parallel_options(args: argparse.Namespace, options: RunOptions) -> ParallelO
     for spec in options.writers:
         if spec.needs_images and not spec.by_worker:
             raise ValueError(f'--format {spec.name} cannot be written with --devices')
-    import_pebble()
     check_same_kind(parallel.workers)
     args.device = parallel.workers[0]
     return parallel

@@ -11,6 +11,8 @@ The rules are generators without processes: they yield what to try, and are sent
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 
+from ..errors import READER_DIES, RunError
+
 # Deaths, without a new file to blame in between, after which a chunk is given up.
 MAX_DEATHS = 4
 
@@ -63,11 +65,18 @@ def attempts_at_images(count: int) -> Attempts:
 
     Yields:
         The next attempt. How it ended is sent back: None if the results are complete.
+
+    Raises:
+        RunError: The process dies although no image is read any more.
     """
     broken: dict[int, str] = {}
     deaths = 0
     while (death := (yield Attempt(broken=dict(broken)))) is not None:
         deaths += 1
+        if len(broken) == count:
+            if deaths < MAX_DEATHS:
+                continue
+            raise RunError(f'worker processes die without reading images: {death.reason}')
         found = yield from _alone(sorted(death.opened - set(broken)), broken)
         if not found and deaths > 1:
             found = yield from _halved([i for i in range(count) if i not in broken], broken)
@@ -91,7 +100,7 @@ def _alone(
     for place in places:
         death = yield Attempt(only=(place,), broken=dict(broken))
         if death is not None:
-            found[place] = f'the process that reads it dies: {death.reason}'
+            found[place] = f'{READER_DIES}: {death.reason}'
     return found
 
 
@@ -115,11 +124,19 @@ def attempts_at_video(start: int) -> Attempts:
 
     Args:
         start: Number of results of the video before the chunk.
+
+    Yields:
+        The next attempt. How it ended is sent back: None if the results are complete.
+
+    Raises:
+        RunError: The process dies although it reads nothing beyond the start of the chunk.
     """
     stop, reason, deaths, read = None, '', 0, None
     while (death := (yield Attempt(stop=stop, stop_reason=reason))) is not None:
         deaths += 1
+        if deaths > 2 * MAX_DEATHS:
+            raise RunError(f'worker processes die before they read a frame: {death.reason}')
         read = death.frames if read is None else min(read, death.frames)
         if deaths >= MAX_DEATHS - 1:
             stop = start if stop is not None else max(start, read)
-            reason = f'the process that reads it dies: {death.reason}'
+            reason = f'{READER_DIES}: {death.reason}'

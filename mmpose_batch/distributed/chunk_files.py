@@ -51,12 +51,14 @@ class ChunkSummary:
         ended: Whether the video of the chunk ends with it.
         seconds: Seconds that were spent in each stage.
         detections: Frames by where their boxes come from, with ``det_interval``.
+        engines: Reports about the networks for ``run.json``.
     """
 
     count: int
     ended: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
     detections: Mapping[str, int] = field(default_factory=dict)
+    engines: Mapping[str, Any] = field(default_factory=dict)
 
 
 def chunk_path(folder: str, chunk: Chunk) -> str:

@@ -4,16 +4,18 @@ import os.path as osp
 import pickle
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Condition, Thread
 from types import TracebackType
+from typing import Any
 
+from ..sources.items import Samples
 from .chunk_files import ChunkSummary, chunk_path, read_summary
 from .chunks import Chunk
 from .process import WorkerProcess
-from .worker import WorkerSetup
+from .worker import WarmedUp, WorkerSetup
 
 # Chunks for each process that may be complete before an earlier one is.
 AHEAD = 4
@@ -64,11 +66,33 @@ class Workers:
         setup = osp.join(self._temporary.name, 'setup')
         with open(setup, 'wb') as file:
             pickle.dump(self._setup, file)
-        self._processes = [
-            WorkerProcess(setup, device, f'{setup}-{number}', self._timeout)
-            for number, device in enumerate(self._devices)
-        ]
+        self._path = setup
+        self._processes: list[WorkerProcess] = []
         return self
+
+    def start(self, samples: Samples, selected: Mapping[str, Any]) -> WarmedUp:
+        """Start the first process, which selects the engines; the others will select the same.
+
+        Args:
+            samples: Images and videos that represent the run.
+            selected: What an earlier run has selected.
+
+        Raises:
+            RunError: The process dies whatever is left out of the samples.
+            Exception: Any exception of the inferencer.
+        """
+        first = self._add(self._devices[0], samples, selected)
+        found = first.start()
+        self._engines = found.reports
+        for device in self._devices[1:]:
+            self._add(device, first.samples, found.selected).is_bound = True
+        return found
+
+    def _add(self, device: str, samples: Samples, selected: Mapping[str, Any]) -> WorkerProcess:
+        journal = f'{self._path}-{len(self._processes)}'
+        process = WorkerProcess(self._path, device, journal, self._timeout, samples, selected)
+        self._processes.append(process)
+        return process
 
     def __exit__(
         self,
@@ -87,6 +111,11 @@ class Workers:
     def count(self) -> int:
         """Number of processes."""
         return len(self._devices)
+
+    @property
+    def engines(self) -> Mapping[str, Any]:
+        """The latest reports of a process about its networks."""
+        return self._engines
 
     @property
     def deaths(self) -> int:
@@ -120,8 +149,10 @@ class Workers:
                 raise found
             if found is None:
                 running -= 1
-            else:
-                yield found
+                continue
+            if found.is_new:
+                self._engines = found.summary.engines
+            yield found
 
     def release(self) -> None:
         """Note that the results of a chunk of images, or of a complete video, are processed.

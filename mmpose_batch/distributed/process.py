@@ -1,45 +1,22 @@
 """One worker process, which is started again when it dies."""
 
-import signal
-from collections.abc import Callable
-from concurrent.futures import TimeoutError as NotInTime
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from multiprocessing import get_all_start_methods, get_context
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import Any
 
 from ..errors import RunError
+from ..sources.items import Samples
 from . import worker
 from .blame import Attempt, Attempts, Death, attempts_at_images, attempts_at_video
+from .child import ChildDied, ChildProcess
 from .chunk_files import ChunkSummary
 from .chunks import Chunk
 from .journal import read_death
-
-if TYPE_CHECKING:
-    import pebble
+from .worker import WarmedUp
 
 # Starts of a process that end before it is ready, after which the run ends.
-MAX_STARTS = 3
-
-
-def import_pebble() -> Any:
-    """Import ``pebble``, which supervises processes.
-
-    Raises:
-        RunError: It is not installed. The message is one line.
-    """
-    try:
-        import pebble
-    except ImportError as error:
-        raise RunError(
-            'devices: needs the package pebble, which is not installed: '
-            f"pip install 'mmpose-batch[devices]' ({error})"
-        ) from error
-    return pebble
-
-
-class _Died(Exception):
-    """The process has died; the message says how."""
+MAX_STARTS = 4
 
 
 class WorkerProcess:
@@ -51,45 +28,67 @@ class WorkerProcess:
         journal: File for the journal of the process.
         timeout: Seconds after which a chunk that is not complete counts as hanging; None for
             never.
+        samples: Images and videos that engines are verified with.
+        selected: The engines and batch sizes to select, as far as they are known.
 
     Attributes:
+        samples: Those that are left: images that kill the process are left out.
+        is_bound: Whether it must select what it is given, as other processes have.
         deaths: Number of processes that have died.
     """
 
-    def __init__(self, setup: str, device: str, journal: str, timeout: float | None) -> None:
-        self._pebble = import_pebble()
-        self._pool = self._new_pool()
+    def __init__(
+        self,
+        setup: str,
+        device: str,
+        journal: str,
+        timeout: float | None,
+        samples: Samples,
+        selected: Mapping[str, Any],
+    ) -> None:
+        self._child: ChildProcess | None = None
+        self._lock = Lock()
+        self._is_stopped = False
         self._arguments = setup, device, journal
         self._journal = journal
         self._timeout = timeout
+        self._selected = selected
+        self.samples = samples
+        self.is_bound = False
         self._is_ready = False
         self.deaths = 0
 
-    def _new_pool(self) -> 'pebble.ProcessPool':
-        # Not forked from this process, since a fork lacks the threads of PyTorch and OpenVINO, and
-        # cannot use CUDA. The fork server has imported everything but started neither.
-        method = 'forkserver' if 'forkserver' in get_all_start_methods() else 'spawn'
-        context = get_context(method)
-        context.set_forkserver_preload([worker.__name__])
-        return self._pebble.ProcessPool(max_workers=1, context=context)
+    def start(self) -> WarmedUp | None:
+        """Start the process, build its inferencer and warm it up, unless this is done.
 
-    def start(self) -> None:
-        """Start the process and build its inferencer, unless this is done.
+        Images that were being read when the process died are left out of the warm-up; the videos
+        are, if there were none.
+
+        Returns:
+            What it has selected; None if it was ready.
 
         Raises:
-            RunError: The process dies before it is ready.
+            RunError: The process dies whatever is left out, or selects something else than the
+                process before it.
             Exception: Any exception of the inferencer.
         """
+        if self._is_ready:
+            return None
         for _ in range(MAX_STARTS):
-            if self._is_ready:
-                return
             try:
-                self._run(worker.build, *self._arguments)
-                self._is_ready = True
-            except _Died as error:
-                reason = error
-        if not self._is_ready:
-            raise RunError(f'a worker process dies before it is ready: {reason}')
+                found = self._run(worker.build, *self._arguments, self.samples, self._selected)
+            except ChildDied as error:
+                if self._is_stopped:
+                    raise
+                death = read_death(self._journal, str(error))
+                self.samples = _without(self.samples, death.opened)
+                continue
+            if self.is_bound:
+                _check_selection(found.selected, self._selected)
+            self._selected, self.is_bound = found.selected, True
+            self._is_ready = True
+            return found
+        raise RunError(f'a worker process dies before it is ready: {death.reason}')
 
     def infer(self, chunk: Chunk) -> ChunkSummary:
         """Infer a chunk and write its file, however often the process dies.
@@ -132,43 +131,56 @@ class WorkerProcess:
         self.start()
         try:
             return self._run(function, chunk, timeout=self._timeout)
-        except _Died as error:
+        except ChildDied as error:
+            if self._is_stopped:
+                raise
             self._is_ready = False
             return read_death(self._journal, str(error))
 
     def _run(self, function: Callable, *arguments: Any, timeout: float | None = None) -> Any:
-        """Run a function in the process.
+        """Run a function in the process, which is started if there is none.
 
         Raises:
-            _Died: The process has died.
+            ChildDied: The process has died.
             Exception: Any exception of the function.
         """
+        with self._lock:
+            if self._is_stopped:
+                raise ChildDied('it was stopped')
+            self._child = self._child or ChildProcess(worker.__name__)
         try:
-            return self._pool.schedule(function, args=arguments, timeout=timeout).result()
-        except self._pebble.ProcessExpired as error:
-            reason = _how(error.exitcode)
-        except NotInTime:
-            reason = f'it took longer than {timeout:g} s'
-        except BrokenProcessPool:  # it died between two calls
-            reason = 'it ended, with an unknown status'
-        self.deaths += 1
-        self.stop()
-        self._pool = self._new_pool()
-        raise _Died(reason)
+            return self._child.call(function, *arguments, timeout=timeout)
+        except ChildDied:
+            self.deaths += 1
+            self._child.kill()
+            self._child = None
+            raise
 
     def stop(self) -> None:
-        """End the process."""
-        self._pool.stop()
-        self._pool.join()
+        """End the process, for good."""
+        with self._lock:
+            self._is_stopped = True
+            child = self._child
+        if child is not None:
+            child.kill()
 
 
-def _how(exitcode: int | None) -> str:
-    """How a process ended, in words."""
-    if exitcode is not None and exitcode < 0:
-        try:
-            return f'killed by {signal.Signals(-exitcode).name}'
-        except ValueError:
-            return f'killed by signal {-exitcode}'
-    if exitcode == worker.DEVICE_IS_LOST:
-        return 'its device was lost'
-    return f'it exited with status {exitcode}'
+def _without(samples: Samples, places: Collection[int]) -> Samples:
+    """Samples without some of their images, or, if these are none, without their videos."""
+    images = [frame for place, frame in enumerate(samples.images) if place not in places]
+    return replace(samples, images=images, videos=samples.videos if places else [])
+
+
+def _check_selection(own: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Check that a process has the engines and batch sizes of the process before it.
+
+    Raises:
+        RunError: It has others, with which its results would differ.
+    """
+    for key, values in expected.items():
+        for name, value in values.items():
+            if own[key].get(name) != value:
+                raise RunError(
+                    f'a worker process selected {own[key].get(name)} as {key} of {name}, instead '
+                    f'of {value}: its results would differ'
+                )

@@ -4,21 +4,21 @@ import os
 import os.path as osp
 import pickle
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.logging import MMLogger
 
 from ..config import CallOptions, VideoOptions
 from ..copies import build_on
-from ..engines.warmup import outcome
-from ..errors import DEVICE_LOST, RunError, one_line
+from ..engines.warmup import outcome, restore
+from ..errors import DEVICE_LOST, one_line
 from ..inferencer import BatchPose2DInferencer
 from ..progress import StageClock
 from ..results import ImageResult, to_record
-from ..sources.base import Frame
+from ..sources.items import Samples
 from ..writers.base import Record, WriterContext
 from ..writers.jsonl import RECORDS_FILE, read_records
 from ..writers.one_image import error_of_image
@@ -45,7 +45,6 @@ class WorkerSetup:
     Attributes:
         kind: Class of the inferencer.
         state: State of the inferencer, as it is pickled.
-        samples: Images that engines are verified with, as in the process of the run.
         call: Options of the call.
         options: Options of the run.
         video_options: Which frames of videos are used, and whether persons are tracked.
@@ -56,7 +55,6 @@ class WorkerSetup:
 
     kind: type
     state: Mapping[str, Any]
-    samples: list[Frame]
     call: CallOptions
     options: RunOptions
     video_options: VideoOptions
@@ -65,28 +63,34 @@ class WorkerSetup:
     folder: str
 
     @classmethod
-    def of(
-        cls, inferencer: BatchPose2DInferencer, samples: Sequence[Frame], **settings: Any
-    ) -> 'WorkerSetup':
+    def of(cls, inferencer: BatchPose2DInferencer, **settings: Any) -> 'WorkerSetup':
         """The setup of workers with the same inferencer as this process.
 
         Args:
-            inferencer: The inferencer, whose engines are selected.
-            samples: Images that engines were verified with.
+            inferencer: The inferencer, whose engines need not be selected.
             **settings: The other attributes.
         """
-        arrays = (
-            frame if isinstance(frame.data, str) else replace(frame, data=frame.data.read())
-            for frame in samples
-        )
         return cls(
             kind=type(inferencer),
             state=inferencer.__getstate__(),
-            samples=list(arrays),
             log_level=MMLogger.get_current_instance().level,
             folder=os.getcwd(),
             **settings,
         )
+
+
+class WarmedUp(NamedTuple):
+    """The result of a warm-up.
+
+    Attributes:
+        selected: What was selected, see :func:`mmpose_batch.engines.warmup.outcome`.
+        texts: The selected engine of each network, in words.
+        reports: Reports about the networks for ``run.json``.
+    """
+
+    selected: dict[str, Any]
+    texts: dict[str, str]
+    reports: dict[str, dict[str, Any]]
 
 
 class Worker:
@@ -97,16 +101,10 @@ class Worker:
         device: Device of the networks.
         journal: File that names the images that are being read, for the case that this process
             dies.
-
-    Raises:
-        RunError: Engines are selected differently than in the process of the run.
     """
 
     def __init__(self, setup: WorkerSetup, device: str, journal: str) -> None:
-        inferencer = build_on(setup.kind, setup.state, device)
-        if setup.samples and inferencer.predictor.wants_samples(setup.call):
-            inferencer.predictor.warm_up(setup.samples, setup.call)
-        _check_selection(outcome(inferencer.runners), setup.state['spec'].selected)
+        self._inferencer = inferencer = build_on(setup.kind, setup.state, device)
         self._setup = setup
         self._folder = setup.options.out_dir
         self._journal = Journal(journal)
@@ -119,10 +117,37 @@ class Worker:
         self._chunks = ChunkInferer(inferencer, setup.call, setup.video_options, self._earlier)
         self._chunks.watch_reading(self._journal.reading)
 
+    def warm_up(self, samples: Samples, selected: Mapping[str, Any]) -> 'WarmedUp':
+        """Select, verify and warm up the engines.
+
+        Args:
+            samples: Images and videos that represent the run.
+            selected: What an earlier run, or another worker, selected.
+        """
+        inferencer, call = self._inferencer, self._setup.call
+        if selected:
+            restore(inferencer.runners, selected)
+        self._journal.start()
+        wanted = samples.count and inferencer.predictor.wants_samples(call)
+        frames = [replace(f, index=i) for i, f in enumerate(samples.read())] if wanted else []
+        if frames:
+            inferencer.predictor.warm_up(frames, call)
+        selections = {name: runner.selection for name, runner in inferencer.runners.items()}
+        return WarmedUp(
+            selected=outcome(inferencer.runners),
+            texts={name: str(found) for name, found in selections.items() if found},
+            reports=self._reports,
+        )
+
+    @property
+    def _reports(self) -> dict[str, dict[str, Any]]:
+        return {name: runner.report for name, runner in self._inferencer.runners.items()}
+
     def infer(self, chunk: Chunk) -> ChunkSummary:
         """Infer a chunk, and write its file and its drawings."""
         clock, written = StageClock(), []
         self._journal.start()
+        self._note_frames()
         for result in self._chunks.results(chunk, clock, self._note_frames):
             record = to_record(result, self._setup.of_label)
             with clock.stage('writing'):
@@ -134,6 +159,7 @@ class Worker:
             ended=self._chunks.ends_video(chunk),
             seconds=dict(clock.seconds),
             detections=asdict(clock.detections),
+            engines=self._reports,
         )
         write_chunk(chunk_path(self._folder, chunk), summary, written)
         return summary
@@ -171,31 +197,21 @@ class Worker:
             number, skipped = number + 1, 0
 
 
-def _check_selection(own: Mapping[str, Any], of_run: Mapping[str, Any]) -> None:
-    """Check that a worker has the engines and batch sizes of its run.
-
-    Raises:
-        RunError: It has others, with which its results would differ.
-    """
-    for key in ('engines', 'precisions', 'batch_sizes'):
-        if of_run and own[key] != of_run[key]:
-            raise RunError(
-                f'a worker process selected other {key} than the run: {own[key]} instead of '
-                f'{of_run[key]}'
-            )
-
-
 # The worker of this process.
 _worker: Worker | None = None
 
 
-def build(setup: str, device: str, journal: str) -> None:
-    """Build the worker of this process.
+def build(
+    setup: str, device: str, journal: str, samples: Samples, selected: Mapping[str, Any]
+) -> WarmedUp:
+    """Build and warm up the worker of this process.
 
     Args:
         setup: File with the pickled :class:`WorkerSetup`, written by the process of the run.
         device: Device of the networks.
         journal: See :class:`Worker`.
+        samples: See :meth:`Worker.warm_up`.
+        selected: See :meth:`Worker.warm_up`.
     """
     global _worker
     with open(setup, 'rb') as file:
@@ -203,6 +219,7 @@ def build(setup: str, device: str, journal: str) -> None:
     os.chdir(loaded.folder)
     MMLogger.get_current_instance().setLevel(loaded.log_level)
     _worker = Worker(loaded, device, journal)
+    return _worker.warm_up(samples, selected)
 
 
 def infer(chunk: Chunk) -> ChunkSummary:

@@ -159,13 +159,15 @@ def build_model(
         torch.manual_seed(0)  # random, but identical at every start
         weights = None
     checkpoint, meta, notes = None, {}, []
+    # Not the state itself: the text of its tensors takes seconds.
+    place = option if isinstance(weights, ModelState) else f'{option}: {weights}'
     if isinstance(weights, ModelState):
         meta = {'dataset_meta': weights.dataset_meta}
     elif weights is not None:
         checkpoint = load_checkpoint(weights, option)
-        meta, notes = _read_meta(checkpoint, f'{option}: {weights}')
+        meta, notes = _read_meta(checkpoint, place)
     if 'data_mode' in cfg:  # a pose model
-        described = check_dataset_meta(cfg, meta.get('dataset_meta'), f'{option}: {weights}')
+        described = check_dataset_meta(cfg, meta.get('dataset_meta'), place)
     if cfg.model.get('pretrained') is not None:
         del cfg.model.pretrained
     model = _build(cfg)

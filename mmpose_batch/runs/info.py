@@ -109,7 +109,7 @@ class RunInfo:
             'device': str(inferencer.device),
             'options': {**asdict(inferencer.options), 'batch_size': self._batch_size},
             'settled': self._warmup.selected,
-            'engines': {name: runner.report for name, runner in inferencer.runners.items()},
+            'engines': dict(self._warmup.reports),
             'counts': {
                 key: getattr(summary, key)
                 for key in (

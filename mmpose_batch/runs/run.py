@@ -3,8 +3,8 @@
 import os
 import os.path as osp
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -173,13 +173,27 @@ class Run:
             video_options=self._items.options,
         )
         writers = RunWriters(context, scored=self._scores is not None)
-        if start is not None:
-            self._warmup(self._items, self._options.quiet)
-        self._write_info('running')
+        with ExitStack() as stack:
+            workers = None
+            if start is not None:
+                if self._parallel.workers:
+                    workers = stack.enter_context(self._new_workers())
+                self._warmup(self._items, self._options.quiet, workers)
+            self._write_info('running')
+            self._infer_all(start, resume, writers, workers)
+
+    def _infer_all(
+        self,
+        start: Position | None,
+        resume: ResumePoint,
+        writers: RunWriters,
+        workers: Workers | None,
+    ) -> None:
+        """Infer from a position on, if there is one, and write everything."""
         try:
             with writers.opened(resume):
                 if start is not None:
-                    self._stream(start, writers)
+                    self._stream(start, writers, workers)
                 self._streamed = True
                 if self._items.videos:
                     self._write_info('running')
@@ -227,49 +241,40 @@ class Run:
             return False
         return True
 
-    def _stream(self, position: Position, writers: RunWriters) -> None:
+    def _new_workers(self) -> Workers:
+        setup = WorkerSetup.of(
+            self._inferencer,
+            call=self._call,
+            options=self._options,
+            video_options=self._items.options,
+            of_label=self._of_label,
+        )
+        return Workers(setup, self._parallel.workers, self._parallel.timeout_per_chunk)
+
+    def _stream(self, position: Position, writers: RunWriters, workers: Workers | None) -> None:
         """Infer the images and frames from a position on, and write their results."""
         clock, done = StageClock(), position.results
         total = max(self._items.estimated(), done)
         noun = 'frames' if self._items.videos else 'images'
         with ProgressReport(total, done, self._options.quiet, noun) as progress:
             start = time.perf_counter()
-            infer = self._infer_in_workers if self._parallel.workers else self._infer
-            with closing(infer(position, total - done, clock, progress)) as results:
+            if workers is None:
+                source = self._items.source(position, total - done)
+                found = self._inferencer.stream(source, self._call, clock)
+                results = with_records(found, self._tracker, self._of_label, clock, progress)
+            else:
+                merged = MergedChunks(workers, self._items, self._options.out_dir)
+                results = merged.results(position, clock, progress)
+            with closing(results):
                 for written in results:
+                    if workers is not None:
+                        self.summary.deaths = workers.deaths
+                        self._warmup.report(workers.engines)
                     if self._info.is_outdated:
                         self._write_info('running')  # before a record that depends on it
                     with clock.stage('writing'):
                         self._take(written, writers)
             self.summary.set_times(time.perf_counter() - start, clock)
-
-    def _infer(
-        self, position: Position, length: int, clock: StageClock, progress: ProgressReport
-    ) -> Iterator[Written]:
-        """Infer in this process."""
-        source = self._items.source(position, length)
-        results = self._inferencer.stream(source, self._call, clock)
-        return with_records(results, self._tracker, self._of_label, clock, progress)
-
-    def _infer_in_workers(
-        self, position: Position, length: int, clock: StageClock, progress: ProgressReport
-    ) -> Iterator[Written]:
-        """Infer in worker processes."""
-        setup = WorkerSetup.of(
-            self._inferencer,
-            self._warmup.samples,
-            call=self._call,
-            options=self._options,
-            video_options=self._items.options,
-            of_label=self._of_label,
-        )
-        workers = Workers(setup, self._parallel.workers, self._parallel.timeout_per_chunk)
-        try:
-            with workers:
-                merged = MergedChunks(workers, self._items, self._options.out_dir)
-                yield from merged.results(position, clock, progress)
-        finally:
-            self.summary.deaths = workers.deaths
 
     def _take(self, written: Written, writers: RunWriters) -> None:
         """Write and count one result."""

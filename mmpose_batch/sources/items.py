@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice, pairwise
 from typing import TypeVar
 
@@ -167,20 +167,12 @@ class Items:
         if last is None:
             yield Frame(0, NoPixels(reason), video.name, source_id=video.data)
 
-    def samples(self, count: int) -> list[Frame]:
-        """At most so many frames, spread over images and videos, for the warm-up of engines.
-
-        Frames of videos are keyframes, whose ``frame_id`` is not known.
-        """
+    def samples(self, count: int) -> 'Samples':
+        """At most so many frames, spread over images and videos, for the warm-up of engines."""
         if not self.videos:
-            return spread(self.images, count)
+            return Samples(count, spread(self.images, count))
         images = spread(self.images, count // 2)
-        chosen = spread(self.videos, count - len(images))
-        frames: list[Frame] = []
-        for left, video in zip(range(len(chosen), 0, -1), chosen, strict=True):
-            wanted = -(-(count - len(images) - len(frames)) // left)
-            frames += sample_frames(video.data, wanted)
-        return [*images, *frames]
+        return Samples(count, images, spread(self.videos, count - len(images)))
 
     def source(self, start: Position = START, length: int | None = None) -> Source:
         """The frames from a position on, as a source.
@@ -195,6 +187,29 @@ class Items:
             sequential=bool(self.videos),
             ahead=READ_AHEAD,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Images and videos of which some frames represent a run.
+
+    Attributes:
+        count: Maximum number of frames.
+        images: The images.
+        videos: The videos.
+    """
+
+    count: int
+    images: list[Frame] = field(default_factory=list)
+    videos: list[Frame] = field(default_factory=list)
+
+    def read(self) -> list[Frame]:
+        """The images and keyframes of the videos, whose ``frame_id`` is not known."""
+        frames: list[Frame] = []
+        for left, video in zip(range(len(self.videos), 0, -1), self.videos, strict=True):
+            wanted = -(-(self.count - len(self.images) - len(frames)) // left)
+            frames += sample_frames(video.data, wanted)
+        return [*self.images, *frames]
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -11,6 +11,7 @@ from mmpose_batch.distributed.blame import (
     attempts_at_images,
     attempts_at_video,
 )
+from mmpose_batch.errors import RunError
 
 COUNT = 12
 # Says how an attempt ends: None if the process survives.
@@ -60,7 +61,7 @@ def killed_at(*numbers: int) -> Ending:
         # Others that were being read too are tried alone, and are innocent.
         (killed_by(5, open_too=(4, 6)), [5], 5),
         (killed_by(2, 5, 9), [2, 5, 9], 7),
-        # Nothing was being read: the chunk twice, four halves, the image alone, the chunk once more.
+        # Nothing was being read: the chunk twice, four halves, the image alone, the chunk.
         (killed_by(5, journal=False), [5], 8),
         (killed_by(*range(COUNT)), list(range(COUNT)), 2 * COUNT + 1),
     ],
@@ -98,6 +99,16 @@ def test_the_chunk_is_tried_with_the_images_that_are_known_to_be_broken():
     seen, found = carry_out(ending)
     assert sorted(found) == [1, 8]
     assert [attempt.only for attempt in seen] == [None, (1,), (8,), None]
+
+
+def test_a_process_that_dies_without_reading_ends_the_run():
+    with pytest.raises(RunError, match='without reading images: killed by SIGKILL'):
+        carry_out(lambda _: Death('killed by SIGKILL'))
+    attempts = attempts_at_video(0)
+    next(attempts)
+    with pytest.raises(RunError, match='before they read a frame'):
+        for _ in range(100):
+            attempts.send(Death('killed by SIGKILL'))
 
 
 @pytest.mark.parametrize(

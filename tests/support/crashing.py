@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mmpose_batch.errors import ImageError
+from mmpose_batch.errors import READER_DIES, ImageError
 from mmpose_batch.sources import items
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.stages import read
@@ -30,9 +30,10 @@ def _end() -> None:
 
 def read_image(frame: Frame, *arguments: Any) -> np.ndarray:
     """Read an image, unless its name says that this ends the process."""
-    name = Path(frame.name).name
+    # Files that are known to crash are not passed on by their path.
+    name = Path(frame.name).name if isinstance(frame.data, str) else ''
     if name in ('crash.jpg', 'hang.jpg') and not _IN_WORKER:
-        raise ImageError('in a worker process, this ends the process')
+        raise ImageError(READER_DIES)
     if name == 'crash.jpg':
         _end()
     if name == 'hang.jpg':
@@ -50,7 +51,7 @@ def read_video(path: str, *arguments: Any) -> Iterator[Frame]:
         if Path(path).name == 'crash.mp4' and frame.frame_id == CRASHING_FRAME:
             if _IN_WORKER:
                 _end()
-            raise ImageError('in a worker process, this ends the process')
+            raise ImageError(READER_DIES)
         yield frame
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain, zip_longest
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 
 from ...config import DrawOptions, VideoOptions
-from ...errors import ImageError, SourceError
+from ...errors import READER_DIES, ImageError, SourceError
 from ...models.keypoints import Keypoints
 from ...sources.base import Frame
 from ...sources.containers import opened, probe, rate_of, start_of
+from ...sources.decoding import NoPixels
 from ...sources.video_frames import read_video
 from ...workers import WorkerPool, read_ahead
 from ..base import Record
@@ -108,7 +109,13 @@ def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Ite
         SourceError: The video cannot be read, or has other frames.
     """
     with closing(read_video(path, path, options)) as frames:
-        for frame, record in zip_longest(frames, records):
+        for record in chain(records, [None]):
+            if record is not None and record.get('error', '').startswith(READER_DIES):
+                yield _Item(_unread(path, record), record)
+                return
+            frame = next(frames, None)
+            if frame is record is None:
+                return
             found = None if frame is None else frame.frame_id
             expected = None if record is None else record['frame']
             if found != expected:
@@ -120,6 +127,13 @@ def _matched(path: str, records: Iterable[Record], options: VideoOptions) -> Ite
                     f'{path} has changed since it was read: expected {one}, found {other}'
                 )
             yield _Item(frame, record)
+
+
+def _unread(path: str, record: Record) -> Frame:
+    """The frame of a record that must not be read again, since that ends the process."""
+    pixels = NoPixels(record['error'])
+    number = record['frame']
+    return Frame(number, pixels, path, source_id=path, time=record['time'], frame_id=number)
 
 
 def _until_readable(items: Iterator[_Item], path: str) -> tuple[list[_Item], tuple[int, int]]:
