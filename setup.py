@@ -58,7 +58,7 @@ setup(
         'heif': ['pillow-heif'],
         'video': ['av>=18'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
-        'ray': ['ray[data]>=2.60,<2.64', 'pebble', 'pyarrow'],
+        'ray': ['ray[data]>=2.60,<2.64', 'pyarrow'],
         'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
         'docs': ['zensical', 'mkdocstrings[python]'],
         'dev': ['pytest', 'pytest-xdist', 'ruff', 'codespell'],

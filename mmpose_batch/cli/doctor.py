@@ -15,7 +15,7 @@ EXTRAS = {
     'coco': (('xtcocotools.coco',), 'AP'),
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
     'video': (('av',), 'videos'),
-    'ray': (('ray', 'pebble', 'pyarrow.parquet'), 'clusters'),
+    'ray': (('ray', 'pyarrow.parquet'), 'clusters'),
     'benchmark': (('scipy', 'matplotlib'), 'benchmark commands'),
 }
 

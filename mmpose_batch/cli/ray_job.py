@@ -6,7 +6,6 @@ import sys
 from ..config import CallOptions
 from ..distributed.cluster_files import ClusterFolder
 from ..distributed.cluster_outputs import read_info
-from ..distributed.process import import_pebble
 from ..distributed.ray_driver import check_resources, connect, import_ray
 from ..distributed.ray_prepare import Preparation
 from ..distributed.ray_run import (
@@ -33,7 +32,6 @@ def run_job(args: argparse.Namespace) -> Summary:
     """
     options = args.options
     ray = import_ray()
-    import_pebble()
     if options.tables:
         import_pyarrow()
     folder = ClusterFolder(options.out_dir)

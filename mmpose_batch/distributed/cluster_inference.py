@@ -6,21 +6,21 @@ import os.path as osp
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from mmengine.logging import MMLogger
 
 from ..copies import build_on
-from ..engines.warmup import outcome
-from ..errors import RunError
+from ..engines.warmup import outcome, restore
 from ..results import to_record
+from ..sources.items import Samples
 from ..writers.base import Record
 from ..writers.options import RunOptions
 from .chunk_files import chunk_path, read_chunk_records
 from .chunks import Chunk
 from .infer import ChunkInferer
-from .process import WorkerProcess
+from .process import WorkerProcess, check_selection
 from .worker import WorkerSetup
 
 
@@ -35,21 +35,46 @@ class Inference(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorSetup:
+    """Everything that an actor needs to build its inferencer; it is pickled.
+
+    Attributes:
+        worker: What worker processes need too.
+        samples: Images and videos that engines are verified with.
+        selected: The engines and batch sizes to select.
+    """
+
+    worker: WorkerSetup
+    samples: Samples
+    selected: Mapping[str, Any]
+
+    @property
+    def device(self) -> str:
+        """Device of the networks."""
+        return self.worker.state['spec'].settings['device']
+
+
 class InActor:
     """Infers in the process of the actor.
 
     Args:
-        setup: What the run shares with its workers.
+        setup: What the run shares with its actors.
         earlier: With tracking, returns the records of the video before a chunk.
+
+    Raises:
+        RunError: Other engines or batch sizes are selected than for the run.
     """
 
-    def __init__(self, setup: WorkerSetup, earlier: Callable[[Chunk], Iterator[Record]]) -> None:
+    def __init__(self, setup: ActorSetup, earlier: Callable[[Chunk], Iterator[Record]]) -> None:
+        worker, samples = setup.worker, setup.samples
         MMLogger.get_current_instance().setLevel(logging.ERROR)  # Ray prints it for each actor
-        inferencer = build_on(setup.kind, setup.state, setup.state['spec'].settings['device'])
-        if setup.samples and inferencer.predictor.wants_samples(setup.call):
-            inferencer.predictor.warm_up(setup.samples, setup.call)
-        _check_selection(outcome(inferencer.runners), setup.state['spec'].selected)
-        self._chunks = ChunkInferer(inferencer, setup.call, setup.video_options, earlier)
+        inferencer = build_on(worker.kind, worker.state, setup.device)
+        restore(inferencer.runners, setup.selected)
+        if samples.count and inferencer.predictor.wants_samples(worker.call):
+            inferencer.predictor.warm_up(samples.read(), worker.call)
+        check_selection(outcome(inferencer.runners), setup.selected)
+        self._chunks = ChunkInferer(inferencer, worker.call, worker.video_options, earlier)
 
     def records(self, chunk: Chunk) -> tuple[list[Record], bool]:
         """See :class:`Inference`."""
@@ -57,38 +82,39 @@ class InActor:
         return records, self._chunks.ends_video(chunk)
 
 
-def _check_selection(own: Mapping[str, Any], of_run: Mapping[str, Any]) -> None:
-    """Check that an actor has the engines and batch sizes of its run.
-
-    Raises:
-        RunError: It has others, with which its results would differ.
-    """
-    for key, values in of_run.items():
-        for name, value in values.items():
-            if own[key].get(name) != value:
-                raise RunError(
-                    f'a worker selected {own[key].get(name)} as {key} of {name}, instead of '
-                    f'{value}: its results would differ'
-                )
-
-
 class Isolated:
     """Infers in a process of its own, and finds the files that kill it: they become failures.
 
     Args:
-        setup: What the run shares with its workers.
+        setup: What the run shares with its actors.
         timeout: Seconds after which a chunk counts as hanging; None for never.
+        is_bound: Whether its process must select what the setup contains; else it may select what
+            that leaves open.
     """
 
-    def __init__(self, setup: WorkerSetup, timeout: float | None) -> None:
+    def __init__(self, setup: ActorSetup, timeout: float | None, is_bound: bool = True) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix='mmpose_batch-')
         self._folder = self._temporary.name
         path = osp.join(self._folder, 'setup')
+        # Here is a folder that exists on this node.
+        own = {'options': RunOptions(out_dir=self._folder), 'folder': self._folder}
         with open(path, 'wb') as file:
-            pickle.dump(replace(setup, options=RunOptions(out_dir=self._folder)), file)
-        device = setup.state['spec'].settings['device']
-        self._process = WorkerProcess(path, device, f'{path}-journal', timeout)
+            pickle.dump(replace(setup.worker, **own), file)
+        arguments = setup.device, f'{path}-journal', timeout, setup.samples, setup.selected
+        self._process = WorkerProcess(path, *arguments)
+        self._process.is_bound = is_bound
+        self._setup = setup
         self._done: list[str] = []
+
+    def warmed_up(self) -> ActorSetup:
+        """The setup with what this process selects, without the images that kill it.
+
+        Raises:
+            RunError: The process dies whatever is left out.
+            Exception: Any exception of the inferencer.
+        """
+        found = self._process.start()
+        return replace(self._setup, samples=self._process.samples, selected=found.selected)
 
     def records(self, chunk: Chunk) -> tuple[list[Record], bool]:
         """See :class:`Inference`."""
@@ -114,6 +140,6 @@ def inference_of(
     timeout: float | None,
     earlier: Callable[[Chunk], Iterator[Record]],
 ) -> Any:
-    """Start an inference, from a pickled :class:`WorkerSetup`."""
-    loaded: WorkerSetup = pickle.loads(setup)
+    """Start an inference, from a pickled :class:`ActorSetup`."""
+    loaded: ActorSetup = pickle.loads(setup)
     return Isolated(loaded, timeout) if isolated else InActor(loaded, earlier)

@@ -38,7 +38,8 @@ class Work:
         folder: The output folder.
         inputs: The inputs of the run.
         setup: Ray's reference to the pickled
-            :class:`mmpose_batch.distributed.worker.WorkerSetup`, which is copied to each node once.
+            :class:`mmpose_batch.distributed.cluster_inference.ActorSetup`, which is copied to each
+            node once.
         model: The model, for Parquet tables; None writes none.
         timeout: Seconds after which a chunk counts as hanging; None for never.
         isolated: Whether each actor infers in a process of its own, and finds the files that kill

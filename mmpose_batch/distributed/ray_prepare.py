@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from ..config import VideoOptions
-from ..engines.warmup import outcome
-from ..errors import RunError
+from ..engines.warmup import outcome, restore
 from ..runs import identity
 from ..sources.base import Frame
-from ..sources.video_frames import sample_frames
+from ..sources.items import Samples
 from ..spec import InferencerSpec
 from ..writers.options import RunOptions
 from ..writers.parquet_tables import ModelInfo
 from .cluster_files import ClusterFolder, is_url
+from .cluster_inference import ActorSetup, Isolated
 from .cluster_inputs import Inputs, image_chunk, read_offsets, videos_of
 from .worker import WorkerSetup
 
@@ -28,7 +28,7 @@ class Prepared:
     """What a run has prepared.
 
     Attributes:
-        setup: The pickled :class:`WorkerSetup`.
+        setup: The pickled :class:`mmpose_batch.distributed.cluster_inference.ActorSetup`.
         identity: What the outputs depend on, without the inputs.
         selected: Selected engines and batch sizes, for a restarted run.
         model: The model, for Parquet tables.
@@ -71,28 +71,25 @@ class Preparation:
             RunError: Others are selected than by an earlier start of the run.
             ValueError, CheckpointError, EngineError: The inferencer cannot be built.
         """
-        inferencer = replace(self.spec, selected=dict(self.selected)).build()
+        inferencer = self.spec.build()
         inferencer.predictor.pose.check_loader()
         call = inferencer.call_options(**self.call)
+        if self.selected:
+            restore(inferencer.runners, self.selected)
         wanted = inferencer.predictor.wants_samples(call)
-        samples = self._samples(wanted) if wanted else []
-        if samples:
-            inferencer.predictor.warm_up(samples, call)
-        selected = outcome(inferencer.runners)
-        for key, values in self.selected.items():
-            if changed := [name for name in values if selected[key].get(name) != values[name]]:
-                raise RunError(
-                    f'cannot resume: {key} of {", ".join(changed)} were selected differently than '
-                    'by the earlier start (results would be mixed); use another folder'
-                )
-        setup = WorkerSetup.of(
-            inferencer,
-            samples,
-            call=call,
-            options=RunOptions(out_dir='.'),  # each worker has its own
-            video_options=self.video,
-            of_label=None,
+        setup = ActorSetup(
+            worker=WorkerSetup.of(
+                inferencer,
+                call=call,
+                options=RunOptions(out_dir='.'),  # each worker has its own
+                video_options=self.video,
+                of_label=None,
+            ),
+            samples=self._samples(wanted) if wanted else Samples(0),
+            selected=self.selected or outcome(inferencer.runners),
         )
+        if wanted:
+            setup = self._warmed_up(setup)
         detector = inferencer.detector
         options = replace(inferencer.options, num_threads=torch.get_num_threads())
         cat_ids = None if detector is None else detector.cat_ids
@@ -104,10 +101,18 @@ class Preparation:
                 **identity.of_options(options, inferencer.device, cat_ids),
                 'videos': self._of_videos(),
             },
-            selected=selected,
+            selected=dict(setup.selected),
             model=ModelInfo.of(inferencer),
             notes=list(inferencer.model.load_notes),
         )
+
+    def _warmed_up(self, setup: ActorSetup) -> ActorSetup:
+        """Select engines in a process of its own, since a file may kill it."""
+        isolated = Isolated(setup, timeout=None, is_bound=bool(self.selected))
+        try:
+            return isolated.warmed_up()
+        finally:
+            isolated.close()
 
     def _of_videos(self) -> dict[str, Any] | None:
         if not self.inputs.videos:
@@ -115,12 +120,13 @@ class Preparation:
         packages = ('av', 'trackers', 'supervision') if self.video.track else ('av',)
         return {**asdict(self.video), **{name: version(name) for name in packages}}
 
-    def _samples(self, count: int) -> list[Frame]:
-        """Images spread over the run; without images, frames of its first video."""
+    def _samples(self, count: int) -> Samples:
+        """Images spread over the run; without images, its first videos."""
         inputs, folder = self.inputs, self.folder
         if not inputs.images:
-            local = [path for path in videos_of(folder, inputs) if not is_url(path)]
-            return sample_frames(local[0], count) if local else []
+            paths = [path for path in videos_of(folder, inputs) if not is_url(path)]
+            videos = [Frame(0, path, path, source_id=path) for path in paths[:count]]
+            return Samples(count, videos=videos)
         offsets, chunks = read_offsets(folder), {}
         frames = []
         for index in np.linspace(0, inputs.images - 1, min(count, inputs.images)).astype(int):
@@ -128,4 +134,4 @@ class Preparation:
             if number not in chunks:
                 chunks = {number: image_chunk(folder, inputs, number, offsets[number].tolist())}
             frames.append(chunks[number].images[place])
-        return frames
+        return Samples(count, frames)

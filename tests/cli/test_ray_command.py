@@ -8,7 +8,6 @@ from support.factories import Outcome, run_tool
 from mmpose_batch.distributed.ray_options import RayOptions
 
 pytest.importorskip('ray')
-pytest.importorskip('pebble')
 pytest.importorskip('pyarrow')
 
 from mmpose_batch.distributed import ray_driver

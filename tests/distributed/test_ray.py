@@ -22,7 +22,6 @@ from mmpose_batch.scenes import write_scenes
 
 ray = pytest.importorskip('ray')
 pytest.importorskip('ray.data')
-pytest.importorskip('pebble')
 pytest.importorskip('pyarrow')
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group('ray')]

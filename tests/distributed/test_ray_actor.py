@@ -14,7 +14,6 @@ from support.factories import files_below, read_lines, run_tool, write_photos
 from support.videos import painted, write_video
 
 pytest.importorskip('fsspec')
-pytest.importorskip('pebble')
 pytest.importorskip('pyarrow')
 
 from mmpose_batch.config import VideoOptions
