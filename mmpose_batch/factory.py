@@ -63,9 +63,7 @@ class Plan:
         Raises:
             ValueError: An option is out of range, or not supported by the device.
         """
-        names = BatchOptions.__slots__
-        own = {name: value for name, value in self.settings.items() if name in names}
-        return BatchOptions(**own).resolved(self.device)
+        return _batch_options(self.settings).resolved(self.device)
 
     @property
     def spec(self) -> InferencerSpec:
@@ -142,6 +140,7 @@ def plan_inferencer(
             f'inferencer: expected type BatchPose2DInferencer, found {type_name(own["type"])}'
         )
     merged = merge_settings(own, settings)
+    _batch_options(merged)  # wrong values are reported before options that have no effect
     weights = weights or merged.pop('weights', None) or own_weights
     if weights is None:
         raise ValueError("weights: the config has none; pass a file, or 'none' for random weights")
@@ -183,6 +182,11 @@ def build_inferencer(
         Exception: Any exception of :class:`BatchPose2DInferencer`.
     """
     return plan_inferencer(model, weights, cfg_options, **settings).build()
+
+
+def _batch_options(settings: dict[str, Any]) -> BatchOptions:
+    names = BatchOptions.__slots__
+    return BatchOptions(**{name: value for name, value in settings.items() if name in names})
 
 
 def _check_detector(given: dict[str, Any], merged: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -24,6 +25,7 @@ from .writers.registry import specs
 INFO_FILE = 'run.json'
 # Maximum size of a run.json that is read, in bytes; those of this package have a few thousand.
 _MAX_INFO = 16 * 2**20
+_FOLDER = '{}: expected a file, found a folder: move it away'
 # The start of a record: its other values, most of the file, need not be parsed.
 _IMAGE = re.compile(rb'\{"(?:image|video)":("(?:[^"\\]|\\.)*")')
 
@@ -37,8 +39,19 @@ def paths_of(writers: Iterable[WriterSpec], names: Sequence[str]) -> Iterator[st
     """
     for writer in writers:
         for path in writer.paths(names):
-            if path.startswith(f'{writer.folder}/') and '..' not in path.split('/'):
+            if _is_of(writer, path):
                 yield path
+
+
+def _files_found(writers: Iterable[WriterSpec], folder: str) -> Iterator[str]:
+    """Yield the existing files of formats whose files :func:`paths_of` does not determine."""
+    for writer in writers:
+        if writer.find_files is not None:
+            yield from (path for path in writer.find_files(folder) if _is_of(writer, path))
+
+
+def _is_of(writer: WriterSpec, path: str) -> bool:
+    return path.startswith(f'{writer.folder}/') and '..' not in path.split('/')
 
 
 def read_info(folder: str) -> dict[str, Any] | None:
@@ -90,6 +103,7 @@ def written(folder: str) -> Iterator[str]:
         pending = dict.fromkeys(_pending(info))  # the last images; some may have records already
         names = [name for name in _recorded(folder) if name not in pending]
         yield from paths_of(writers, [*names, *pending])
+        yield from _files_found(writers, folder)
 
 
 def _pending(info: Mapping[str, Any]) -> list[str]:
@@ -205,14 +219,16 @@ def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpe
         writers: The formats that the run writes.
 
     Raises:
-        OutputError: One has, or two images would share a file.
+        OutputError: One has, two images would share a file, or a package that a format needs is
+            missing.
     """
     files = (file for spec in _with_fixed_files(writers) for file in spec.files)
     for name in (*files, INFO_FILE):
         path = osp.join(out_dir, name)
         if osp.isdir(path):
-            raise OutputError(f'{path}: expected a file, found a folder: move it away')
+            raise OutputError(_FOLDER.format(path))
     for writer in writers:
+        writer.check_packages()
         writer.check_names(names)
     seen: set[str] = set()
     for folder in map(osp.dirname, paths_of(writers, names)):
@@ -222,6 +238,12 @@ def check_places(out_dir: str, names: Sequence[str], writers: Sequence[WriterSpe
             if osp.lexists(path) and not osp.isdir(path):
                 raise OutputError(f'{path}: expected a folder, found a file: move it away')
             folder = osp.dirname(folder)
+    existing = [
+        spec for spec in writers if spec.folder and osp.isdir(osp.join(out_dir, spec.folder))
+    ]
+    for path in (osp.join(out_dir, path) for path in paths_of(existing, names)):
+        if osp.isdir(path):
+            raise OutputError(_FOLDER.format(path))
 
 
 def _with_fixed_files(writers: Sequence[WriterSpec]) -> list[WriterSpec]:
@@ -253,7 +275,7 @@ def check_targets(out_dir: str, names: Sequence[str], writers: Sequence[WriterSp
     with_folder = (spec for spec in writers if spec.folder)
     existing = [spec for spec in with_folder if osp.lexists(osp.join(out_dir, spec.folder))]
     ours = set(written(out_dir)) if existing else set()
-    for path in paths_of(existing, names):
+    for path in chain(paths_of(existing, names), _files_found(existing, out_dir)):
         if path not in ours and osp.lexists(osp.join(out_dir, path)):
             raise OutputError(_not_ours(osp.join(out_dir, path)))
 

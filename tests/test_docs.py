@@ -141,7 +141,7 @@ def test_the_reference_of_files_names_every_field(models, tmp_path):
     write_photos(tmp_path / 'photos', 1)
     (tmp_path / 'photos' / 'bad.jpg').write_bytes(b'no image')
     out = tmp_path / 'out'
-    formats = ('--format', 'json', 'coco', '--save-vis')
+    formats = ('--format', 'json', 'parquet', 'coco', '--save-vis')
     run_tool(tmp_path / 'photos', '--out-dir', out, *formats, *models.one_stage)
     info = json.loads((out / 'run.json').read_text())
     good, bad = read_lines(out / 'predictions.jsonl')

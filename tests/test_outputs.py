@@ -311,6 +311,9 @@ def test_inputs_with_the_same_output_name_are_rejected(tmp_path):
         ('vis', [DRAWINGS], 'vis: expected a folder, found a file'),
         ('vis/a', [DRAWINGS], 'vis/a: expected a folder, found a file'),
         ('predictions', [PREDICTIONS], 'predictions: expected a folder, found a file'),
+        ('predictions/v.mp4.json/', [PREDICTIONS], 'predictions/v.mp4.json: expected a file, '),
+        ('vis/c.jpg/', [DRAWINGS], 'vis/c.jpg: expected a file, found a folder'),
+        ('vis/c.jpg/', [PREDICTIONS], None),
         ('vis', [PREDICTIONS], None),
         ('predictions', [DRAWINGS], None),
         ('vis/a/', [DRAWINGS], None),
@@ -322,7 +325,7 @@ def test_the_error_names_a_wrong_file_or_folder_at_an_output_path(
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     path.mkdir() if place.endswith('/') else path.touch()
-    names = ['a/b.jpg', 'c.jpg']
+    names = ['a/b.jpg', 'c.jpg', 'v.mp4']
     if message is None:
         check_places(str(tmp_path), names, [JOURNAL, *writers])
         return

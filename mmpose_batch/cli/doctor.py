@@ -15,6 +15,7 @@ EXTRAS = {
     'coco': (('xtcocotools.coco',), 'AP'),
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
     'video': (('av',), 'videos'),
+    'parquet': (('pyarrow.parquet',), 'Parquet tables'),
     'ray': (('ray', 'pyarrow.parquet'), 'clusters'),
     'benchmark': (('scipy', 'matplotlib'), 'benchmark commands'),
 }

@@ -175,8 +175,6 @@ def check_videos(
     import_av()
     if options.track:
         import_trackers()
-    if args.save_vis and args.skeleton_style != DrawOptions().skeleton_style:
-        return ['--skeleton-style has no effect on drawings of videos']
     return []
 
 

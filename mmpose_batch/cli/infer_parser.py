@@ -8,8 +8,8 @@ r"""Estimate 2D poses for folders of images and videos, in batches.
       --det-model my_det_config.py --det-weights det.pth --resume
 
 Files written to --out-dir: predictions.jsonl (one line per image, in input order, then one per
-frame of each video), failures.jsonl and run.json; predictions/ and predictions.coco.json if
---format asks for them; vis/ with --save-vis.
+frame of each video), failures.jsonl and run.json; predictions/, parquet/ and
+predictions.coco.json if --format asks for them; vis/ with --save-vis.
 
 Exit status: 0 all inputs succeeded, 1 could not run, 2 wrong arguments, 3 finished with failures,
 4 more images and frames failed than --max-errors allows.

@@ -6,7 +6,7 @@ r"""Estimate 2D poses for images and videos on a Ray cluster.
 
 The inputs are listed once, and divided into chunks of 256 images; a video is one piece of work.
 Workers write files for each chunk into --out-dir, which every node must see, as it must see the
-inputs: records/ (one JSON line per image), tables/poses and tables/images (Parquet), failures/.
+inputs: records/ (one JSON line per image), parquet/ (tables of persons and of images), failures/.
 With --merge, predictions.jsonl and failures.jsonl are written at the end, in input order.
 
 Start the same command again to continue after an interruption: only missing chunks are computed.
@@ -32,7 +32,7 @@ TOOL = 'ray'
 _SHARED = ('inputs', 'videos', 'model', 'thresholds', 'speed')
 _MISSING = ('bboxes', 'cpu_affinity')
 _MAIN = ('address', 'workers', 'num_gpus', 'num_cpus', 'timeout_per_chunk')
-_OUTPUT = ('tables', 'merge', 'limit', 'quiet')
+_OUTPUT = ('parquet', 'merge', 'limit', 'quiet')
 
 
 def build_parser() -> argparse.ArgumentParser:

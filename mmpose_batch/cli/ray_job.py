@@ -1,6 +1,7 @@
 """The job that a command line of ``ray`` describes: checked, then run on the cluster."""
 
 import argparse
+import os.path as osp
 import sys
 
 from ..config import CallOptions
@@ -32,7 +33,7 @@ def run_job(args: argparse.Namespace) -> Summary:
     """
     options = args.options
     ray = import_ray()
-    if options.tables:
+    if options.parquet:
         import_pyarrow()
     folder = ClusterFolder(options.out_dir)
     info = read_info(folder)
@@ -62,6 +63,7 @@ def run_job(args: argparse.Namespace) -> Summary:
             folder=folder,
             inputs=inputs,
             selected=info['settled'] if info else {},
+            config=plan.cfg.filename and osp.basename(plan.cfg.filename),
         )
         with model_errors():
             prepared = prepare(preparation, options)

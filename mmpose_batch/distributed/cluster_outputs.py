@@ -15,6 +15,7 @@ from ..errors import RunError
 from ..version import __version__
 from ..writers.base import Record
 from ..writers.jsonl import FAILURES_FILE, RECORDS_FILE, failure_of
+from ..writers.parquet import path_of
 from ..writers.parquet_tables import ModelInfo, tables_of, write_table
 from .chunks import Chunk
 from .cluster_files import ClusterFolder
@@ -98,9 +99,7 @@ def write_chunk(
         return
     if model is not None:
         for table, rows in tables_of(records, model)._asdict().items():
-            write_table(
-                rows, folder.path(f'tables/{table}/part-{chunk.name}.parquet'), folder.remote
-            )
+            write_table(rows, folder.path(path_of(table, chunk.name)), folder.remote)
     failures = [failure_of(record) for record in records if 'error' in record]
     if failures:
         lines = b''.join(orjson.dumps(failure) + b'\n' for failure in failures)

@@ -17,7 +17,7 @@ class RayOptions:
         num_gpus: GPUs for each worker.
         num_cpus: CPUs for each worker.
         timeout_per_chunk: Seconds after which a chunk counts as hanging; None for never.
-        tables: Whether to write Parquet tables.
+        parquet: Whether to write Parquet tables.
         merge: Whether to write ``predictions.jsonl`` at the end.
         limit: Maximum number of inputs.
         quiet: Whether to print nothing but errors.
@@ -56,7 +56,7 @@ class RayOptions:
         'within this time (default: no limit)',
         metavar='SECONDS',
     )
-    tables: bool = option(True, 'write Parquet tables (default: yes)')
+    parquet: bool = option(True, 'write Parquet tables (default: yes)')
     merge: bool = option(
         False,
         'at the end, also write predictions.jsonl and failures.jsonl, in the order of the inputs',

@@ -55,6 +55,7 @@ class Preparation:
         folder: The output folder.
         inputs: The inputs, of which some images are used to verify engines.
         selected: What an earlier start of the run has selected; empty without one.
+        config: File name of the model's config, for Parquet tables; None if it has none.
     """
 
     spec: InferencerSpec
@@ -63,6 +64,7 @@ class Preparation:
     folder: ClusterFolder
     inputs: Inputs
     selected: Mapping[str, Any]
+    config: str | None = None
 
     def __call__(self) -> Prepared:
         """Build, and warm up if engines or batch sizes are to be selected.
@@ -102,7 +104,7 @@ class Preparation:
                 'videos': self._of_videos(),
             },
             selected=dict(setup.selected),
-            model=ModelInfo.of(inferencer),
+            model=replace(ModelInfo.of(inferencer), config=self.config),  # a spec has no file name
             notes=list(inferencer.model.load_notes),
         )
 

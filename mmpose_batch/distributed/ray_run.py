@@ -180,7 +180,7 @@ def run(
         **prepared.identity,
         'inputs': inputs.digest,
         'chunk': inputs.chunk,
-        'tables': options.tables,
+        'parquet': options.parquet,
     }
     if info is not None:
         check_identity(info['identity'], identity)
@@ -190,7 +190,7 @@ def run(
         folder=folder,
         inputs=inputs,
         setup=import_ray().put(prepared.setup),
-        model=prepared.model if options.tables else None,
+        model=prepared.model if options.parquet else None,
         timeout=options.timeout_per_chunk,
     )
     start = time.perf_counter()

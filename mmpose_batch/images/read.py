@@ -15,6 +15,7 @@ from mmpose.datasets.transforms import LoadImage
 from ..errors import ImageError
 from ..sources import heif
 from ..sources.base import Frame, Pixels
+from ..sources.video_names import is_video_name
 from ..speedups.base import apply_changes
 from ..speedups.registry import PIPELINE
 from .native_messages import decoding
@@ -131,6 +132,11 @@ def read_image(frame: Frame, loader: LoadImageFromFile) -> np.ndarray:
         return frame.data.read()
     if not isinstance(frame.data, str):
         return _checked_array(frame.data)
+    if is_video_name(frame.data):  # before a large file is read
+        raise ImageError(
+            'expected an image, found a video; a call takes the path of one, or a list of paths '
+            'without arrays'
+        )
     data = _read_file(frame.data, loader)
     try:
         with decoding(frame.data):

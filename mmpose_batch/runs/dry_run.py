@@ -2,6 +2,7 @@
 
 import os.path as osp
 from collections.abc import Collection, Iterator
+from importlib.metadata import version
 from typing import Any
 
 from ..config import CallOptions
@@ -14,12 +15,17 @@ from ..models.checks.fields import find_field, type_name
 from ..models.checks.keypoints import check_dataset_meta
 from ..models.keypoints import Keypoints
 from ..outputs import INFO_FILE
+from ..progress import format_duration
+from ..sources.base import Frame
 from ..sources.items import Items
 from ..stages.detect import DetectorChoice
 from ..writers.options import RunOptions
 from . import identity
 from .resume import check_failures, count_done, holds_run, is_complete, records_of
 from .summary import count_inputs, counted
+
+# Maximum number of videos that have a line each.
+_FEW = 8
 
 
 def read_weights(plan: Plan) -> Keypoints | None:
@@ -69,6 +75,8 @@ def describe_run(items: Items, plan: Plan, options: RunOptions) -> Iterator[str]
     size = sum(osp.getsize(path) for path in paths if osp.isfile(path))
     ends = f'from {paths[0]} to {paths[-1]}' if len(paths) > 1 else paths[0]
     yield f'inputs    {count_inputs(items)}, {size / 2**20:.1f} MiB, {ends}'
+    if items.videos:
+        yield from describe_videos(items, plan)
     yield f'pose      {_kind(plan.cfg)}, weights: {_weights(plan.weights)}'
     if plan.detector is not None:
         yield f'detector  {_detector(plan.detector)}'
@@ -80,6 +88,52 @@ def describe_run(items: Items, plan: Plan, options: RunOptions) -> Iterator[str]
         f'{chosen.num_threads} for the networks, {chosen.num_workers} for reading and preprocessing'
     )
     yield describe_outputs(items, options)
+
+
+def describe_videos(items: Items, plan: Plan) -> Iterator[str]:
+    """Describe the videos of a run by their headers, and which of their frames are used, in lines.
+
+    Args:
+        items: Inputs with videos.
+        plan: Plan of the inferencer.
+    """
+    items.estimated()  # reads headers on several threads
+    if len(items.videos) <= _FEW:
+        for video in items.videos:
+            yield f'video     {video.name}: {_video(items, video)}'
+    else:
+        unusable = [each for each in items.videos if isinstance(items.info(each), str)]
+        usable = [each for each in items.videos if not isinstance(items.info(each), str)]
+        seconds = sum(items.info(each).duration or 0 for each in usable)
+        frames = sum(map(items.estimated_frames, usable))
+        yield f'videos    {format_duration(seconds)}, about {counted(frames, "frame")} to process'
+        if unusable:
+            first = f'{unusable[0].name}: {items.info(unusable[0])}'
+            yield f'videos    {len(unusable)} cannot be used, the first: {first}'
+    start, end = items.options.seconds
+    interval = plan.options.det_interval
+    settings = {
+        f'stride {items.options.vid_stride}': items.options.vid_stride > 1,
+        f'start {start} s': start is not None,
+        f'end {end} s': end is not None,
+        'track ids': items.options.track,
+        f'detection interval {interval}': interval > 1,
+        f'decoded by PyAV {version("av")}': True,
+    }
+    yield f'frames    {", ".join(text for text, is_set in settings.items() if is_set)}'
+
+
+def _video(items: Items, video: Frame) -> str:
+    """Size, rate, duration and number of frames of a video, or why it cannot be used."""
+    info = items.info(video)
+    if isinstance(info, str):
+        return f'cannot be used: {info}'
+    rate = f'{info.fps:.5g} fps' if info.fps else 'unknown frame rate'
+    duration = 'unknown duration' if info.duration is None else format_duration(info.duration)
+    frames = items.estimated_frames(video)
+    total = f' of {info.frames}' if info.frames and info.frames != frames else ''
+    count = 'unknown number of frames' if not info.frames else f'about {frames}{total} frames'
+    return f'{info.width}x{info.height}, {rate}, {duration}, {count}'
 
 
 def _kind(cfg: dict) -> str:
@@ -111,7 +165,8 @@ def describe_outputs(items: Items, options: RunOptions) -> str:
     for spec in writers:
         if spec.folder:
             count = sum(1 for _ in spec.paths(names))
-            files.append(f'{spec.folder}/ ({counted(count, spec.noun)})')
+            least = 'at least ' if spec.find_files and items.videos else ''
+            files.append(f'{spec.folder}/ ({least}{counted(count, spec.noun)})')
     return f'writes    {", ".join(files)} below {options.out_dir}'
 
 

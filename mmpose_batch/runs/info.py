@@ -18,6 +18,13 @@ from .identity import check_identity
 from .summary import RunSummary
 from .warm_up import RunWarmup
 
+# What a run measures while it infers. A resumed run with nothing left to infer keeps the values of
+# the earlier run.
+_MEASURED = (
+    *('started', 'engines', 'detections', 'workers', 'seconds', 'images_per_second'),
+    'peak_resident_bytes',
+)
+
 
 class RunInfo:
     """Reads the ``run.json`` of an earlier run, and writes that of a run.
@@ -55,10 +62,12 @@ class RunInfo:
         self._derived = {spec.name for spec in writers if spec.derived}
         self._started = datetime.now(UTC).isoformat(timespec='seconds')
         self._networks: list[str] = []  # networks whose selection is in the file
-        self._evaluated: dict[str, Any] = {}  # evaluation by the run that is resumed
+        # Of the run that is resumed.
+        self._evaluated: dict[str, Any] = {}
+        self._measured: dict[str, Any] = {}
 
     def resume(self, has_records: bool = True) -> bool:
-        """Take over the selection, evaluation and derived formats of the earlier run in the folder.
+        """Take over the selection and derived formats of the earlier run, and what it measured.
 
         Args:
             has_records: Whether the records of that run exist; else only its selection is kept.
@@ -76,6 +85,7 @@ class RunInfo:
         self._derived |= derived_formats(info)
         if info.get('metrics'):
             self._evaluated = {key: info.get(key) for key in ('metrics', 'evaluation')}
+        self._measured = {key: info[key] for key in _MEASURED if key in info}
         return info.get('status') == 'finished'
 
     @property
@@ -99,17 +109,17 @@ class RunInfo:
         self.status = status
         self._networks = self._warmup.networks
         inferencer, summary = self._inferencer, self._summary
+        has_inferred = summary.results > summary.resumed
+        measured = self._measure() if has_inferred or not self._measured else self._measured
         info = {
             'status': status,
             'written_by': f'mmpose_batch {__version__}',
             'pending': list(pending),
-            'started': self._started,
             'identity': self._identity,
             'derived': sorted(self._derived),
             'device': str(inferencer.device),
             'options': {**asdict(inferencer.options), 'batch_size': self._batch_size},
             'settled': self._warmup.selected,
-            'engines': dict(self._warmup.reports),
             'counts': {
                 key: getattr(summary, key)
                 for key in (
@@ -117,7 +127,22 @@ class RunInfo:
                     *('resumed', 'persons', 'failures'),
                 )
             },
-            **({'detections': asdict(summary.detections)} if summary.detections.detected else {}),
+            **measured,
+            'metrics': summary.metrics,
+            'evaluation': summary.evaluation and summary.evaluation.to_json(),
+            **({} if scored else self._evaluated),
+        }
+        with open_atomically(osp.join(self._folder, INFO_FILE)) as file:
+            file.write(json.dumps(info, indent=2).encode() + b'\n')
+
+    def _measure(self) -> dict[str, Any]:
+        """What this run has measured so far."""
+        summary = self._summary
+        detections = summary.detections
+        return {
+            'started': self._started,
+            'engines': {name: each.report for name, each in self._inferencer.runners.items()},
+            **({'detections': asdict(detections)} if detections.detected else {}),
             **(
                 {'workers': {'devices': list(summary.workers), 'deaths': summary.deaths}}
                 if summary.workers
@@ -126,9 +151,4 @@ class RunInfo:
             'seconds': {'total': summary.seconds, **summary.stages},
             'images_per_second': summary.images_per_second,
             'peak_resident_bytes': peak_resident(),
-            'metrics': summary.metrics,
-            'evaluation': summary.evaluation and summary.evaluation.to_json(),
-            **({} if scored else self._evaluated),
         }
-        with open_atomically(osp.join(self._folder, INFO_FILE)) as file:
-            file.write(json.dumps(info, indent=2).encode() + b'\n')

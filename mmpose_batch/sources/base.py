@@ -123,7 +123,9 @@ class Source:
 
 
 def chunk_name(number: int, video: int | None = None) -> str:
-    """The name of a chunk; names sort in the order of results.
+    """The name of a chunk.
+
+    Names sort in the order of results, up to 100,000 videos and 10 million chunks of images.
 
     Args:
         number: Number of the chunk among those of the images, or of its video, from 0.

@@ -18,6 +18,10 @@ from .orientation import swaps_sides
 # Frame threads lose the last frames if one of them is damaged, and slice threads lose damaged
 # frames of some formats. Moreover, nothing may depend on the number of cores.
 DECODER_THREADS = 1
+# Frames per second between which a rate is plausible; others may come from a damaged header.
+_MIN_RATE, _MAX_RATE = 1, 1000
+# Factor by which declarations of one number must differ for one of them to be ignored.
+_CONTRADICTION = 2
 # Packets after which a stream without a decodable frame counts as one without frames.
 _MAX_PROBED = 300
 
@@ -53,8 +57,9 @@ def probe(path: str) -> VideoInfo:
         rate, duration = rate_of(stream), declared_end(container, stream)
         if duration is not None:
             duration -= start_of(container)
-        frames = stream.frames or (round(duration * rate) if duration and rate else None)
-        seconds = None if duration is None else float(duration)
+        frames = _count_frames(container, stream, duration, rate)
+        is_known = duration is not None and not exceeds_file(container, duration, rate)
+        seconds = float(duration) if is_known else None
         return VideoInfo(width, height, float(rate or 0), frames, seconds)
 
 
@@ -146,14 +151,81 @@ def start_of(container: Any) -> Fraction:
 
 def rate_of(stream: Any) -> Fraction | None:
     """Average frames per second; None if unknown."""
+    return plausible_rate(stream) if declares_wrong_rate(stream) else _declared_rate(stream)
+
+
+def _declared_rate(stream: Any) -> Fraction | None:
     return stream.average_rate or stream.guessed_rate or None
+
+
+def plausible_rate(stream: Any) -> Fraction | None:
+    """Frames per second for times that are guessed; None if unknown.
+
+    If the rate of the container is not plausible, it is that of the codec.
+    """
+    rates = [stream.average_rate, stream.guessed_rate, stream.codec_context.framerate]
+    if stream.container.format.name == 'avi':
+        microseconds = _avi_number(stream.container, 32)
+        rates += [Fraction(10**6, microseconds)] if microseconds else []
+    plausible = (rate for rate in rates if _is_plausible(rate))
+    return next(plausible, _declared_rate(stream))
+
+
+def declares_wrong_rate(stream: Any) -> bool:
+    """Whether the times of a stream follow from a rate that the rest of its file contradicts.
+
+    Only AVI has one rate instead of a time for each frame.
+    """
+    declared = _declared_rate(stream)
+    is_avi = stream.container.format.name == 'avi'
+    return is_avi and not _is_plausible(declared) and plausible_rate(stream) != declared
+
+
+def _is_plausible(rate: Fraction | None) -> bool:
+    return rate is not None and _MIN_RATE < rate < _MAX_RATE
+
+
+def _avi_number(container: Any, offset: int) -> int:
+    """A number in the main header of an AVI file."""
+    with open(container.name.removeprefix('file:'), 'rb') as file:
+        file.seek(offset)
+        return int.from_bytes(file.read(4), 'little')
+
+
+def _avi_frames(container: Any, stream: Any) -> int:
+    """Number of frames that the header of an AVI file declares, unless its index contradicts it.
+
+    A file that is cut has no index at its end, and its size is not the declared one.
+    """
+    indexed = len(stream.index_entries)
+    is_complete = abs(_avi_number(container, 4) + 8 - container.size) <= 1
+    if is_complete and 0 < indexed * _CONTRADICTION < stream.frames:
+        return indexed
+    return stream.frames
+
+
+def _count_frames(
+    container: Any, stream: Any, duration: Fraction | None, rate: Fraction | None
+) -> int | None:
+    """Estimate the number of frames; None if unknown."""
+    by_time = round(duration * rate) if duration and rate else None
+    frames = stream.frames or by_time
+    if by_time and frames > _CONTRADICTION * by_time:
+        frames = by_time
+    return None if not frames or frames > container.size else frames
+
+
+def exceeds_file(container: Any, duration: Fraction, rate: Fraction | None) -> bool:
+    """Whether a declared duration is of more frames than the file has bytes."""
+    return bool(rate) and duration * rate > container.size
 
 
 def declared_end(container: Any, stream: Any) -> Fraction | None:
     """End of the video in seconds on the clock of the stream; None if unknown."""
     start = (stream.start_time or 0) * stream.time_base
     if container.format.name == 'avi' and stream.frames and rate_of(stream):
-        return start + stream.frames / rate_of(stream)  # of a cut file, the duration is estimated
+        # Of a cut file, the duration is estimated.
+        return start + _avi_frames(container, stream) / rate_of(stream)
     if stream.duration:
         return start + stream.duration * stream.time_base
     # Matroska has a tag for each stream.

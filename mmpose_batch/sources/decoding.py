@@ -11,10 +11,13 @@ import numpy as np
 from ..errors import ImageError
 from .containers import (
     declared_end,
+    declares_wrong_rate,
+    exceeds_file,
     import_av,
     is_end_of_all,
     new_decoder,
     packets_of,
+    plausible_rate,
     rate_of,
     start_of,
 )
@@ -30,8 +33,9 @@ _RESYNCED, _MAX_GAP = ('matroska', 'flv'), 128
 _ENDLESS = ('mpegts', 'mpeg')
 # Seconds by which decoding times may go back within one recording; not at all at a keyframe.
 _MAX_BACK = 1
-# Seconds between two packets of which the second is damaged if it is behind the declared end.
-_MAX_JUMP = 3600
+# Seconds between two packets of which the second is damaged if it is behind the declared end: the
+# declared duration, but at least and at most so many.
+_MIN_JUMP, _MAX_JUMP = 60, 3600
 # Seconds, and frames, by which a complete video may be shorter than declared.
 _TOLERANCE, _TOLERANCE_FRAMES = Fraction(1, 10), 2
 
@@ -120,6 +124,8 @@ class Decoding:
     def __init__(self, path: str, container: Any, stream: Any) -> None:
         self._path, self._container, self._stream = path, container, stream
         self._unit, self._rate = stream.time_base, rate_of(stream)
+        guessed_rate = plausible_rate(stream)
+        self._step = 1 / guessed_rate if guessed_rate else None  # between guessed times
         self._start = start_of(container)
         self._count = 0
         self._time: Fraction | None = None  # of the last frame
@@ -133,7 +139,7 @@ class Decoding:
         # B-frames start early in nearly all streams that have them.
         reorders = self._stream.codec_context.has_b_frames
         first = list(islice(packets, _MAX_TIMES if reorders else 1))
-        order = FrameOrder(_are_usable(first))
+        order = FrameOrder(_are_usable(first) and not declares_wrong_rate(self._stream))
         last_dts, end = None, declared_end(self._container, self._stream)
         for packet in chain(first, packets):
             back = 0 if None in (packet.dts, last_dts) else last_dts - packet.dts
@@ -155,9 +161,11 @@ class Decoding:
 
     def _is_damaged(self, pts: int | None, last_dts: int | None, end: Fraction) -> bool:
         """Whether a time is too far behind the packet before, and behind the declared end."""
-        if pts is None or last_dts is None:
+        if pts is None:
             return False
-        return pts * self._unit > end and (pts - last_dts) * self._unit > _MAX_JUMP
+        last = self._start if last_dts is None else last_dts * self._unit
+        jump = min(_MAX_JUMP, max(_MIN_JUMP, end - self._start))
+        return pts * self._unit > end and pts * self._unit - last > jump
 
     def _put(self, order: FrameOrder, frame: Any) -> None:
         number = frame.opaque if frame.opaque is not None else order.number_of(frame.pts)
@@ -166,7 +174,7 @@ class Decoding:
             order.put(number, frame)
 
     def _show(self, item: Item) -> Shown:
-        step = 1 / self._rate if self._rate else None
+        step = self._step
         self._is_guessed = True
         least = self._time or Fraction(0)
         time = item.pts * self._unit - self._start if item.is_timed else None
@@ -205,7 +213,9 @@ class Decoding:
             total = end - self._start
             missing = f'{float(total - self._until):.1f} s of {float(total):.1f} s are missing'
             after = f' after frame {self._count - 1}' if self._count else ''
-            data = NoPixels(f'the video is truncated: {missing}{after}')
+            is_doubtful = exceeds_file(self._container, total, self._rate)
+            doubt = ', or its header declares a wrong duration' if is_doubtful else ''
+            data = NoPixels(f'the video is truncated{doubt}: {missing}{after}')
             yield Shown(self._count, self._until, total, self._is_guessed, data, is_rest=True)
 
     def _follows_a_gap(self, item: Item) -> bool:
@@ -295,6 +305,7 @@ class _Packets:
         self._is_resynced = any(name in container.format.name for name in _RESYNCED)
         self._uses_all = is_end_of_all(stream)
         self._length = 1 / rate_of(stream) if rate_of(stream) else Fraction(0)
+        self._has_times = not declares_wrong_rate(stream)
         self.read_until = start_of(container)
         self._iterator = self._read()
 
@@ -339,6 +350,9 @@ class _Packets:
 
     def _note_end(self, packet: Any) -> None:
         is_video = packet.stream_index == self._stream.index
+        if not self._has_times:
+            self.read_until += is_video * self._length
+            return
         if packet.pts is None or not (is_video or self._uses_all):
             return
         length = (packet.duration or 0) * packet.time_base or is_video * self._length

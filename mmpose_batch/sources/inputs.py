@@ -21,8 +21,8 @@ def open_source(
     Args:
         inputs: A folder (walked recursively, sorted), an image or video file, the URL of an
             image, a glob, ``'webcam:ID'``, an array, or any iterable of
-            image paths and arrays; a list of paths may contain videos. Arrays of a list
-            or tuple are used without a copy (do not change them before their results
+            image paths and arrays; a list of paths without arrays may contain videos. Arrays of
+            a list or tuple are used without a copy (do not change them before their results
             arrive); others are copied, so that an iterator may reuse one buffer. Other packages
             may register further sources, see :mod:`mmpose_batch.sources.registry`.
         options: Which frames of videos are used.

@@ -1,10 +1,11 @@
 """Images and videos of an input, in the order of their results: images first, then videos."""
 
+import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, pairwise
+from itertools import chain, count, islice, pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -48,7 +49,9 @@ class Items:
     Images come before videos, so that folders in which they alternate have full batches.
 
     Args:
-        paths: Paths of images and videos, which are told apart by their suffix.
+        paths: Paths of images and videos, which are told apart by their suffix. A video that is
+            repeated has another name each time, as ``a-2.mp4``, since its files and its track ids
+            are its own.
         options: Which frames of videos are used.
         bboxes: Precomputed person boxes of each image, (N, 5), or (N, 6) with labels; None uses
             the detector. They are not possible with videos.
@@ -72,10 +75,11 @@ class Items:
     ) -> None:
         frames = list(number(list(paths)))
         self.images = _indexed(frame for frame in frames if not is_video_name(frame.data))
-        self.videos = [frame for frame in frames if is_video_name(frame.data)]
+        videos = (frame for frame in frames if is_video_name(frame.data))
+        self.videos = list(_with_unique_names(videos))
         self.options = options or VideoOptions()
         self.chunk = CHUNK
-        self._infos: dict[str, VideoInfo | None] = {}
+        self._infos: dict[str, VideoInfo | str] = {}
         self.last: int | None = None
         if bboxes is not None:
             self.images = [
@@ -91,20 +95,21 @@ class Items:
     def estimated(self) -> int:
         """Number of results; that of videos is estimated by their headers."""
         with ThreadPoolExecutor() as pool:
-            return len(self.images) + sum(pool.map(self._estimate, self.videos))
+            return len(self.images) + sum(pool.map(self.estimated_frames, self.videos))
 
-    def info(self, video: Frame) -> VideoInfo | None:
-        """The header of a video, which is read once; None if it cannot be used."""
+    def info(self, video: Frame) -> VideoInfo | str:
+        """The header of a video, which is read once, or the reason why it cannot be used."""
         if video.name not in self._infos:
             try:
                 self._infos[video.name] = probe(video.data)
-            except SourceError:
-                self._infos[video.name] = None
+            except SourceError as error:
+                self._infos[video.name] = _reason(error, video.data)
         return self._infos[video.name]
 
-    def _estimate(self, video: Frame) -> int:
+    def estimated_frames(self, video: Frame) -> int:
+        """Number of results of a video by its header; 1 if it cannot be used."""
         info = self.info(video)
-        if info is None:
+        if isinstance(info, str):
             return 1
         start, end = self.options.seconds
         frames = info.frames or 1
@@ -125,11 +130,11 @@ class Items:
         """
         index, parts = start.results, list(self._parts(start))
         for place, (frames, done, video) in enumerate(parts, 1):
-            for count, (frame, following) in enumerate(pairwise(chain(frames, [None])), done + 1):
-                ends = following is None or count % self.chunk == 0
+            for nth, (frame, following) in enumerate(pairwise(chain(frames, [None])), done + 1):
+                ends = following is None or nth % self.chunk == 0
                 if following is None and place == len(parts):
                     self.last = index
-                name = chunk_name((count - 1) // self.chunk, video)
+                name = chunk_name((nth - 1) // self.chunk, video)
                 yield replace(frame, index=index, ends_chunk=ends, chunk=name)
                 index += 1
                 if ends:
@@ -221,6 +226,19 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 def _reason(error: Exception, path: str) -> str:
     """Why a video cannot be read, in one line without its path."""
     return one_line(error).removeprefix('inputs: ').removesuffix(f': {path}')
+
+
+def _with_unique_names(videos: Iterable[Frame]) -> Iterator[Frame]:
+    videos = list(videos)
+    taken, seen = {video.name for video in videos}, set()
+    for video in videos:
+        (stem, suffix), name = osp.splitext(video.name), video.name
+        if name in seen:
+            free = (f'{stem}-{number}{suffix}' for number in count(2))
+            name = next(each for each in free if each not in taken)
+        taken.add(name)
+        seen.add(name)
+        yield replace(video, name=name)
 
 
 def _indexed(frames: Iterable[Frame]) -> list[Frame]:

@@ -30,6 +30,12 @@ def swaps_sides(frame: Any) -> bool:
     return bool(b and c and not (a or d))
 
 
+def is_turned(frame: Any) -> bool:
+    """Whether a frame is turned or mirrored when it is displayed."""
+    a, b, c, d = _signs(frame)
+    return (a, b, c, d) != (1, 0, 0, 1) and bool(a and d) != bool(b and c)
+
+
 def _signs(frame: Any) -> tuple[int, int, int, int]:
     """Signs of the matrix that maps x and y: x' = a x + c y, y' = b x + d y."""
     data = frame.side_data.get('DISPLAYMATRIX')

@@ -22,7 +22,9 @@ def open_video(path: str, options: VideoOptions | None = None) -> Source:
     items = Items([path], options)
     source = items.source(length=items.estimated())
     info = items.info(items.videos[0])
-    return replace(source, video_name=osp.basename(path), fps=info.fps if info else 0.0)
+    return replace(
+        source, video_name=osp.basename(path), fps=0.0 if isinstance(info, str) else info.fps
+    )
 
 
 def _recognises(inputs: Any) -> bool:

@@ -83,8 +83,8 @@ class Writer(ABC):
       resume point.
     - One file per chunk, for formats whose files cannot grow (Parquet, video): ``append``
       collects, ``sync`` writes the file of the chunk with ``open_atomically`` (so that each
-      existing file is complete), ``open`` removes the files after the resume point. Chunks of
-      images are numbered from ``ResumePoint.images``.
+      existing file is complete), ``open`` removes the files after the resume point. ``chunk`` of
+      a frame is the name of its chunk.
 
     Attributes:
         folder: The run's output folder, once the writer is open.
@@ -160,6 +160,10 @@ def no_paths(names: Iterable[str]) -> Iterator[str]:
     return iter(())
 
 
+def no_packages() -> None:
+    """Require no package, for a format that this package can always write."""
+
+
 def derived_formats(info: Mapping[str, Any]) -> set[str]:
     """Names of the derived formats that a run with this ``run.json`` may have written.
 
@@ -190,6 +194,10 @@ class WriterSpec:
         paths: Maps the names of images and videos
             (:attr:`mmpose_batch.sources.base.Frame.name`), in the order of their results, to the
             other files of a run over them: one per image, one per chunk, ...
+        find_files: Yields the files in an output folder that have names of this format, for a
+            format whose files the names of images and videos do not determine: the number of
+            chunks of a video is not known before a run. ``paths`` then yields at least one file
+            of each folder. None if ``paths`` yields all files.
         noun: Word for one of these files.
         per_image: Whether each image has such a file. These formats are written before those
             with files of many images, which can then record that one could not be written.
@@ -207,6 +215,8 @@ class WriterSpec:
             other part of the identity may have it.
         settings: Returns the options that the files depend on, as JSON; a false value if the
             options do not select the format (default: True or None).
+        check_packages: Raises :class:`mmpose_batch.errors.OutputError` if an optional package
+            that the format needs is not installed.
         check_names: Raises :class:`mmpose_batch.errors.OutputError` if two of these images would
             share a file.
     """
@@ -217,6 +227,7 @@ class WriterSpec:
     files: tuple[str, ...] = ()
     folder: str = ''
     paths: Callable[[Iterable[str]], Iterator[str]] = no_paths
+    find_files: Callable[[str], Iterator[str]] | None = None
     noun: str = 'file'
     per_image: bool = False
     option: str = ''
@@ -226,6 +237,7 @@ class WriterSpec:
     needs_images: bool = False
     key: str = ''
     settings: 'Callable[[RunOptions], Any] | None' = None
+    check_packages: Callable[[], object] = no_packages
     check_names: Callable[[Sequence[str]], None] = any_names
 
     def is_requested(self, options: 'RunOptions') -> bool:

@@ -63,7 +63,9 @@ class MMPoseWriter:
     def _files_of(self, result: 'ImageResult') -> '_VideoFiles':
         """Files of the video that a frame is from; those of the video before are completed."""
         frame = result.frame
-        if self._video is None or self._video.source_id != frame.source_id:
+        # Frames of a video have its name, those of a camera each another one.
+        video = frame.source_id if frame.frame_id is None else frame.name
+        if self._video is None or self._video.video != video:
             self._close(None)
             name, path = self._source.video_name or frame.name, self._vis_out_dir
             if path and not (self._source.video_name and osp.splitext(path)[1]):
@@ -73,7 +75,7 @@ class MMPoseWriter:
             stem = osp.splitext(name)[0] if self._source.video_name else name
             predictions = predictions and osp.join(predictions, f'{stem}.json')
             rate = Fraction(self._source.fps or 25).limit_denominator(1001)
-            self._video = _VideoFiles(frame.source_id, path, predictions, rate)
+            self._video = _VideoFiles(video, path, predictions, rate)
         return self._video
 
     def __enter__(self) -> 'MMPoseWriter':
@@ -97,14 +99,14 @@ class _VideoFiles:
     """The video and the JSON file of one video or camera.
 
     Args:
-        source_id: Identifies the video.
+        video: Identifies the video or camera.
         drawn_path: Path of the video with drawings; empty to write none.
         json_path: Path of the JSON file; empty to write none.
         rate: Frames per second.
     """
 
-    def __init__(self, source_id: str, drawn_path: str, json_path: str, rate: Fraction) -> None:
-        self.source_id = source_id
+    def __init__(self, video: str, drawn_path: str, json_path: str, rate: Fraction) -> None:
+        self.video = video
         self._drawn_path, self._json_path = drawn_path, json_path
         self._rate = rate
         self._files = ExitStack()

@@ -81,7 +81,7 @@ class Wrong:
 
 WRONG = {
     'an unknown format': Wrong(
-        ['--format', 'xml'], 'formats: expected some of jsonl, json, coco, found xml'
+        ['--format', 'xml'], 'formats: expected some of jsonl, json, parquet, coco, found xml'
     ),
     'no such input': Wrong(['{in}/nowhere'], 'inputs: no such file or folder: {in}/nowhere'),
     'a pattern without matches': Wrong(

@@ -1,9 +1,11 @@
 """Videos on the command line of ``infer``: which frames, wrong arguments, and what is printed."""
 
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
+import av
 import pytest
 from support.factories import Models, Outcome, read_lines, run_tool, write_photos
 from support.videos import painted, write_video
@@ -127,6 +129,43 @@ def test_a_dry_run_counts_videos_and_reads_none(inputs, tool, monkeypatch):
     assert 'predictions/ (3 files), vis/ (3 drawings)' in outcome.out
 
 
+def test_a_dry_run_describes_videos_by_their_headers(inputs, tool, tmp_path):
+    (tmp_path / 'none.mp4').write_text('no video')
+    options = ('--dry-run', '--vid-stride', '3', '--start', '0.2', '--end', '0:00.6', '--track')
+    lines = tool(inputs / 'a.mp4', tmp_path / 'none.mp4', *options).out.splitlines()
+    root = inputs.parent
+    assert lines[1] == (
+        f'video     {(inputs / "a.mp4").relative_to(root)}: 160x96, 25 fps, 0:01, '
+        'about 4 of 20 frames'
+    )
+    assert ': cannot be used: expected a video, found 8 bytes that are damaged' in lines[2]
+    settings = f'stride 3, start 0.2 s, end 0.6 s, track ids, decoded by PyAV {av.__version__}'
+    assert lines[3] == f'frames    {settings}'
+    assert tool(inputs, '--dry-run').out.splitlines()[2:4] == [
+        'video     more/B.MKV: 160x96, 25 fps, 0:00, about 10 frames',
+        f'frames    decoded by PyAV {av.__version__}',
+    ]
+
+
+def test_a_dry_run_sums_up_many_videos(inputs, tool, tmp_path):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for number in range(9):
+        shutil.copy(inputs / 'a.mp4', folder / f'{number}.mp4')
+    (folder / '3.mp4').write_bytes(b'')
+    lines = tool(folder, '--dry-run').out.splitlines()
+    assert lines[1:3] == [
+        'videos    0:06, about 160 frames to process',
+        'videos    1 cannot be used, the first: 3.mp4: expected a video, found an empty file',
+    ]
+
+
+def test_a_dry_run_reports_the_detection_interval(inputs, models, tmp_path):
+    out_dir = ('--out-dir', tmp_path / 'out')
+    outcome = run_tool(inputs, *models.top_down, *out_dir, '--det-interval', '5', '--dry-run')
+    assert '\nframes    detection interval 5, decoded by PyAV ' in outcome.out
+
+
 def test_too_many_errors_in_a_video_end_the_run_and_it_resumes(inputs, tool, models, tmp_path):
     damaged = bytearray((inputs / 'a.mp4').read_bytes())
     start = len(damaged) // 3
@@ -140,3 +179,16 @@ def test_too_many_errors_in_a_video_end_the_run_and_it_resumes(inputs, tool, mod
     resumed = run_tool(path, *models.one_stage, '--out-dir', tmp_path / 'out', '--resume')
     assert resumed.status == 3
     assert [number for _, number in frames(tmp_path)] == list(range(20))
+
+
+@pytest.mark.parametrize('option', ['--resume', '--overwrite'])
+def test_a_folder_in_place_of_an_output_file_is_one_line(inputs, tool, tmp_path, option):
+    arguments = (inputs / 'a.mp4', '--end', '0.1', '--format', 'json')
+    assert tool(*arguments).status == 0
+    file = tmp_path / 'out' / 'predictions' / 'a.mp4.json'
+    file.unlink()
+    file.mkdir()
+    outcome = tool(*arguments, option)
+    assert (outcome.status, outcome.out) == (1, '')
+    message = f'{file}: expected a file, found a folder: move it away'
+    assert outcome.err == f'batch_infer: {message}\n'

@@ -85,10 +85,10 @@ def test_tables_can_be_read_with_pyarrow(tmp_path):
     folder = ClusterFolder(str(tmp_path))
     for number in range(2):
         write_chunk(folder, Chunk(number, 0, 2), [GOOD, BAD], MODEL)
-    images = pyarrow.dataset.dataset(tmp_path / 'tables' / 'images').to_table()
+    images = pyarrow.dataset.dataset(tmp_path / 'parquet' / 'images').to_table()
     assert images['source'].to_pylist() == ['a.jpg', 'b.jpg'] * 2
     assert images['error'].to_pylist() == [None, 'no image'] * 2
-    poses = pyarrow.dataset.dataset(tmp_path / 'tables' / 'poses').to_table()
+    poses = pyarrow.dataset.dataset(tmp_path / 'parquet' / 'poses').to_table()
     assert poses['keypoints'].to_pylist() == [[1.0, 2.0]] * 2
 
 

@@ -172,9 +172,9 @@ def test_every_image_is_answered_once_whatever_is_killed(
     out_dir = tmp_path / 'out'
     arguments = (scenes, '--out-dir', out_dir, '--pose2d', config, *MODEL, '--address', cluster)
     records = out_dir / 'records' / '0000'
-    for number, file in enumerate(
-        (out_dir / 'inputs' / 'index.json', records / '0000000.jsonl', records / '0000001.jsonl')
-    ):
+    # When the inputs are listed, when the inferencer is built, and when some chunks are done.
+    marks = (out_dir / 'inputs' / 'index.json', out_dir / 'cluster.json', records / '0000001.jsonl')
+    for number, file in enumerate(marks):
         driver = start(tmp_path / f'{number}.log', *arguments, '--workers', 1, 1)
         wait_for(file.exists)
         driver.send(signal.SIGKILL)
@@ -203,7 +203,8 @@ def test_every_image_is_answered_once_whatever_is_killed(
 
     import pyarrow.dataset
 
-    images = pyarrow.dataset.dataset(out_dir / 'tables' / 'images').to_table()
+    images = pyarrow.dataset.dataset(out_dir / 'parquet' / 'images').to_table()
+    assert json.loads(images.schema.metadata[b'mmpose_batch'])['config'] == 'killed.py'
     assert images['source'].to_pylist() == [record['image'] for record in found]
 
 
@@ -220,7 +221,7 @@ def test_inputs_and_outputs_in_s3(cluster, s3, scenes, of_infer, tmp_path):
     assert done.status == 3, done.err
     for name in ('predictions.jsonl', 'failures.jsonl'):
         assert s3.cat_file(f'{BUCKET}/out/{name}') == (of_infer / name).read_bytes()
-    tables = s3.ls(f'{BUCKET}/out/tables/poses', detail=False)
+    tables = s3.ls(f'{BUCKET}/out/parquet/poses', detail=False)
     assert [Path(path).name for path in sorted(tables)] == [
         f'part-{number:07d}.parquet' for number in range(6)
     ]

@@ -53,16 +53,10 @@ def expected(inputs, models, small_chunks, tmp_path_factory) -> Path:
     out_dir = tmp_path_factory.mktemp('infer') / 'out'
     done = run_tool(
         *(inputs, '--out-dir', out_dir, *models.one_stage, '--num-threads', 1, '--track'),
-        *('--format', 'jsonl', *(('parquet',) if parquet_is_a_format() else ())),
+        *('--format', 'parquet'),
     )
     assert done.status == 3, done.err
     return out_dir
-
-
-def parquet_is_a_format() -> bool:
-    from mmpose_batch.writers.registry import names
-
-    return 'parquet' in names()
 
 
 @pytest.fixture
@@ -78,6 +72,7 @@ def work(inputs, spec, tmp_path, monkeypatch) -> Work:
         folder=folder,
         inputs=listed,
         selected={},
+        config='rtmo.py',
     )
     prepared = preparation()
     return Work(folder=folder, inputs=listed, setup=prepared.setup, model=prepared.model)
@@ -98,8 +93,9 @@ def check_output(work: Work, expected: Path) -> None:
     out_dir = Path(work.folder.url)
     for name in ('predictions.jsonl', 'failures.jsonl'):
         assert (out_dir / name).read_bytes() == (expected / name).read_bytes()
-    if (expected / 'tables').exists():
-        assert files_below(out_dir / 'tables') == files_below(expected / 'tables')
+    tables = files_below(expected / 'parquet')
+    assert len(tables) == 16  # two for each chunk
+    assert files_below(out_dir / 'parquet') == tables
 
 
 def test_actors_write_what_infer_writes(work, expected):

@@ -6,6 +6,7 @@ import av
 import pytest
 from support.factories import write_photos
 from support.inferencing import assert_close, names_below
+from support.tiny import picture
 from support.videos import painted, write_video
 
 pytestmark = pytest.mark.usefixtures('one_thread')
@@ -111,3 +112,27 @@ def test_each_video_of_a_folder_becomes_one_video_and_one_json(ours, folder, tmp
     with av.open(str(out / 'visualizations' / 'a.mp4')) as file:
         times = [float(frame.time) for frame in file.decode(video=0)]
     assert times == pytest.approx([0, 0.08, 0.16], abs=1e-3)
+
+
+def test_a_video_that_is_repeated_has_its_own_files_and_track_ids(ours, folder, tmp_path):
+    out, path = tmp_path / 'out', str(folder / 'a.mp4')
+    options = {'out_dir': str(out), 'bbox_thr': 0.2, 'track': True}
+    results = list(ours['one_stage']([path, path], **options))
+    assert_close(results[:6], results[6:])
+    files = [out / 'predictions' / f'{name}.mp4.json' for name in ('a', 'a-2')]
+    first, second = (json.loads(file.read_text()) for file in files)
+    assert first == second
+    assert len(first) == 6
+    assert [p.name for p in sorted(out.glob('visualizations/*'))] == ['a-2.mp4', 'a.mp4']
+
+
+@pytest.mark.parametrize('wrap', [list, iter], ids=['list', 'iterator'])
+def test_a_video_among_arrays_is_a_failure_with_advice(ours, folder, wrap):
+    path = str(folder / 'a.mp4')
+    image, video = ours['one_stage'](wrap([picture(120, 90, 0, 3), path]), bbox_thr=0.2)
+    assert 'error' not in image
+    assert video['image'] == path
+    assert video['error'] == (
+        'expected an image, found a video; a call takes the path of one, or a list of paths '
+        'without arrays'
+    )

@@ -403,6 +403,35 @@ def test_a_finished_run_resumes_to_itself(copies, models):
     assert files_below(out_dir) == before
 
 
+MEASURED = ('started', 'engines', 'seconds', 'images_per_second', 'peak_resident_bytes')
+
+
+def test_a_finished_run_that_is_resumed_keeps_what_it_measured(copies, models):
+    photos, out_dir = copies
+    info = out_dir / 'run.json'
+    before = json.loads(info.read_text())
+    assert before['seconds']['total'] > 0
+    before |= {'started': 'yesterday', 'detections': {'detected': 3, 'added': 1, 'interpolated': 2}}
+    info.write_text(json.dumps(before))
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume')
+    assert outcome.status == 0
+    after = json.loads(info.read_text())
+    assert {key: after[key] for key in (*MEASURED, 'detections')} == {
+        key: before[key] for key in (*MEASURED, 'detections')
+    }
+    assert after['counts'] == {**before['counts'], 'resumed': 4}
+
+
+def test_a_run_that_resumes_in_the_middle_has_its_own_measurements(copies, models):
+    photos, out_dir = copies
+    records, info = out_dir / 'predictions.jsonl', out_dir / 'run.json'
+    records.write_bytes(b'')
+    info.write_text(json.dumps({**json.loads(info.read_text()), 'started': 'yesterday'}))
+    outcome = run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume')
+    assert outcome.status == 0
+    assert json.loads(info.read_text())['started'] != 'yesterday'
+
+
 def test_derived_files_can_be_added_by_a_resumed_run(copies, models):
     photos, out_dir = copies
     run_tool(photos, '--out-dir', out_dir, *models.one_stage, '--resume', '--format', 'coco')

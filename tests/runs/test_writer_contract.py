@@ -409,7 +409,7 @@ def test_no_format_can_have_a_key_of_the_rest_of_the_identity(inferencer, photos
     make_run(inferencer, photos[:1], tmp_path, ())()
     identity = orjson.loads((tmp_path / 'run.json').read_bytes())['identity']
     of_formats = {key for spec in registry.specs().values() for key in spec.identity(EVERYTHING)}
-    assert of_formats == {'json', 'drawings', 'csv', 'chunks'}
+    assert of_formats == {'json', 'drawings', 'parquet', 'csv', 'chunks'}
     optional = {'videos'}
     assert identity.keys() - of_formats == registry.IDENTITY_KEYS - optional
 

@@ -34,6 +34,7 @@ from mmpose_batch.sources.base import Frame, Pixels
 from mmpose_batch.sources.containers import probe
 from mmpose_batch.sources.damage import FrameOrder
 from mmpose_batch.sources.inputs import open_source
+from mmpose_batch.sources.items import Items
 from mmpose_batch.sources.video_frames import read_video, sample_frames
 from mmpose_batch.sources.video_names import is_video_name
 from mmpose_batch.workers import FLUSH
@@ -136,6 +137,98 @@ def test_times_that_contradict_the_order_are_guessed(folder):
     assert [number_in(frame) for frame in frames] == list(range(COUNT))
     assert [frame.time for frame in frames] == [index / 25 for index in range(COUNT)]
     assert all(frame.time_guessed for frame in frames)
+
+
+# Offset in an AVI file, and the number there, with four bytes.
+AVI_HEADERS = {
+    'unit': (128, 0xFF01),  # 25/65281 frames per second
+    'rate': (132, 0x7FFFFFFF),
+    'delay': (136, 0x10000),  # 2621 s
+}
+
+
+def avi_with(folder: Path, codec: str, offset: int, number: int) -> str:
+    path = folder / f'{codec}.avi'
+    if not path.exists():
+        pix_fmt = 'yuvj420p' if codec == 'mjpeg' else 'yuv420p'
+        write_video(path, painted(COUNT), codec=codec, pix_fmt=pix_fmt, bframes=0)
+    return with_number(path, offset, number)
+
+
+def with_number(path: Path, offset: int, number: int) -> str:
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = number.to_bytes(4, 'little')
+    changed = path.with_stem(f'{path.stem}{offset}')
+    changed.write_bytes(data)
+    return str(changed)
+
+
+@pytest.mark.parametrize('codec', ['libx264', 'mpeg4', 'mjpeg'])
+@pytest.mark.parametrize(('offset', 'number'), AVI_HEADERS.values(), ids=AVI_HEADERS)
+def test_times_of_a_damaged_avi_header_are_guessed(folder, codec, offset, number):
+    path = avi_with(folder, codec, offset, number)
+    frames = frames_of(path)
+    assert [number_in(frame) for frame in frames] == list(range(COUNT))
+    assert [frame.time for frame in frames] == [index / 25 for index in range(COUNT)]
+    assert all(frame.time_guessed for frame in frames)
+    info = probe(path)
+    assert (info.fps, info.frames) == (25, COUNT)
+    assert info.duration == pytest.approx(COUNT / 25)
+
+
+def test_a_slow_avi_is_not_damaged(folder):
+    path = write_video(
+        folder / 'slow.avi', painted(8), fps=Fraction(1, 20), codec='mpeg4', bframes=0
+    )
+    assert [(f.time, f.time_guessed) for f in frames_of(path)] == [
+        (20 * n, False) for n in range(8)
+    ]
+
+
+def test_the_index_of_an_avi_tells_a_wrong_length_from_a_truncated_file(folder):
+    path = avi_with(folder, 'mpeg4', 140, 6000)
+    assert probe(path).frames == COUNT
+    assert numbers_of(path) == list(range(COUNT))
+    *_, rest = numbers_of(cut(path, folder / 'cut.avi', 0.8))
+    assert rest.startswith('the video is truncated: 238.')
+
+
+def test_a_count_of_more_frames_than_the_duration_has_is_ignored(folder, film):
+    data = bytearray(Path(film).read_bytes())
+    # The number of frames of the first duration, after a version and the number of durations.
+    start = data.index(b'stts') + 12
+    data[start : start + 4] = (2**24 + COUNT).to_bytes(4, 'big')
+    path = folder / 'stts.mp4'
+    path.write_bytes(data)
+    assert probe(str(path)).frames == COUNT
+    assert numbers_of(str(path)) == list(range(COUNT))
+
+
+def test_a_duration_of_more_frames_than_bytes_is_doubted(folder):
+    path = Path(write_video(folder / 'long.wmv', painted(COUNT), codec='mpeg4', bframes=0))
+    data = bytearray(path.read_bytes())
+    data[99] = 0xFF
+    path.write_bytes(data)
+    info = probe(str(path))
+    assert (info.frames, info.duration) == (None, None)
+    *frames, rest = numbers_of(str(path))
+    assert frames == list(range(COUNT))
+    assert rest.startswith('the video is truncated, or its header declares a wrong duration: 28')
+
+
+@pytest.mark.parametrize('is_declared', [True, False])
+def test_times_far_behind_the_declared_end_are_guessed(folder, is_declared):
+    times = [n / 25 + 100 * (n >= 40) for n in range(COUNT)]
+    path = Path(write_video(folder / 'jump.mkv', painted(COUNT), times=times, bframes=0))
+    if not is_declared:
+        path.write_bytes(path.read_bytes().replace(b'00:01:4', b'00:00:0'))
+    frames = frames_of(str(path))
+    assert [number_in(frame) for frame in frames] == list(range(COUNT))
+    expected = times if is_declared else [n / 25 for n in range(COUNT)]
+    assert [frame.time for frame in frames] == pytest.approx(expected, abs=0.1)
+    assert [frame.time_guessed for frame in frames] == [
+        not is_declared and n >= 40 for n in range(COUNT)
+    ]
 
 
 @pytest.mark.parametrize('start', [10, 12, 15])  # also at a keyframe
@@ -585,3 +678,9 @@ def test_frames_that_were_used_are_not_kept(folder):
         if frame.index % 30 == 0:
             peak = max(peak, sum(type(each) is decoding.VideoPixels for each in gc.get_objects()))
     assert 0 < peak <= 8
+
+
+def test_names_of_repeated_videos_are_unique():
+    paths = ['in/a.mp4', 'in/a-2.mp4', 'in/a.mp4', 'in/b/a.mp4', 'in/a.mp4']
+    names = [video.name for video in Items(paths).videos]
+    assert names == ['a.mp4', 'a-2.mp4', 'a-3.mp4', 'b/a.mp4', 'a-4.mp4']

@@ -377,6 +377,15 @@ def test_the_interval_is_a_whole_number_of_at_least_1(top_down, value):
         BatchPose2DInferencer(cfg, det_interval=value)
 
 
+@pytest.mark.parametrize('name', ['det_interval', 'det_batch_size'])
+def test_a_value_out_of_range_is_reported_before_an_option_without_effect(
+    one_stage, top_down, name
+):
+    for model, more in ((one_stage, {}), (top_down, {'det_model': 'whole_image'})):
+        with pytest.raises(ValueError, match=f'^{name}: expected an integer >= 1, found 0$'):
+            plan_inferencer(model.cfg, model.weights, **more, **{name: 0})
+
+
 def test_it_needs_a_top_down_model_with_a_detector(one_stage, top_down):
     message = 'det_interval: only valid for top-down models'
     for build in (BatchPose2DInferencer, plan_inferencer):

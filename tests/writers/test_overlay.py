@@ -9,6 +9,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from mmengine.structures import InstanceData
+from mmpose.datasets.datasets.utils import parse_pose_metainfo
+from mmpose.visualization import PoseLocalVisualizer
 from support.videos import paint, painted, read_number, write_video
 
 from mmpose_batch.config import DrawOptions, VideoOptions
@@ -16,6 +19,8 @@ from mmpose_batch.errors import ImageError, SourceError
 from mmpose_batch.models.keypoints import Keypoints
 from mmpose_batch.sources.video_frames import read_video
 from mmpose_batch.writers.video import encoding
+from mmpose_batch.writers.video.canvas import target_of
+from mmpose_batch.writers.video.openpose import _BODY, OpenPoseDrawer
 from mmpose_batch.writers.video.overlay import write_overlay
 from mmpose_batch.writers.video.poses import PoseDrawer, track_colour
 
@@ -126,6 +131,16 @@ def test_units_of_time_are_those_of_the_source(tmp_path):
             packets = sorted(p.pts for p in file.demux(stream) if p.size)
             stamps.append((stream.time_base, packets, stream.duration))
     assert stamps[0] == stamps[1]
+
+
+@pytest.mark.parametrize(('offset', 'number'), [(128, 0xFF01), (132, 0x7FFFFFFF)])
+def test_a_wrong_unit_of_time_is_not_used(tmp_path, offset, number):
+    path = Path(write_video(tmp_path / 'a.avi', painted(9), codec='mpeg4', bframes=0))
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = number.to_bytes(4, 'little')
+    path.write_bytes(data)
+    overlay = overlay_of(str(path))
+    assert times(overlay) == pytest.approx([n / 25 for n in range(9)], abs=1e-3)
 
 
 def test_browsers_can_play_it_while_it_loads(tmp_path):
@@ -307,7 +322,7 @@ def drawn(persons: Sequence[dict], keypoints: Keypoints | None = None, **options
     """A drawing on a black image of 320 x 192."""
     image = np.zeros((192, 320, 3), np.uint8)
     drawer = PoseDrawer(keypoints or Keypoints(META), DrawOptions(**options))
-    drawer.draw(image, {'instances': list(persons)})
+    drawer.draw(target_of(image), {'instances': list(persons)})
     return image
 
 
@@ -363,7 +378,7 @@ def test_options_of_drawings_are_respected(options, place, is_drawn):
 def test_default_sizes_follow_the_height_of_the_image(height, expected):
     image = np.zeros((height, 200, 3), np.uint8)
     alone = person(100, 60, scores=(1, 0, 0, 0))
-    PoseDrawer(Keypoints(META), DrawOptions()).draw(image, {'instances': [alone]})
+    PoseDrawer(Keypoints(META), DrawOptions()).draw(target_of(image), {'instances': [alone]})
     bright = (image.max(axis=2) > 60).any(axis=0)
     assert (bright.sum() - 1) / 2 == pytest.approx(expected, abs=1)
 
@@ -383,6 +398,54 @@ def test_persons_far_outside_or_without_keypoints_do_not_fail():
         person(-30, 60, track_id=123456),
     ]
     assert drawn(people, draw_bbox=True).any()
+
+
+# x and y of COCO's keypoints, from the nose to the ankles.
+STANDING = [
+    *([160, 30], [172, 16], [148, 16], [188, 30], [132, 30], [184, 60], [136, 60], [204, 90]),
+    *([116, 90], [220, 120], [100, 120], [176, 110], [144, 110], [184, 145], [136, 145]),
+    *([190, 180], [130, 180]),
+]
+
+
+def test_the_style_of_openpose_has_the_links_and_colours_of_mmpose():
+    meta = parse_pose_metainfo({'from_file': 'configs/_base_/datasets/coco.py'})
+    scores = np.ones(17)
+    scores[9] = 0.1  # a wrist that is not drawn
+    instance = {'keypoints': STANDING, 'keypoint_scores': scores.tolist()}
+    options = DrawOptions(skeleton_style='openpose', radius=1, thickness=3)
+    found = np.zeros((192, 320, 3), np.uint8)
+    OpenPoseDrawer(Keypoints(meta), options).draw(target_of(found), {'instances': [instance]})
+    visualizer = PoseLocalVisualizer(radius=1, line_width=3)
+    visualizer.set_dataset_meta(meta, 'openpose')
+    expected = visualizer._draw_instances_kpts_openpose(
+        np.zeros_like(found),
+        InstanceData(keypoints=np.array([STANDING], float), keypoints_visible=scores[None]),
+    )
+    links, colours = visualizer.skeleton, visualizer.link_color
+    points = np.insert(np.array(STANDING), 17, [160, 60], axis=0)[[*_BODY]]
+    for (a, b), colour in zip(links, colours, strict=True):
+        x, y = (points[a] + points[b]) // 2
+        is_drawn = 7 not in (a, b)
+        assert (found[y, x] == colour[::-1] * is_drawn).all()
+        assert expected[y, x].any() == is_drawn
+    both = (found.max(axis=2) > 60) & (expected.max(axis=2) > 36)
+    assert both.sum() > 0.85 * max(
+        (found.max(axis=2) > 60).sum(), (expected.max(axis=2) > 36).sum()
+    )
+
+
+@pytest.mark.parametrize('indices', [None, list(range(13))])
+def test_the_style_of_openpose_draws_whole_bodies_and_parts_of_bodies(indices):
+    name = 'coco_wholebody' if indices is None else 'coco'
+    meta = parse_pose_metainfo({'from_file': f'configs/_base_/datasets/{name}.py'})
+    keypoints = Keypoints(meta, indices)
+    points = np.random.default_rng(0).uniform(20, 180, (len(indices or range(133)), 2))
+    instance = {'keypoints': points.tolist(), 'keypoint_scores': [1.0] * len(points)}
+    image = np.zeros((192, 320, 3), np.uint8)
+    options = DrawOptions(skeleton_style='openpose')
+    OpenPoseDrawer(keypoints, options).draw(target_of(image), {'instances': [instance]})
+    assert image.any()
 
 
 @contextmanager

@@ -23,16 +23,16 @@ def writers(monkeypatch: pytest.MonkeyPatch) -> dict[str, WriterSpec]:
 
 
 def test_formats_are_listed_in_the_order_of_their_use():
-    assert list(registry.specs()) == ['jsonl', 'json', 'vis', 'coco']
+    assert list(registry.specs()) == ['jsonl', 'json', 'vis', 'parquet', 'coco']
     registry.register(OTHER)
     registry.register(replace(OTHER, name='a', files=(), per_image=True))
-    assert list(registry.specs()) == ['jsonl', 'a', 'json', 'vis', 'other', 'coco']
+    assert list(registry.specs()) == ['jsonl', 'a', 'json', 'vis', 'other', 'parquet', 'coco']
 
 
 def test_formats_without_their_own_option_are_choices():
-    assert registry.names() == ('jsonl', 'json', 'coco')
+    assert registry.names() == ('jsonl', 'json', 'parquet', 'coco')
     registry.register(OTHER)
-    assert registry.names() == ('jsonl', 'json', 'other', 'coco')
+    assert registry.names() == ('jsonl', 'json', 'other', 'parquet', 'coco')
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,8 @@ def test_a_run_writes_the_requested_formats_and_the_journal(options, expected):
 def test_an_unknown_format_is_an_error_that_names_the_choices():
     with pytest.raises(ValueError) as raised:
         RunOptions(out_dir='out', formats=('json', 'made-up'))
-    assert str(raised.value) == 'formats: expected some of jsonl, json, coco, found made-up'
+    expected = 'formats: expected some of jsonl, json, parquet, coco, found made-up'
+    assert str(raised.value) == expected
 
 
 IN_USE = 'is in the identity of every run; choose another'
@@ -118,20 +119,22 @@ def test_a_name_of_this_package_is_rejected_before_its_formats_are_imported():
         '    print(error)\n'
         'print(list(registry.specs()))'
     )
-    expected = "format: 'json' is registered already\n['jsonl', 'json', 'vis', 'coco']\n"
+    names = "['jsonl', 'json', 'vis', 'parquet', 'coco']"
+    expected = f"format: 'json' is registered already\n{names}\n"
     assert subprocess.check_output([sys.executable, '-c', code], text=True) == expected
 
 
 @pytest.mark.parametrize(
     ('options', 'expected'),
     [
-        ({}, {'json': False, 'drawings': None, 'other': None}),
-        ({'formats': ('json', 'coco')}, {'json': True, 'drawings': None, 'other': None}),
-        ({'formats': ('other',)}, {'json': False, 'drawings': None, 'other': True}),
+        ({}, {'json': False}),
+        ({'formats': ('json', 'coco')}, {'json': True}),
+        ({'formats': ('other',)}, {'json': False, 'other': True}),
     ],
 )
 def test_formats_written_image_by_image_are_part_of_the_identity(options, expected):
     registry.register(OTHER)
+    expected = {'drawings': None, 'parquet': None, 'other': None, **expected}
     chosen = RunOptions(out_dir='out', **options)
     found = [spec.identity(chosen) for spec in registry.specs().values()]
     assert {key: value for entries in found for key, value in entries.items()} == expected
@@ -158,7 +161,7 @@ def test_derived_formats_that_a_run_wrote_are_listed_in_its_info(info, expected)
 def test_listing_the_formats_imports_no_large_library():
     code = (
         'import sys\nfrom mmpose_batch.writers import registry\nregistry.names()\n'
-        'print([name for name in ("cv2", "mmcv", "mmengine", "numpy", "torch") '
+        'print([name for name in ("cv2", "mmcv", "mmengine", "numpy", "pyarrow", "torch") '
         'if name in sys.modules])'
     )
     assert subprocess.check_output([sys.executable, '-c', code], text=True) == '[]\n'

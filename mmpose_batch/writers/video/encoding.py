@@ -26,7 +26,7 @@ _KEYFRAME_INTERVAL = 60
 # Containers by suffix; files with any other suffix are MP4 too.
 _CONTAINERS = {'.avi': 'avi', '.mkv': 'matroska', '.mov': 'mov'}
 # FFmpeg's numbers of the colour matrix and the range that OpenCV converts to.
-_BT601, _LIMITED = 6, 1
+BT601, LIMITED = 6, 1
 
 
 def to_yuv(image: np.ndarray) -> 'av.VideoFrame':
@@ -38,7 +38,7 @@ def to_yuv(image: np.ndarray) -> 'av.VideoFrame':
     is_whole = image.shape[0] % 4 == 0
     build = av.VideoFrame.from_numpy_buffer if is_whole else av.VideoFrame.from_ndarray
     picture = build(planes, format='yuv420p')
-    picture.colorspace, picture.color_range = _BT601, _LIMITED
+    picture.colorspace, picture.color_range = BT601, LIMITED
     return picture
 
 
@@ -75,8 +75,8 @@ class VideoFile:
         stream.time_base = stream.codec_context.time_base = time_base
         stream.codec_context.gop_size = _KEYFRAME_INTERVAL
         stream.codec_context.thread_type = 'AUTO'
-        stream.codec_context.colorspace = _BT601
-        stream.codec_context.color_range = _LIMITED
+        stream.codec_context.colorspace = BT601
+        stream.codec_context.color_range = LIMITED
         if container.format.name == 'avi':  # it stores one time per picture
             stream.codec_context.max_b_frames = 0
         self._stream = stream

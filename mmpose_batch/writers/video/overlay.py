@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
@@ -20,12 +21,14 @@ from ...errors import READER_DIES, ImageError, SourceError
 from ...models.keypoints import Keypoints
 from ...sources.base import Frame
 from ...sources.containers import opened, probe, rate_of, start_of
-from ...sources.decoding import NoPixels
+from ...sources.decoding import NoPixels, VideoPixels
 from ...sources.video_frames import read_video
 from ...workers import WorkerPool, read_ahead
 from ..base import Record
 from .audio import AudioCopy
+from .canvas import Canvas, Target, target_of
 from .encoding import VideoFile, open_output, to_even_size, to_yuv
+from .openpose import OpenPoseDrawer
 from .poses import PoseDrawer, draw_label
 
 if TYPE_CHECKING:
@@ -74,7 +77,9 @@ def write_overlay(
         head, size = _until_readable(items, video_path)
         source, stream = stack.enter_context(opened(video_path))
         times = _Times.of(source, stream, video_options, first=head[0].frame)
-        painter = _Painter(PoseDrawer(keypoints, options), size)
+        is_openpose = options.skeleton_style == 'openpose'
+        drawer = (OpenPoseDrawer if is_openpose else PoseDrawer)(keypoints, options)
+        painter = _Painter(drawer, size)
         pool = stack.enter_context(WorkerPool(num_workers, 'mmpose_batch_overlay'))
         painted = pool.map(painter.paint, chain(head, items), ahead=2 * num_workers)
         stack.enter_context(closing(painted))
@@ -90,6 +95,7 @@ def write_overlay(
             pts = times.pts(frame)
             audio.write_until(float(pts * times.unit))
             video.write(picture, pts)
+            painter.canvas.release(picture)
             if progress is not None:
                 progress(count)
         video.finish()
@@ -161,25 +167,35 @@ class _Painter:
     Args:
         drawer: Draws the poses.
         size: Width and height of the frames. Frames of other sizes are scaled to fit.
+
+    Attributes:
+        even_size: Width and height of the pictures.
+        canvas: Makes pictures of frames that need no conversion.
     """
 
     def __init__(self, drawer: PoseDrawer, size: tuple[int, int]) -> None:
         self._drawer = drawer
         self._size = size
         self.even_size = size[0] + size[0] % 2, size[1] + size[1] % 2
+        self.canvas = Canvas(self.even_size)
 
     def paint(self, item: _Item) -> 'tuple[Frame, av.VideoFrame | str]':
         """A frame and its picture, or why it has none."""
-        frame, record = item.frame, item.record
+        frame = item.frame
+        if isinstance(frame.data, VideoPixels) and self.canvas.accepts(frame.data.frame):
+            return frame, self.canvas.paint(frame.data.frame, partial(self._draw, item))
         try:
             image = frame.data.read()
         except ImageError as error:
             return frame, str(error)
-        if 'instances' in record:
-            self._drawer.draw(image, record)
-        else:
-            self._draw_text(image, f'frame {frame.frame_id}: no result')
+        self._draw(item, target_of(image))
         return frame, self._encodable(image)
+
+    def _draw(self, item: _Item, target: Target) -> None:
+        if 'instances' in item.record:
+            self._drawer.draw(target, item.record)
+        else:
+            self._draw_text(target, f'frame {item.frame.frame_id}: no result')
 
     def substitute(self, frame: Frame, reason: str, last: Frame | None) -> 'av.VideoFrame':
         """A picture for a damaged frame: the last one that can be read, or grey, and the reason."""
@@ -187,12 +203,12 @@ class _Painter:
             image = np.full((self._size[1], self._size[0], 3), _GREY, np.uint8)
         else:
             image = last.data.read()
-        self._draw_text(image, f'frame {frame.frame_id}: {reason}')
+        self._draw_text(target_of(image), f'frame {frame.frame_id}: {reason}')
         return self._encodable(image)
 
-    def _draw_text(self, image: np.ndarray, text: str) -> None:
-        height, width = image.shape[:2]
-        draw_label(image, text, (width / 2, height * 0.97), _RED, enlarge=1.4)
+    def _draw_text(self, target: Target, text: str) -> None:
+        bottom = target.width / 2, target.height * 0.97
+        draw_label(target, text, bottom, _RED, enlarge=1.4)
 
     def _encodable(self, image: np.ndarray) -> 'av.VideoFrame':
         return to_yuv(to_even_size(_fitted(image, self._size)))
@@ -219,7 +235,7 @@ class _Times:
     """Times of the output.
 
     Attributes:
-        unit: Unit of the times of the pictures, in seconds; that of the source.
+        unit: Unit of the times of the pictures, in seconds; that of the source, if usable.
         rate: Approximate number of frames per second.
         shift: Time of the source's frame that is 0 in the output, in units.
         origin: The same for the source's audio, in seconds.
@@ -243,8 +259,12 @@ class _Times:
         first: Frame,
     ) -> '_Times':
         """Times for the selected frames of a video, whose first one is given."""
-        unit, zero = stream.time_base, float(start_of(container))
-        rate = (rate_of(stream) or Fraction(25)) / options.vid_stride
+        zero = float(start_of(container))
+        rate = rate_of(stream) or Fraction(25)
+        # A damaged header may declare a unit that is longer than a frame, or of nanoseconds.
+        is_usable = Fraction(1, 10**7) <= stream.time_base <= 1 / rate
+        unit = stream.time_base if is_usable else Fraction(1, 90_000)
+        rate /= options.vid_stride
         start, end = options.seconds
         shift = 0 if start is None else round(first.time / unit)
         origin = zero + float(shift * unit)

@@ -10,8 +10,8 @@ import numpy as np
 from ...config import DrawOptions
 from ...models.keypoints import Keypoints
 from ..base import Record
+from .canvas import Colour, Target
 
-Colour = tuple[int, int, int]
 Instance = Mapping[str, Any]
 
 # Blue, green, red of persons: bright, and far apart for neighbouring ids.
@@ -70,13 +70,13 @@ class PoseDrawer:
         self._right_links = self._right[self._links].any(axis=1)
         self._options = options
 
-    def draw(self, image: np.ndarray, record: Record) -> None:
-        """Draw the instances of a record on its image (H, W, 3), uint8, BGR, in place."""
+    def draw(self, image: Target, record: Record) -> None:
+        """Draw the instances of a record on its image, in place."""
         if self._options.black_background:
-            image[:] = 0
+            image.fill(_BLACK)
         instances = record['instances']
         colours = _colours(instances)
-        radius, thickness = self._sizes(image.shape[0])
+        radius, thickness = self._sizes(image.height)
         # Persons of the highest scores are drawn last, on top of others.
         order = sorted(range(len(instances)), key=lambda i: instances[i].get('bbox_score', 0))
         for i in order:
@@ -98,31 +98,31 @@ class PoseDrawer:
         return np.asarray(instance['keypoint_scores']) > self._options.kpt_thr
 
     def _draw_pose(
-        self, image: np.ndarray, instance: Instance, colour: Colour, radius: int, thickness: int
+        self, image: Target, instance: Instance, colour: Colour, radius: int, thickness: int
     ) -> None:
         points, visible = _fixed_point(instance['keypoints']), self._visible(instance)
         shades = colour, _darker(colour)
         shown = visible[self._links].all(axis=1)
         links = points[self._links]
         if shown.any():
-            _draw_lines(image, links[shown], _EDGE, thickness + 2, cv2.LINE_8)  # is faster
+            # LINE_8 is faster.
+            image.edges.polylines(links[shown], _EDGE, thickness + 2, cv2.LINE_8, _SHIFT)
         for is_right, shade in enumerate(shades):
             side = shown & (self._right_links == is_right)
             if side.any():
-                _draw_lines(image, links[side], shade, thickness)
-        centres = zip(points[visible].tolist(), self._right[visible].tolist(), strict=True)
-        for centre, is_right in centres:
-            cv2.circle(image, centre, (radius + 1) << _SHIFT, _EDGE, -1, cv2.LINE_8, _SHIFT)
-            shade = shades[is_right]
-            cv2.circle(image, centre, radius << _SHIFT, shade, -1, cv2.LINE_AA, _SHIFT)
+                image.polylines(links[side], shade, thickness, cv2.LINE_AA, _SHIFT)
+        if visible.any():
+            image.edges.circles(points[visible], radius + 1, _EDGE, cv2.LINE_8, _SHIFT)
+        for is_right, shade in enumerate(shades):
+            side = visible & (self._right == is_right)
+            if side.any():
+                image.circles(points[side], radius, shade, cv2.LINE_AA, _SHIFT)
 
-    def _draw_box(
-        self, image: np.ndarray, instance: Instance, colour: Colour, thickness: int
-    ) -> None:
+    def _draw_box(self, image: Target, instance: Instance, colour: Colour, thickness: int) -> None:
         box, track_id = instance.get('bbox'), instance.get('track_id')
         if self._options.draw_bbox and box is not None:
             corners = _fixed_point(box).reshape(2, 2).tolist()
-            cv2.rectangle(image, *corners, colour, thickness, cv2.LINE_8, _SHIFT)
+            image.rectangle(*corners, colour, thickness, _SHIFT)
         if track_id is None:
             return
         if box is not None:
@@ -136,7 +136,7 @@ class PoseDrawer:
 
 
 def draw_label(
-    image: np.ndarray,
+    image: Target,
     text: str,
     bottom: Sequence[float],
     background: Colour,
@@ -145,14 +145,14 @@ def draw_label(
     """Draw one line of text on a filled rectangle, in place and inside the image.
 
     Args:
-        image: Image (H, W, 3), uint8, BGR.
+        image: What is drawn on.
         text: ASCII text.
         bottom: Middle of the lower edge of the rectangle: x and y in pixels.
         background: Colour of the rectangle: blue, green, red.
         enlarge: Factor of the size of the text, which follows the height of the image and is
             reduced until the text fits.
     """
-    height, width = image.shape[:2]
+    height, width = image.height, image.width
     scale = enlarge * max(0.4, height / 1200)
     (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, 1)
     scale *= min(1, 0.95 * width / text_width)
@@ -164,10 +164,10 @@ def draw_label(
     y = int(np.clip(bottom[1] - label_height, 0, max(0, height - label_height)))
     blue, green, red = background
     light = 0.114 * blue + 0.587 * green + 0.299 * red > 128
-    cv2.rectangle(image, (x, y), (x + label_width, y + label_height), background, -1)
+    image.rectangle((x, y), (x + label_width, y + label_height), background, -1)
     origin = x + margin, y + margin // 2 + text_height
     colour = _BLACK if light else _WHITE
-    cv2.putText(image, text, origin, _FONT, scale, colour, thickness, cv2.LINE_AA)
+    image.text(text, origin, _FONT, scale, colour, thickness)
 
 
 def _colours(instances: Sequence[Instance]) -> list[Colour]:
@@ -181,13 +181,6 @@ def _colours(instances: Sequence[Instance]) -> list[Colour]:
     return [track_colour(rank) for rank in ranks]
 
 
-def _draw_lines(
-    image: np.ndarray, lines: np.ndarray, colour: Colour, thickness: int, kind: int = cv2.LINE_AA
-) -> None:
-    """Draw lines (N, 2, 2) from :func:`_fixed_point`, by one call of OpenCV."""
-    cv2.polylines(image, lines, False, colour, thickness, kind, _SHIFT)
-
-
 def _darker(colour: Colour) -> Colour:
     blue, green, red = (round(_RIGHT * value) for value in colour)
     return blue, green, red
@@ -195,5 +188,9 @@ def _darker(colour: Colour) -> Colour:
 
 def _fixed_point(points: Any) -> np.ndarray:
     """Coordinates in pixels as OpenCV's integers."""
-    limited = np.clip(np.asarray(points, dtype=np.float64), -_LIMIT, _LIMIT)
-    return np.round(limited * (1 << _SHIFT)).astype(np.int32)
+    return np.round(clipped(points) * (1 << _SHIFT)).astype(np.int32)
+
+
+def clipped(points: Any) -> np.ndarray:
+    """Coordinates in pixels, float64, without those that OpenCV's integers cannot represent."""
+    return np.clip(np.asarray(points, dtype=np.float64), -_LIMIT, _LIMIT)
