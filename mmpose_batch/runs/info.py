@@ -141,7 +141,7 @@ class RunInfo:
         detections = summary.detections
         return {
             'started': self._started,
-            'engines': {name: each.report for name, each in self._inferencer.runners.items()},
+            'engines': dict(self._warmup.reports),
             **({'detections': asdict(detections)} if detections.detected else {}),
             **(
                 {'workers': {'devices': list(summary.workers), 'deaths': summary.deaths}}

@@ -85,10 +85,10 @@ def test_the_python_interface_lists_the_same(drawn):
 
 def test_drawings_are_counted(drawn):
     # A glob does not match hidden files.
-    assert skipped(['in']) == '4 .json, 1 .jsonl, 3 drawings of earlier runs'
+    assert skipped(['in']) == '4 .json, 2 .parquet, 1 .jsonl, 3 drawings of earlier runs'
     assert skipped(['in/**/*.jpg']) == '2 drawings of earlier runs'
     assert skipped(['in', 'in/**', f'{drawn}/in']) == skipped(['in'])
-    assert skipped(['in', 'in/out/vis']) == '4 .json, 1 .jsonl'
+    assert skipped(['in', 'in/out/vis']) == '4 .json, 2 .parquet, 1 .jsonl'
 
 
 @pytest.mark.parametrize(
