@@ -6,9 +6,11 @@ All tests of this module share one cluster, which starts once.
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -70,8 +72,10 @@ def s3(environment) -> Iterator[Any]:
 @pytest.fixture(scope='module')
 def cluster(s3) -> Iterator[str]:
     """A cluster of this machine; its address."""
+    folder = tempfile.mkdtemp(prefix='ray-')  # those of pytest are too long for Ray's sockets
     context = ray.init(
         address='local',
+        _temp_dir=folder,
         num_cpus=2,
         object_store_memory=200 * 2**20,
         include_dashboard=False,
@@ -80,6 +84,7 @@ def cluster(s3) -> Iterator[str]:
     )
     yield context.address_info['gcs_address']
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope='module')

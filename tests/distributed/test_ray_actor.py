@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from unittest.mock import patch
 
@@ -159,6 +160,16 @@ def test_an_error_of_a_chunk_is_returned_not_raised(work, monkeypatch):
         'OSError: [Errno 28] No space left on device',
         False,
     )
+
+
+def test_an_actor_that_hangs_ends_itself(work, monkeypatch):
+    """So that Ray replaces it."""
+    ended = Event()
+    monkeypatch.setattr('mmpose_batch.distributed.ray_actor.os._exit', lambda _: ended.set())
+    actor = ChunkActor(replace(work, timeout=0.05))
+    actor._inference = SimpleNamespace(records=lambda chunk: (ended.wait(20) and [], False))
+    actor(rows_of(work)[0])
+    assert ended.is_set()
 
 
 def test_other_records_of_a_chunk_end_the_run(work):
