@@ -19,6 +19,9 @@ def describe_job(args: argparse.Namespace, job: Job) -> Iterator[str]:
     if args.save_vis and model:
         check_skeleton_style(args.skeleton_style, model.dataset_meta)
     yield from describe_run(job.items(), job.plan, job.options)
+    if devices := job.parallel.workers:
+        count = f'{len(devices)} process{"" if len(devices) == 1 else "es"}'
+        yield f'workers   {count}: {", ".join(devices)}'
     categories, bboxes, notes, unknown = None, job.bboxes, [], []
     if job.annotations and model:
         categories, bboxes, notes = evaluation_inputs(args, job, model)

@@ -16,6 +16,7 @@ from .base import Engine, EngineOptions, EngineSpec
 from .cache import EngineCache, entry_key
 from .int8 import quantize_openvino
 from .network import Normalization
+from .optional import without_telemetry
 from .padding import next_power_of_two, pad_batch
 from .registry import register
 
@@ -35,14 +36,16 @@ MAX_SHAPES = 16
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO, and trigger its lookup of NumPy's types while only one thread uses it.
+    """Import OpenVINO without telemetry, and trigger its lookup of NumPy's types.
 
     OpenVINO looks them up when it first uses an array, and releases the GIL meanwhile. Two
-    threads that do so concurrently deadlock (in half of the trials with OpenVINO 2026.4).
+    threads that do so concurrently deadlock (in some of the trials with OpenVINO 2026.4), so only
+    one thread does so here.
     """
-    import openvino
-
     with _first_array:
+        with without_telemetry():
+            import openvino
+
         _ = openvino.Tensor(np.zeros(1, np.float32)).data
     return openvino
 

@@ -1,6 +1,8 @@
 """Optional packages: those that engines need to run, and those needed only to build engines."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -29,7 +31,8 @@ def require(spec: EngineSpec, precision: str) -> None:
     for module in (*spec.modules, *to_build):
         try:
             if module not in to_build:
-                import_module(module)
+                with without_telemetry():
+                    import_module(module)
             elif find_spec(module) is None:
                 raise ImportError(f'No module named {module!r}')
         except ImportError as error:
@@ -52,6 +55,24 @@ def import_onnx() -> ModuleType:
         EngineError: The package cannot be imported.
     """
     return _import_to_build('onnx', 'onnxruntime')
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Import packages in this block without that they send usage statistics.
+
+    OpenVINO sends them when it is imported, from a process that it forks in a thread. It sends none
+    if the environment variable ``CI`` marks the machine as one that runs tests, as it does here.
+    """
+    before = os.environ.get('CI')
+    os.environ['CI'] = 'true'
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ['CI']
+        else:
+            os.environ['CI'] = before
 
 
 def import_nncf() -> ModuleType:

@@ -38,7 +38,11 @@ def is_turned(frame: Any) -> bool:
 
 def _signs(frame: Any) -> tuple[int, int, int, int]:
     """Signs of the matrix that maps x and y: x' = a x + c y, y' = b x + d y."""
-    data = frame.side_data.get('DISPLAYMATRIX')
+    # PyAV loads slowly. Its frame.side_data would be a reference cycle, and frames would fill the
+    # memory until the garbage collector runs.
+    from av.sidedata.sidedata import SideDataContainer
+
+    data = SideDataContainer(frame).get('DISPLAYMATRIX')
     if data is None:
         return 1, 0, 0, 1
     (a, b, _), (c, d, _) = np.frombuffer(data, np.int32)[:6].reshape(2, 3).tolist()

@@ -47,6 +47,18 @@ def infer_in_two_threads(out: str) -> None:
         Path(out).write_text(str(list(pool.map(infer, range(2)))))
 
 
+def note_telemetry(out: str) -> None:
+    """Write whether OpenVINO may send usage statistics, as it does by default."""
+    from mmpose_batch.engines.openvino import import_openvino
+
+    before = dict(os.environ)
+    import_openvino()
+    from openvino.tools import ovc
+
+    assert dict(os.environ) == before
+    Path(out).write_text(f'may send: {ovc.telemetry.consent}')
+
+
 def fail(out: str) -> None:
     raise LookupError('no such processor')
 
@@ -98,6 +110,12 @@ def test_two_threads_may_use_openvino_first_concurrently(tmp_path):
     pytest.importorskip('openvino')
     outs = [tmp_path / str(number) for number in range(PROCESSES)]
     assert outcomes(infer_in_two_threads, outs) == ['[3, 3]'] * PROCESSES
+
+
+@pytest.mark.slow
+def test_openvino_sends_no_usage_statistics(tmp_path):
+    pytest.importorskip('openvino_telemetry')
+    assert outcomes(note_telemetry, [tmp_path / 'out']) == ['may send: False']
 
 
 @pytest.mark.parametrize(

@@ -680,6 +680,19 @@ def test_frames_that_were_used_are_not_kept(folder):
     assert 0 < peak <= 8
 
 
+def test_frames_are_freed_without_the_garbage_collector(film):
+    gc.collect()
+    gc.disable()
+    try:
+        for frame in read_video(film, ''):
+            frame.data.read()
+        del frame
+        left = sum(type(each) is av.VideoFrame for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert left == 0
+
+
 def test_names_of_repeated_videos_are_unique():
     paths = ['in/a.mp4', 'in/a-2.mp4', 'in/a.mp4', 'in/b/a.mp4', 'in/a.mp4']
     names = [video.name for video in Items(paths).videos]
