@@ -116,7 +116,8 @@ $(STAMP): $(wildcard requirements/*.txt) setup.py pyproject.toml
 	@$(if $(TORCH_INDEX),PIP_INDEX_URL='$(TORCH_INDEX)') $(PIP) install -r requirements/torch.txt
 	@printf '%s' '$(TORCH_INDEX)' >$(VENV)/torch-index
 	@echo '== libraries'
-	@$(PIP) install -r requirements/runtime.txt -r requirements/engines.txt -r requirements/dev.txt
+	@$(PIP) install -r requirements/runtime.txt -r requirements/engines.txt -r requirements/cluster.txt \
+	  -r requirements/dev.txt
 	@$(PIP) install --no-deps -r requirements/openmmlab.txt -r requirements/tracking.txt
 	@echo '== mmcv and xtcocotools: compiled for this torch and numpy (complete log: $(BUILD_LOG))'
 	@printf '#ifdef TORCH_EXTENSION_NAME\n#include <torch/types.h>\n#endif\n' >$(PCH)

@@ -59,6 +59,7 @@ setup(
         'video': ['av>=18'],
         'parquet': ['pyarrow>=26'],
         'int8': ['nncf>=3.4', 'openvino>=2026.4', 'onnx'],
+        'ray': ['ray[data]>=2.60,<2.64', 'pyarrow'],
         'benchmark': ['scipy', 'matplotlib'],  # with nvidia-ml-py: how busy a GPU is
         'docs': ['zensical', 'mkdocstrings[python]'],
         'dev': ['pytest', 'pytest-xdist', 'ruff', 'codespell'],

@@ -8,6 +8,7 @@ from importlib import import_module
 # takes arguments and returns the exit status.
 COMMANDS = {
     'infer': 'estimate poses for images',
+    'ray': 'estimate poses on a Ray cluster',
     'throughput': 'measure images per second, from files to results',
     'latency': 'measure the latency of single images',
     'overhead': 'measure the time per person outside the network',

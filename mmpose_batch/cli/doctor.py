@@ -16,6 +16,7 @@ EXTRAS = {
     'heif': (('pillow_heif',), 'HEIC and HEIF images'),
     'video': (('av',), 'videos'),
     'parquet': (('pyarrow.parquet',), 'Parquet tables'),
+    'ray': (('ray', 'pyarrow.parquet'), 'clusters'),
     'benchmark': (('scipy', 'matplotlib'), 'benchmark commands'),
 }
 

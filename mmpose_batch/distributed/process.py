@@ -84,7 +84,7 @@ class WorkerProcess:
                 self.samples = _without(self.samples, death.opened)
                 continue
             if self.is_bound:
-                _check_selection(found.selected, self._selected)
+                check_selection(found.selected, self._selected)
             self._selected, self.is_bound = found.selected, True
             self._is_ready = True
             return found
@@ -171,7 +171,7 @@ def _without(samples: Samples, places: Collection[int]) -> Samples:
     return replace(samples, images=images, videos=samples.videos if places else [])
 
 
-def _check_selection(own: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def check_selection(own: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Check that a process has the engines and batch sizes of the process before it.
 
     Raises:

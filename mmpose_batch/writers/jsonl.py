@@ -113,13 +113,13 @@ class JsonLinesWriter(Writer):
             for record, offset in islice(read_records(path), resume.images):
                 end = offset
                 if 'error' in record:
-                    self._failures.append(_failure(record))
+                    self._failures.append(failure_of(record))
         self._records = self._files.enter_context(JsonLinesFile(path, end))
 
     def append(self, result: 'ImageResult', record: Record) -> None:
         """See :class:`Writer`."""
         if 'error' in record:
-            self._failures.append(_failure(record))
+            self._failures.append(failure_of(record))
         self._records.append(record)
 
     def sync(self) -> None:
@@ -132,7 +132,7 @@ class JsonLinesWriter(Writer):
         self._files.close()
 
 
-def _failure(record: Record) -> dict[str, Any]:
+def failure_of(record: Record) -> dict[str, Any]:
     """The failure record of an image; its instances, if any, stay in ``predictions.jsonl``."""
     keys = ('image', 'video', 'frame', 'time', 'time_guessed', 'error')
     return {key: record[key] for key in keys if key in record}

@@ -13,6 +13,7 @@ SCRIPTS = sorted(path.stem for path in TOOLS.glob('*.py'))
 # Scripts and the commands that they run; the other scripts are for maintenance.
 COMMANDS = {
     'batch_infer': 'infer',
+    'batch_infer_ray': 'ray',
     'benchmark_latency': 'latency',
     'benchmark_overhead': 'overhead',
     'benchmark_start': 'start',

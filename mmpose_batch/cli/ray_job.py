@@ -1,0 +1,76 @@
+"""The job that a command line of ``ray`` describes: checked, then run on the cluster."""
+
+import argparse
+import os.path as osp
+import sys
+
+from ..config import CallOptions
+from ..distributed.cluster_files import ClusterFolder
+from ..distributed.cluster_outputs import read_info
+from ..distributed.ray_driver import check_resources, connect, import_ray
+from ..distributed.ray_prepare import Preparation
+from ..distributed.ray_run import (
+    Summary,
+    check_videos,
+    list_inputs,
+    plan_for_workers,
+    prepare,
+)
+from ..distributed.ray_run import run as run_on_cluster
+from ..factory import plan_inferencer
+from ..writers.parquet_tables import import_pyarrow
+from .console import model_errors, note_demo_models, show
+from .infer_job import INFERENCER, chosen_filters, parse_cfg_options
+from .options import take
+
+
+def run_job(args: argparse.Namespace) -> Summary:
+    """Check what can be checked without a cluster, then run.
+
+    Raises:
+        ValueError: Arguments that are wrong or cannot be combined.
+        CheckpointError, EngineError, OutputError, RunError: The run is not possible.
+    """
+    options = args.options
+    ray = import_ray()
+    if options.parquet:
+        import_pyarrow()
+    folder = ClusterFolder(options.out_dir)
+    info = read_info(folder)
+    with model_errors():
+        plan = plan_inferencer(
+            args.pose2d,
+            args.pose2d_weights,
+            parse_cfg_options(args.cfg_options),
+            det_model=args.det_model,
+            **take(args, [name for name in INFERENCER if hasattr(args, name)]),
+        )
+        if not options.num_gpus:  # else this machine may lack the device
+            plan.check()
+    filters = chosen_filters(args, plan.cfg)
+    CallOptions(batch_size=1, **filters, select_thr=filters['bbox_thr'])  # checks the ranges
+    inputs, notes = list_inputs(folder, args.inputs, options, args.recursive, args.follow_links)
+    notes += check_videos(inputs, args.video)
+    plan = plan_for_workers(plan, inputs, options)
+    connect(options)
+    try:
+        if warning := check_resources(options):
+            notes.append(warning)
+        preparation = Preparation(
+            spec=plan.spec,
+            call={**filters, 'select_thr': filters['bbox_thr']},
+            video=args.video,
+            folder=folder,
+            inputs=inputs,
+            selected=info['settled'] if info else {},
+            config=plan.cfg.filename and osp.basename(plan.cfg.filename),
+        )
+        with model_errors():
+            prepared = prepare(preparation, options)
+        if not options.quiet:
+            counts = f'{inputs.images} images and {inputs.videos} videos'
+            show([f'{counts}, {args.pose2d}', *notes, *prepared.notes], sys.stderr)
+            note_demo_models(args)
+        return run_on_cluster(prepared, inputs, options)
+    finally:
+        ray.shutdown()
