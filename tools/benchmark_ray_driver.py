@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--folder', metavar='DIR', help='folder for temporary files')
     args = parser.parse_args(arguments)
     from mmpose_batch.benchmarking.ray_driver import measure
+
     from mmpose_batch.distributed.ray_driver import connect, import_ray
     from mmpose_batch.distributed.ray_options import RayOptions
     from mmpose_batch.errors import RunError
