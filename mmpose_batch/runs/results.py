@@ -2,49 +2,108 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
 from dataclasses import replace
+from typing import Any
 
+from ..config import CallOptions
 from ..distributed.chunk_files import (
     ChunkSummary,
     Written,
     chunk_path,
     read_chunk,
-    remove_chunks,
     remove_incomplete_chunks,
 )
 from ..distributed.chunks import Chunk, chunks_of
+from ..distributed.options import ParallelOptions
 from ..distributed.pool import Workers
+from ..distributed.worker import WorkerSetup
+from ..inferencer import BatchPose2DInferencer
 from ..postprocess.tracking import PersonTracker
 from ..progress import ProgressReport, StageClock
-from ..results import ImageResult, to_record
+from ..results import to_record
 from ..sources.items import Items, Position
+from ..writers.options import RunOptions
 
 
-def with_records(
-    results: Iterable[ImageResult],
-    tracker: PersonTracker | None,
-    of_label: Mapping[int, int] | None,
-    clock: StageClock,
-    progress: ProgressReport,
-) -> Iterator[Written]:
-    """Yield results of this process with their records.
+class RunInference:
+    """Infers the inputs of a run, in its process or in worker processes.
 
     Args:
-        results: In input order.
-        tracker: Gives persons of videos their track ids; None for none.
+        inferencer: The inferencer.
+        items: The images and videos.
+        call: Options of the call.
+        options: Options of the run.
         of_label: Category id of each label; None if records have no categories.
-        clock: Collects the seconds.
-        progress: Shows the progress.
+
+    Attributes:
+        reused: Number of results that an earlier run has left in complete chunks.
     """
-    for result in results:
-        if tracker is not None:
-            tracker.assign(result)
-        with clock.stage('writing'):
-            record = to_record(result, of_label)
-        yield Written(result, record, {})
-        progress.advance()
+
+    def __init__(
+        self,
+        inferencer: BatchPose2DInferencer,
+        items: Items,
+        call: CallOptions,
+        options: RunOptions,
+        of_label: Mapping[int, int] | None,
+    ) -> None:
+        self._inferencer = inferencer
+        self._items = items
+        self._call = call
+        self._options = options
+        self._of_label = of_label
+        self._tracker = PersonTracker() if items.videos and items.options.track else None
+        self.reused = 0
+
+    def replay(self, record: Mapping[str, Any]) -> None:
+        """Let the tracker see a record that an earlier run has written."""
+        if self._tracker is not None:
+            self._tracker.replay(record)
+
+    def workers(self, options: ParallelOptions) -> Workers:
+        """New worker processes."""
+        setup = WorkerSetup.of(
+            self._inferencer,
+            call=self._call,
+            options=self._options,
+            video_options=self._items.options,
+            of_label=self._of_label,
+        )
+        return Workers(setup, options.workers, options.timeout_per_chunk)
+
+    def results(
+        self,
+        start: Position,
+        length: int,
+        clock: StageClock,
+        progress: ProgressReport,
+        workers: Workers | None,
+    ) -> Iterator[Written]:
+        """Yield the results from a position on, in input order, with their records.
+
+        Args:
+            start: The start of a chunk.
+            length: Number of results, for the progress bar.
+            clock: Collects the seconds of the stages.
+            progress: Shows the progress.
+            workers: Processes that infer; None for this process.
+        """
+        if workers is not None:
+            merged = MergedChunks(workers, self._items, self._options.out_dir)
+            yield from merged.results(start, clock, progress)
+            self.reused = merged.reused
+            return
+        source = self._items.source(start, length)
+        with closing(self._inferencer.stream(source, self._call, clock)) as results:
+            for result in results:
+                if self._tracker is not None:
+                    self._tracker.assign(result)
+                with clock.stage('writing'):
+                    record = to_record(result, self._of_label)
+                yield Written(result, record, {})
+                progress.advance()
 
 
 class MergedChunks:
@@ -54,9 +113,13 @@ class MergedChunks:
         workers: The processes.
         items: The images and videos.
         folder: Output folder of the run.
+
+    Attributes:
+        reused: Number of results that an earlier run has left in complete chunks.
     """
 
     def __init__(self, workers: Workers, items: Items, folder: str) -> None:
+        self.reused = 0
         self._workers = workers
         self._items = items
         self._folder = folder
@@ -82,6 +145,8 @@ class MergedChunks:
             progress.advance(done.summary.count)
             if done.is_new:
                 self._add(done.summary, clock)
+            else:
+                self.reused += done.summary.count
             complete[done.chunk.name] = done.summary
             while waiting and waiting[0].name in complete:
                 chunk = waiting[0]
@@ -97,7 +162,6 @@ class MergedChunks:
                     self._workers.release()
                 else:
                     waiting[0] = chunk.following()
-        remove_chunks(self._folder)
 
     def _add(self, summary: ChunkSummary, clock: StageClock) -> None:
         for name, seconds in summary.seconds.items():

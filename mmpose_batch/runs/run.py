@@ -14,7 +14,6 @@ from ..config import CallOptions
 from ..distributed.chunk_files import Written, remove_chunks
 from ..distributed.options import ParallelOptions
 from ..distributed.pool import AHEAD, Workers
-from ..distributed.worker import WorkerSetup
 from ..errors import (
     DEVICE_LOST,
     AnnotationError,
@@ -29,7 +28,6 @@ from ..evaluation.annotations import ImageIds
 from ..evaluation.categories import Categories
 from ..inferencer import BatchPose2DInferencer
 from ..outputs import check_added, check_places, check_targets, remove_incomplete_files, remove_run
-from ..postprocess.tracking import PersonTracker
 from ..progress import ProgressReport, StageClock
 from ..sources.items import START, Items, Position
 from ..writers.base import FinishedRun, ResumePoint, WriterContext
@@ -38,7 +36,8 @@ from ..writers.options import RunOptions
 from . import identity
 from .info import RunInfo
 from .locking import locked
-from .results import MergedChunks, with_records
+from .pending import pending_names
+from .results import RunInference
 from .resume import (
     check_failures,
     check_out_dir,
@@ -93,12 +92,12 @@ class Run:
             self._scores = Scores(inferencer, items, options.ann_file, ids, categories)
         self._items = items
         self._streamed = False
-        self._tracker = PersonTracker() if items.videos and items.options.track else None
         self._call = replace(
             call,
             keep_images=bool(items.images) and any(spec.needs_images for spec in options.writers),
             keep_labels=bool(self._of_label),
         )
+        self._inference = RunInference(inferencer, items, self._call, options, self._of_label)
         self.summary = RunSummary(
             evaluation=self._scores and self._scores.evaluation, workers=self._parallel.workers
         )
@@ -177,7 +176,7 @@ class Run:
             workers = None
             if start is not None:
                 if self._parallel.workers:
-                    workers = stack.enter_context(self._new_workers())
+                    workers = stack.enter_context(self._inference.workers(self._parallel))
                 self._warmup(self._items, self._options.quiet, workers)
             self._write_info('running')
             self._infer_all(start, resume, writers, workers)
@@ -195,6 +194,7 @@ class Run:
                 if start is not None:
                     self._stream(start, writers, workers)
                 self._streamed = True
+                remove_chunks(self._options.out_dir)  # also of an earlier run with workers
                 if self._items.videos:
                     self._write_info('running')
                 self._finish(writers)
@@ -228,8 +228,8 @@ class Run:
         current = items.videos[start.videos].name if start.frames else None
         for record in resume.records():
             self.summary.count(record)
-            if self._tracker is not None and record.get('video') == current:
-                self._tracker.replay(record)
+            if record.get('video') == current:
+                self._inference.replay(record)
         self.summary.resumed = resume.images
         return (None if is_complete(start, items, finished) else start), resume
 
@@ -241,16 +241,6 @@ class Run:
             return False
         return True
 
-    def _new_workers(self) -> Workers:
-        setup = WorkerSetup.of(
-            self._inferencer,
-            call=self._call,
-            options=self._options,
-            video_options=self._items.options,
-            of_label=self._of_label,
-        )
-        return Workers(setup, self._parallel.workers, self._parallel.timeout_per_chunk)
-
     def _stream(self, position: Position, writers: RunWriters, workers: Workers | None) -> None:
         """Infer the images and frames from a position on, and write their results."""
         clock, done = StageClock(), position.results
@@ -258,23 +248,23 @@ class Run:
         noun = 'frames' if self._items.videos else 'images'
         with ProgressReport(total, done, self._options.quiet, noun) as progress:
             start = time.perf_counter()
-            if workers is None:
-                source = self._items.source(position, total - done)
-                found = self._inferencer.stream(source, self._call, clock)
-                results = with_records(found, self._tracker, self._of_label, clock, progress)
-            else:
-                merged = MergedChunks(workers, self._items, self._options.out_dir)
-                results = merged.results(position, clock, progress)
+            results = self._inference.results(position, total - done, clock, progress, workers)
             with closing(results):
                 for written in results:
                     if workers is not None:
-                        self.summary.deaths = workers.deaths
-                        self._warmup.report(workers.engines)
+                        self._note(workers)
                     if self._info.is_outdated:
                         self._write_info('running')  # before a record that depends on it
                     with clock.stage('writing'):
                         self._take(written, writers)
+            if workers is not None:
+                self._note(workers)
+                self.summary.resumed += self._inference.reused
             self.summary.set_times(time.perf_counter() - start, clock)
+
+    def _note(self, workers: Workers) -> None:
+        self.summary.deaths = workers.deaths
+        self._warmup.report(workers.engines)
 
     def _take(self, written: Written, writers: RunWriters) -> None:
         """Write and count one result."""
@@ -323,21 +313,6 @@ class Run:
     def _write_info(self, status: str) -> None:
         # The names of all videos would make the file of a finished run large.
         is_done = status == 'finished' and self._items.videos
-        pending = [] if is_done else self._pending()
+        ahead = max(1, AHEAD * len(self._parallel.workers))
+        pending = [] if is_done else pending_names(self._items, self.summary, ahead, self._streamed)
         self._info.write(status, pending, scored=self._scores is not None)
-
-    def _pending(self) -> list[str]:
-        """Names of images whose files a killed run may have written before their records.
-
-        They are those of the current chunk, which a resumed run repeats.
-        """
-        images, videos = self._items.images, self._items.videos
-        done, chunk = self.summary.images, self._items.chunk
-        if done < len(images) or not videos:
-            done -= done % chunk
-            ahead = chunk * max(1, AHEAD * len(self._parallel.workers))
-            return [frame.name for frame in images[done : done + ahead]]
-        if self._streamed:  # files of complete videos follow
-            return [frame.name for frame in videos]
-        video = max(self.summary.videos - 1, 0)  # the current one, or the next if it is complete
-        return [frame.name for frame in videos[video : video + 2]]
