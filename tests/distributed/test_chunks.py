@@ -166,3 +166,20 @@ def test_the_file_of_a_chunk_keeps_every_bit(inferencer, inputs, tmp_path: Path)
     remove_chunks(str(tmp_path))
     assert not list(tmp_path.iterdir())
     assert read_summary(path) is None
+
+
+def test_the_network_runs_as_often_as_in_one_process(inferencer, inputs, monkeypatch):
+    calls: list[int] = []
+    step = inferencer.model.test_step
+
+    def counted(data: dict) -> list:
+        calls.append(len(data['data_samples']))
+        return step(data)
+
+    monkeypatch.setattr(inferencer.model, 'test_step', counted)
+    items = Items(inputs)
+    list(inferencer.stream(items.source(START), inferencer.call_options()))
+    in_one_process, calls[:] = list(calls), []
+    list(all_chunks(ChunkInferer(inferencer, inferencer.call_options(), VideoOptions()), items))
+    assert in_one_process
+    assert calls == in_one_process
