@@ -1,12 +1,17 @@
 """A child process that runs one function after another, and how it ends."""
 
+import os
 import pickle
 import signal
 import traceback
 from collections.abc import Callable
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
+from threading import Lock, Thread
 from typing import Any
+
+# The exit status of a child can be read once, and starting a child reads that of all others.
+_starting_or_ending = Lock()
 
 
 class ChildDied(Exception):
@@ -14,7 +19,7 @@ class ChildDied(Exception):
 
 
 class ChildProcess:
-    """A child process; it ends when it is killed, or after its call when its parent has died.
+    """A child process; it ends when it is killed, or when its parent dies.
 
     It is not forked from this process: a fork would lack the threads of PyTorch and OpenVINO, and
     could not use CUDA. Where there is a fork server, it has imported a module in advance, so that
@@ -29,7 +34,8 @@ class ChildProcess:
         context.set_forkserver_preload([module])
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other,), daemon=True)
-        self._process.start()
+        with _starting_or_ending:
+            self._process.start()
         other.close()
 
     def call(self, function: Callable, *arguments: Any, timeout: float | None = None) -> Any:
@@ -57,17 +63,22 @@ class ChildProcess:
                 raise value
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass
-        self._process.join()
+        wait([self._process.sentinel])
+        with _starting_or_ending:
+            self._process.join()
         raise ChildDied(_ending(self._process.exitcode))
 
     def kill(self) -> None:
         """End the child at once; a :meth:`call` in another thread then raises."""
         self._process.kill()
-        self._process.join()
+        wait([self._process.sentinel])
+        with _starting_or_ending:
+            self._process.join()
 
 
 def _serve(connection: Connection) -> None:
     """Run functions until the parent closes the connection or dies."""
+    Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:
@@ -83,6 +94,12 @@ def _serve(connection: Connection) -> None:
             connection.send(answer)
         except BrokenPipeError:
             return
+
+
+def _end_with_parent() -> None:
+    """End this process at once when its parent dies, so that it writes nothing any more."""
+    parent_process().join()
+    os._exit(1)
 
 
 def _portable(error: Exception) -> Exception:

@@ -61,9 +61,16 @@ class ChunkSummary:
     engines: Mapping[str, Any] = field(default_factory=dict)
 
 
-def chunk_path(folder: str, chunk: Chunk) -> str:
-    """Path of the file of a chunk, for the output folder of a run."""
-    return osp.join(folder, FOLDER, f'{chunk.name}.jsonl')
+def chunk_path(folder: str, chunk: Chunk, run_id: str = '') -> str:
+    """Path of the file of a chunk.
+
+    Args:
+        folder: Output folder of the run.
+        chunk: The chunk.
+        run_id: Identifies the run. A process of another run in the folder, which was killed, may
+            still write a chunk.
+    """
+    return osp.join(folder, FOLDER, run_id, f'{chunk.name}.jsonl')
 
 
 def write_chunk(path: str, summary: ChunkSummary, results: Iterable[Written]) -> None:
@@ -129,9 +136,9 @@ def remove_chunks(folder: str) -> None:
         shutil.rmtree(osp.join(folder, FOLDER))
 
 
-def remove_incomplete_chunks(folder: str) -> None:
-    """Remove what killed processes have left of chunks."""
-    remove_incomplete(osp.join(folder, FOLDER))
+def remove_incomplete_chunks(folder: str, run_id: str) -> None:
+    """Remove what killed processes have left of the chunks of a run."""
+    remove_incomplete(osp.join(folder, FOLDER, run_id))
 
 
 def _packed(result: ImageResult) -> dict[str, Any]:
@@ -187,7 +194,9 @@ def _frame_of(
 
 
 def _array(value: Any) -> list[Any]:
-    array = np.ascontiguousarray(value)
+    array = np.asarray(value)
+    if array.dtype.hasobject:
+        raise TypeError(f'expected numbers in the predictions, found {array.dtype}')
     return [array.dtype.str, array.shape, base64.b64encode(array.tobytes()).decode()]
 
 

@@ -113,6 +113,11 @@ class Workers:
         return len(self._devices)
 
     @property
+    def run_id(self) -> str:
+        """Identifies the run."""
+        return self._setup.run_id
+
+    @property
     def engines(self) -> Mapping[str, Any]:
         """The latest reports of a process about its networks."""
         return self._engines
@@ -134,11 +139,12 @@ class Workers:
             Exception: Any exception of a worker, for example that the disk is full.
         """
         self._waiting.extend(chunks)
+        # A process without work would only delay the end.
+        processes = self._processes[: len(self._waiting)]
         self._allowed = AHEAD * len(self._processes)
         done: SimpleQueue[ChunkDone | BaseException | None] = SimpleQueue()
         threads = [
-            Thread(target=self._feed, args=(process, done), daemon=True)
-            for process in self._processes
+            Thread(target=self._feed, args=(process, done), daemon=True) for process in processes
         ]
         for thread in threads:
             thread.start()
@@ -191,7 +197,7 @@ class Workers:
 
     def _done(self, process: WorkerProcess, chunk: Chunk) -> ChunkDone:
         """A chunk whose file is complete, maybe since an earlier run that was killed."""
-        path = chunk_path(self._folder, chunk)
+        path = chunk_path(self._folder, chunk, self._setup.run_id)
         summary = read_summary(path)
         if summary is not None:
             return ChunkDone(chunk, summary, is_new=False)

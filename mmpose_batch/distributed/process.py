@@ -74,14 +74,17 @@ class WorkerProcess:
         """
         if self._is_ready:
             return None
-        for _ in range(MAX_STARTS):
+        for attempt in range(MAX_STARTS):
+            with open(self._journal, 'w'):  # what it says is about the process before
+                pass
             try:
                 found = self._run(worker.build, *self._arguments, self.samples, self._selected)
             except ChildDied as error:
                 if self._is_stopped:
                     raise
                 death = read_death(self._journal, str(error))
-                self.samples = _without(self.samples, death.opened)
+                if attempt:  # the first may have been killed from outside
+                    self.samples = _without(self.samples, death.opened)
                 continue
             if self.is_bound:
                 check_selection(found.selected, self._selected)

@@ -51,6 +51,7 @@ class WorkerSetup:
         of_label: Category id of each label; None if records have no categories.
         log_level: Level of the messages of MMEngine.
         folder: Current folder, which relative paths start from.
+        run_id: Identifies the run; see :func:`mmpose_batch.distributed.chunk_files.chunk_path`.
     """
 
     kind: type
@@ -61,6 +62,7 @@ class WorkerSetup:
     of_label: Mapping[int, int] | None
     log_level: int
     folder: str
+    run_id: str = ''
 
     @classmethod
     def of(cls, inferencer: BatchPose2DInferencer, **settings: Any) -> 'WorkerSetup':
@@ -161,7 +163,7 @@ class Worker:
             detections=asdict(clock.detections),
             engines=self._reports,
         )
-        write_chunk(chunk_path(self._folder, chunk), summary, written)
+        write_chunk(chunk_path(self._folder, chunk, self._setup.run_id), summary, written)
         return summary
 
     def survives(self, chunk: Chunk) -> None:
@@ -192,7 +194,8 @@ class Worker:
                 count += 1
         number, skipped = divmod(count, chunk.size)
         while number < chunk.number:
-            file = chunk_path(self._folder, replace(chunk, number=number))
+            earlier = replace(chunk, number=number)
+            file = chunk_path(self._folder, earlier, self._setup.run_id)
             yield from islice(read_chunk_records(file), skipped, None)
             number, skipped = number + 1, 0
 

@@ -2,6 +2,8 @@
 
 import json
 import os.path as osp
+import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -40,6 +42,7 @@ class RunInfo:
 
     Attributes:
         status: Status that was last written: ``running``, ``stopped`` or ``finished``.
+        run_id: Identifies the run, also after it was resumed.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class RunInfo:
         writers: Iterable[WriterSpec],
     ) -> None:
         self.status = ''
+        self.run_id = secrets.token_hex(8)
         self._folder = folder
         self._identity = identity
         self._inferencer = inferencer
@@ -82,6 +86,8 @@ class RunInfo:
         self._warmup.resume(info['settled'])
         if not has_records:
             return False
+        if re.fullmatch('[0-9a-f]{16}', str(info.get('run_id'))):  # it becomes part of a path
+            self.run_id = info['run_id']
         self._derived |= derived_formats(info)
         if info.get('metrics'):
             self._evaluated = {key: info.get(key) for key in ('metrics', 'evaluation')}
@@ -114,6 +120,7 @@ class RunInfo:
         info = {
             'status': status,
             'written_by': f'mmpose_batch {__version__}',
+            'run_id': self.run_id,
             'pending': list(pending),
             'identity': self._identity,
             'derived': sorted(self._derived),

@@ -10,7 +10,8 @@ def pending_names(items: Items, summary: RunSummary, ahead: int, streamed: bool)
     Args:
         items: Inputs of the run.
         summary: Counts of the run so far.
-        ahead: Number of chunks of images that may be written before the first is complete.
+        ahead: Number of chunks of images that may be written before the first is complete. Files
+            of videos are never written ahead.
         streamed: Whether all inputs are inferred.
     """
     images, videos = items.images, items.videos

@@ -62,10 +62,16 @@ class RunInference:
         if self._tracker is not None:
             self._tracker.replay(record)
 
-    def workers(self, options: ParallelOptions) -> Workers:
-        """New worker processes."""
+    def workers(self, options: ParallelOptions, run_id: str) -> Workers:
+        """New worker processes.
+
+        Args:
+            options: How many, and where.
+            run_id: Identifies the run in its output folder.
+        """
         setup = WorkerSetup.of(
             self._inferencer,
+            run_id=run_id,
             call=self._call,
             options=self._options,
             video_options=self._items.options,
@@ -137,7 +143,7 @@ class MergedChunks:
             clock: Collects the seconds of the stages, as their mean over all processes.
             progress: Counts the results of a chunk as soon as it is complete.
         """
-        remove_incomplete_chunks(self._folder)
+        remove_incomplete_chunks(self._folder, self._workers.run_id)
         waiting = deque(chunks_of(self._items, start))
         complete: dict[str, ChunkSummary] = {}
         index = start.results
@@ -154,7 +160,7 @@ class MergedChunks:
                 ends = chunk.video is None or summary.ended
                 if ends and len(waiting) == 1:
                     self._items.last = index + summary.count - 1
-                yield from read_chunk(chunk_path(self._folder, chunk), chunk, index)
+                yield from read_chunk(self._path(chunk), chunk, index)
                 index += summary.count
                 if ends:
                     waiting.popleft()
@@ -162,6 +168,9 @@ class MergedChunks:
                     self._workers.release()
                 else:
                     waiting[0] = chunk.following()
+
+    def _path(self, chunk: Chunk) -> str:
+        return chunk_path(self._folder, chunk, self._workers.run_id)
 
     def _add(self, summary: ChunkSummary, clock: StageClock) -> None:
         for name, seconds in summary.seconds.items():
@@ -174,4 +183,4 @@ class MergedChunks:
         first = last.number if last.video is None else 0
         for number in range(first, last.number + 1):
             with suppress(FileNotFoundError):  # of an earlier run in one process
-                os.unlink(chunk_path(self._folder, replace(last, number=number)))
+                os.unlink(self._path(replace(last, number=number)))

@@ -176,7 +176,9 @@ class Run:
             workers = None
             if start is not None:
                 if self._parallel.workers:
-                    workers = stack.enter_context(self._inference.workers(self._parallel))
+                    workers = stack.enter_context(
+                        self._inference.workers(self._parallel, self._info.run_id)
+                    )
                 self._warmup(self._items, self._options.quiet, workers)
             self._write_info('running')
             self._infer_all(start, resume, writers, workers)
