@@ -107,6 +107,12 @@ class DetectionCounts:
     added: int = 0
     interpolated: int = 0
 
+    def add(self, other: 'DetectionCounts') -> None:
+        """Add the counts of other frames."""
+        self.detected += other.detected
+        self.added += other.added
+        self.interpolated += other.interpolated
+
 
 class StageClock:
     """Seconds that the calling thread spent in each stage of a run.

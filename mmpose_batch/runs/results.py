@@ -21,7 +21,7 @@ from ..distributed.pool import Workers
 from ..distributed.worker import WorkerSetup
 from ..inferencer import BatchPose2DInferencer
 from ..postprocess.tracking import PersonTracker
-from ..progress import ProgressReport, StageClock
+from ..progress import DetectionCounts, ProgressReport, StageClock
 from ..results import to_record
 from ..sources.items import Items, Position
 from ..writers.options import RunOptions
@@ -175,8 +175,7 @@ class MergedChunks:
     def _add(self, summary: ChunkSummary, clock: StageClock) -> None:
         for name, seconds in summary.seconds.items():
             clock.seconds[name] += seconds / self._workers.count
-        for name, count in summary.detections.items():
-            setattr(clock.detections, name, getattr(clock.detections, name) + count)
+        clock.detections.add(DetectionCounts(**summary.detections))
 
     def _remove(self, last: Chunk) -> None:
         """Remove the file of a chunk of images, or those of all chunks of a video."""

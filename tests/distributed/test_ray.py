@@ -5,7 +5,6 @@ All tests of this module share one cluster, which starts once.
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -43,7 +42,6 @@ def environment(tmp_path_factory) -> Iterator[None]:
         for name, value in {
             'PYTHONPATH': os.pathsep.join(filter(None, paths)),
             'RAY_USAGE_STATS_ENABLED': '0',
-            'RAY_AUTH_TOKEN': secrets.token_hex(16),  # else Ray writes one into the home folder
             'AWS_ACCESS_KEY_ID': 'test',
             'AWS_SECRET_ACCESS_KEY': 'test',
             'AWS_DEFAULT_REGION': 'us-east-1',
