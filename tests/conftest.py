@@ -3,15 +3,15 @@
 import ctypes
 import gc
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 # Two test workers share the cores: one thread per network is faster than threads that compete.
 # This must be set before PyTorch is imported, and is inherited by processes that tests start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-# Ray keeps the token that it has read first, and would write one into the home folder.
-os.environ.setdefault('RAY_AUTH_TOKEN', secrets.token_hex(16))
+# Processes that tests start would not always get the same token, and Ray writes one into the home
+# folder.
+os.environ.setdefault('RAY_AUTH_MODE', 'disabled')
 
 import pytest
 import torch

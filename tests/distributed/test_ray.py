@@ -137,7 +137,7 @@ def start(log: Path, *arguments: object) -> ToolProcess:
     return ToolProcess([environment, *arguments], log, checkpoint_every=CHUNK, main=main_of_driver)
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 240) -> Any:
     """What a condition returns, as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -186,7 +186,7 @@ def test_every_image_is_answered_once_whatever_is_killed(
 
     driver = start(tmp_path / 'last.log', *arguments, '--workers', 1, 2, '--merge')
     os.kill(wait_for(lambda: workers_of(os.getpid()))[0], signal.SIGKILL)
-    done = driver.wait(120)
+    done = driver.wait(300)
     assert done.status == 3, done.err
     assert 'looking for the files that kill them' in done.err
     assert 'failures  2, see failures/' in done.err
@@ -220,7 +220,7 @@ def test_inputs_and_outputs_in_s3(cluster, s3, scenes, of_infer, tmp_path):
     driver = start(tmp_path / 'log', *arguments, '--address', cluster, '--workers', 1, 1)
     wait_for(lambda: s3.exists(f'{BUCKET}/out/records/0000/0000000.jsonl'))
     os.kill(workers_of(os.getpid())[0], signal.SIGKILL)
-    done = driver.wait(120)
+    done = driver.wait(300)
     assert done.status == 3, done.err
     for name in ('predictions.jsonl', 'failures.jsonl'):
         assert s3.cat_file(f'{BUCKET}/out/{name}') == (of_infer / name).read_bytes()
