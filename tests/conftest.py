@@ -58,6 +58,16 @@ def resident() -> int:
     return int(path.read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') if path.exists() else 0
 
 
+@pytest.fixture(autouse=True, scope='module')
+def small_chunks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Use chunks of the size ``CHUNK`` of the test module, if it has one, instead of 256."""
+    size = getattr(request.module, 'CHUNK', None)
+    with pytest.MonkeyPatch.context() as patch:
+        if size is not None:
+            patch.setattr('mmpose_batch.sources.items.CHUNK', size)
+        yield
+
+
 @pytest.fixture(autouse=True, scope='session')
 def memory() -> dict[str, int]:
     return {'before': resident()}

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     from mmpose_batch.benchmarking.ray_driver import measure
 
-    from mmpose_batch.distributed.ray_driver import connect, import_ray
-    from mmpose_batch.distributed.ray_options import RayOptions
+    from mmpose_batch.cluster.driver import connect, import_ray
+    from mmpose_batch.cluster.options import RayOptions
     from mmpose_batch.errors import RunError
 
     try:

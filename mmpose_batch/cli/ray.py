@@ -19,9 +19,9 @@ Exit status: 0 all inputs succeeded, 1 could not run, 2 wrong arguments, 3 finis
 import argparse
 from collections.abc import Sequence
 
+from ..cluster.options import RayOptions
 from ..config import VideoOptions
 from ..declare import declared
-from ..distributed.ray_options import RayOptions
 from .console import fail, run_to_end, show
 from .infer_parser import GROUPS, OWNERS
 from .options import OPEN, add_option, take

@@ -4,19 +4,19 @@ import argparse
 import os.path as osp
 import sys
 
-from ..config import CallOptions
-from ..distributed.cluster_files import ClusterFolder
-from ..distributed.cluster_outputs import read_info
-from ..distributed.ray_driver import check_resources, connect, import_ray
-from ..distributed.ray_prepare import Preparation
-from ..distributed.ray_run import (
+from ..cluster.driver import check_resources, connect, import_ray
+from ..cluster.files import ClusterFolder
+from ..cluster.outputs import read_info
+from ..cluster.prepare import Preparation
+from ..cluster.run import (
     Summary,
     check_videos,
     list_inputs,
     plan_for_workers,
     prepare,
 )
-from ..distributed.ray_run import run as run_on_cluster
+from ..cluster.run import run as run_on_cluster
+from ..config import CallOptions
 from ..factory import plan_inferencer
 from ..writers.parquet_tables import import_pyarrow
 from .console import model_errors, note_demo_models, show
@@ -62,7 +62,7 @@ def run_job(args: argparse.Namespace) -> Summary:
             video=args.video,
             folder=folder,
             inputs=inputs,
-            selected=info['settled'] if info else {},
+            selected=info['selected'] if info else {},
             config=plan.cfg.filename and osp.basename(plan.cfg.filename),
         )
         with model_errors():

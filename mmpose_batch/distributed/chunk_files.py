@@ -107,12 +107,11 @@ def read_chunk(path: str, chunk: Chunk, first: int) -> Iterator[Written]:
         chunk: The chunk.
         first: Index of its first result in the run.
     """
-    summary = read_summary(path)
     with open(path, 'rb') as file:
-        file.readline()
+        count = orjson.loads(file.readline())['count']
         for place, line in enumerate(file):
             values = orjson.loads(line)
-            is_last = place == summary.count - 1
+            is_last = place == count - 1
             frame = _frame_of(chunk, place, first + place, values['result'], is_last)
             result = _unpacked(values['result'], frame)
             yield Written(result, values['record'], values.get('errors', {}))

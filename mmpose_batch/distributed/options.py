@@ -8,6 +8,17 @@ from numbers import Real
 from ..declare import option
 
 
+def check_timeout(seconds: float | None) -> None:
+    """Check the option ``timeout_per_chunk``.
+
+    Raises:
+        ValueError: It is not a number of seconds above 0, or None.
+    """
+    is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
+    if seconds is not None and not (is_number and 0 < seconds < inf):
+        raise ValueError(f'timeout_per_chunk: expected seconds above 0, found {seconds!r}')
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParallelOptions:
     """Options of a run in several processes.
@@ -44,9 +55,7 @@ class ParallelOptions:
         count, seconds = self.workers_per_device, self.timeout_per_chunk
         if type(count) is not int or count < 1:
             raise ValueError(f'workers_per_device: expected an integer >= 1, found {count!r}')
-        is_number = isinstance(seconds, Real) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and 0 < seconds < inf):
-            raise ValueError(f'timeout_per_chunk: expected seconds above 0, found {seconds!r}')
+        check_timeout(seconds)
         if self.devices is None:
             if count != 1 or seconds is not None:
                 name = 'timeout_per_chunk' if count == 1 else 'workers_per_device'

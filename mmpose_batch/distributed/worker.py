@@ -126,14 +126,9 @@ class Worker:
             samples: Images and videos that represent the run.
             selected: What an earlier run, or another worker, selected.
         """
-        inferencer, call = self._inferencer, self._setup.call
-        if selected:
-            restore(inferencer.runners, selected)
+        inferencer = self._inferencer
         self._journal.start()
-        wanted = samples.count and inferencer.predictor.wants_samples(call)
-        frames = [replace(f, index=i) for i, f in enumerate(samples.read())] if wanted else []
-        if frames:
-            inferencer.predictor.warm_up(frames, call)
+        warm_up(inferencer, self._setup.call, samples, selected)
         selections = {name: runner.selection for name, runner in inferencer.runners.items()}
         return WarmedUp(
             selected=outcome(inferencer.runners),
@@ -198,6 +193,28 @@ class Worker:
             file = chunk_path(self._folder, earlier, self._setup.run_id)
             yield from islice(read_chunk_records(file), skipped, None)
             number, skipped = number + 1, 0
+
+
+def warm_up(
+    inferencer: BatchPose2DInferencer,
+    call: CallOptions,
+    samples: Samples,
+    selected: Mapping[str, Any],
+) -> None:
+    """Select, verify and warm up the engines of an inferencer, if that needs images.
+
+    Args:
+        inferencer: The inferencer.
+        call: Options of the run's call.
+        samples: Images and videos that represent the run.
+        selected: What an earlier run, or another process, selected; empty if nothing is.
+    """
+    if selected:
+        restore(inferencer.runners, selected)
+    if samples.count and inferencer.predictor.wants_samples(call):
+        frames = [replace(frame, index=place) for place, frame in enumerate(samples.read())]
+        if frames:
+            inferencer.predictor.warm_up(frames, call)
 
 
 # The worker of this process.

@@ -22,7 +22,7 @@ import PIL
 import torch
 from torch import nn
 
-from ..config import BatchOptions, CallOptions
+from ..config import BatchOptions, CallOptions, VideoOptions
 from ..engines.cache import versions as engine_versions
 from ..errors import RunError
 from ..inferencer import BatchPose2DInferencer
@@ -32,6 +32,18 @@ from ..sources.items import Items
 from ..version import __version__
 from ..writers.options import RunOptions
 from ..writers.registry import specs
+
+
+def of_inferencer(inferencer: BatchPose2DInferencer, call: CallOptions) -> dict[str, Any]:
+    """What the outputs of an inferencer depend on, besides its inputs."""
+    detector = inferencer.detector
+    options = replace(inferencer.options, num_threads=torch.get_num_threads())
+    cat_ids = None if detector is None else detector.cat_ids
+    return {
+        **of_models(inferencer),
+        **of_call(call),
+        **of_options(options, inferencer.device, cat_ids),
+    }
 
 
 def of_models(inferencer: BatchPose2DInferencer) -> dict[str, Any]:
@@ -57,16 +69,21 @@ def of_items(items: Items) -> dict[str, Any]:
         'bboxes': _digest(box.tobytes() for box in boxes),
     }
     if items.videos:
-        start, end = items.options.seconds
-        packages = ('av', 'trackers', 'supervision') if items.options.track else ('av',)
-        identity['videos'] = {
-            'vid_stride': items.options.vid_stride,
-            'start': start,
-            'end': end,
-            'track': items.options.track,
-            **{name: version(name) for name in packages},
-        }
+        identity['videos'] = of_videos(items.options)
     return identity
+
+
+def of_videos(options: VideoOptions) -> dict[str, Any]:
+    """Which frames of videos are used, whether they are tracked, and versions of the packages."""
+    start, end = options.seconds
+    packages = ('av', 'trackers', 'supervision') if options.track else ('av',)
+    return {
+        'vid_stride': options.vid_stride,
+        'start': start,
+        'end': end,
+        'track': options.track,
+        **{name: version(name) for name in packages},
+    }
 
 
 def of_categories(
@@ -144,14 +161,28 @@ def check_identity(
         raise RunError(
             'cannot resume: run.json, which identifies the earlier run, is missing or damaged'
         ) from error
-    now = json.loads(json.dumps(identity))
+    check_same(before, identity, complete)
+    return info
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], complete: bool = True) -> None:
+    """Check that two identities are the same.
+
+    Args:
+        before: That of the earlier run, or a part of it.
+        now: That of the resumed run.
+        complete: Whether ``before`` must not have more than ``now``.
+
+    Raises:
+        RunError: They differ.
+    """
+    now = json.loads(json.dumps(now))
     keys = {*before, *now} if complete else now
     if changed := [key for key in sorted(keys) if before.get(key) != now.get(key)]:
         raise RunError(
             f'cannot resume: changed since the earlier run: {", ".join(changed)} '
             '(results would be mixed); use the same arguments or another folder'
         )
-    return info
 
 
 def versions() -> dict[str, str]:

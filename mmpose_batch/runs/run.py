@@ -8,8 +8,6 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from ..config import CallOptions
 from ..distributed.chunk_files import Written, remove_chunks
 from ..distributed.options import ParallelOptions
@@ -114,19 +112,11 @@ class Run:
 
     def _identify(self) -> dict[str, Any]:
         """Everything that the output depends on; it must be the same in a resumed run."""
-        inferencer, options = self._inferencer, self._options
-        detector = inferencer.detector
         return {
-            **identity.of_models(inferencer),
+            **identity.of_inferencer(self._inferencer, self._call),
             **identity.of_items(self._items),
             'categories': identity.of_categories(self._of_label, self._items.images),
-            **identity.of_call(self._call),
-            **identity.of_writers(options),
-            **identity.of_options(
-                replace(inferencer.options, num_threads=torch.get_num_threads()),
-                inferencer.device,
-                None if detector is None else detector.cat_ids,
-            ),
+            **identity.of_writers(self._options),
         }
 
     @property

@@ -5,12 +5,12 @@ import sys
 import pytest
 from support.factories import Outcome, run_tool
 
-from mmpose_batch.distributed.ray_options import RayOptions
+from mmpose_batch.cluster.options import RayOptions
 
 pytest.importorskip('ray')
 pytest.importorskip('pyarrow')
 
-from mmpose_batch.distributed import ray_driver
+from mmpose_batch.cluster import driver
 from mmpose_batch.errors import RunError
 
 CLUSTER = 'no cluster in this test'
@@ -114,7 +114,7 @@ def test_an_address_without_a_cluster_is_an_error(monkeypatch):
 
     monkeypatch.setattr(ray, 'init', init)
     with pytest.raises(RunError, match='cannot connect to auto: no such cluster; --address local'):
-        ray_driver.connect(RayOptions(out_dir='poses'))
+        driver.connect(RayOptions(out_dir='poses'))
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,9 @@ def test_a_cluster_without_the_resources_of_a_worker(nodes, warned, monkeypatch)
 
     monkeypatch.setattr(ray, 'nodes', lambda: [{'Alive': True, 'Resources': n} for n in nodes])
     settings = {'out_dir': 'poses', 'num_cpus': 2, 'num_gpus': 1}
-    warning = ray_driver.check_resources(RayOptions(**settings))
+    warning = driver.check_resources(RayOptions(**settings))
     assert bool(warning) == warned
     if warned:
         assert 'no node has 2 CPUs and 1 GPUs for a worker; waiting' in warning
         with pytest.raises(ValueError, match='no node has 2 CPUs'):
-            ray_driver.check_resources(RayOptions(**settings, address='local'))
+            driver.check_resources(RayOptions(**settings, address='local'))

@@ -35,11 +35,6 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmpose_batch.sources.items.CHUNK', CHUNK)
-
-
 def frames_of(paths: list[str], start: Position) -> list[Frame]:
     return [item for item in Items(paths).stream(start) if item is not FLUSH]
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -54,13 +54,6 @@ CHUNKS = ('0000000', '0000001', 'v00000-00000', 'v00000-00001', 'v00000-00002')
 FILES = {f'parquet/{table}/part-{chunk}.parquet' for table in TABLES for chunk in CHUNKS}
 
 Rows = list[dict[str, Any]]
-
-
-@pytest.fixture(autouse=True, scope='module')
-def small_chunks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmpose_batch.sources.items.CHUNK', CHUNK)
-        yield
 
 
 @pytest.fixture(scope='module')

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..distributed.cluster_files import ClusterFolder
-from ..distributed.cluster_inputs import image_chunk, read_inputs, write_inputs
-from ..distributed.cluster_outputs import missing_chunks, records_name
-from ..distributed.ray_actor import Work
-from ..distributed.ray_driver import Driver
-from ..distributed.ray_options import RayOptions
+from ..cluster.actor import Work
+from ..cluster.driver import Driver
+from ..cluster.files import ClusterFolder
+from ..cluster.inputs import image_chunk, read_inputs, write_inputs
+from ..cluster.options import RayOptions
+from ..cluster.outputs import missing_chunks, records_name
 from ..memory import peak_resident
 from ..sources.base import CHUNK
 
@@ -25,7 +25,7 @@ class StubActor:
         self._work = work
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """See :class:`mmpose_batch.distributed.ray_actor.ChunkActor`."""
+        """See :class:`mmpose_batch.cluster.actor.ChunkActor`."""
         work = self._work
         chunk = image_chunk(work.folder, work.inputs, row['number'], (row['start'], row['end']))
         records = ''.join(json.dumps({'image': frame.name}) + '\n' for frame in chunk.images)

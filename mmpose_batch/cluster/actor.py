@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
-from .cluster_files import ClusterFolder, file_system, is_url
-from .cluster_inputs import Inputs, image_chunk, name_of, videos_of
+from .files import ClusterFolder, file_system, is_url
+from .inputs import Inputs, image_chunk, name_of, videos_of
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..distributed.chunks import Chunk
     from ..spec import InferencerSpec
     from ..writers.base import Record
     from ..writers.parquet_tables import ModelInfo
-    from .chunks import Chunk
-    from .cluster_inference import Inference
-    from .cluster_outputs import Counts
+    from .inference import Inference
+    from .outputs import Counts
 
-# Exit statuses of an actor's process that ends itself, so that Ray replaces it.
-DEVICE_IS_LOST, HANGS = 70, 71
+# Exit status of an actor's process that ends itself since a chunk takes too long.
+HANGS = 71
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Work:
         folder: The output folder.
         inputs: The inputs of the run.
         setup: Ray's reference to the pickled
-            :class:`mmpose_batch.distributed.cluster_inference.ActorSetup`, which is copied to each
+            :class:`mmpose_batch.cluster.inference.ActorSetup`, which is copied to each
             node once.
         model: The model, for Parquet tables; None writes none.
         timeout: Seconds after which a chunk counts as hanging; None for never.
@@ -72,20 +72,22 @@ class ChunkActor:
         Args:
             row: ``video``: number of the video, or -1; ``number``, ``start`` and ``end``: number of
                 the chunk of images and place of its paths, see
-                :func:`mmpose_batch.distributed.cluster_inputs.read_offsets`.
+                :func:`mmpose_batch.cluster.inputs.read_offsets`.
 
         Returns:
             ``results``, ``persons`` and ``failures``: counts of this row. ``error``: why it cannot
             be computed, or empty. ``is_fatal``: whether the others cannot be either.
         """
         from ..errors import DEVICE_LOST, RunError, one_line
-        from .cluster_outputs import Counts
+        from .outputs import Counts
 
         try:
             counts = self._infer_video(row) if row['video'] >= 0 else self._infer_images(row)
             return _answer(counts)
         except DEVICE_LOST:
-            os._exit(DEVICE_IS_LOST)
+            from ..distributed.worker import DEVICE_IS_LOST
+
+            os._exit(DEVICE_IS_LOST)  # Ray replaces it
         except Exception as error:  # the driver decides; raised, it would count as a death
             return _answer(Counts(), one_line(error), isinstance(error, RunError))
 
@@ -96,15 +98,15 @@ class ChunkActor:
         return self._write(chunk)[0] if found is None else found
 
     def _counts_if_written(self, chunk: 'Chunk') -> 'Counts | None':
-        from .cluster_outputs import Counts, is_written, read_records
+        from .outputs import Counts, is_written, read_records
 
         folder = self._work.folder
         return Counts.of(read_records(folder, chunk)) if is_written(folder, chunk) else None
 
     def _infer_video(self, row: Mapping[str, Any]) -> 'Counts':
+        from ..distributed.chunks import Chunk
         from ..sources.base import Frame
-        from .chunks import Chunk
-        from .cluster_outputs import Counts, end_video
+        from .outputs import Counts, end_video
 
         work, number, counts = self._work, row['video'], Counts()
         if self._videos is None:
@@ -130,7 +132,7 @@ class ChunkActor:
 
     def _write(self, chunk: 'Chunk') -> 'tuple[Counts, bool]':
         """Infer a chunk and write its files; returns its counts, and whether its video ends."""
-        from .cluster_outputs import Counts, write_chunk
+        from .outputs import Counts, write_chunk
 
         work = self._work
         inference = self._ready()
@@ -144,7 +146,7 @@ class ChunkActor:
         if self._inference is None:
             import ray
 
-            from .cluster_inference import inference_of
+            from .inference import inference_of
 
             work = self._work
             setup = ray.get(work.setup)
@@ -153,7 +155,7 @@ class ChunkActor:
 
     def _earlier(self, chunk: 'Chunk') -> 'Iterator[Record]':
         """Records of a video before a chunk."""
-        from .cluster_outputs import read_records
+        from .outputs import read_records
 
         for number in range(chunk.number):
             yield from read_records(self._work.folder, replace(chunk, number=number))
@@ -187,9 +189,9 @@ class PoseActor:
         """
         import orjson
 
+        from ..distributed.chunks import Chunk
         from ..results import to_record
         from ..sources.base import Frame
-        from .chunks import Chunk
 
         paths = [str(path) for path in batch[self._column]]
         images = tuple(Frame(i, path, name_of(path, '')) for i, path in enumerate(paths))
@@ -207,8 +209,8 @@ class PoseActor:
             from . import remote_images  # noqa: F401 - registers a file backend
         if self._chunks is None:
             from ..config import VideoOptions
+            from ..distributed.infer import ChunkInferer
             from ..models.names import default_filters
-            from .infer import ChunkInferer
 
             inferencer = self._spec.build()
             filters = {**default_filters(inferencer.cfg), **self._thresholds}

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip('fsspec')
 
-from mmpose_batch.distributed.cluster_files import ClusterFolder
-from mmpose_batch.distributed.cluster_inputs import (
+from mmpose_batch.cluster.files import ClusterFolder
+from mmpose_batch.cluster.inputs import (
     PART,
     Inputs,
     image_chunk,
@@ -109,7 +109,7 @@ def test_a_list_is_not_checked(tmp_path, end, monkeypatch):
 
 
 def test_a_long_list_is_read_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr('mmpose_batch.distributed.cluster_inputs._BLOCK', 7)
+    monkeypatch.setattr('mmpose_batch.cluster.inputs._BLOCK', 7)
     paths = [f'/data/{index:05d}.jpg' for index in range(100)]
     (tmp_path / 'list.txt').write_text('\n'.join(paths))
     assert list(list_paths([f'@{tmp_path}/list.txt'])) == paths

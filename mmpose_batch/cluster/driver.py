@@ -18,10 +18,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
-from .cluster_inputs import read_offsets
-from .cluster_outputs import Counts, missing_chunks, missing_videos
-from .ray_actor import ChunkActor, Work
-from .ray_options import RayOptions
+from ..sources.base import chunk_name
+from .actor import ChunkActor, Work
+from .inputs import read_offsets
+from .options import RayOptions
+from .outputs import Counts, missing_chunks, missing_videos
 
 if TYPE_CHECKING:
     import numpy as np
@@ -271,4 +272,4 @@ def _dataset(
 
 
 def _row_name(row: dict[str, int]) -> str:
-    return f'v{row["video"]:05d}' if row['video'] >= 0 else f'{row["number"]:07d}'
+    return f'video {row["video"]}' if row['video'] >= 0 else chunk_name(row['number'])

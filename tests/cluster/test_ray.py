@@ -124,9 +124,9 @@ def main_of_driver(arguments: list[str], log: str, chunk: int) -> None:
     """Run the command in a process of its own, with the environment in its first argument."""
     os.environ.update(json.loads(arguments.pop(0)))
     from mmpose_batch.cli import ray as command
-    from mmpose_batch.distributed import ray_run
+    from mmpose_batch.cluster import run
 
-    ray_run.CHUNK = chunk
+    run.CHUNK = chunk
     with open(log, 'w') as file, redirect_stdout(file), redirect_stderr(file):
         sys.exit(command.main(arguments))
 
@@ -234,7 +234,7 @@ def test_inputs_and_outputs_in_s3(cluster, s3, scenes, of_infer, tmp_path):
 
 
 def test_a_pipeline_of_the_user_with_a_batch_of_any_size(cluster, scenes):
-    from mmpose_batch.distributed.ray_actor import PoseActor
+    from mmpose_batch.cluster.actor import PoseActor
     from mmpose_batch.factory import plan_inferencer
 
     paths = sorted(str(path) for path in scenes.glob('0000*.jpg'))[:6]
@@ -260,7 +260,7 @@ def test_the_driver_is_measured_with_workers_that_compute_nothing(cluster):
 
 
 def test_a_merge_that_fails_leaves_no_file_in_s3(s3):
-    from mmpose_batch.distributed.cluster_files import ClusterFolder
+    from mmpose_batch.cluster.files import ClusterFolder
 
     folder = ClusterFolder(f'{BUCKET}/aborted')
     with pytest.raises(RuntimeError, match='on purpose'), folder.writing('file') as file:

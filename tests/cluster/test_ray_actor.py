@@ -17,12 +17,12 @@ from support.videos import painted, write_video
 pytest.importorskip('fsspec')
 pytest.importorskip('pyarrow')
 
+from mmpose_batch.cluster.actor import ChunkActor, PoseActor, Work
+from mmpose_batch.cluster.files import ClusterFolder
+from mmpose_batch.cluster.inputs import list_paths, read_offsets, write_inputs
+from mmpose_batch.cluster.outputs import merge
+from mmpose_batch.cluster.prepare import Preparation
 from mmpose_batch.config import VideoOptions
-from mmpose_batch.distributed.cluster_files import ClusterFolder
-from mmpose_batch.distributed.cluster_inputs import list_paths, read_offsets, write_inputs
-from mmpose_batch.distributed.cluster_outputs import merge
-from mmpose_batch.distributed.ray_actor import ChunkActor, PoseActor, Work
-from mmpose_batch.distributed.ray_prepare import Preparation
 from mmpose_batch.factory import plan_inferencer
 from mmpose_batch.spec import InferencerSpec
 
@@ -154,7 +154,7 @@ def test_an_error_of_a_chunk_is_returned_not_raised(work, monkeypatch):
     def full(*_) -> None:
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('mmpose_batch.distributed.cluster_outputs.write_chunk', full)
+    monkeypatch.setattr('mmpose_batch.cluster.outputs.write_chunk', full)
     found = ChunkActor(work)(rows_of(work)[0])
     assert (found['error'], found['is_fatal']) == (
         'OSError: [Errno 28] No space left on device',
@@ -165,7 +165,7 @@ def test_an_error_of_a_chunk_is_returned_not_raised(work, monkeypatch):
 def test_an_actor_that_hangs_ends_itself(work, monkeypatch):
     """So that Ray replaces it."""
     ended = Event()
-    monkeypatch.setattr('mmpose_batch.distributed.ray_actor.os._exit', lambda _: ended.set())
+    monkeypatch.setattr('mmpose_batch.cluster.actor.os._exit', lambda _: ended.set())
     actor = ChunkActor(replace(work, timeout=0.05))
     actor._inference = SimpleNamespace(records=lambda chunk: (ended.wait(20) and [], False))
     actor(rows_of(work)[0])
@@ -184,7 +184,7 @@ def test_other_records_of_a_chunk_end_the_run(work):
 
 
 def _chunk_of(work: Work, row: dict[str, int]):
-    from mmpose_batch.distributed.cluster_inputs import image_chunk
+    from mmpose_batch.cluster.inputs import image_chunk
 
     return image_chunk(work.folder, work.inputs, row['number'], (row['start'], row['end']))
 
@@ -208,7 +208,7 @@ def test_a_pipeline_of_the_user(inputs, spec, expected):
 
 
 def test_images_of_other_file_systems(inputs, spec, monkeypatch):
-    module = 'mmpose_batch.distributed.remote_images'
+    module = 'mmpose_batch.cluster.remote_images'
     monkeypatch.delitem(sys.modules, module, raising=False)  # the backend is registered again
     with patch.dict(prefix_to_backends), patch.dict(backends):
         ClusterFolder('memory://photos').write('a.jpg', next(inputs.glob('*0.jpg')).read_bytes())

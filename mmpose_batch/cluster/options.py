@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 
 from ..declare import option
+from ..distributed.options import check_timeout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +77,7 @@ class RayOptions:
             )
         if not self.num_cpus > 0:
             raise ValueError(f'num_cpus: expected a number above 0, found {self.num_cpus:g}')
-        if self.timeout_per_chunk is not None and not self.timeout_per_chunk > 0:
-            raise ValueError(
-                f'timeout_per_chunk: expected seconds above 0, found {self.timeout_per_chunk:g}'
-            )
+        check_timeout(self.timeout_per_chunk)
 
     @property
     def threads(self) -> int:

@@ -12,16 +12,16 @@ from typing import Any, Protocol
 from mmengine.logging import MMLogger
 
 from ..copies import build_on
-from ..engines.warmup import outcome, restore
+from ..distributed.chunk_files import chunk_path, read_chunk_records
+from ..distributed.chunks import Chunk
+from ..distributed.infer import ChunkInferer
+from ..distributed.process import WorkerProcess, check_selection
+from ..distributed.worker import WorkerSetup, warm_up
+from ..engines.warmup import outcome
 from ..results import to_record
 from ..sources.items import Samples
 from ..writers.base import Record
 from ..writers.options import RunOptions
-from .chunk_files import chunk_path, read_chunk_records
-from .chunks import Chunk
-from .infer import ChunkInferer
-from .process import WorkerProcess, check_selection
-from .worker import WorkerSetup
 
 
 class Inference(Protocol):
@@ -67,12 +67,10 @@ class InActor:
     """
 
     def __init__(self, setup: ActorSetup, earlier: Callable[[Chunk], Iterator[Record]]) -> None:
-        worker, samples = setup.worker, setup.samples
+        worker = setup.worker
         MMLogger.get_current_instance().setLevel(logging.ERROR)  # Ray prints it for each actor
         inferencer = build_on(worker.kind, worker.state, setup.device)
-        restore(inferencer.runners, setup.selected)
-        if samples.count and inferencer.predictor.wants_samples(worker.call):
-            inferencer.predictor.warm_up(samples.read(), worker.call)
+        warm_up(inferencer, worker.call, setup.samples, setup.selected)
         check_selection(outcome(inferencer.runners), setup.selected)
         self._chunks = ChunkInferer(inferencer, worker.call, worker.video_options, earlier)
 

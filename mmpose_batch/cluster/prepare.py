@@ -2,14 +2,13 @@
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..config import VideoOptions
+from ..distributed.worker import WorkerSetup
 from ..engines.warmup import outcome, restore
 from ..runs import identity
 from ..sources.base import Frame
@@ -17,10 +16,9 @@ from ..sources.items import Samples
 from ..spec import InferencerSpec
 from ..writers.options import RunOptions
 from ..writers.parquet_tables import ModelInfo
-from .cluster_files import ClusterFolder, is_url
-from .cluster_inference import ActorSetup, Isolated
-from .cluster_inputs import Inputs, image_chunk, read_offsets, videos_of
-from .worker import WorkerSetup
+from .files import ClusterFolder, is_url
+from .inference import ActorSetup, Isolated
+from .inputs import Inputs, image_chunk, read_offsets, videos_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +26,7 @@ class Prepared:
     """What a run has prepared.
 
     Attributes:
-        setup: The pickled :class:`mmpose_batch.distributed.cluster_inference.ActorSetup`.
+        setup: The pickled :class:`mmpose_batch.cluster.inference.ActorSetup`.
         identity: What the outputs depend on, without the inputs.
         selected: Selected engines and batch sizes, for a restarted run.
         model: The model, for Parquet tables.
@@ -92,16 +90,11 @@ class Preparation:
         )
         if wanted:
             setup = self._warmed_up(setup)
-        detector = inferencer.detector
-        options = replace(inferencer.options, num_threads=torch.get_num_threads())
-        cat_ids = None if detector is None else detector.cat_ids
         return Prepared(
             setup=pickle.dumps(setup),
             identity={
-                **identity.of_models(inferencer),
-                **identity.of_call(call),
-                **identity.of_options(options, inferencer.device, cat_ids),
-                'videos': self._of_videos(),
+                **identity.of_inferencer(inferencer, call),
+                'videos': identity.of_videos(self.video) if self.inputs.videos else None,
             },
             selected=dict(setup.selected),
             model=replace(ModelInfo.of(inferencer), config=self.config),  # a spec has no file name
@@ -115,12 +108,6 @@ class Preparation:
             return isolated.warmed_up()
         finally:
             isolated.close()
-
-    def _of_videos(self) -> dict[str, Any] | None:
-        if not self.inputs.videos:
-            return None
-        packages = ('av', 'trackers', 'supervision') if self.video.track else ('av',)
-        return {**asdict(self.video), **{name: version(name) for name in packages}}
 
     def _samples(self, count: int) -> Samples:
         """Images spread over the run; without images, its first videos."""

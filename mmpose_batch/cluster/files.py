@@ -27,7 +27,7 @@ def import_fsspec() -> Any:
     except ImportError as error:
         raise RunError(
             f"files: fsspec is missing: pip install 'mmpose-batch[ray]' ({error})"
-        ) from (error)
+        ) from error
     return fsspec
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.fileio import BaseStorageBackend, register_backend
 
-from .cluster_files import file_system
+from .files import file_system
 
 # Protocols for which fsspec has a file system, and MMEngine none that can be installed.
 PROTOCOLS = ('s3', 's3a', 'gs', 'gcs', 'az', 'abfs', 'abfss', 'hdfs', 'oss', 'memory')

@@ -10,26 +10,26 @@ from ..factory import Plan
 from ..memory import peak_resident
 from ..postprocess.tracking import import_trackers
 from ..progress import format_duration
+from ..runs.identity import check_same
 from ..sources.containers import import_av
 from ..sources.folders import Skipped
 from ..sources.items import CHUNK
-from .cluster_files import ClusterFolder
-from .cluster_inputs import Inputs, list_paths, read_inputs, write_inputs
-from .cluster_outputs import (
+from .actor import ChunkActor, Work
+from .driver import Driver, Progress, import_ray, short
+from .files import ClusterFolder
+from .inputs import Inputs, list_paths, read_inputs, write_inputs
+from .options import RayOptions
+from .outputs import (
     FAILURES,
-    check_identity,
     count_failures,
     merge,
     read_info,
     write_info,
 )
-from .ray_actor import ChunkActor, Work
-from .ray_driver import Driver, Progress, import_ray, short
-from .ray_options import RayOptions
-from .ray_prepare import Preparation, Prepared
+from .prepare import Preparation, Prepared
 
 # Module that registers a file backend; see there.
-_REMOTE_IMAGES = 'mmpose_batch.distributed.remote_images'
+_REMOTE_IMAGES = 'mmpose_batch.cluster.remote_images'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,7 @@ def list_inputs(
     }
     found = read_inputs(folder)
     if found is not None:
-        check_identity(found.arguments, arguments)
+        check_same(found.arguments, arguments, complete=False)
         return found, []
     skipped = Skipped()
     paths = list_paths(given, recursive, follow_links, skipped, options.limit)
@@ -183,8 +183,8 @@ def run(
         'parquet': options.parquet,
     }
     if info is not None:
-        check_identity(info['identity'], identity)
-    about = {'identity': identity, 'settled': prepared.selected, 'options': asdict(options)}
+        check_same(info['identity'], identity, complete=False)
+    about = {'identity': identity, 'selected': prepared.selected, 'options': asdict(options)}
     write_info(folder, status='running', **about)
     work = Work(
         folder=folder,

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed.chunks import Chunk
 from ..errors import RunError, SourceError
 from ..sources.base import Frame, chunk_name
 from ..sources.files import list_inputs
 from ..sources.folders import SIDECAR_FOLDERS, Skipped, is_image_name
 from ..sources.video_names import is_video_name
-from .chunks import Chunk
-from .cluster_files import ClusterFolder, file_system, is_url
+from .files import ClusterFolder, file_system, is_url
 
 FOLDER = 'inputs'
 INDEX = f'{FOLDER}/index.json'

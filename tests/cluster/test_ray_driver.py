@@ -8,14 +8,15 @@ import pytest
 pytest.importorskip('fsspec')
 pytest.importorskip('pyarrow')
 
-from mmpose_batch.distributed import ray_driver, ray_run
-from mmpose_batch.distributed.cluster_files import ClusterFolder
-from mmpose_batch.distributed.cluster_inputs import Inputs, write_inputs
-from mmpose_batch.distributed.cluster_outputs import read_info, records_name
-from mmpose_batch.distributed.ray_actor import Work
-from mmpose_batch.distributed.ray_driver import Driver
-from mmpose_batch.distributed.ray_options import RayOptions
-from mmpose_batch.distributed.ray_prepare import Prepared
+from mmpose_batch.cluster import driver
+from mmpose_batch.cluster import run as run_on_cluster
+from mmpose_batch.cluster.actor import Work
+from mmpose_batch.cluster.driver import Driver
+from mmpose_batch.cluster.files import ClusterFolder
+from mmpose_batch.cluster.inputs import Inputs, write_inputs
+from mmpose_batch.cluster.options import RayOptions
+from mmpose_batch.cluster.outputs import read_info, records_name
+from mmpose_batch.cluster.prepare import Prepared
 from mmpose_batch.errors import RunError
 from mmpose_batch.writers.parquet_tables import ModelInfo
 
@@ -24,7 +25,7 @@ ANSWER = {'results': CHUNK, 'persons': 3, 'failures': 0, 'error': '', 'is_fatal'
 
 
 class Jobs:
-    """Stands in for :func:`mmpose_batch.distributed.ray_driver.job`.
+    """Stands in for :func:`mmpose_batch.cluster.driver.job`.
 
     Args:
         deaths: Number of the chunk that kills actors to the number of passes in which it does.
@@ -46,7 +47,7 @@ class Jobs:
             elif number in self.errors:
                 yield {**ANSWER, 'error': self.errors[number], 'is_fatal': self.fatal}
             else:
-                work.folder.write(records_name(number, f'{number:07d}'), b'{}\n' * CHUNK)
+                work.folder.write(records_name(number), b'{}\n' * CHUNK)
                 yield ANSWER
 
 
@@ -63,7 +64,7 @@ def inputs(folder) -> Inputs:
 @pytest.fixture
 def run_driver(folder, inputs, monkeypatch, capsys):
     def run(jobs: Jobs):
-        monkeypatch.setattr(ray_driver, 'job', jobs)
+        monkeypatch.setattr(driver, 'job', jobs)
         work = Work(folder=folder, inputs=inputs, setup=None)
         return Driver(work, RayOptions(out_dir=folder.url))()
 
@@ -80,7 +81,7 @@ def test_without_deaths_there_is_one_pass(run_driver, capsys):
 
 def test_a_second_start_computes_missing_chunks_only(run_driver, folder):
     for number in (0, 3):
-        folder.write(records_name(number, f'{number:07d}'), b'{}\n')
+        folder.write(records_name(number), b'{}\n')
     jobs = Jobs()
     run_driver(jobs)
     assert jobs.rows == [[1, 2, 4, 5, 6, 7, 8, 9]]
@@ -128,7 +129,7 @@ def test_an_error_of_all_chunks_ends_the_run(run_driver):
 
 
 def test_many_chunks_are_several_jobs(run_driver, monkeypatch):
-    monkeypatch.setattr(ray_driver, 'JOB', 4)
+    monkeypatch.setattr(driver, 'JOB', 4)
     jobs = Jobs(deaths={5: 1})
     run_driver(jobs)
     assert jobs.rows == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], [5]]
@@ -148,12 +149,12 @@ def start(folder, inputs, prepared, monkeypatch):
     class Ray:
         put = staticmethod(lambda setup: setup)
 
-    monkeypatch.setattr(ray_run, 'import_ray', Ray)
-    monkeypatch.setattr(ray_driver, 'job', Jobs())
+    monkeypatch.setattr(run_on_cluster, 'import_ray', Ray)
+    monkeypatch.setattr(driver, 'job', Jobs())
     options = RayOptions(out_dir=folder.url, merge=True)
 
     def run(**changes):
-        return ray_run.run(replace(prepared, **changes), inputs, options)
+        return run_on_cluster.run(replace(prepared, **changes), inputs, options)
 
     return run
 

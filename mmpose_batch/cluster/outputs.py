@@ -5,21 +5,23 @@ subfolders of 1000 chunks, so that a restarted run lists what is done with littl
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import posixpath
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from ..distributed.chunks import Chunk
 from ..errors import RunError
+from ..sources.base import chunk_name
 from ..version import __version__
 from ..writers.base import Record
 from ..writers.jsonl import FAILURES_FILE, RECORDS_FILE, failure_of
 from ..writers.parquet import path_of
 from ..writers.parquet_tables import ModelInfo, tables_of, write_table
-from .chunks import Chunk
-from .cluster_files import ClusterFolder
-from .cluster_inputs import Inputs
+from .files import ClusterFolder
+from .inputs import Inputs
 
 INFO_FILE = 'cluster.json'
 RECORDS, FAILURES, VIDEOS = 'records', 'failures', 'videos'
@@ -27,9 +29,9 @@ RECORDS, FAILURES, VIDEOS = 'records', 'failures', 'videos'
 GROUP = 1000
 
 
-def records_name(number: int, name: str, video: int | None = None) -> str:
+def records_name(number: int, video: int | None = None) -> str:
     """Path of the records of a chunk, below the output folder."""
-    return f'{RECORDS}/{group_of(number, video)}/{name}.jsonl'
+    return f'{RECORDS}/{group_of(number, video)}/{chunk_name(number, video)}.jsonl'
 
 
 def group_of(number: int, video: int | None = None) -> str:
@@ -69,7 +71,7 @@ class Counts:
 
 def is_written(folder: ClusterFolder, chunk: Chunk) -> bool:
     """Whether all files of a chunk are complete."""
-    return folder.exists(records_name(chunk.number, chunk.name, chunk.video_number))
+    return folder.exists(records_name(chunk.number, chunk.video_number))
 
 
 def write_chunk(
@@ -87,7 +89,7 @@ def write_chunk(
         OSError: A file cannot be written.
         RunError: The chunk is done already, with other records: two workers differ.
     """
-    name = records_name(chunk.number, chunk.name, chunk.video_number)
+    name = records_name(chunk.number, chunk.video_number)
     data = b''.join(orjson.dumps(record) + b'\n' for record in records)
     before = folder.read(name)
     if before is not None and before != data:
@@ -109,7 +111,7 @@ def write_chunk(
 
 def read_records(folder: ClusterFolder, chunk: Chunk) -> list[dict[str, Any]]:
     """The records of a chunk that is done."""
-    data = folder.read(records_name(chunk.number, chunk.name, chunk.video_number)) or b''
+    data = folder.read(records_name(chunk.number, chunk.video_number)) or b''
     return [orjson.loads(line) for line in data.splitlines()]
 
 
@@ -123,14 +125,15 @@ def missing_chunks(folder: ClusterFolder, inputs: Inputs) -> Iterator[int]:
     for first in range(0, inputs.chunks, GROUP):
         done = folder.names(f'{RECORDS}/{group_of(first)}')
         for number in range(first, min(first + GROUP, inputs.chunks)):
-            if f'{number:07d}.jsonl' not in done:
+            if f'{chunk_name(number)}.jsonl' not in done:
                 yield number
 
 
 def missing_videos(folder: ClusterFolder, inputs: Inputs) -> list[int]:
     """Numbers of the videos that are not done."""
     done = folder.names(VIDEOS) if inputs.videos else set()
-    return [video for video in range(inputs.videos) if f'v{video:05d}.json' not in done]
+    names = map(video_name, range(inputs.videos))
+    return [video for video, name in enumerate(names) if posixpath.basename(name) not in done]
 
 
 def count_failures(folder: ClusterFolder) -> int:
@@ -160,15 +163,13 @@ def merge(folder: ClusterFolder, inputs: Inputs) -> None:
 def _names(folder: ClusterFolder, inputs: Inputs) -> Iterator[tuple[str, str]]:
     """Name and path of the records of every chunk, in the order of the inputs."""
     for number in range(inputs.chunks):
-        name = f'{number:07d}'
-        yield name, records_name(number, name)
+        yield chunk_name(number), records_name(number)
     for video in range(inputs.videos):
         data = folder.read(video_name(video))
         if data is None:
             raise RunError(f'{video_name(video)} is gone')
         for number in range(json.loads(data)['chunks']):
-            name = f'v{video:05d}-{number:05d}'
-            yield name, records_name(number, name, video)
+            yield chunk_name(number, video), records_name(number, video)
 
 
 def read_info(folder: ClusterFolder) -> dict[str, Any] | None:
@@ -186,7 +187,7 @@ def read_info(folder: ClusterFolder) -> dict[str, Any] | None:
         return None
     try:
         info = json.loads(data)
-        return {**info, 'identity': dict(info['identity']), 'settled': dict(info['settled'])}
+        return {**info, 'identity': dict(info['identity']), 'selected': dict(info['selected'])}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f'cannot resume: {folder.url}/{INFO_FILE} is damaged') from error
 
@@ -195,22 +196,3 @@ def write_info(folder: ClusterFolder, **values: Any) -> None:
     """Write the JSON file about the run."""
     info = {'written_by': f'mmpose_batch {__version__}', **values}
     folder.write(INFO_FILE, json.dumps(info, indent=2).encode() + b'\n')
-
-
-def check_identity(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Check that a run can resume the one that a folder contains.
-
-    Args:
-        before: What the outputs of that run depend on, or a part of it.
-        now: The same of the resumed run.
-
-    Raises:
-        RunError: It differs.
-    """
-    now = json.loads(json.dumps(now))
-    changed = [key for key in sorted(now) if before.get(key) != now[key]]
-    if changed:
-        raise RunError(
-            f'cannot resume: changed since the earlier run: {", ".join(changed)} '
-            '(results would be mixed); use the same arguments or another folder'
-        )

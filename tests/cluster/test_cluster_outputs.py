@@ -7,13 +7,11 @@ import pytest
 pytest.importorskip('fsspec')
 pytest.importorskip('pyarrow')
 
-from mmpose_batch.distributed.chunks import Chunk
-from mmpose_batch.distributed.cluster_files import ClusterFolder
-from mmpose_batch.distributed.cluster_inputs import Inputs
-from mmpose_batch.distributed.cluster_outputs import (
+from mmpose_batch.cluster.files import ClusterFolder
+from mmpose_batch.cluster.inputs import Inputs
+from mmpose_batch.cluster.outputs import (
     GROUP,
     Counts,
-    check_identity,
     count_failures,
     end_video,
     is_written,
@@ -25,7 +23,9 @@ from mmpose_batch.distributed.cluster_outputs import (
     write_chunk,
     write_info,
 )
+from mmpose_batch.distributed.chunks import Chunk
 from mmpose_batch.errors import RunError
+from mmpose_batch.runs.identity import check_same
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.writers.parquet_tables import ModelInfo
 
@@ -73,7 +73,7 @@ def test_records_are_written_last(folder, monkeypatch):
     def killed(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('mmpose_batch.distributed.cluster_outputs.write_table', killed)
+    monkeypatch.setattr('mmpose_batch.cluster.outputs.write_table', killed)
     with pytest.raises(KeyboardInterrupt):
         write_chunk(folder, Chunk(0, 0, 2), [GOOD], MODEL)
     assert not is_written(folder, Chunk(0, 0, 2))
@@ -131,7 +131,7 @@ def test_a_merge_without_a_chunk_leaves_no_file(tmp_path):
 
 def test_a_folder_knows_its_run(folder):
     assert read_info(folder) is None
-    write_info(folder, identity={'model': 'a'}, settled={})
+    write_info(folder, identity={'model': 'a'}, selected={})
     assert read_info(folder)['identity'] == {'model': 'a'}
     folder.write('cluster.json', b'[]')
     with pytest.raises(RunError, match='is damaged'):
@@ -145,6 +145,6 @@ def test_a_folder_with_a_run_of_one_machine_is_rejected(folder):
 
 
 def test_another_run_is_rejected():
-    check_identity({'model': 'a', 'workers': 2}, {'model': 'a'})
+    check_same({'model': 'a', 'workers': 2}, {'model': 'a'}, complete=False)
     with pytest.raises(RunError, match=r'changed since the earlier run: inputs, model \('):
-        check_identity({'model': 'a'}, {'model': 'b', 'inputs': 'c'})
+        check_same({'model': 'a'}, {'model': 'b', 'inputs': 'c'}, complete=False)

@@ -1,0 +1,1 @@
+"""Inference on a cluster of machines, by Ray Data."""
