@@ -167,19 +167,20 @@ def build_inferencer(*arguments: Any, **settings: Any) -> 'BatchPose2DInferencer
         return with_default_threads(plan_inferencer(*arguments, **settings)).build()
 
 
-def with_default_threads(plan: 'Plan', processes: int = 1) -> 'Plan':
+def with_default_threads(plan: 'Plan', processes: int = 1, threads: int | None = None) -> 'Plan':
     """Set the default numbers of threads, unless the user chose a number or named cores.
 
     Args:
         plan: The plan of an inferencer.
         processes: Number of processes that share the cores.
+        threads: Threads of an earlier run, which a resumed run must have too; None without one.
     """
     from ..cores import available_cores, default_threads
 
     names = 'num_threads', 'cpu_affinity'  # named cores imply a number
     settings = dict(plan.settings)
     if all(settings.get(name) is None for name in names):
-        settings['num_threads'] = max(1, default_threads() // max(1, processes))
+        settings['num_threads'] = threads or max(1, default_threads() // max(1, processes))
     if processes > 1 and settings.get('num_workers') is None:
         settings['num_workers'] = max(1, min(8, available_cores() // processes))
     return replace(plan, settings=settings)

@@ -22,7 +22,7 @@ from ..inferencer import BatchPose2DInferencer
 from ..models.checks.configs import check_same_kind
 from ..models.keypoints import Keypoints
 from ..models.names import default_filters, load_config
-from ..outputs import check_added, check_folder, check_places, check_targets
+from ..outputs import check_added, check_folder, check_places, check_targets, read_info
 from ..postprocess.tracking import import_trackers
 from ..runs.resume import check_out_dir
 from ..runs.run import Run
@@ -115,7 +115,8 @@ def prepare(args: argparse.Namespace) -> Job:
             **take(args, INFERENCER),
         )
         plan.check()
-        plan = with_default_threads(plan, len(parallel.workers))
+        earlier = earlier_threads(options.out_dir) if options.resume else None
+        plan = with_default_threads(plan, len(parallel.workers), earlier)
     if args.bboxes and plan.cfg.data_mode != 'topdown':
         raise ValueError('--bboxes: only valid for top-down models')
     filters = chosen_filters(args, plan.cfg)
@@ -152,6 +153,13 @@ def parallel_options(args: argparse.Namespace, options: RunOptions) -> ParallelO
     check_same_kind(parallel.workers)
     args.device = parallel.workers[0]
     return parallel
+
+
+def earlier_threads(out_dir: str) -> int | None:
+    """Number of threads of the run in a folder; None if there is none."""
+    identity = (read_info(out_dir) or {}).get('identity')
+    threads = identity.get('threads') if isinstance(identity, dict) else None
+    return threads if type(threads) is int and threads > 0 else None
 
 
 def check_videos(

@@ -10,6 +10,8 @@ from mmpose_batch.cores import available_cores, default_threads
 from mmpose_batch.distributed.options import ParallelOptions
 from mmpose_batch.factory import plan_inferencer
 
+pytestmark = pytest.mark.usefixtures('one_thread')
+
 
 @pytest.fixture
 def arguments(models: Models, tmp_path: Path) -> list[str]:
@@ -72,3 +74,14 @@ def test_workers_share_the_cores(models):
     assert 'num_workers' not in with_default_threads(plan).settings
     given = plan_inferencer(models.file('rtmo.py'), models.file('rtmo.pth'), num_threads=3)
     assert with_default_threads(given, 2).settings['num_threads'] == 3
+
+
+def test_a_resumed_run_has_the_threads_of_the_earlier_one(arguments, monkeypatch):
+    monkeypatch.setattr('mmpose_batch.cores.default_threads', lambda: 2)
+    assert run_tool(*arguments, '--num-threads', '1').status == 0
+    refused = run_tool(*arguments, '--resume', '--num-threads', '2')
+    assert refused.status == 1
+    assert 'changed since the earlier run: threads' in refused.err
+    again = run_tool(*arguments, '--resume')
+    assert again.status == 0, again.err
+    assert 'threads: 1 for the networks' in again.err
