@@ -84,10 +84,10 @@ class RunInfo:
         """
         info = check_identity(self._folder, self._identity)
         self._warmup.resume(info['settled'])
-        if not has_records:
-            return False
         if re.fullmatch('[0-9a-f]{16}', str(info.get('run_id'))):  # it becomes part of a path
             self.run_id = info['run_id']
+        if not has_records:
+            return False
         self._derived |= derived_formats(info)
         if info.get('metrics'):
             self._evaluated = {key: info.get(key) for key in ('metrics', 'evaluation')}

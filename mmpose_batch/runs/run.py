@@ -206,12 +206,13 @@ class Run:
         names = [frame.name for frame in items.all]
         check_places(options.out_dir, names, options.writers)
         if not holds_run(options.out_dir) or options.overwrite:
-            if options.resume and self._is_same_run():
+            if options.resume and self._is_same_run():  # its complete chunks are used
                 check_added(options.out_dir, options.writers)
+                remove_incomplete_files(options.out_dir)
             else:
                 check_targets(options.out_dir, names, options.writers)
-            remove_run(options.out_dir)
-            remove_chunks(options.out_dir)
+                remove_run(options.out_dir)
+                remove_chunks(options.out_dir)
             return START, no_resume()
         finished = self._info.resume()  # same inputs, so check_targets ran when it started
         check_added(options.out_dir, options.writers)

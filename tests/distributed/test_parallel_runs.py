@@ -144,10 +144,14 @@ def test_a_run_whose_process_is_killed_is_resumed_and_leaves_no_process(models, 
     while any(map(is_running, workers)):
         assert time.monotonic() < deadline, 'a worker process outlives its run'
         time.sleep(0.2)
+    # As if it had been killed before its first record.
+    (out_dir / 'predictions.jsonl').write_bytes(b'')
+    complete = list(chunks.glob('*/*.jsonl'))
     # A worker of another run in this folder may have written a chunk in the meantime.
     stale = chunks / 'of another run' / '0000000.jsonl'
     stale.parent.mkdir()
     stale.write_text('{"count": 0, "ended": true}\n')
     again = run_tool(*arguments, '--out-dir', out_dir, *PROCESSES, '--resume')
     assert again.status == 0, again.err
+    assert ('by an earlier run' in again.out) == bool(complete)
     assert files_below(out_dir) == files_below(one)
