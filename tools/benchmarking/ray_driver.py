@@ -29,7 +29,7 @@ class StubActor:
         work = self._work
         chunk = image_chunk(work.folder, work.inputs, row['number'], (row['start'], row['end']))
         records = ''.join(json.dumps({'image': frame.name}) + '\n' for frame in chunk.images)
-        work.folder.write(records_name(chunk.number, chunk.name), records.encode())
+        work.folder.write(records_name(chunk.number, chunk.video_number), records.encode())
         counts = {'results': len(chunk.images), 'persons': 0, 'failures': 0}
         return {**counts, 'error': '', 'is_fatal': False}
 
