@@ -13,7 +13,7 @@ from mmpose.structures import PoseDataSample
 
 from .errors import FATAL, is_out_of_memory, one_line
 from .results import ImageResult
-from .workers import FLUSH, FlushType, WorkerPool
+from .workers import Marker, WorkerPool
 
 
 @dataclass(slots=True)
@@ -139,29 +139,27 @@ class BatchRunner:
         """Number of instances in a full batch."""
         return self._collector.batch_size
 
-    def stream(
-        self, images: Iterator[ImageInFlight | FlushType]
-    ) -> Iterator[ImageInFlight | FlushType]:
+    def stream(self, images: Iterator[ImageInFlight | Marker]) -> Iterator[ImageInFlight | Marker]:
         """Yield the images in order, each once all its inputs have outputs.
 
-        A FLUSH also runs the batches that are not full, and is yielded after their images.
+        A marker also runs the batches that are not full, and is yielded after their images.
         """
         steps = self._pool.map(self._run_step, self._steps(images), self._pool.num_workers)
         with closing(steps):
             for step in steps:
-                if step is FLUSH:
-                    yield FLUSH
+                if isinstance(step, Marker):
+                    yield step
                     continue
                 while step.images:  # no reference to a yielded image may stay
                     yield step.images.popleft()
 
-    def _steps(self, images: Iterator[ImageInFlight | FlushType]) -> Iterator[Step | FlushType]:
+    def _steps(self, images: Iterator[ImageInFlight | Marker]) -> Iterator[Step | Marker]:
         waiting: deque[ImageInFlight] = deque()
         for image in images:
-            if image is FLUSH:
+            if isinstance(image, Marker):
                 ready, waiting = waiting, deque()
                 yield from _in_steps([*self._collector.flush()], ready)
-                yield FLUSH
+                yield image
                 continue
             waiting.append(image)
             batches = self._collect(image)

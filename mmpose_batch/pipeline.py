@@ -11,7 +11,7 @@ from .results import ImageResult
 from .sources.base import Frame
 from .stages.interval import IntervalStage
 from .stages.pose import PoseStage
-from .workers import FLUSH, FlushType, WorkerPool
+from .workers import Marker, WorkerPool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,32 +33,42 @@ class Pipeline:
     poses: BatchRunner
     workers: WorkerPool
 
-    def run(self, frames: Iterable[Frame | FlushType], clock: StageClock) -> Iterator[ImageResult]:
+    def run(self, frames: Iterable[Frame | Marker], clock: StageClock) -> Iterator[ImageResult]:
         """Yield the result of every frame, in order.
 
         The number of images between reading and their results is bounded, whatever the
         number of frames, and a result that was yielded is not kept.
         """
         ahead = 2 * self.workers.num_workers
-        batch = 0 if self.detections is None else self.detections.batch_size
+        # One batch more, so that the threads work on while one is computed, and the next one is
+        # complete when the network is free.
+        crops_ahead = ahead + self.poses.batch_size
         with ExitStack() as stack:
             if self.workers.num_workers:
                 stack.enter_context(single_opencv_thread())
 
             def stage(
-                name: str, items: Iterator[ImageInFlight | FlushType]
-            ) -> Iterator[ImageInFlight | FlushType]:
+                name: str, items: Iterator[ImageInFlight | Marker]
+            ) -> Iterator[ImageInFlight | Marker]:
                 stack.callback(items.close)  # the last stage first
                 return clock.waiting(name, items)
 
-            images = stage('waiting', self.workers.map(self.read, frames, ahead + batch))
-            if self.detections is not None:
-                images = stage('detection', self.detections.stream(images))
-            images = stage('waiting', self.workers.map(self.pose.crop, images, ahead))
+            if self.detections is None:
+                # In one go: a decoded image takes much more memory than its crops.
+                images = self.workers.map(self._read_and_crop, frames, crops_ahead)
+            else:
+                reading = self.workers.map(self.read, frames, ahead + self.detections.batch_size)
+                images = self.detections.stream(stage('waiting', reading))
+                images = stage('detection', images)
+                images = self.workers.map(self.pose.crop, images, crops_ahead)
+            images = stage('waiting', images)
             images = stage('network', self.poses.stream(images))
             # Not a loop, whose variable would keep what was yielded until the next one comes.
             yield from map(self.pose.finish, filter(_is_image, images))
 
+    def _read_and_crop(self, frame: Frame) -> ImageInFlight:
+        return self.pose.crop(self.read(frame))
 
-def _is_image(item: ImageInFlight | FlushType) -> bool:
-    return item is not FLUSH
+
+def _is_image(item: ImageInFlight | Marker) -> bool:
+    return not isinstance(item, Marker)

@@ -25,7 +25,7 @@ from .stages.detect import PersonDetector
 from .stages.interval import IntervalStage
 from .stages.pose import PoseModel, PoseStage
 from .stages.read import ReadStage
-from .workers import FLUSH, FlushType, WorkerPool, read_ahead
+from .workers import Marker, WorkerPool, read_ahead
 
 Item = TypeVar('Item')
 
@@ -99,11 +99,12 @@ class Predictor:
             # Without the lock: the source may give nothing for long, or call this inferencer.
             # Of a known length all are there; others may not come for a while.
             wanted = self.wants_samples(call)
-            first = _take(frames, wanted, until_flush=source.length is None)
+            first = _take(frames, wanted, until_marker=source.length is None)
             with self._lock:
                 self._prefer_latency(call, alone)
                 if first and self.wants_samples(call):  # another call may have warmed up
-                    self.warm_up([item for item in first if item is not FLUSH], call, alone)
+                    frames_only = [item for item in first if not isinstance(item, Marker)]
+                    self.warm_up(frames_only, call, alone)
                 self.warmup.prepare(self.runners, self._batch_sizes(call))
             frames = chain(_yield_all(first), frames)
             threads = 0 if source.length == 1 else self._options.num_workers
@@ -252,15 +253,14 @@ class Predictor:
         return self.detector.detect(inputs, call.bbox_thr, call.nms_thr, call.keep_labels, alone)
 
 
-def _take(
-    items: Iterator[Frame | FlushType], count: int, until_flush: bool
-) -> deque[Frame | FlushType]:
-    """The first items, up to so many frames, or to FLUSH if it ends them."""
-    taken: deque[Frame | FlushType] = deque()
+def _take(items: Iterator[Frame | Marker], count: int, until_marker: bool) -> deque[Frame | Marker]:
+    """The first items, up to so many frames, or to the first marker if it ends them."""
+    taken: deque[Frame | Marker] = deque()
     for item in items if count else ():
         taken.append(item)
-        count -= item is not FLUSH
-        if count == 0 or (item is FLUSH and until_flush):
+        is_marker = isinstance(item, Marker)
+        count -= not is_marker
+        if count == 0 or (is_marker and until_marker):
             break
     return taken
 

@@ -8,22 +8,27 @@ from enum import Enum
 from queue import Empty, Full, Queue
 from threading import Event, Lock, Thread, local
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 Item = TypeVar('Item')
 Out = TypeVar('Out')
 
 
-class Flush(Enum):
-    """The type of :data:`FLUSH`."""
+class Marker(Enum):
+    """An item of a stream that is not a frame.
+
+    Every stage passes a marker on after the results of earlier items, and no batch contains
+    items from both sides of it.
+    """
 
     FLUSH = 'flush'
+    CHUNK_END = 'chunk end'
 
 
-#: An item of a stream that means: finish all earlier items now. Every stage passes it on after
-#: the results of earlier items, so that no batch contains items from both sides of it.
-FLUSH: Final = Flush.FLUSH
-FlushType = Literal[Flush.FLUSH]
+#: Finish all earlier items before the next item is requested, since it may not come for a while.
+FLUSH: Final = Marker.FLUSH
+#: The end of a chunk. Stages continue with the next chunk while they finish this one.
+CHUNK_END: Final = Marker.CHUNK_END
 
 
 # Its attribute ``works`` says that this thread runs an item of some pool.
@@ -60,9 +65,9 @@ class WorkerPool:
         self._lock = Lock()
 
     def map(
-        self, function: Callable[[Item], Out], items: Iterable[Item | FlushType], ahead: int
-    ) -> Iterator[Out | FlushType]:
-        """Yield ``function(item)`` in the order of ``items``; FLUSH passes as it is.
+        self, function: Callable[[Item], Out], items: Iterable[Item | Marker], ahead: int
+    ) -> Iterator[Out | Marker]:
+        """Yield ``function(item)`` in the order of ``items``; markers pass as they are.
 
         At most ``ahead`` items are computed before their results are requested. An exception of
         ``function`` is raised here, in place of the result. Once the generator ends or is
@@ -70,22 +75,23 @@ class WorkerPool:
         """
         if not self.num_workers:
             for item in items:
-                yield FLUSH if item is FLUSH else function(item)
+                yield item if isinstance(item, Marker) else function(item)
             return
         executor = self._started()
-        running: deque[Future[Out]] = deque()
+        running: deque[Future[Out] | Marker] = deque()
         try:
             for item in items:
-                if item is not FLUSH:
-                    running.append(executor.submit(_work, function, item))
-                while running and (item is FLUSH or len(running) > ahead):
-                    yield running.popleft().result()
-                if item is FLUSH:
-                    yield FLUSH
+                is_marker = isinstance(item, Marker)
+                running.append(item if is_marker else executor.submit(_work, function, item))
+                while running and (
+                    item is FLUSH or len(running) > ahead or isinstance(running[0], Marker)
+                ):
+                    yield _result(running.popleft())
             while running:
-                yield running.popleft().result()
+                yield _result(running.popleft())
         finally:
-            unfinished = [future for future in running if not future.cancel()]
+            futures = (each for each in running if not isinstance(each, Marker))
+            unfinished = [future for future in futures if not future.cancel()]
             # The garbage collector may close this generator in a thread that runs one of its items.
             if not getattr(_here, 'works', False):
                 wait(unfinished)
@@ -118,9 +124,13 @@ class WorkerPool:
         self.close()
 
 
+def _result(item: Future[Out] | Marker) -> Out | Marker:
+    return item if isinstance(item, Marker) else item.result()
+
+
 def read_ahead(
     items: Iterable[Item], ahead: int, max_wait: float | None = None
-) -> Iterator[Item | FlushType]:
+) -> Iterator[Item | Marker]:
     """Iterate ``items`` in a separate thread, ``ahead`` items before they are requested.
 
     This is for sources that must be read sequentially, such as a video. An exception of the

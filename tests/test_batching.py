@@ -15,7 +15,7 @@ from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, In
 from mmpose_batch.errors import one_line
 from mmpose_batch.results import ImageResult
 from mmpose_batch.sources.base import Frame
-from mmpose_batch.workers import FLUSH, FlushType, WorkerPool
+from mmpose_batch.workers import CHUNK_END, FLUSH, Marker, WorkerPool
 
 SHAPES = ((3, 4, 4), (3, 4, 6), (3, 8, 4))
 
@@ -97,11 +97,13 @@ class Watched:
             self.inside -= 1
 
 
-def flushed(items: Iterator[ImageInFlight], chunk: int) -> Iterator[ImageInFlight | FlushType]:
+def divided(
+    items: Iterator[ImageInFlight], chunk: int, marker: Marker
+) -> Iterator[ImageInFlight | Marker]:
     for number, item in enumerate(items, 1):
         yield item
         if chunk and number % chunk == 0:
-            yield FLUSH
+            yield marker
 
 
 @pytest.mark.parametrize('seed', range(60))
@@ -111,11 +113,11 @@ def test_batched_outputs_equal_those_of_single_inputs(seed):
     images = random_images(rng, rng.randrange(40))
     expected = naive(images)
     network = Network()
-    chunk = rng.choice((0, 0, 1, 3, 7))
+    chunk, marker = rng.choice((0, 0, 1, 3, 7)), rng.choice((FLUSH, CHUNK_END))
 
     def stage(items: Iterator[ImageInFlight]) -> Iterator[ImageInFlight]:
-        runner = BatchRunner(network, batch_size)
-        return (item for item in runner.stream(flushed(items, chunk)) if item is not FLUSH)
+        found = BatchRunner(network, batch_size).stream(divided(items, chunk, marker))
+        return (item for item in found if not isinstance(item, Marker))
 
     assert outcome(Watched(images).through(stage, 2 * batch_size)) == expected
     assert all(len(set(shapes)) == 1 for shapes in network.shapes)  # neither mixed nor padded
@@ -190,7 +192,7 @@ def test_a_run_that_starts_at_a_chunk_has_the_batches_of_the_complete_run(seed):
     def batches_from(start: int) -> list[list[tuple[int, int]]]:
         images = random_images(random.Random(seed), 24)[start:]
         network = Network()
-        list(BatchRunner(network, batch_size).stream(flushed(iter(images), every)))
+        list(BatchRunner(network, batch_size).stream(divided(iter(images), every, CHUNK_END)))
         return network.batches
 
     whole = batches_from(0)

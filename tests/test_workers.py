@@ -17,7 +17,7 @@ import pytest
 from support.factories import our_threads
 
 from mmpose_batch import workers
-from mmpose_batch.workers import FLUSH, WorkerPool, read_ahead
+from mmpose_batch.workers import CHUNK_END, FLUSH, WorkerPool, read_ahead
 
 pytestmark = pytest.mark.usefixtures('no_thread_is_left')
 
@@ -263,7 +263,7 @@ def test_the_thread_ends_with_the_source():
     assert our_threads() == []
 
 
-# ------------------------------------------------------------------------------------ FLUSH
+# ---------------------------------------------------------------------------------- markers
 
 
 @pytest.mark.parametrize('num_workers', [0, 2])
@@ -281,6 +281,27 @@ def test_flush_follows_all_earlier_results_before_later_items_are_requested(num_
         assert next(results) is FLUSH
         assert 3 not in asked
         assert list(results) == [-3, FLUSH, FLUSH]
+
+
+@pytest.mark.parametrize('num_workers', [0, 1, 3])
+@pytest.mark.parametrize('ahead', [0, 1, 2, 100])
+def test_the_end_of_a_chunk_keeps_its_place(num_workers, ahead):
+    items = [1, CHUNK_END, CHUNK_END, 2, 3, CHUNK_END, 4, 5, 6, FLUSH, CHUNK_END]
+    expected = [item if item in (CHUNK_END, FLUSH) else -item for item in items]
+    with WorkerPool(num_workers) as pool:
+        assert list(pool.map(lambda item: -item, items, ahead)) == expected
+
+
+def test_the_next_chunk_begins_before_the_results_of_the_last_one_are_requested():
+    begun = threading.Event()
+
+    def first(item: int) -> int:
+        # It ends only when an item of the next chunk has begun.
+        assert begun.wait(PATIENCE) if item == 1 else begun.set() is None
+        return item
+
+    with WorkerPool(2) as pool:
+        assert list(pool.map(first, [1, CHUNK_END, 2], ahead=2)) == [1, CHUNK_END, 2]
 
 
 def test_a_source_without_new_items_yields_flush_once():

@@ -13,7 +13,7 @@ from ..results import ImageResult
 from ..sources.base import READ_AHEAD, Frame, Source
 from ..sources.decoding import NoPixels
 from ..sources.items import Items
-from ..workers import FLUSH, FlushType
+from ..workers import FLUSH, Marker
 from ..writers.base import Record
 from .chunks import Chunk
 
@@ -184,7 +184,7 @@ def _images_of(chunk: Chunk) -> Iterator[Frame]:
         yield frame if reason is None else replace(frame, data=NoPixels(reason))
 
 
-def _stream_of(frames: Sequence[Frame] | Iterator[Frame]) -> Iterator[Frame | FlushType]:
+def _stream_of(frames: Sequence[Frame] | Iterator[Frame]) -> Iterator[Frame | Marker]:
     """Frames of one chunk as a stream, with FLUSH at the end, and indices from 0."""
     waiting: Frame | None = None
     for index, frame in enumerate(frames):

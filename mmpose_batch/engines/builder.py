@@ -15,6 +15,7 @@ from .int8 import Calibration, ModelFiles, Quantize, QuantizedFiles
 from .network import Network, NetworkSwap, Normalization, head_of
 from .onnx_export import OnnxFiles
 from .optional import require
+from .overlap import OverlappedEngine
 from .registry import AUTO, get
 
 # Calibration with fewer inputs than this is unreliable.
@@ -119,7 +120,10 @@ class EngineBuilder:
         require(spec, options.precision)
         engine = spec.build(self._source, options)
         fixed = self._source.fixed_batch
-        return FixedBatch(engine, fixed) if fixed and spec.takes_file else engine
+        if fixed and spec.takes_file:
+            engine = FixedBatch(engine, fixed)
+        on_cpu = spec.computes_on(options.device, self.device.type) == 'cpu'
+        return engine if on_cpu or options.latency else OverlappedEngine(engine)
 
     @cached_property
     def cache(self) -> EngineCache:

@@ -19,6 +19,7 @@ from .builder import EngineBuilder
 from .cache import Measurements, network_key, open_cache
 from .lifecycle import EngineLifecycle
 from .network import is_replaceable
+from .overlap import OverlappedEngine
 from .registry import AUTO, get, parallel_batches
 from .selection import Phase, Selection
 from .selector import EngineSelector
@@ -95,6 +96,8 @@ class EngineRunner:
     def _has_variant(self) -> bool:
         """Whether the selected engine differs between builds for throughput and for latency."""
         if self._builder is None or self._for_latency_only:
+            return False
+        if isinstance(self.engine, OverlappedEngine):  # there are no cores to split
             return False
         selection = self.selection
         return max(selection.parallel, get(selection.engine).parallel * self.options.latency) > 1

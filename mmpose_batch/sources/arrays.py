@@ -13,7 +13,7 @@ from .registry import SourceSpec, register
 def open_items(inputs: np.ndarray | Iterable) -> Source:
     """Open one array, or an iterable of paths and arrays.
 
-    A sequence is split into chunks. An iterator sends no FLUSH, since its length is not known;
+    A sequence is split into chunks. An iterator sends no markers, since its length is not known;
     for it ``max_wait`` limits the time for which images wait.
     """
     if isinstance(inputs, np.ndarray):

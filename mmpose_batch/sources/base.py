@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ..workers import FLUSH, FlushType
+from ..workers import CHUNK_END, Marker
 
 # Number of frames in a chunk, the unit of resuming and of flushing files: images of an input, or
 # frames of one video. No batch crosses the end of a chunk, so a run that resumes there has the
@@ -78,16 +78,16 @@ class Frame:
 class Source:
     """A read-only stream of frames that is iterated once.
 
-    A FLUSH item means that the frames before it are to be finished now. Inputs of known length
-    send it at the end of each chunk, by :func:`in_chunks`, and nowhere else, so that outputs
-    do not depend on the speed of a disk. A live source sends it whenever no further frame is
-    available yet.
+    Besides frames it has markers, across which no batch extends. Inputs of known length send
+    CHUNK_END at the end of each chunk, by :func:`in_chunks`, and nothing else, so that outputs
+    do not depend on the speed of a disk. A live source sends FLUSH whenever no further frame is
+    available yet: the frames before it are to be finished now.
 
     A frame that cannot be used is not skipped: its ``data`` is passed on, and only this frame
     fails. An exception in the iteration ends the run.
 
     Attributes:
-        frames: Iterable of frames and FLUSH items; nothing is read before the first is requested.
+        frames: Iterable of frames and markers; nothing is read before the first is requested.
         length: Number of frames, for the progress bar; that of a video is an estimate. None if
             unknown.
         sequential: Whether the iteration decodes frames (video, camera). It then runs in a
@@ -103,7 +103,7 @@ class Source:
         ValueError: ``max_wait`` is not a number of seconds.
     """
 
-    frames: Iterable[Frame | FlushType]
+    frames: Iterable[Frame | Marker]
     length: int | None = None
     sequential: bool = False
     ahead: int = 2
@@ -118,7 +118,7 @@ class Source:
         if wait is not None and not (is_number and 0 <= wait < inf):
             raise ValueError(f'max_wait: expected seconds from 0, or None, found {wait!r}')
 
-    def __iter__(self) -> Iterator[Frame | FlushType]:
+    def __iter__(self) -> Iterator[Frame | Marker]:
         return iter(self.frames)
 
 
@@ -134,8 +134,8 @@ def chunk_name(number: int, video: int | None = None) -> str:
     return f'{number:07d}' if video is None else f'v{video:05d}-{number:05d}'
 
 
-def in_chunks(frames: Iterable[Frame], size: int = CHUNK) -> Iterator[Frame | FlushType]:
-    """Yield frames, and FLUSH at the end of every chunk, including a shorter last one.
+def in_chunks(frames: Iterable[Frame], size: int = CHUNK) -> Iterator[Frame | Marker]:
+    """Yield frames, and CHUNK_END at the end of every chunk, including a shorter last one.
 
     Args:
         frames: Images, or frames of one video, starting at the start of a chunk.
@@ -145,6 +145,6 @@ def in_chunks(frames: Iterable[Frame], size: int = CHUNK) -> Iterator[Frame | Fl
     for count, frame in enumerate(frames, 1):
         yield frame
         if count % size == 0:
-            yield FLUSH
+            yield CHUNK_END
     if count % size:
-        yield FLUSH
+        yield CHUNK_END

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import ImageError
-from ..workers import FLUSH, FlushType
+from ..workers import Marker
 from .base import Frame, Source
 
 
@@ -28,14 +28,12 @@ def with_boxes(source: Source, bboxes: Any) -> Source:
     return replace(source, frames=_with_boxes(source, boxes_of_images(bboxes, source.length)))
 
 
-def _with_boxes(
-    frames: Iterable[Frame | FlushType], bboxes: Iterable
-) -> Iterator[Frame | FlushType]:
+def _with_boxes(frames: Iterable[Frame | Marker], bboxes: Iterable) -> Iterator[Frame | Marker]:
     message = 'bboxes: expected one array of boxes for every image'
     boxes, missing = iter(bboxes), object()
     for frame in frames:
-        if frame is FLUSH:
-            yield FLUSH
+        if isinstance(frame, Marker):
+            yield frame
             continue
         own = next(boxes, missing)
         if own is missing:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import VideoOptions
 from ..errors import SourceError, one_line
-from ..workers import FLUSH, FlushType
+from ..workers import CHUNK_END, Marker
 from .base import CHUNK, READ_AHEAD, Frame, Source, chunk_name
 from .containers import VideoInfo, probe
 from .decoding import NoPixels
@@ -118,8 +118,8 @@ class Items:
             frames -= round((start or 0) * info.fps)
         return max(1, -(-frames // self.options.vid_stride))
 
-    def stream(self, start: Position = START) -> Iterator[Frame | FlushType]:
-        """Yield the frames from a position on, with FLUSH at the end of each chunk.
+    def stream(self, start: Position = START) -> Iterator[Frame | Marker]:
+        """Yield the frames from a position on, with CHUNK_END at the end of each chunk.
 
         The last frame of a chunk has ``ends_chunk``. A chunk has the same name wherever the
         stream begins. Videos are decoded from their beginning.
@@ -138,7 +138,7 @@ class Items:
                 yield replace(frame, index=index, ends_chunk=ends, chunk=name)
                 index += 1
                 if ends:
-                    yield FLUSH
+                    yield CHUNK_END
 
     def _parts(self, start: Position) -> Iterator[tuple[Iterable[Frame], int, int | None]]:
         """The images, and the frames of each video, from a position on, if there are any.

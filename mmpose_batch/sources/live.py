@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..errors import SourceError
-from ..workers import FLUSH, FlushType
+from ..workers import FLUSH, Marker
 from .base import Frame, Source
 from .numbering import number
 from .registry import SourceSpec, register
@@ -55,7 +55,7 @@ def open_camera(text: str) -> Source:
     )
 
 
-def _one_by_one(frames: Iterable[Frame]) -> Iterator[Frame | FlushType]:
+def _one_by_one(frames: Iterable[Frame]) -> Iterator[Frame | Marker]:
     """Yield frames with FLUSH after each, so that none waits for the next."""
     for frame in frames:
         yield frame

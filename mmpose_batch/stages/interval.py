@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..batching import BatchRunner, ImageInFlight
 from ..progress import DetectionCounts
-from ..workers import FLUSH, FlushType, WorkerPool
+from ..workers import Marker, WorkerPool
 
 # Two boxes may be the same person if they overlap by this IoU, and if neither their widths nor
 # their heights differ by more than this factor: in five frames, a walking person moves by about a
@@ -85,16 +85,14 @@ class IntervalStage:
         """Number of images in a full batch of the detector."""
         return self.detections.batch_size
 
-    def stream(
-        self, images: Iterator[ImageInFlight | FlushType]
-    ) -> Iterator[ImageInFlight | FlushType]:
-        """Yield the images in order, each once its boxes are known; FLUSH as it comes.
+    def stream(self, images: Iterator[ImageInFlight | Marker]) -> Iterator[ImageInFlight | Marker]:
+        """Yield the images in order, each once its boxes are known; markers as they come.
 
         Images that are not of a video are expected to be prepared for the detector, frames of
         videos are not.
         """
         for kind, group in groupby(images, _kind):
-            if kind is FLUSH:
+            if kind is Marker:
                 yield from group
             elif kind is None:
                 yield from self.detections.stream(group)
@@ -179,10 +177,10 @@ class IntervalStage:
         return found.get(len(window) - 1)
 
 
-def _kind(item: ImageInFlight | FlushType) -> Any:
-    """FLUSH, None for an image, or the video of a frame."""
-    if item is FLUSH:
-        return FLUSH
+def _kind(item: ImageInFlight | Marker) -> Any:
+    """Marker, None for an image, or the video of a frame."""
+    if isinstance(item, Marker):
+        return Marker
     frame = item.result.frame
     return None if frame.frame_id is None else frame.source_id
 

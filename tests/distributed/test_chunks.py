@@ -27,7 +27,7 @@ from mmpose_batch.distributed.infer import ChunkInferer
 from mmpose_batch.postprocess.tracking import PersonTracker
 from mmpose_batch.results import ImageResult, to_record
 from mmpose_batch.sources.items import START, Items, Position
-from mmpose_batch.workers import FLUSH
+from mmpose_batch.workers import Marker
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -81,7 +81,7 @@ def test_chunks_have_the_results_and_names_of_a_run_in_one_process(inferencer, i
     inferer = ChunkInferer(inferencer, inferencer.call_options(), TRACKED)
     found = list(all_chunks(inferer, items))
     assert [to_record(result) for _, results in found for result in results] == expected
-    names = dict.fromkeys(frame.chunk for frame in items.stream() if frame is not FLUSH)
+    names = dict.fromkeys(frame.chunk for frame in items.stream() if not isinstance(frame, Marker))
     assert [chunk.name for chunk, _ in found] == list(names)
     assert [len(results) for _, results in found] == [4, 2, 4, 4, 1, 4, 4, 1]
     assert all(results[-1].frame.ends_chunk for _, results in found)

@@ -11,7 +11,7 @@ from support.tiny import picture
 from mmpose_batch import BatchPose2DInferencer
 from mmpose_batch.sources.base import Frame, Source
 from mmpose_batch.sources.numbering import number
-from mmpose_batch.workers import FLUSH, FlushType
+from mmpose_batch.workers import FLUSH, Marker
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
@@ -71,7 +71,7 @@ def test_a_single_image_does_not_wait_for_the_next(
         assert seen.wait(60), 'the result of the first image waits for the second'
         yield PICTURES[1]
 
-    def frames() -> Iterator[Frame | FlushType]:
+    def frames() -> Iterator[Frame | Marker]:
         for frame in number(images()):
             yield frame
             yield FLUSH

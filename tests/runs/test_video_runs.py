@@ -19,7 +19,7 @@ from support.factories import (
 from support.videos import painted, write_video
 
 from mmpose_batch.sources.items import Items, Position
-from mmpose_batch.workers import FLUSH
+from mmpose_batch.workers import CHUNK_END, Marker
 from mmpose_batch.writers.jsonl import JsonLinesFile
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'shared_inferencers')
@@ -241,18 +241,19 @@ def test_a_run_does_not_resume_with_other_frames(arguments, complete, changed):
 def test_frames_from_any_chunk_on_are_those_of_the_complete_stream(inputs):
     items = Items(sorted(map(str, inputs.rglob('*.*'))))
     stream = list(items.stream())
-    frames = [item for item in stream if item is not FLUSH]
+    frames = [item for item in stream if not isinstance(item, Marker)]
     assert [frame.index for frame in frames] == list(range(len(frames)))
     assert items.last == len(frames) - 1
-    assert sum(frame.ends_chunk for frame in frames) == stream.count(FLUSH)
+    assert sum(frame.ends_chunk for frame in frames) == stream.count(CHUNK_END)
     for number, item in enumerate(stream):
-        if item is not FLUSH:
+        if not isinstance(item, Marker):
             continue
-        before = [each for each in stream[: number + 1] if each is not FLUSH]
+        before = [each for each in stream[: number + 1] if not isinstance(each, Marker)]
         videos = list(dict.fromkeys(f.source_id for f in before if f.source_id))
         last = sum(f.source_id == videos[-1] for f in before) if videos else 0
         start = Position(len(before), min(len(before), 3), max(len(videos) - 1, 0), last)
-        rest = list(Items(sorted(map(str, inputs.rglob('*.*')))).stream(start))
-        key = [(f.name, f.frame_id, f.index, f.ends_chunk) for f in rest if f is not FLUSH]
-        expected = [f for f in stream[number + 1 :] if f is not FLUSH]
+        rest = Items(sorted(map(str, inputs.rglob('*.*')))).stream(start)
+        rest = [f for f in rest if not isinstance(f, Marker)]
+        key = [(f.name, f.frame_id, f.index, f.ends_chunk) for f in rest]
+        expected = [f for f in stream[number + 1 :] if not isinstance(f, Marker)]
         assert key == [(f.name, f.frame_id, f.index, f.ends_chunk) for f in expected]

@@ -8,7 +8,7 @@ from support.videos import painted, write_video
 
 from mmpose_batch.sources.base import Frame, chunk_name
 from mmpose_batch.sources.items import Items, Position
-from mmpose_batch.workers import FLUSH
+from mmpose_batch.workers import Marker
 
 CHUNK = 4
 # Name and length of each chunk: of 9 images, a video without frames, and two videos.
@@ -36,7 +36,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def frames_of(paths: list[str], start: Position) -> list[Frame]:
-    return [item for item in Items(paths).stream(start) if item is not FLUSH]
+    return [item for item in Items(paths).stream(start) if not isinstance(item, Marker)]
 
 
 def test_chunks_are_named_in_the_order_of_results(paths):

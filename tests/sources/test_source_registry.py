@@ -10,8 +10,9 @@ import rich.progress
 from support.tiny import TinyModel, picture
 
 from mmpose_batch.sources import registry
-from mmpose_batch.sources.base import FLUSH, Frame, Source
+from mmpose_batch.sources.base import Frame, Source
 from mmpose_batch.sources.registry import SourceSpec, register
+from mmpose_batch.workers import FLUSH
 
 BROKEN = 2  # index of the frame that cannot be used
 

@@ -26,11 +26,11 @@ from mmpose_batch.sources.folders import Skipped, is_input, list_images
 from mmpose_batch.sources.inputs import open_source
 from mmpose_batch.sources.numbering import number
 from mmpose_batch.sources.registry import specs
-from mmpose_batch.workers import FLUSH
+from mmpose_batch.workers import CHUNK_END, FLUSH, Marker
 
 
 def frames_of(inputs: Any) -> list[Frame]:
-    return [item for item in open_source(inputs) if item is not FLUSH]
+    return [item for item in open_source(inputs) if not isinstance(item, Marker)]
 
 
 @pytest.fixture
@@ -535,7 +535,7 @@ def test_inputs_become_frames(folder, inputs, paths, length):
     source = open_source(inputs)
     assert source.length == length
     assert (source.sequential, source.video_name) == (False, None)
-    frames = [item for item in source if item is not FLUSH]
+    frames = [item for item in source if not isinstance(item, Marker)]
     assert [frame.data for frame in frames] == paths
     assert [frame.index for frame in frames] == list(range(len(paths)))
 
@@ -631,7 +631,7 @@ def test_a_video_becomes_its_frames_in_order(tmp_path):
     source = open_source(write_video(tmp_path / 'film.mp4', 8))
     assert (source.sequential, source.live) == (True, False)
     assert (source.video_name, source.length, source.fps) == ('film.mp4', 8, 12)
-    frames = [item for item in source if item is not FLUSH]
+    frames = [item for item in source if not isinstance(item, Marker)]
     assert {frame.name for frame in frames} == {'film.mp4'}
     assert [frame.frame_id for frame in frames] == list(range(8))
     greys = [frame.data.read().mean() for frame in frames]
@@ -719,22 +719,22 @@ def test_a_missing_camera_is_an_error(camera, text):
     [(0, 7, [3, 7, 9]), (3, 7, [3, 5]), (0, 6, [3, 7]), (0, 0, [])],
     ids=['a shorter one at the end', 'a resumed run', 'complete chunks', 'nothing'],
 )
-def test_flush_comes_at_the_end_of_every_chunk(start, count, ends):
+def test_every_chunk_has_an_end(start, count, ends):
     frames = list(number([np.zeros((2, 2, 3), np.uint8)] * count))[start:]
-    assert [i for i, item in enumerate(in_chunks(frames, 3)) if item is FLUSH] == ends
+    assert [i for i, item in enumerate(in_chunks(frames, 3)) if item is CHUNK_END] == ends
 
 
 @pytest.mark.parametrize('kind', [list, tuple, iter])
 def test_inputs_of_known_length_are_split_into_chunks(kind):
     source = open_source(kind([np.zeros((2, 2, 3), np.uint8)] * (CHUNK + 1)))
-    flushed = [i for i, item in enumerate(source) if item is FLUSH]
-    assert flushed == ([] if kind is iter else [CHUNK, CHUNK + 2])
+    found = [i for i, item in enumerate(source) if item is CHUNK_END]
+    assert found == ([] if kind is iter else [CHUNK, CHUNK + 2])
 
 
 def test_a_video_is_split_into_chunks(tmp_path):
     path = write_video(tmp_path / 'film.mp4', CHUNK + 2)
-    flushed = [i for i, item in enumerate(open_source(path)) if item is FLUSH]
-    assert flushed == [CHUNK, CHUNK + 3]
+    found = [i for i, item in enumerate(open_source(path)) if item is CHUNK_END]
+    assert found == [CHUNK, CHUNK + 3]
 
 
 def test_frames_of_a_video_have_its_id_and_time(tmp_path):

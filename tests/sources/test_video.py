@@ -37,7 +37,7 @@ from mmpose_batch.sources.inputs import open_source
 from mmpose_batch.sources.items import Items
 from mmpose_batch.sources.video_frames import read_video, sample_frames
 from mmpose_batch.sources.video_names import is_video_name
-from mmpose_batch.workers import FLUSH
+from mmpose_batch.workers import Marker
 
 COUNT = 60
 
@@ -622,7 +622,7 @@ def test_samples_are_intact_frames_spread_over_the_video(film, folder):
 def test_a_video_is_an_input_of_the_inferencer(film):
     source = open_source(film)
     assert (source.video_name, source.length, source.fps) == ('film.mp4', COUNT, 25)
-    frames = [item for item in source if item is not FLUSH]
+    frames = [item for item in source if not isinstance(item, Marker)]
     assert [number_in(frame) for frame in frames] == list(range(COUNT))
     assert frames[7].name == 'film.mp4'
 

@@ -21,7 +21,7 @@ from mmpose_batch.runs.identity import of_options
 from mmpose_batch.sources.base import Frame
 from mmpose_batch.stages import interval
 from mmpose_batch.stages.interval import IntervalStage, interpolate, is_cut, match, thumbnail_of
-from mmpose_batch.workers import FLUSH, FlushType, WorkerPool
+from mmpose_batch.workers import CHUNK_END, FLUSH, Marker, WorkerPool
 
 pytestmark = pytest.mark.usefixtures('one_thread', 'no_thread_is_busy')
 
@@ -319,17 +319,17 @@ def test_a_window_has_the_detections_of_full_batches_if_memory_allows(size, ever
 
 def test_a_chunk_begins_and_ends_with_a_detection():
     video = Video(walk)
-    items: list[ImageInFlight | FlushType] = [*map(video.frame, range(8)), FLUSH]
-    items += [*map(video.frame, range(8, 15)), FLUSH, FLUSH]
+    items: list[ImageInFlight | Marker] = [*map(video.frame, range(8)), CHUNK_END]
+    items += [*map(video.frame, range(8, 15)), CHUNK_END, FLUSH]
     found = list(video.stage(5).stream(iter(items)))
-    assert [item is FLUSH for item in found] == [item is FLUSH for item in items]
+    assert found == items
     assert video.detected == [0, 5, 7, 8, 13, 14]
 
 
 def test_flush_follows_its_frames_at_once():
     video, taken = Video(walk), []
 
-    def items() -> Iterator[ImageInFlight | FlushType]:
+    def items() -> Iterator[ImageInFlight | Marker]:
         for item in (*map(video.frame, range(3)), FLUSH, video.frame(3)):
             taken.append(item)
             yield item
