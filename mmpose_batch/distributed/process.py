@@ -1,5 +1,6 @@
 """One worker process, which is started again when it dies."""
 
+import os.path as osp
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from threading import Lock
@@ -23,7 +24,8 @@ class WorkerProcess:
     """A process that infers chunks, and its replacements.
 
     Args:
-        setup: File with the pickled :class:`mmpose_batch.distributed.worker.WorkerSetup`.
+        setup: File with the pickled :class:`mmpose_batch.distributed.worker.WorkerSetup`, in a
+            temporary folder, which the process removes if this one is killed.
         device: Device of the networks.
         journal: File for the journal of the process.
         timeout: Seconds after which a chunk that is not complete counts as hanging; None for
@@ -150,7 +152,9 @@ class WorkerProcess:
         with self._lock:
             if self._is_stopped:
                 raise ChildDied('it was stopped')
-            self._child = self._child or ChildProcess(worker.__name__)
+            if self._child is None:
+                temporary = osp.dirname(self._arguments[0])
+                self._child = ChildProcess(worker.__name__, temporary)
         try:
             return self._child.call(function, *arguments, timeout=timeout)
         except ChildDied:
