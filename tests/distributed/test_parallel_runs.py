@@ -153,7 +153,9 @@ def test_a_run_whose_process_is_killed_is_resumed_and_leaves_nothing(models, tmp
         assert time.monotonic() < deadline
         time.sleep(0.05)
     workers = children(started.pid)
-    assert list(tmp_path.glob('temporary/mmpose_batch-*/setup')), 'the weights are handed over in another way'
+    assert list(tmp_path.glob('temporary/mmpose_batch-*/setup')), (
+        'the weights are handed over in another way'
+    )
     started.send(signal.SIGKILL)
     started.wait()
     while any(map(is_running, workers)):
