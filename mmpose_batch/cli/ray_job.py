@@ -3,6 +3,7 @@
 import argparse
 import os.path as osp
 import sys
+from typing import Any
 
 from ..cluster.driver import check_resources, connect, import_ray
 from ..cluster.files import ClusterFolder
@@ -17,7 +18,7 @@ from ..cluster.run import (
 )
 from ..cluster.run import run as run_on_cluster
 from ..config import CallOptions
-from ..factory import plan_inferencer
+from ..factory import Plan, plan_inferencer
 from ..writers.parquet_tables import import_pyarrow
 from .console import model_errors, note_demo_models, show
 from .infer_job import INFERENCER, chosen_filters, parse_cfg_options
@@ -32,11 +33,10 @@ def run_job(args: argparse.Namespace) -> Summary:
         CheckpointError, EngineError, OutputError, RunError: The run is not possible.
     """
     options = args.options
-    ray = import_ray()
+    import_ray()
     if options.parquet:
         import_pyarrow()
     folder = ClusterFolder(options.out_dir)
-    info = read_info(folder)
     with model_errors():
         plan = plan_inferencer(
             args.pose2d,
@@ -49,6 +49,15 @@ def run_job(args: argparse.Namespace) -> Summary:
             plan.check()
     filters = chosen_filters(args, plan.cfg)
     CallOptions(batch_size=1, **filters, select_thr=filters['bbox_thr'])  # checks the ranges
+    with folder.locked():
+        return _run(args, folder, plan, filters)
+
+
+def _run(
+    args: argparse.Namespace, folder: ClusterFolder, plan: Plan, filters: dict[str, Any]
+) -> Summary:
+    """Run on the cluster, in an output folder that is locked."""
+    options, info = args.options, read_info(folder)
     inputs, notes = list_inputs(folder, args.inputs, options, args.recursive, args.follow_links)
     notes += check_videos(inputs, args.video)
     plan = plan_for_workers(plan, inputs, options)
@@ -73,4 +82,4 @@ def run_job(args: argparse.Namespace) -> Summary:
             note_demo_models(args)
         return run_on_cluster(prepared, inputs, options)
     finally:
-        ray.shutdown()
+        import_ray().shutdown()

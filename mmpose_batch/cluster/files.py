@@ -4,10 +4,11 @@ import os
 import os.path as osp
 import posixpath
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO
 
-from ..errors import RunError
+from ..errors import FolderInUse, RunError
+from ..runs.locking import locked
 from ..writers.atomic import open_atomically
 
 
@@ -71,6 +72,22 @@ class ClusterFolder:
     def remote(self) -> Any:
         """The fsspec file system; None for a folder of this machine or a mounted one."""
         return None if self._is_local else self._files
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the folder for one driver, if it is a path: fsspec has no locks for the others.
+
+        Raises:
+            RunError: Another driver, or a run of one machine, has locked it.
+            OSError: The folder cannot be created.
+        """
+        with ExitStack() as stack:
+            if self._is_local:
+                try:
+                    stack.enter_context(locked(self._path))
+                except FolderInUse as error:
+                    raise RunError(f'{error}; wait for its end, or name another folder') from error
+            yield
 
     def path(self, name: str) -> str:
         """The path of a file, in its file system."""

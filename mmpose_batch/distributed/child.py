@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import shutil
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from threading import Lock, Thread
@@ -12,6 +14,8 @@ from typing import Any
 
 # The exit status of a child can be read once, and starting a child reads that of all others.
 _starting_or_ending = Lock()
+# Seconds in which a child whose parent has closed the connection waits for the parent's end.
+_TIME_TO_REMOVE = 30.0
 
 
 class ChildDied(Exception):
@@ -27,16 +31,22 @@ class ChildProcess:
 
     Args:
         module: Name of the module to import in advance.
+        temporary: Folder of the parent, which the child removes if the parent is killed.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, temporary: str | None = None) -> None:
         context = get_context('forkserver' if 'forkserver' in get_all_start_methods() else 'spawn')
         context.set_forkserver_preload([module])
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other,), daemon=True)
+        self._process = context.Process(target=_serve, args=(other, temporary), daemon=True)
         with _starting_or_ending:
             self._process.start()
         other.close()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
 
     def call(self, function: Callable, *arguments: Any, timeout: float | None = None) -> Any:
         """Call a function of a module in the child.
@@ -76,29 +86,30 @@ class ChildProcess:
             self._process.join()
 
 
-def _serve(connection: Connection) -> None:
+def _serve(connection: Connection, temporary: str | None) -> None:
     """Run functions until the parent closes the connection or dies."""
-    Thread(target=_end_with_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, which ends this one
+    watcher = Thread(target=_end_with_parent, args=(temporary,), daemon=True)
+    watcher.start()
+    for name in ('SIGINT', 'SIGHUP'):  # Ctrl-C and a closed terminal end the parent, too
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    while True:
-        try:
+    with suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while True:
             function, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            answer = True, function(*arguments)
-        except Exception as error:
-            answer = False, _portable(error)
-        try:
+            try:
+                answer = True, function(*arguments)
+            except Exception as error:
+                answer = False, _portable(error)
             connection.send(answer)
-        except BrokenPipeError:
-            return
+    watcher.join(_TIME_TO_REMOVE)  # else this process might end before it has removed the folder
 
 
-def _end_with_parent() -> None:
-    """End this process at once when its parent dies, so that it writes nothing any more."""
+def _end_with_parent(temporary: str | None) -> None:
+    """End this process when its parent dies, which then cannot remove its temporary folder."""
     parent_process().join()
+    if temporary is not None:
+        shutil.rmtree(temporary, ignore_errors=True)  # the other children do the same
     os._exit(1)
 
 

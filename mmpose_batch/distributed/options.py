@@ -19,6 +19,20 @@ def check_timeout(seconds: float | None) -> None:
         raise ValueError(f'timeout_per_chunk: expected seconds above 0, found {seconds!r}')
 
 
+def _check_name(device: str) -> None:
+    """Check the name of a device, with the message that the option ``device`` gives.
+
+    Raises:
+        ValueError: PyTorch has no such device.
+    """
+    import torch  # takes seconds, which --help should not need
+
+    from ..models.checks.fields import naming
+
+    with naming(f'device: {device or repr(device)} cannot be used'):
+        torch.device(device)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParallelOptions:
     """Options of a run in several processes.
@@ -32,7 +46,7 @@ class ParallelOptions:
             images or frames) is ended and its chunk is tried again; None for no limit.
 
     Raises:
-        ValueError: An option is out of range, or has no effect.
+        ValueError: An option is out of range, or has no effect, or a device does not exist.
     """
 
     devices: Sequence[str] | None = option(
@@ -61,8 +75,11 @@ class ParallelOptions:
                 name = 'timeout_per_chunk' if count == 1 else 'workers_per_device'
                 raise ValueError(f'{name}: only valid with devices')
             return
-        if isinstance(self.devices, str) or not self.devices:
+        names = [] if isinstance(self.devices, str) else self.devices
+        if not names or not all(isinstance(name, str) for name in names):
             raise ValueError(f'devices: expected a list of devices, found {self.devices!r}')
+        for name in names:
+            _check_name(name)
         if len(kinds := {name.split(':')[0] for name in self.devices}) > 1:
             raise ValueError(
                 'devices: expected devices of one kind, since results would depend on which of '

@@ -1,12 +1,14 @@
 """Several worker processes that share the chunks of a run."""
 
+import logging
 import os.path as osp
 import pickle
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from types import TracebackType
 from typing import Any
@@ -15,10 +17,17 @@ from ..sources.items import Samples
 from .chunk_files import ChunkSummary, chunk_path, read_summary
 from .chunks import Chunk
 from .process import WorkerProcess
+from .quiet import QuietWatch
 from .worker import WarmedUp, WorkerSetup
 
 # Chunks for each process that may be complete before an earlier one is.
 AHEAD = 4
+# Seconds between two looks at what workers are doing.
+_INTERVAL = 5
+
+logger = logging.getLogger('mmpose_batch')
+# What the threads of a pool report: a chunk, their error, or their end.
+_Done = SimpleQueue['ChunkDone | BaseException | None']
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,7 @@ class Workers:
         self._setup = setup
         self._devices = devices
         self._timeout = timeout
+        self._quiet = QuietWatch()
         self._folder = setup.options.out_dir
         self._waiting: deque[Chunk] = deque()
         self._changed = Condition()
@@ -142,7 +152,7 @@ class Workers:
         # A process without work would only delay the end.
         processes = self._processes[: len(self._waiting)]
         self._allowed = AHEAD * len(self._processes)
-        done: SimpleQueue[ChunkDone | BaseException | None] = SimpleQueue()
+        done: _Done = SimpleQueue()
         threads = [
             Thread(target=self._feed, args=(process, done), daemon=True) for process in processes
         ]
@@ -150,7 +160,7 @@ class Workers:
             thread.start()
         running = len(threads)
         while running:
-            found = done.get()
+            found = self._next(done)
             if isinstance(found, BaseException):
                 raise found
             if found is None:
@@ -169,9 +179,17 @@ class Workers:
             self._allowed += 1
             self._changed.notify_all()
 
-    def _feed(
-        self, process: WorkerProcess, done: 'SimpleQueue[ChunkDone | BaseException | None]'
-    ) -> None:
+    def _next(self, done: _Done) -> ChunkDone | BaseException | None:
+        """The next report; warns of workers that seem to hang, which no timeout would end."""
+        while True:
+            if self._timeout is None:
+                for number, process in enumerate(self._processes):
+                    if text := self._quiet.check(number, process.activity):
+                        logger.warning(text)
+            with suppress(Empty):
+                return done.get(timeout=_INTERVAL)
+
+    def _feed(self, process: WorkerProcess, done: _Done) -> None:
         """Give one process its chunks (a thread of its own)."""
         try:
             process.start()

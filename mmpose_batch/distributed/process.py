@@ -1,5 +1,6 @@
 """One worker process, which is started again when it dies."""
 
+import os.path as osp
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from threading import Lock
@@ -13,6 +14,7 @@ from .child import ChildDied, ChildProcess
 from .chunk_files import ChunkSummary
 from .chunks import Chunk
 from .journal import read_death
+from .quiet import Activity
 from .worker import WarmedUp
 
 # Starts of a process that end before it is ready, after which the run ends.
@@ -23,7 +25,8 @@ class WorkerProcess:
     """A process that infers chunks, and its replacements.
 
     Args:
-        setup: File with the pickled :class:`mmpose_batch.distributed.worker.WorkerSetup`.
+        setup: File with the pickled :class:`mmpose_batch.distributed.worker.WorkerSetup`, in a
+            temporary folder, which the process removes if this one is killed.
         device: Device of the networks.
         journal: File for the journal of the process.
         timeout: Seconds after which a chunk that is not complete counts as hanging; None for
@@ -34,6 +37,7 @@ class WorkerProcess:
     Attributes:
         samples: Those that are left: images that kill the process are left out.
         is_bound: Whether it must select what it is given, as other processes have.
+        activity: What the process is doing; None if it has no chunk.
         deaths: Number of processes that have died.
     """
 
@@ -56,6 +60,7 @@ class WorkerProcess:
         self.samples = samples
         self.is_bound = False
         self._is_ready = False
+        self.activity: Activity | None = None
         self.deaths = 0
 
     def start(self) -> WarmedUp | None:
@@ -132,13 +137,17 @@ class WorkerProcess:
     ) -> ChunkSummary | Death | None:
         """Call a function of the worker; returns what it returns, or how the process died."""
         self.start()
+        _, device, journal = self._arguments
         try:
+            self.activity = Activity(chunk, journal, self._child.pid, device)
             return self._run(function, chunk, timeout=self._timeout)
         except ChildDied as error:
             if self._is_stopped:
                 raise
             self._is_ready = False
             return read_death(self._journal, str(error))
+        finally:
+            self.activity = None
 
     def _run(self, function: Callable, *arguments: Any, timeout: float | None = None) -> Any:
         """Run a function in the process, which is started if there is none.
@@ -150,7 +159,9 @@ class WorkerProcess:
         with self._lock:
             if self._is_stopped:
                 raise ChildDied('it was stopped')
-            self._child = self._child or ChildProcess(worker.__name__)
+            if self._child is None:
+                temporary = osp.dirname(self._arguments[0])
+                self._child = ChildProcess(worker.__name__, temporary)
         try:
             return self._child.call(function, *arguments, timeout=timeout)
         except ChildDied:

@@ -5,6 +5,7 @@ import os.path as osp
 import pickle
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from ..config import CallOptions, VideoOptions
 from ..copies import build_on
 from ..engines.warmup import outcome, restore
 from ..errors import DEVICE_LOST, one_line
+from ..images.native_messages import names_messages, native_messages
 from ..inferencer import BatchPose2DInferencer
 from ..progress import StageClock
 from ..results import ImageResult, to_record
@@ -52,6 +54,7 @@ class WorkerSetup:
         log_level: Level of the messages of MMEngine.
         folder: Current folder, which relative paths start from.
         run_id: Identifies the run; see :func:`mmpose_batch.distributed.chunk_files.chunk_path`.
+        names_messages: Whether to prefix messages of decoders with the names of images.
     """
 
     kind: type
@@ -63,6 +66,7 @@ class WorkerSetup:
     log_level: int
     folder: str
     run_id: str = ''
+    names_messages: bool = False
 
     @classmethod
     def of(cls, inferencer: BatchPose2DInferencer, **settings: Any) -> 'WorkerSetup':
@@ -77,6 +81,7 @@ class WorkerSetup:
             state=inferencer.__getstate__(),
             log_level=MMLogger.get_current_instance().level,
             folder=os.getcwd(),
+            names_messages=names_messages(),
             **settings,
         )
 
@@ -217,8 +222,9 @@ def warm_up(
             inferencer.predictor.warm_up(frames, call)
 
 
-# The worker of this process.
+# The worker of this process, and contexts that last as long as the process.
 _worker: Worker | None = None
+_contexts = ExitStack()
 
 
 def build(
@@ -237,6 +243,8 @@ def build(
     with open(setup, 'rb') as file:
         loaded = pickle.load(file)
     os.chdir(loaded.folder)
+    if loaded.names_messages:
+        _contexts.enter_context(native_messages())
     MMLogger.get_current_instance().setLevel(loaded.log_level)
     _worker = Worker(loaded, device, journal)
     return _worker.warm_up(samples, selected)

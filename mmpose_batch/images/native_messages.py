@@ -51,6 +51,11 @@ def decoding(name: str) -> Iterator[None]:
         _write(_marks, b'\0<' + text + b'\0')
 
 
+def names_messages() -> bool:
+    """Whether messages in this process are prefixed with the names of images."""
+    return _marks is not None
+
+
 @contextmanager
 def native_messages(quiet: bool = False) -> Iterator[None]:
     """Prefix messages of libpng and libjpeg with the names of images, or drop them.

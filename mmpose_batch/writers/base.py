@@ -126,7 +126,9 @@ class Writer(ABC):
 
         Args:
             result: ``result.error`` is set if there are no predictions. ``result.image`` is None
-                unless :attr:`WriterSpec.needs_images`.
+                unless :attr:`WriterSpec.needs_images`. In a run of several processes, the data
+                samples have ``pred_instances`` only, without metainfo and ``gt_instances``,
+                unless :attr:`WriterSpec.by_worker`.
             record: A copy of the image's record, as it is read when a run is resumed. Its
                 ``error`` also names the files of the image that the writers before this one
                 could not write.

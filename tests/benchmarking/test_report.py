@@ -137,6 +137,12 @@ def test_the_memory_of_a_gpu_is_shown():
     assert resource_cells(row)[RESOURCES.index('memory')] == '600 MiB, GPU 1024 MiB'
 
 
+def test_memory_that_the_system_does_not_report_is_unknown():
+    row = measured()
+    row.report['peak_memory']['resident'] = None
+    assert resource_cells(row)[RESOURCES.index('memory')] == 'unknown'
+
+
 def test_shares_add_up_to_the_time_and_separate_decoding_from_the_network():
     shares = measured().shares()
     assert list(shares) == list(STAGES)

@@ -165,7 +165,11 @@ def test_the_fastest_within_the_limits_is_best(limits, expected):
     failed.failure = 'no'
     silent = measured(rate=50.0)
     silent.report = {}  # its process ended after the rounds
-    chosen = best([upstream, small, large, failed, silent], **limits)
+    rows = [upstream, small, large, failed, silent]
+    if 'max_memory' in limits:
+        rows.append(unknown := measured(rate=60.0))
+        unknown.report['peak_memory']['resident'] = None
+    chosen = best(rows, **limits)
     assert (chosen and chosen.images_per_second) == expected
 
 

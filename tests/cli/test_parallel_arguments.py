@@ -31,6 +31,8 @@ def arguments(models: Models, tmp_path: Path) -> list[str]:
         ('--devices cpu --timeout-per-chunk 0', 'timeout_per_chunk: expected seconds above 0'),
         ('--devices cpu cuda:0', 'devices: expected devices of one kind'),
         ('--devices gpu', 'device: gpu cannot be used'),
+        ('--devices cpu foo', 'device: foo cannot be used: RuntimeError: Expected one of cpu, '),
+        ('--devices cpu cuda:x', 'device: cuda:x cannot be used: RuntimeError: Invalid device'),
         ('--devices cpu --precision fp16', 'precision: fp16 is not supported on a CPU'),
     ],
 )
@@ -45,6 +47,10 @@ def test_wrong_combinations_are_rejected_before_a_model_is_built(arguments, give
     [
         ({'devices': 'cpu'}, 'devices: expected a list of devices'),
         ({'devices': []}, 'devices: expected a list of devices'),
+        ({'devices': [0]}, 'devices: expected a list of devices'),
+        ({'devices': ['cpu', '']}, "device: '' cannot be used"),
+        ({'devices': ['cpu', 'CPU']}, 'device: CPU cannot be used'),
+        ({'devices': ['cpu', 'cuda']}, 'one kind, .* found cpu and cuda'),
         ({'devices': ['cpu'], 'workers_per_device': 0}, 'workers_per_device: expected an integer'),
         ({'devices': ['cpu'], 'timeout_per_chunk': True}, 'timeout_per_chunk: expected seconds'),
     ],

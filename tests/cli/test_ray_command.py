@@ -12,6 +12,7 @@ pytest.importorskip('pyarrow')
 
 from mmpose_batch.cluster import driver
 from mmpose_batch.errors import RunError
+from mmpose_batch.runs.locking import locked
 
 CLUSTER = 'no cluster in this test'
 
@@ -104,6 +105,18 @@ def test_a_folder_with_a_run_of_infer_is_rejected(two_photos, tmp_path):
     done = run_ray(two_photos, '--out-dir', tmp_path)
     assert done.status == 1
     assert 'already contains a run of one machine: name another folder' in done.err
+
+
+def test_a_second_driver_is_rejected_while_the_first_one_runs(two_photos, tmp_path):
+    out_dir = tmp_path / 'out'
+    out_dir.mkdir()
+    with locked(str(out_dir)):
+        done = run_ray(two_photos, '--out-dir', out_dir)
+    assert done.status == 1
+    assert f'{out_dir} is in use by another run; wait for its end' in done.err
+    assert {path.name for path in out_dir.iterdir()} == {'.lock'}
+    done = run_ray(two_photos, '--out-dir', out_dir)
+    assert CLUSTER in done.err
 
 
 def test_an_address_without_a_cluster_is_an_error(monkeypatch):

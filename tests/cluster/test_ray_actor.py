@@ -1,10 +1,12 @@
 """The actors of a run on a cluster, called without Ray: what they write is what `infer` writes."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -120,6 +122,20 @@ def test_an_actor_continues_a_video_where_another_one_died(work, expected):
         (out_dir / 'videos' / f'{name}.json').unlink()
     found = [second(row) for row in rows]
     assert [row['results'] for row in found] == [4, 3, 9, 8, 1]
+    check_output(work, expected)
+
+
+def test_actors_of_two_drivers_at_the_same_time_write_the_same(work, expected):
+    """As on a file system without locks, where two drivers may compute the same chunks."""
+
+    def compute_all(actor: ChunkActor) -> list[dict[str, Any]]:
+        return [actor(row) for row in rows_of(work)]
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(compute_all, [ChunkActor(work), ChunkActor(work)]))
+    for found in both:
+        assert [row['error'] for row in found] == [''] * len(found)
+        assert [row['results'] for row in found] == [4, 3, 9, 8, 1]
     check_output(work, expected)
 
 

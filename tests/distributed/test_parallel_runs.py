@@ -1,6 +1,7 @@
 """Runs in several processes: their files are those of one process, whatever dies."""
 
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from support.factories import (
     Models,
     ToolProcess,
     files_below,
+    main_of_process,
     read_lines,
     run_tool,
     write_photos,
@@ -125,25 +127,41 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_run_whose_process_is_killed_is_resumed_and_leaves_no_process(models, tmp_path):
+def main_with_temporary_folder(arguments: list[str], log: str, checkpoint_every: int) -> None:
+    """Run the tool with its temporary files beside its log."""
+    tempfile.tempdir = str(Path(log).with_name('temporary'))
+    main_of_process(arguments, log, checkpoint_every)
+
+
+def test_a_run_whose_process_is_killed_is_resumed_and_leaves_nothing(models, tmp_path):
     inputs, one, out_dir = tmp_path / 'in', tmp_path / 'one', tmp_path / 'out'
     inputs.mkdir()
     write_photos(inputs, 10)
     write_video(inputs / 'a.mp4', painted(11))
     arguments = [str(inputs), *models.one_stage, *FORMATS, '--num-threads', '1']
     assert run_tool(*arguments, '--out-dir', one).status == 0
-    started = ToolProcess([*arguments, '--out-dir', out_dir, *PROCESSES], tmp_path / 'log', CHUNK)
+    (tmp_path / 'temporary').mkdir()
+    started = ToolProcess(
+        [*arguments, '--out-dir', out_dir, *PROCESSES],
+        tmp_path / 'log',
+        CHUNK,
+        main=main_with_temporary_folder,
+    )
     chunks = out_dir / '.chunks'
     deadline = time.monotonic() + 120
     while not list(chunks.glob('*/*.jsonl')):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     workers = children(started.pid)
+    assert list(tmp_path.glob('temporary/mmpose_batch-*/setup')), (
+        'the weights are handed over in another way'
+    )
     started.send(signal.SIGKILL)
     started.wait()
     while any(map(is_running, workers)):
         assert time.monotonic() < deadline, 'a worker process outlives its run'
         time.sleep(0.2)
+    assert not list(tmp_path.glob('temporary/mmpose_batch-*'))
     # As if it had been killed before its first record.
     (out_dir / 'predictions.jsonl').write_bytes(b'')
     complete = list(chunks.glob('*/*.jsonl'))

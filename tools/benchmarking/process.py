@@ -218,11 +218,14 @@ def _frames(system: Any, images: Sequence[Image], decoded: bool) -> Callable[[in
     return lambda index: system.infer(sources[index % len(sources)])
 
 
-def peak_memory() -> dict[str, int]:
-    """Peak memory of this process in bytes: ``resident``, and ``gpu`` as PyTorch reports it."""
+def peak_memory() -> dict[str, int | None]:
+    """Peak memory of this process in bytes: ``resident``, and ``gpu`` as PyTorch reports it.
+
+    None if the system does not report it.
+    """
     import torch
 
-    peak = {'resident': peak_resident()}
+    peak: dict[str, int | None] = {'resident': peak_resident()}
     if torch.cuda.is_available():
         peak['gpu'] = torch.cuda.max_memory_reserved()
     return peak

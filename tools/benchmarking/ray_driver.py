@@ -44,8 +44,9 @@ class Measured:
         list_seconds: Seconds for reading the paths and writing them for the workers.
         run_seconds: Seconds for all chunks.
         restart_seconds: Seconds in which a restarted driver finds out that nothing is missing.
-        before_bytes: Resident memory of the driver before the paths are read, at most.
-        peak_bytes: Peak resident memory of the driver.
+        before_bytes: Resident memory of the driver before the paths are read, at most; None if
+            the system does not report it.
+        peak_bytes: Peak resident memory of the driver, or None.
     """
 
     paths: int
@@ -53,17 +54,21 @@ class Measured:
     list_seconds: float
     run_seconds: float
     restart_seconds: float
-    before_bytes: int
-    peak_bytes: int
+    before_bytes: int | None
+    peak_bytes: int | None
 
     def __str__(self) -> str:
         rate = self.chunks / self.run_seconds
         return (
             f'{self.paths} paths: listed in {self.list_seconds:.1f} s; {self.chunks} chunks in '
             f'{self.run_seconds:.1f} s, {rate:.0f}/s; nothing missing after '
-            f'{self.restart_seconds:.2f} s; driver {self.before_bytes / 2**20:.0f} MiB before, '
-            f'{self.peak_bytes / 2**20:.0f} MiB at its peak'
+            f'{self.restart_seconds:.2f} s; driver {_mebibytes(self.before_bytes)} before, '
+            f'{_mebibytes(self.peak_bytes)} at its peak'
         )
+
+
+def _mebibytes(count: int | None) -> str:
+    return 'unknown' if count is None else f'{count / 2**20:.0f} MiB'
 
 
 def synthetic_paths(count: int) -> Iterator[str]:

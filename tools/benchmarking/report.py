@@ -157,10 +157,10 @@ def resource_cells(measurement: Measurement) -> list[str]:
     gpu = f', GPU {peak["gpu"] / 2**20:.0f} MiB' if peak.get('gpu') else ''
     busy = [s['gpu_utilization'] for s in measurement.samples if 'gpu_utilization' in s]
     gpu += f', {median(busy):.0f}% busy' if busy else ''
-    files = measurement.report.get('engine_bytes')
+    files, memory = measurement.report.get('engine_bytes'), peak['resident']
     return [
         measurement.contender.name,
-        f'{peak["resident"] / 2**20:.0f} MiB{gpu}',
+        ('unknown' if memory is None else f'{memory / 2**20:.0f} MiB') + gpu,
         *(f'{measurement.start[name]:.1f} s' if has_start else '' for name in _START),
         f'{files / 2**20:.1f} MiB' if files else '',
         '' if isnan(measurement.latency) else f'{measurement.latency * 1e3:.0f} ms',

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from math import inf
 
 from .contenders import DETECTOR, OURS, Contender, Models, references
 from .process import ContenderError, ContenderProcess
@@ -148,7 +149,7 @@ def best(
         and m.report
         and m.contender.system == OURS
         and (max_latency is None or m.latency <= max_latency)
-        and (max_memory is None or m.report['peak_memory']['resident'] <= max_memory)
+        and (max_memory is None or (m.report['peak_memory']['resident'] or inf) <= max_memory)
     ]
     return max(fitting, key=lambda m: m.images_per_second, default=None)
 
