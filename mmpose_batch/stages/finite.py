@@ -1,7 +1,7 @@
 """Check that decoded values are finite, since thresholds would silently drop NaN.
 
 NaN in the outputs of a network is rejected earlier, by
-:func:`mmpose_batch.engines.wrapping.reject_nan`.
+:func:`mmpose_batch.nan_check.reject_nan`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines.wrapping import NAN_CAUSE
+from ..nan_check import NAN_CAUSE
 
 
 def check_finite(fields: Mapping[str, Any]) -> None:
