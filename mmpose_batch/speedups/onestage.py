@@ -277,16 +277,18 @@ def _instances(
     """The persons of each image, with boxes clipped to the image, in place."""
     sizes = np.array([sample.input_size for sample in samples], bboxes.dtype)
     np.clip(bboxes, 0, np.tile(sizes, 2).repeat(counts, axis=0), out=bboxes)
-    fields = {
-        'scores': scores,
-        'labels': labels,
-        'bboxes': bboxes,
-        'bbox_scores': scores,
-        'keypoints': keypoints,
-        'keypoint_scores': visibility,
-        'keypoints_visible': visibility,
-    }
-    return [
-        new_instances(**{name: values[first:last] for name, values in fields.items()})
-        for first, last in pairwise(accumulate(counts, initial=0))
-    ]
+    found = []
+    for first, last in pairwise(accumulate(counts, initial=0)):
+        score, visible = scores[first:last], visibility[first:last]
+        found.append(
+            new_instances(
+                scores=score,
+                labels=labels[first:last],
+                bboxes=bboxes[first:last],
+                bbox_scores=score,
+                keypoints=keypoints[first:last],
+                keypoint_scores=visible,
+                keypoints_visible=visible,
+            )
+        )
+    return found

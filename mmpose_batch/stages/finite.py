@@ -23,9 +23,11 @@ def check_finite(fields: Mapping[str, Any]) -> None:
     Raises:
         ValueError: One contains NaN or an infinite value.
     """
-    for name, values in sorted(
-        fields.items()
-    ):  # sorted: if names share an array, the error always names the same
+    checked: list[Any] = []
+    for name, values in sorted(fields.items()):  # sorted: the same error if names share an array
+        if any(values is other for other in checked):
+            continue
+        checked.append(values)
         if isinstance(values, torch.Tensor):
             values = values.detach().float().cpu() if values.is_floating_point() else ()
         values = np.asarray(values)
