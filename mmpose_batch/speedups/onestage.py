@@ -7,8 +7,8 @@ upstream, so that results on a CPU are identical.
 
 On a GPU rounding differs from that of a CPU anyway, and each small operation and each wait for
 the device takes longer than its work. There, that layer is computed once for the batch, and a
-batch waits four times, whatever its number of persons: for the number of candidates, for their
-boxes, for the indices of those that NMS on the CPU selects, and for the keypoints.
+batch waits three times, whatever its number of persons: for the number of anchors with a high
+score, for their boxes, from which NMS on the CPU selects the persons, and for the keypoints.
 """
 
 import copy
@@ -32,7 +32,7 @@ from ..nan_check import NanCheck, fail_if_nan
 from .base import InPlaceChange, register
 from .samples import new_instances
 from .suppression import select
-from .transfer import to_cpu
+from .transfer import to_cpu, to_device
 
 # Number of persons whose coordinates are classified at once. RTMO's 192 and 256 bins of 128 float32
 # values take 8 MB for 64 persons, and 470 MB for 2048; several such tensors exist at the same time.
@@ -186,7 +186,7 @@ def _predict(
     selected = select(fields[0], fields[2], counts, nms_pre, nms_thr)
 
     counts, rows = [len(each) for each in selected], np.concatenate(selected)
-    on_device = torch.from_numpy(rows).to(bboxes.device, non_blocking=True)
+    on_device = to_device(rows, bboxes.device)
     poses = _decode_poses(head, outputs, anchors[on_device], bboxes[on_device], counts)
     fields = *(field[rows] for field in fields), *(pose.numpy() for pose in to_cpu(poses))
     return _instances(*fields, counts, batch_data_samples)

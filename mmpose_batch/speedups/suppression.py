@@ -1,7 +1,7 @@
 """Non-maximum suppression of MMPose's one-stage heads in NumPy, with identical results."""
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -29,16 +29,15 @@ def select(
         For each image the indices of its rows, int64.
     """
     selected = []
-    for first, last in pairwise(accumulate(counts, initial=0)):
-        rows = np.arange(first, last)
-        if len(rows):
-            # Sorted twice and by PyTorch, as in upstream, so that equal scores end up in the
-            # same order.
-            best, order = torch.from_numpy(scores[first:last]).sort(descending=True)
-            rows = rows[order[:nms_pre].numpy()]
-            if nms_thr < 1:
-                rows = rows[best[:nms_pre].sort(descending=True).indices.numpy()]
-                rows = rows[suppress(bboxes[rows], nms_thr)]
+    found = torch.from_numpy(scores).split(counts)
+    for of_image, first in zip(found, accumulate(counts, initial=0), strict=False):
+        # Sorted twice and by PyTorch, as in upstream, so that equal scores end up in the same
+        # order.
+        best, order = of_image.sort(descending=True)
+        rows = order[:nms_pre].numpy() + first
+        if nms_thr < 1 and len(rows):
+            rows = rows[best[:nms_pre].sort(descending=True)[1].numpy()]
+            rows = rows[suppress(bboxes[rows], nms_thr)]
         selected.append(rows)
     return selected
 
@@ -61,16 +60,11 @@ def suppress(bboxes: np.ndarray, threshold: float) -> np.ndarray:
 
 def _overlaps(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     """IoU (M, N) of boxes (M, 4) and (N, 4), by the steps of upstream's ``bbox_overlaps``."""
+    left, top, right, bottom = some.T[:, :, None]
+    lefts, tops, rights, bottoms = others.T
     with np.errstate(invalid='ignore', over='ignore'):  # boxes may be infinite
-        areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (some, others)]
-        width, height = (
-            np.maximum(
-                np.minimum(some[:, None, end], others[:, end])
-                - np.maximum(some[:, None, start], others[:, start]),
-                0,
-            )
-            for start, end in ((0, 2), (1, 3))
-        )
+        width = np.maximum(np.minimum(right, rights) - np.maximum(left, lefts), 0)
+        height = np.maximum(np.minimum(bottom, bottoms) - np.maximum(top, tops), 0)
         overlap = width * height
-        union = areas[0][:, None] + areas[1] - overlap
-        return overlap / np.maximum(union, some.dtype.type(_MIN_UNION))
+        areas = (right - left) * (bottom - top) + (rights - lefts) * (bottoms - tops)
+        return overlap / np.maximum(areas - overlap, some.dtype.type(_MIN_UNION))

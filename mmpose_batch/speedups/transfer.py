@@ -1,7 +1,8 @@
-"""Copies from a GPU: several tensors at once, since each copy waits for the device."""
+"""Copies between the CPU and a GPU that wait for the GPU as rarely as possible."""
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,3 +24,11 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
         part.view(tensor.shape).to(tensor.dtype)
         for part, tensor in zip(parts, tensors, strict=True)
     ]
+
+
+def to_device(indices: np.ndarray, device: torch.device) -> Tensor:
+    """Copy an array to a device, without waiting for a GPU."""
+    tensor = torch.from_numpy(indices)
+    if device.type == 'cuda':
+        tensor = tensor.pin_memory()  # otherwise the copy waits for all earlier work
+    return tensor.to(device, non_blocking=True)
