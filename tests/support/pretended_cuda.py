@@ -342,7 +342,7 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
             operator = getattr(getattr(aten, packet), overload or 'default')
             kernels.impl(name, partial(device.run_kernel, operator), 'CUDA')
         others.fallback(device.run_kernel)
-        with _device_guard(), _functions_of_torch(device), _methods_of_tensors(device):
+        with device_guard(), _functions_of_torch(device), _methods_of_tensors(device):
             yield device
     finally:
         kernels._destroy()
@@ -350,7 +350,7 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
 
 
 @contextmanager
-def _device_guard() -> Iterator[None]:
+def device_guard() -> Iterator[None]:
     """Install torch's device guard that does nothing, which ``FakeTensorMode`` uses too.
 
     torch installs it only in place of a guard that counts no devices, and a PyTorch for CPUs has
