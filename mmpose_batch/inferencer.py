@@ -25,8 +25,8 @@ from .copies import build_copy, take_state
 from .declare import with_keywords
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
-from .engines.wrapping import reject_nan
 from .models.names import build_model
+from .nan_check import reject_nan
 from .postprocess.tracking import PersonTracker
 from .predictor import Predictor
 from .progress import StageClock

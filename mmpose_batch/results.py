@@ -93,7 +93,8 @@ def select_instances(
     """
     if select_thr > 0 and 'bbox_scores' in sample.pred_instances:
         keep = sample.pred_instances.bbox_scores > select_thr
-        sample.pred_instances = sample.pred_instances[keep]
+        if not keep.all():  # one-stage heads have applied the threshold
+            sample.pred_instances = sample.pred_instances[keep]
     if pose_based_nms and len(sample.pred_instances) > 0:
         keypoints = sample.pred_instances.keypoints
         poses = [

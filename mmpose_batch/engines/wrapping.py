@@ -1,24 +1,18 @@
-"""Wrappers of a network that runs in PyTorch: precision, memory format, NaN checks, device.
+"""Wrappers of a network that runs in PyTorch: precision, memory format, device.
 
 They change models in place, as described in :mod:`mmpose_batch.speedups.base`. Decoding is not
 wrapped and stays in fp32.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
-from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from ..speedups.base import InPlaceChange, apply_changes, register
-from .network import head_of
-
-NAN_CAUSE = 'broken or random weights, or a precision that is too low?'
 
 _DTYPES = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -122,26 +116,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], outputs: Any) -> Any:
     return outputs
 
 
-# -------------------------------------------------------------------------- NaN and device
-
-
-class _NanCheck:
-    """A head's ``forward`` that raises ValueError if the network returns NaN."""
-
-    def __init__(self, forward: Callable) -> None:
-        self._forward = forward
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        outputs = self._forward(*args, **kwargs)
-        # The maximum is NaN if any value is, and is much faster than `isnan` on all values.
-        highest = [
-            leaf.detach().amax().float()
-            for leaf in tree_leaves(outputs)
-            if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
-        ]
-        if highest and torch.stack(highest).isnan().any():
-            raise ValueError(f'expected numbers as outputs of the network, found NaN: {NAN_CAUSE}')
-        return outputs
+# --------------------------------------------------------------------------------- device
 
 
 class _OnCpu:
@@ -152,19 +127,6 @@ class _OnCpu:
 
     def __call__(self, *args: Any) -> Any:
         return map_tensors(Tensor.cpu, self._forward(*args))
-
-
-def reject_nan(model: nn.Module) -> None:
-    """Make the heads of a model raise ValueError if their networks return NaN, in place.
-
-    NaN exceeds no threshold, so detectors and one-stage models would silently detect nothing.
-    With the error the batch fails, and eventually the images with these outputs. Infinite values
-    are accepted, since heads convert them to finite numbers.
-
-    Args:
-        model: A pose estimator or a detector. Its network must not be replaced later.
-    """
-    apply_changes(model, (NAN_FAILS,))
 
 
 def decode_on_cpu(head: nn.Module) -> None:
@@ -181,31 +143,10 @@ def _own_heads(model: nn.Module) -> list[nn.Module]:
     return [head for head in heads if head is not None]
 
 
-def _unchecked_heads(model: nn.Module) -> Iterator[nn.Module]:
-    """All heads of the model, including those of RoI heads, that do not check for NaN yet."""
-    heads = [each for each in model.modules() if isinstance(each, BaseDenseHead | BBoxHead)]
-    own = head_of(model)
-    if own is not None and not any(each is own for each in heads):
-        heads.append(own)
-    return (head for head in heads if not isinstance(vars(head).get('forward'), _NanCheck))
-
-
-def _check_heads(model: nn.Module) -> None:
-    for head in list(_unchecked_heads(model)):
-        head.forward = _NanCheck(head.forward)
-
-
 def _move_outputs(head: nn.Module) -> None:
     head.forward = _OnCpu(head.forward)
 
 
-NAN_FAILS = register(
-    InPlaceChange(
-        name='NaN fails',
-        applies=lambda model: next(_unchecked_heads(model), None) is not None,
-        apply=_check_heads,
-    )
-)
 OUTPUTS_ON_CPU = register(
     InPlaceChange(
         name='outputs on the CPU',

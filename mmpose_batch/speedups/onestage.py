@@ -4,13 +4,18 @@ Upstream decodes image by image, and rearranges the outputs of all anchors for t
 anchors with a high enough score are gathered from the complete batch, and only these are decoded.
 The only layer whose rounding depends on the number of persons is computed image by image as in
 upstream, so that results on a CPU are identical.
+
+On a GPU rounding differs from that of a CPU anyway, and each small operation and each wait for
+the device takes longer than its work. There, that layer is computed once for the batch, and a
+batch waits three times, whatever its number of persons: for the number of anchors with a high
+score, for their boxes, from which NMS on the CPU selects the persons, and for the keypoints.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,16 +25,19 @@ from mmpose.models.heads import RTMOHead
 from mmpose.models.heads.hybrid_heads import YOLOXPoseHead
 from mmpose.models.heads.hybrid_heads.rtmo_head import DCC
 from mmpose.structures import PoseDataSample
-from mmpose.structures.bbox import bbox_overlaps, bbox_xyxy2cs
+from mmpose.structures.bbox import bbox_xyxy2cs
 from torch import Tensor, nn
 
+from ..nan_check import NanCheck, fail_if_nan
 from .base import InPlaceChange, register
+from .samples import new_instances
+from .suppression import select
+from .transfer import to_cpu, to_device
 
 # Number of persons whose coordinates are classified at once. RTMO's 192 and 256 bins of 128 float32
-# values take 8 MB for that many persons, and several such tensors exist at the same time.
+# values take 8 MB for 64 persons, and 470 MB for 2048; several such tensors exist at the same time.
 PERSONS_AT_ONCE = 64
-# Number of boxes whose overlaps with all others are computed at once, for the same reason.
-BOXES_AT_ONCE = 64
+PERSONS_AT_ONCE_ON_GPU = 2048
 
 
 @dataclass(frozen=True)
@@ -52,18 +60,29 @@ class Outputs:
     keypoints: Sequence[Tensor]
 
     @classmethod
-    def of(cls, head: nn.Module, feats: Any) -> 'Outputs':
+    def of(cls, head: nn.Module, feats: Any) -> tuple['Outputs', list[Tensor]]:
         """Run the network of a head, or the engine that replaces it.
 
         Args:
             head: A one-stage head.
             feats: Input of ``head.forward``.
+
+        Returns:
+            The outputs, and at most one tensor that :func:`mmpose_batch.nan_check.fail_if_nan`
+            has to check.
         """
+        forward, highest = head.forward, None
+        if isinstance(forward, NanCheck):
+            found, highest = forward.unchecked(feats)
+        else:
+            found = forward(feats)
         if type(head) is RTMOHead:
-            classes, bboxes, _, visibility, keypoints = head.forward(feats)
-            return cls(classes, None, bboxes, visibility, keypoints)
-        classes, objectness, bboxes, keypoints, visibility = head.forward(feats)
-        return cls(classes, objectness, bboxes, visibility, keypoints)
+            classes, bboxes, _, visibility, keypoints = found
+            objectness = None
+        else:
+            classes, objectness, bboxes, keypoints, visibility = found
+        outputs = cls(classes, objectness, bboxes, visibility, keypoints)
+        return outputs, [] if highest is None else [highest]
 
 
 @dataclass(frozen=True)
@@ -152,32 +171,25 @@ def _predict(
         # The head was changed later, or upstream raises an error for these settings. The head is
         # copied, since upstream's `predict` sets attributes, and threads share the head.
         return type(head).predict(copy.copy(head), feats, batch_data_samples, test_cfg)
-    outputs = Outputs.of(head, feats)
+    outputs, highest = Outputs.of(head, feats)
     scores, labels = _scores(head, outputs)
-    good = scores > test_cfg.get('score_thr', 0.01)
-    anchors = _anchors(head, outputs.classes, good)
-    scores, labels = scores[good], labels[good]
-    offsets = head._flatten_predictions(outputs.bboxes)[good]
+    image, index = (scores > test_cfg.get('score_thr', 0.01)).nonzero(as_tuple=True)
+    anchors = _anchors(head, outputs.classes, image, index)
+    offsets = anchors.gather(outputs.bboxes)
     bboxes = head.decode_bbox(offsets[None], anchors.centers, anchors.strides)[0]
-
-    counts = good.sum(1).tolist()
+    found = to_cpu([image, scores[image, index], labels[image, index], bboxes, *highest])
+    for maxima in found[4:]:
+        fail_if_nan(maxima)
+    of_image, *fields = (tensor.numpy() for tensor in found[:4])
+    counts = np.bincount(of_image, minlength=len(batch_data_samples)).tolist()
     nms_pre = test_cfg.get('nms_pre', 100000)
-    selected = _select(scores.cpu(), bboxes.cpu(), counts, nms_pre, nms_thr)
-    counts = [len(rows) for rows in selected]
-    rows = torch.cat(selected).to(bboxes.device)
-    anchors, bboxes = anchors[rows], bboxes[rows]
-    visibility = head._flatten_predictions(outputs.visibility).sigmoid()
-    keypoints = anchors.gather(outputs.keypoints)
-    if type(head) is RTMOHead:
-        keypoints = _classify(head, keypoints, bboxes, anchors.centers, counts)
-    else:
-        keypoints = head.decode_kpt_reg(keypoints[None], anchors.centers, anchors.strides)[0]
-    fields = scores[rows], labels[rows], bboxes, keypoints, visibility[anchors.image, anchors.index]
-    persons = zip(*(field.cpu().split(counts) for field in fields), strict=True)
-    return [
-        _instances(*found, sample.metainfo['input_size'])
-        for found, sample in zip(persons, batch_data_samples, strict=True)
-    ]
+    selected = select(fields[0], fields[2], counts, nms_pre, nms_thr)
+
+    counts, rows = [len(each) for each in selected], np.concatenate(selected)
+    on_device = to_device(rows, bboxes.device)
+    poses = _decode_poses(head, outputs, anchors[on_device], bboxes[on_device], counts)
+    fields = *(field[rows] for field in fields), *(pose.numpy() for pose in to_cpu(poses))
+    return _instances(*fields, counts, batch_data_samples)
 
 
 def _scores(head: nn.Module, outputs: Outputs) -> tuple[Tensor, Tensor]:
@@ -188,8 +200,8 @@ def _scores(head: nn.Module, outputs: Outputs) -> tuple[Tensor, Tensor]:
     return scores.max(2)
 
 
-def _anchors(head: nn.Module, levels: Sequence[Tensor], good: Tensor) -> Anchors:
-    """The anchors that a boolean mask (B, A) selects, image by image."""
+def _anchors(head: nn.Module, levels: Sequence[Tensor], image: Tensor, index: Tensor) -> Anchors:
+    """The anchors with some indices (N,) in the batch and in all levels of their images."""
     priors = head.prior_generator.grid_priors(
         [level.shape[2:] for level in levels], dtype=levels[0].dtype, device=levels[0].device
     )
@@ -197,50 +209,28 @@ def _anchors(head: nn.Module, levels: Sequence[Tensor], good: Tensor) -> Anchors
         prior.new_full((len(prior),), stride)
         for prior, stride in zip(priors, head.featmap_strides, strict=True)
     ]
-    image, index = good.nonzero(as_tuple=True)
     return Anchors(image, index, torch.cat(priors)[index], torch.cat(strides)[index])
 
 
-def _select(
-    scores: Tensor, bboxes: Tensor, counts: Sequence[int], nms_pre: int, nms_thr: float
-) -> list[Tensor]:
-    """Rows of the persons of each image, best first.
+def _decode_poses(
+    head: nn.Module, outputs: Outputs, anchors: Anchors, bboxes: Tensor, counts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Keypoints (N, K, 2) in pixels and their visibility (N, K) of some anchors, image by image.
 
     Args:
-        scores: (N,), on the CPU, image by image.
-        bboxes: (N, 4), x1, y1, x2, y2.
-        counts: Number of rows of each image.
-        nms_pre: Maximum number of rows per image, those with the highest scores.
-        nms_thr: IoU above which a box is a duplicate; 1 disables NMS.
+        head: A one-stage head.
+        outputs: Outputs of its network.
+        anchors: The anchors of N persons.
+        bboxes: Their boxes (N, 4), x1, y1, x2, y2.
+        counts: Number of persons of each image.
     """
-    selected = []
-    for found, first in zip(scores.split(counts), accumulate(counts, initial=0), strict=False):
-        # Sorted twice, as in upstream, so that equal scores end up in the same order.
-        best, rows = found.sort(descending=True)
-        rows = rows[:nms_pre] + first
-        if nms_thr < 1:
-            rows = rows[best[:nms_pre].sort(descending=True).indices]
-            rows = rows[_suppress(bboxes[rows], nms_thr)]
-        selected.append(rows)
-    return selected
-
-
-def _suppress(bboxes: Tensor, threshold: float) -> Tensor:
-    """Indices (M,) of the boxes (N, 4), best first, that remain after upstream's ``nms_torch``."""
-    left, selected = torch.arange(len(bboxes)), [torch.arange(0)]
-    while len(left):
-        block = left[:BOXES_AT_ONCE]
-        # Upstream computes the overlaps box by box.
-        close = (bbox_overlaps(bboxes[block], bboxes[left]) > threshold).numpy()
-        free = np.ones(len(left), dtype=bool)
-        rows = []
-        for row, duplicates in enumerate(close):
-            if free[row]:
-                rows.append(row)
-                free &= ~duplicates
-        selected.append(block[rows])
-        left = left[len(block) :][torch.from_numpy(free[len(block) :])]
-    return torch.cat(selected)
+    visibility = head._flatten_predictions(outputs.visibility).sigmoid()
+    keypoints = anchors.gather(outputs.keypoints)
+    if type(head) is RTMOHead:
+        keypoints = _classify(head, keypoints, bboxes, anchors.centers, counts)
+    else:
+        keypoints = head.decode_kpt_reg(keypoints[None], anchors.centers, anchors.strides)[0]
+    return keypoints, visibility[anchors.image, anchors.index]
 
 
 def _classify(
@@ -255,38 +245,50 @@ def _classify(
         centers: (N, 2), centres of the anchors in pixels.
         counts: Number of poses of each image.
     """
-    classifier = head.dcc
+    classifier, at_once = head.dcc, PERSONS_AT_ONCE_ON_GPU
     if not len(features):
         return bboxes.new_zeros((0, head.num_keypoints, 2))
-    # This is the only layer whose rounding depends on the number of persons.
-    features = torch.cat(
-        [classifier.pose_to_kpts(found) for found in features.split(counts) if len(found)]
-    )
+    if features.device.type == 'cpu':
+        # This is the only layer whose rounding depends on the number of persons.
+        features = torch.cat(
+            [classifier.pose_to_kpts(found) for found in features.split(counts) if len(found)]
+        )
+        classifier, at_once = _without_first_layer(classifier), PERSONS_AT_ONCE
+    center_scale = torch.cat(bbox_xyxy2cs(bboxes, head.bbox_padding), dim=1)
+    parts = (tensor.split(at_once) for tensor in (features, center_scale, centers))
+    return torch.cat(list(map(classifier.forward_test, *parts)))
+
+
+def _without_first_layer(classifier: DCC) -> DCC:
     rest = copy.copy(classifier)
     rest._modules = {**classifier._modules, 'pose_to_kpts': nn.Identity()}
-    center_scale = torch.cat(bbox_xyxy2cs(bboxes, head.bbox_padding), dim=1)
-    parts = (tensor.split(PERSONS_AT_ONCE) for tensor in (features, center_scale, centers))
-    return torch.cat(list(map(rest.forward_test, *parts)))
+    return rest
 
 
 def _instances(
-    scores: Tensor,
-    labels: Tensor,
-    bboxes: Tensor,
-    keypoints: Tensor,
-    visibility: Tensor,
-    input_size: Sequence[float],
-) -> InstanceData:
-    """The persons of one image, with boxes clipped to the image."""
-    bboxes[:, 0::2].clamp_(0, input_size[0])
-    bboxes[:, 1::2].clamp_(0, input_size[1])
-    scores, visibility = scores.numpy(), visibility.numpy()
-    return InstanceData(
-        scores=scores,
-        labels=labels.numpy(),
-        bboxes=bboxes.numpy(),
-        bbox_scores=scores,
-        keypoints=keypoints.numpy(),
-        keypoint_scores=visibility,
-        keypoints_visible=visibility,
-    )
+    scores: np.ndarray,
+    labels: np.ndarray,
+    bboxes: np.ndarray,
+    keypoints: np.ndarray,
+    visibility: np.ndarray,
+    counts: Sequence[int],
+    samples: Sequence[PoseDataSample],
+) -> list[InstanceData]:
+    """The persons of each image, with boxes clipped to the image, in place."""
+    sizes = np.array([sample.input_size for sample in samples], bboxes.dtype)
+    np.clip(bboxes, 0, np.tile(sizes, 2).repeat(counts, axis=0), out=bboxes)
+    found = []
+    for first, last in pairwise(accumulate(counts, initial=0)):
+        score, visible = scores[first:last], visibility[first:last]
+        found.append(
+            new_instances(
+                scores=score,
+                labels=labels[first:last],
+                bboxes=bboxes[first:last],
+                bbox_scores=score,
+                keypoints=keypoints[first:last],
+                keypoint_scores=visible,
+                keypoints_visible=visible,
+            )
+        )
+    return found

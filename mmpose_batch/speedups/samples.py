@@ -51,6 +51,14 @@ def add_labels(samples: Sequence[PoseDataSample], labels: Sequence[float]) -> No
         found.labels = np.full(len(found), int(label), np.int64)
 
 
+def new_instances(**fields: Any) -> InstanceData:
+    """Return instances with fields of the same length, without MMEngine's checks."""
+    found = InstanceData()
+    found._data_fields.update(fields)
+    replace_fields(found, **fields)
+    return found
+
+
 def copy_sample(sample: Sample) -> Sample:
     """Return a shallow copy of a data sample, whose fields can be set without changing the first.
 

@@ -19,13 +19,14 @@ from ..engines.base import EngineOptions
 from ..engines.batch_size import default_batch_size
 from ..engines.registry import splits_cores
 from ..engines.runner import EngineRunner
-from ..engines.wrapping import decode_on_cpu, reject_nan
+from ..engines.wrapping import decode_on_cpu
 from ..images.read import detector_loader
 from ..models.checkpoint import check_weights
 from ..models.checks.detectors import check_detector_config
 from ..models.checks.fields import naming
 from ..models.checks.keypoints import dataset_kind
 from ..models.names import build_model, load_config
+from ..nan_check import reject_nan
 from .finite import check_finite
 from .isolation import with_own_head
 

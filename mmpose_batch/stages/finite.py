@@ -1,7 +1,7 @@
 """Check that decoded values are finite, since thresholds would silently drop NaN.
 
 NaN in the outputs of a network is rejected earlier, by
-:func:`mmpose_batch.engines.wrapping.reject_nan`.
+:func:`mmpose_batch.nan_check.reject_nan`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines.wrapping import NAN_CAUSE
+from ..nan_check import NAN_CAUSE
 
 
 def check_finite(fields: Mapping[str, Any]) -> None:
@@ -23,9 +23,11 @@ def check_finite(fields: Mapping[str, Any]) -> None:
     Raises:
         ValueError: One contains NaN or an infinite value.
     """
-    for name, values in sorted(
-        fields.items()
-    ):  # sorted: if names share an array, the error always names the same
+    checked: list[Any] = []
+    for name, values in sorted(fields.items()):  # sorted: the same error if names share an array
+        if any(values is other for other in checked):
+            continue
+        checked.append(values)
         if isinstance(values, torch.Tensor):
             values = values.detach().float().cpu() if values.is_floating_point() else ()
         values = np.asarray(values)

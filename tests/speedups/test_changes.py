@@ -323,7 +323,7 @@ def test_a_name_is_registered_once():
 
 # ------------------------------------------------------------------------------ one place
 
-PLACES = ('speedups', 'engines/network.py', 'engines/wrapping.py')
+PLACES = ('speedups', 'nan_check.py', 'engines/network.py', 'engines/wrapping.py')
 # These set attributes by name of an image in flight, and of the module sys.
 OTHERS = {'batching.py', 'cli/streams.py'}
 METHODS = {'forward', 'predict', 'decode', 'extract_feat', 'test_step', 'grid_priors'}

@@ -17,7 +17,7 @@ from mmpose.structures import PoseDataSample
 from support.tiny import TinyModel, mm_config, one_stage_config, picture
 from torch import Tensor, nn
 
-from mmpose_batch.speedups import onestage
+from mmpose_batch.speedups import onestage, suppression
 
 pytestmark = pytest.mark.usefixtures('mmpose_scope')
 
@@ -164,7 +164,7 @@ def test_classes(upstream, ours):
 @pytest.mark.parametrize('nms_thr', [0.3, 0.9])
 @pytest.mark.parametrize('boxes_at_once', [1, 7, 64])
 def test_equal_scores_keep_their_order(upstream, ours, nms_thr, boxes_at_once, monkeypatch):
-    monkeypatch.setattr(onestage, 'BOXES_AT_ONCE', boxes_at_once)
+    monkeypatch.setattr(suppression, 'BOXES_AT_ONCE', boxes_at_once)
     outputs = network_outputs(upstream, (96, 96), MIXED)
     for level in outputs[0]:
         level.round_()
