@@ -52,7 +52,7 @@ class CastLayer:
         A compiler uses the weights that are cast when it compiles, and not those of later changes
         of the parameters.
         """
-        self._cast = _Cast(self._layer, dtype)
+        self._in(dtype)
 
     def _in(self, dtype: torch.dtype) -> nn.Module:
         cast = self._cast
@@ -115,7 +115,8 @@ def _cast_in_autocast(module: nn.Module) -> bool:
         # and values is not cast by autocast.
         on_cuda = module.out_proj.weight.is_cuda
         return on_cuda and module.bias_k is None and module.bias_v is None
-    return type(module) in _LAYERS and module._parameters.get('weight') is not None
+    plain = type(module) in _LAYERS and not module._modules
+    return plain and module._parameters.get('weight') is not None
 
 
 def _layers(model: nn.Module) -> Iterator[nn.Module]:
