@@ -17,6 +17,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from support.factories import Models, build_models, busy_threads, our_threads, write_photos
+from support.pretended_cuda import PretendedCuda, pretended_cuda
 from support.tiny import TinyModel, build_tiny, one_stage_config, top_down_config
 
 from mmpose_batch import BatchPose2DInferencer
@@ -173,6 +174,13 @@ def shared_inferencers(built_inferencers: dict[str, BatchPose2DInferencer]) -> I
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Plan, 'build', build_once)
         yield
+
+
+@pytest.fixture(scope='module')
+def cuda() -> Iterator[PretendedCuda]:
+    """The pretended CUDA device, for all tests of a module."""
+    with pretended_cuda() as device:
+        yield device
 
 
 @pytest.fixture
