@@ -99,7 +99,7 @@ class EngineBuilder:
             require(get(options.engine), options.precision)
         self.external = None if options.file is None else _read_file(options)
         if self.external is not None:
-            self.key = f'file {self.external.key} {vars(normalization)}'
+            self.key = f'file {self.external.key} {normalization.settings}'
         self.swap = NetworkSwap(model)
         if self.external is not None:
             self._fit_head(head_of(model), self.external)

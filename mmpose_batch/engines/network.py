@@ -61,8 +61,11 @@ class Network(nn.Module):
         return tree_unflatten(leaves, self._structure)
 
 
-class Normalization:
+class Normalization(nn.Module):
     """The operations of a data preprocessor on pixels, for engines that include them.
+
+    Args:
+        preprocessor: The data preprocessor, on its final device.
 
     Attributes:
         reverse_channels: Whether blue and red are swapped, before normalisation.
@@ -73,20 +76,30 @@ class Normalization:
     """
 
     def __init__(self, preprocessor: PoseDataPreprocessor | DetDataPreprocessor) -> None:
+        super().__init__()
         self.reverse_channels = bool(preprocessor._channel_conversion)
         normalized = preprocessor._enable_normalize
         self.mean = preprocessor.mean.flatten().tolist() if normalized else None
         self.std = preprocessor.std.flatten().tolist() if normalized else None
         self.divisor = preprocessor.pad_size_divisor
+        for name in ('mean', 'std') if normalized else ():
+            # Tensors on the device, since numbers would be copied to it for every batch.
+            constant = getattr(preprocessor, name).detach().float().view(1, -1, 1, 1)
+            self.register_buffer(f'_{name}', constant, persistent=False)
 
-    def __call__(self, pixels: Tensor) -> Tensor:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All public attributes, which identify the normalisation."""
+        names = ('reverse_channels', 'mean', 'std', 'divisor')
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, pixels: Tensor) -> Tensor:
         """Normalise uint8 pixels (N, 3, H, W) to float32, as the preprocessor does."""
         inputs = pixels.flip(1) if self.reverse_channels else pixels
         inputs = inputs.float()
         if self.mean is None:
             return inputs
-        shape = (1, -1, 1, 1)
-        mean, std = (inputs.new_tensor(value).view(shape) for value in (self.mean, self.std))
+        mean, std = self._mean.to(inputs.device), self._std.to(inputs.device)
         return (inputs - mean) / std
 
 

@@ -1,10 +1,13 @@
 """Data preprocessors that stack a batch before normalising it, with identical outputs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmdet.models import DetDataPreprocessor
+from mmdet.structures.bbox import BaseBoxes
 from mmengine.model import BaseDataPreprocessor
+from mmengine.structures import BaseDataElement
 from mmpose.models import PoseDataPreprocessor
 from torch import Tensor, nn
 
@@ -14,6 +17,9 @@ from .samples import copy_sample
 
 class PixelPreprocessor(BaseDataPreprocessor):
     """Stacks a batch of pixels without normalising it, for engines that include normalisation.
+
+    A batch is copied to a GPU at once. Data samples stay on the CPU unless they contain tensors,
+    which those of inference do not, but for the empty ground truth of detectors.
 
     Args:
         upstream: The data preprocessor of the model.
@@ -39,18 +45,32 @@ class PixelPreprocessor(BaseDataPreprocessor):
         """
         inputs = data['inputs']
         height, width = inputs[0].shape[-2:]
-        if inputs[0].dtype != torch.uint8 or height % self.divisor or width % self.divisor:
+        alike = all(each.shape == inputs[0].shape and each.dtype == torch.uint8 for each in inputs)
+        if not alike or height % self.divisor or width % self.divisor:
             return self.upstream(data, training)
-        pixels = torch.stack(self.cast_data(inputs))
-        if self.device.type == 'cpu':
-            samples = [copy_sample(sample) for sample in data['data_samples']]
-        else:
-            samples = self.cast_data(data['data_samples'])
+        pixels = self._stack(inputs)
+        samples = [self._own_sample(sample) for sample in data['data_samples']]
         for sample in samples:
             sample.set_metainfo(
                 {'batch_input_shape': (height, width), 'pad_shape': (height, width)}
             )
         return {'inputs': pixels, 'data_samples': samples}
+
+    def _stack(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Stack inputs of one shape to a batch on the device of the model."""
+        if self.device.type != 'cuda' or any(each.device.type != 'cpu' for each in inputs):
+            return torch.stack(self.cast_data(list(inputs)))
+        # Only from pinned memory can a copy run while the CPU goes on. The memory is new for each
+        # batch, since PyTorch reuses pinned memory only when the copies from it are complete.
+        shape = (len(inputs), *inputs[0].shape)
+        pixels = torch.empty(shape, dtype=inputs[0].dtype, pin_memory=True)
+        torch.stack(tuple(inputs), out=pixels)
+        return pixels.to(self.device, non_blocking=True)
+
+    def _own_sample(self, sample: BaseDataElement) -> BaseDataElement:
+        """Copy a data sample; its tensors are on the device of the model, as upstream's are."""
+        on_cpu = self.device.type == 'cpu' or not _has_tensors(sample)
+        return copy_sample(sample) if on_cpu else self.cast_data(sample)
 
 
 class StackedPreprocessor(PixelPreprocessor):
@@ -88,6 +108,15 @@ class StackedPreprocessor(PixelPreprocessor):
             return pixels.float()
         mean, std = self.upstream.mean, self.upstream.std
         return pixels.to(torch.promote_types(torch.float32, mean.dtype)).sub_(mean).div_(std)
+
+
+def _has_tensors(value: Any) -> bool:
+    """Return whether a field is or contains something that is moved to a device and not empty."""
+    if isinstance(value, BaseDataElement):
+        return any(map(_has_tensors, value.values()))
+    if isinstance(value, Tensor | BaseBoxes):
+        return value.numel() > 0
+    return hasattr(value, 'to')
 
 
 def is_known_preprocessor(preprocessor: nn.Module | None) -> bool:

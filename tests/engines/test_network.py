@@ -152,6 +152,24 @@ def test_normalization_is_that_of_the_preprocessor(kind, settings):
     assert torch.equal(Normalization(upstream)(batch), expected)
 
 
+def test_a_graph_of_the_normalization_has_no_constants_that_are_copied_to_the_device():
+    normalization = Normalization(PoseDataPreprocessor(**RGB))
+    signature = torch.export.export(normalization, (pixels(1, 3, 4, 4),)).graph_signature
+    assert len(signature.buffers) == 2
+    assert not signature.lifted_tensor_constants
+
+
+def test_the_settings_of_a_normalization_identify_it():
+    """Caches of engines for external ONNX files are found by them."""
+    assert Normalization(PoseDataPreprocessor()).settings == {
+        'reverse_channels': False,
+        'mean': None,
+        'std': None,
+        'divisor': 1,
+    }
+    assert Normalization(PoseDataPreprocessor(**RGB)).settings['mean'] == pytest.approx(RGB['mean'])
+
+
 def test_a_head_that_calls_its_network_differently_is_not_replaceable(top_down):
     model = top_down.upstream().model
     assert is_replaceable(model)

@@ -4,9 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.casts import CountCasts
 from torch import nn
 
-from mmpose_batch.engines.torch_eager import prepare_model
+from mmpose_batch.engines.network import NetworkSwap
+from mmpose_batch.engines.torch_eager import TorchEngine, prepare_model
+from mmpose_batch.speedups.fusion import fuse_layers
 
 
 class Head(nn.Module):
@@ -143,3 +146,24 @@ def test_norms_are_folded():
     model = built()
     prepare_model(model, 'fp32')
     assert isinstance(model.backbone[1], nn.Identity)
+
+
+@torch.no_grad()
+def test_the_engine_casts_weights_once_and_the_reference_computes_in_fp32(top_down):
+    model = top_down.upstream().model.eval()
+    fuse_layers(model)
+    swap = NetworkSwap(model.to(memory_format=torch.channels_last))
+    inputs = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
+    reference = swap.reference(inputs)
+    with torch.autocast('cpu', torch.bfloat16):
+        channels_last = inputs.contiguous(memory_format=torch.channels_last)
+        expected = [output.float() for output in swap.network(channels_last)]
+    engine = TorchEngine(swap.network, swap.normalization, 'bf16')
+    first = engine(inputs)
+    with CountCasts(model) as casts:
+        second = engine(inputs)
+    assert casts.all > casts.of_parameters == 0
+    for outputs in (first, second):
+        assert all(map(torch.equal, outputs, expected))
+    assert all(map(torch.equal, swap.reference(inputs), reference))
+    assert {value.dtype for value in model.parameters()} == {torch.float32}

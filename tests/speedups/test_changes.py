@@ -132,6 +132,13 @@ def network(model: nn.Module) -> Any:
     return model.head.forward(model.extract_feat(images(2, 3, 96, 64)))
 
 
+def network_in_autocast(model: nn.Module) -> list[torch.Tensor]:
+    """Outputs of the network in bf16, of the second batch."""
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        network(model)
+        return [output.float() for output in network(model)]
+
+
 def preprocess(model: nn.Module) -> torch.Tensor:
     pixels = (images(3, 3, 96, 64) * 40 + 128).clamp(0, 255).byte()
     data = {'inputs': list(pixels), 'data_samples': [PoseDataSample() for _ in pixels]}
@@ -200,6 +207,7 @@ CASES: dict[str, Case] = {
         lambda head: [head([(4, 6), (2, 3)]), head([(4, 6), (2, 3)]), head([(1, 1), (1, 1)])],
         lambda: Priors(None),
     ),
+    'cast weights once': Case(rtmpose, network_in_autocast, lambda: nn.Sequential(nn.ReLU())),
     'stack, then normalise': Case(rtmpose, preprocess, lambda: rtmpose(OwnPreprocessor)),
     'loader takes arrays': Case(
         lambda: pipeline(LoadImageFromFile(color_type='grayscale')),
