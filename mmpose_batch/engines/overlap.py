@@ -13,6 +13,22 @@ from .base import Engine
 IN_FLIGHT = 3
 
 
+class Turn:
+    """A lock that one thread holds while it uses a GPU; a copy is another lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Turn, ()
+
+
 class OverlappedEngine(Engine):
     """An engine that does not compute on the CPU, and that other test steps wait for.
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +20,7 @@ from .builder import EngineBuilder
 from .cache import Measurements, network_key, open_cache
 from .lifecycle import EngineLifecycle
 from .network import is_replaceable
-from .overlap import OverlappedEngine
+from .overlap import IN_FLIGHT, OverlappedEngine
 from .registry import AUTO, get, parallel_batches
 from .selection import Phase, Selection
 from .selector import EngineSelector
@@ -60,7 +61,11 @@ class EngineRunner:
         replaceable = is_replaceable(model)
         upstream = options.engine == 'torch' and options.precision == 'fp32'
         if upstream or (options.engine in ('torch', AUTO) and not replaceable):
-            self.lifecycle = EngineLifecycle(options, selection=_prepare(model, options))
+            selection = _prepare(model, options)
+            # The test steps of other classes may not be safe in concurrent threads.
+            if replaceable and next(model.parameters()).device.type != 'cpu':
+                selection = replace(selection, parallel=IN_FLIGHT)
+            self.lifecycle = EngineLifecycle(options, selection=selection)
             return
         if not replaceable:
             raise EngineError(

@@ -5,6 +5,7 @@ wrapped and stays in fp32.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import Tensor, nn
 
 from ..speedups.base import InPlaceChange, apply_changes, register
+from .overlap import Turn
 
 _DTYPES = {'fp32': None, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 
@@ -28,16 +30,27 @@ class NetworkCall:
         device: Device of the network.
         precision: ``'fp32'``, ``'fp16'`` or ``'bf16'``.
         channels_last: Whether batches (N, C, H, W) are converted to channels_last.
+        turn: Held during a call, so that other calls wait; None for no limit.
     """
 
     def __init__(
-        self, function: Callable, device: torch.device, precision: str, channels_last: bool
+        self,
+        function: Callable,
+        device: torch.device,
+        precision: str,
+        channels_last: bool,
+        turn: Turn | None = None,
     ) -> None:
         self._function, self._device, self._channels_last = function, device, channels_last
         self._dtype = _DTYPES[precision]
+        self._turn = turn or nullcontext()
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the function under autocast; its outputs are fp32."""
+        with self._turn:
+            return self._compute(inputs, *args, **kwargs)
+
+    def _compute(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         if self._dtype is None:
@@ -71,12 +84,14 @@ def _applies_to_network(model: nn.Module) -> bool:
 def _wrap_network(model: nn.Module, precision: str) -> None:
     device = next(model.parameters()).device
     channels_last = to_fast_layout(model, precision)
+    # Kernels of two batches, alternately, would complete both only at the end.
+    turn = None if device.type == 'cpu' else Turn()
     if hasattr(model, 'extract_feat'):
-        model.extract_feat = NetworkCall(model.extract_feat, device, precision, channels_last)
+        model.extract_feat = NetworkCall(model.extract_feat, device, precision, channels_last, turn)
     for head in _own_heads(model):
         # Decoding views the outputs with other shapes, which requires contiguous tensors.
         forward = _Contiguous(head.forward) if channels_last else head.forward
-        head.forward = NetworkCall(forward, device, precision, channels_last=False)
+        head.forward = NetworkCall(forward, device, precision, channels_last=False, turn=turn)
 
 
 #: Changes of a model whose network is not replaced, by precision: ``extract_feat`` and
