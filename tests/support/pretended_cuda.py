@@ -6,8 +6,8 @@ The device counts the operators that a GPU would launch and the synchronisations
 waits for the GPU.
 
 What it cannot show: time, memory, streams that run concurrently, the rounding of a GPU's kernels,
-and operators written in CUDA. ``resize_`` and other operators that change the number of elements of a
-tensor in place are not supported.
+and operators written in CUDA. ``resize_`` and other operators that change the number of elements of
+a tensor in place are not supported.
 
 It works in all threads: tensors dispatch by their class, and factories (``torch.zeros(...,
 device='cuda:0')``) by kernels that are registered for CUDA while the device exists.
