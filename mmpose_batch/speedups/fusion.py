@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from mmcv.cnn import ConvModule
 from mmcv.cnn.bricks import Conv2dAdaptivePadding, Swish, wrappers
 from mmdet.models.task_modules import MlvlPointGenerator
@@ -132,6 +133,10 @@ class _CodeCache:
 
     ``generate_pos_encoding`` returns the attribute ``pos_enc_{size}`` if it exists. Upstream sets
     it only for a size that the config names.
+
+    A function that is being compiled reads the attribute, but does not set it: the new buffer would
+    make PyTorch compile the function again at its next call, and in a CUDA graph its memory belongs
+    to the graph, which overwrites it.
     """
 
     def __init__(self) -> None:
@@ -140,6 +145,8 @@ class _CodeCache:
     def __call__(
         self, module: SinePositionalEncoding, args: tuple, kwargs: dict, codes: Tensor
     ) -> None:
+        if torch.compiler.is_compiling():
+            return
         size = kwargs.get('size', args[0] if args else None)
         name = f'pos_enc_{size}'
         if size is not None and len(self._sizes) < CACHED_SIZES and not hasattr(module, name):

@@ -318,6 +318,24 @@ def test_the_cache_of_codes_is_limited():
     assert len(dict(module.named_buffers())) <= CACHED_SIZES + 1
 
 
+@pytest.mark.slow
+def test_a_compiled_function_uses_codes_but_does_not_cache_them():
+    module, graphs = SinePositionalEncoding(8, 2).eval(), []
+    fuse_layers(module)
+
+    def compile_graph(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(module, backend=compile_graph, dynamic=False)
+    for _ in range(3):
+        assert torch.equal(compiled((2, 3)), SinePositionalEncoding(8, 2)((2, 3)))
+    assert len(graphs) == 1
+    assert 'pos_enc_(2, 3)' not in dict(module.named_buffers())
+    codes = module((4, 5))
+    assert compiled((4, 5)) is codes
+
+
 class Head(nn.Module):
     """A head with a prior generator only."""
 
