@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,8 @@ from typing import Any
 _starting_or_ending = Lock()
 # Seconds in which a child whose parent has closed the connection waits for the parent's end.
 _TIME_TO_REMOVE = 30.0
+# Attempts to start a child, and seconds between them, if the fork server is killed.
+_STARTS, _PAUSE = 5, 0.2
 
 
 class ChildDied(Exception):
@@ -32,6 +35,9 @@ class ChildProcess:
     Args:
         module: Name of the module to import in advance.
         temporary: Folder of the parent, which the child removes if the parent is killed.
+
+    Raises:
+        ChildDied: The fork server is killed again and again.
     """
 
     def __init__(self, module: str, temporary: str | None = None) -> None:
@@ -39,9 +45,20 @@ class ChildProcess:
         context.set_forkserver_preload([module])
         self._connection, other = context.Pipe()
         self._process = context.Process(target=_serve, args=(other, temporary), daemon=True)
-        with _starting_or_ending:
-            self._process.start()
+        self._start()
         other.close()
+
+    def _start(self) -> None:
+        """Start the process, by another fork server if the first one is killed meanwhile."""
+        for _ in range(_STARTS):
+            try:
+                with _starting_or_ending:
+                    self._process.start()
+                return
+            except (EOFError, ConnectionError, FileNotFoundError) as error:
+                cause = error
+            time.sleep(_PAUSE)  # until the server is seen to have ended
+        raise ChildDied('the server that starts it was killed') from cause
 
     @property
     def pid(self) -> int:
