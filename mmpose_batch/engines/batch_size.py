@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from ..errors import DEVICE_LOST, is_out_of_memory
+from ..errors import is_out_of_memory
 from ..progress import Clock
 from ..workers import WorkerPool
 
@@ -66,8 +66,6 @@ def measure_rates(
     for size in SIZES:
         try:
             rates[size] = size / shortest(partial(run, size), parallel, clock=clock)
-        except DEVICE_LOST:
-            raise
         except Exception as error:
             if rates and is_out_of_memory(error):
                 break

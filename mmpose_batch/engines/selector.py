@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..errors import DEVICE_LOST, EngineError, OutputsDeviate, is_out_of_memory
+from ..errors import EngineError, OutputsDeviate, is_device_lost, is_out_of_memory
 from ..progress import Clock
 from .base import AutoCase, Engine, EngineOptions
 from .batch_size import shortest
@@ -198,9 +198,9 @@ class EngineSelector:
             if auto:
                 self._install(name)
             difference = self._verify(name, samples)
-        except DEVICE_LOST:
-            raise
         except Exception as error:  # reported by the verification with all samples
+            if is_device_lost(error):
+                raise
             logger.debug('engine: %s: %s', name, error)
             if auto:
                 self._swap.engine = self._swap.reference
@@ -309,8 +309,8 @@ class EngineSelector:
         try:
             return shortest(run, self._swap.engine.parallel, clock=self._clock)
         except Exception as error:  # an error of the engine, since PyTorch has run this batch
-            if is_out_of_memory(error):
-                raise  # a smaller batch may fit
+            if is_device_lost(error) or is_out_of_memory(error):
+                raise  # with too little memory, a smaller batch may fit
             logger.warning('engine: %s: %s; skipped', name, error)
             return None
 

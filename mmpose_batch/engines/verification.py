@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..errors import FATAL, EngineError, ExportError, OutputsDeviate, is_out_of_memory
+from ..errors import EngineError, ExportError, OutputsDeviate, is_fatal, is_out_of_memory
 from ..workers import WorkerPool
 from .base import Engine, EngineOptions
 from .registry import needs_samples
@@ -290,11 +290,9 @@ def _outputs(name: str, sample: Sample) -> list[Instances]:
         return [instances_of(output) for output in sample.run()]
     except ExportError as error:
         raise EngineError(f'engine: {name}: {error}') from error
-    except FATAL:
-        raise
     except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
-        if is_out_of_memory(error):
-            raise  # a smaller batch may fit
+        if is_fatal(error) or is_out_of_memory(error):
+            raise  # with too little memory, a smaller batch may fit
         text = (str(error).splitlines() or [''])[0]
         raise EngineError(
             f'engine: {name} cannot run this model: {type(error).__name__}: {text}'

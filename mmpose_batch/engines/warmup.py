@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..errors import FATAL, EngineError, one_line
+from ..errors import EngineError, is_fatal, one_line
 from ..progress import Clock
 from .batch_size import choose_size, measure_rates
 from .runner import EngineRunner
@@ -194,9 +194,9 @@ class Warmup:
                 parallel=runner.parallel,
                 **settings,
             )
-        except FATAL:
-            raise
         except Exception as error:
+            if is_fatal(error):
+                raise
             raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error
         rates = {int(size): rate for size, rate in measured.items()}
         runner.lifecycle.set_batch_size(choose_size(rates), rates)

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -467,6 +468,59 @@ def test_after_running_out_of_memory_a_smaller_batch_selects(install, model):
         owner.test_step(run_of(model))
     assert len(owner.test_step(run_of(model, count=1))) == 1
     assert owner.selection
+
+
+class Failing(Fake):
+    """Fails from a given call on."""
+
+    def __init__(self, source: NetworkSource, error: Exception, after: int = 0) -> None:
+        super().__init__(source)
+        self.error, self.after = error, after
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        if self.calls >= self.after:
+            raise self.error
+        return super().__call__(inputs)
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        run()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('verified', [0, 1])
+def test_a_lost_device_ends_the_selection(install, model, verified):
+    lost = torch.AcceleratorError('CUDA error: an illegal memory access was encountered')
+    install(openvino=lambda source, options: Failing(source, lost, after=verified))
+    owner = runner_of(model, engine='auto')
+    with pytest.raises(torch.AcceleratorError):
+        owner.test_step(run_of(model))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('text', 'raised'), [('out of memory', None), ('unknown error', torch.AcceleratorError)]
+)
+def test_a_warm_up_that_exceeds_memory_does_not_end_the_run(install, model, text, raised):
+    error = torch.AcceleratorError(f'CUDA error: {text}')
+    install(openvino=lambda source, options: Failing(source, error, after=1))
+    owner = runner_of(model, engine='openvino')
+    owner.lifecycle.start_sampling()
+    owner.test_step(run_of(model))
+    owner.lifecycle.select()
+    with pytest.raises(raised) if raised else nullcontext():
+        owner.warm_up(lambda: owner.test_step(run_of(model)))
+
+
+@torch.no_grad()
+def test_a_first_batch_that_exceeds_memory_is_followed_by_a_smaller_one(install, model, caplog):
+    error = torch.AcceleratorError('CUDA error: out of memory')
+    install(openvino=lambda source, options: Failing(source, error))
+    owner = runner_of(model, engine='openvino')
+    owner.lifecycle.start_sampling()
+    owner.test_step(run_of(model))
+    owner.lifecycle.select()
+    assert 'first batch does not fit into memory' in caplog.text
+    assert owner.selection is None
 
 
 @pytest.mark.parametrize(
