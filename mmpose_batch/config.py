@@ -106,7 +106,8 @@ class BatchOptions:
             ``onnxruntime``, ``openvino``, another registered engine, or ``auto``, the fastest
             installed engine whose outputs match PyTorch's.
         engine_device: OpenVINO's device (``CPU``, ``GPU``, ``NPU``), or ONNX Runtime's
-            execution providers separated by commas; None selects the CPU.
+            execution providers separated by commas; None selects the CPU for OpenVINO, and the
+            provider of ``device`` for ONNX Runtime.
         engine_file: External ONNX file of the pose network, for ``onnxruntime`` and
             ``openvino``; None exports the network.
         engine_cache: Whether the files that an engine builds are cached on disk.
@@ -175,8 +176,8 @@ class BatchOptions:
     )
     engine_device: str | None = option(
         None,
-        "OpenVINO's device (CPU, GPU, NPU), or ONNX Runtime's execution providers separated "
-        'by commas, the preferred one first',
+        "OpenVINO's device (CPU, GPU, NPU; default: CPU), or ONNX Runtime's execution providers "
+        'separated by commas, the preferred one first (default: that of --device)',
         metavar='NAME',
     )
     engine_file: str | None = option(

@@ -31,6 +31,7 @@ def candidates(options: EngineOptions, on_cuda: bool) -> list[str]:
         for name, spec in specs().items()
         if options.precision in spec.precisions
         and (spec.takes_file or options.file is None)
+        and not (on_cuda and spec.computes_on(None, 'cuda') == 'cpu')
         and spec.in_auto(case)
         and spec.is_available()
     ]
@@ -118,6 +119,7 @@ class EngineSelector:
         self._previous: str | None = None  # the engine of the resumed run
         # The fastest engine of the timing in progress, so that it is not built again.
         self._fastest: tuple[str, Engine, Difference | None] | None = None
+        self._unsupported: set[str] = set()  # engines without the device or the precision
         if options.engine != AUTO and options.precision != 'int8':
             self._install(options.engine)
 
@@ -289,7 +291,8 @@ class EngineSelector:
     def _time_engines(self, samples: Samples) -> tuple[dict[str, float], bool]:
         """Time all engines that pass; returns seconds per batch and whether to cache them.
 
-        They are cached only if every installed engine was timed, with enough samples.
+        They are cached only if every installed engine that supports the precision was timed, with
+        enough samples.
         """
         seconds, complete = {}, samples.enough_inputs or self.options.latency
         previous = self._previous and [self._previous]
@@ -297,7 +300,7 @@ class EngineSelector:
             passed = self._try_engine(name, samples)
             spent = passed and self._time_engine(name, samples.largest.run)
             if spent is None:
-                complete = complete and not is_installed(get(name))
+                complete = complete and (name in self._unsupported or not is_installed(get(name)))
                 continue
             seconds[name] = spent
             if spent == min(seconds.values()):  # so that it is not built and verified again
@@ -328,5 +331,7 @@ class EngineSelector:
             self._install(name)
             return (self._verify(name, samples),)
         except (EngineError, ValueError) as error:
+            if isinstance(error, ValueError):  # it would be raised again at each start
+                self._unsupported.add(name)
             logger.warning('%s; skipped', error)
             return None

@@ -17,7 +17,7 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from mmpose_batch.engines import onnxruntime, registry, runner, selector, torch_compile
+from mmpose_batch.engines import registry, runner, selector, torch_compile
 from mmpose_batch.engines.base import Engine, EngineOptions
 from mmpose_batch.engines.builder import NetworkSource
 from mmpose_batch.engines.network import ReferenceEngine
@@ -548,22 +548,28 @@ def test_auto_tries_torch_compile_only_where_it_may_be_fastest(
         assert ('torch-compile' in names) == bool(compiler)
 
 
-@pytest.mark.parametrize(
-    ('engine', 'on_cuda', 'there', 'provider'),
-    [
-        ('auto', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CUDA'),
-        ('auto', True, ['CPUExecutionProvider'], 'CPU'),
-        ('auto', False, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
-        ('onnxruntime', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
-    ],
-)
-def test_auto_lets_onnx_runtime_use_the_gpu_of_the_model(
-    monkeypatch, engine, on_cuda, there, provider
-):
-    runtime = pytest.importorskip('onnxruntime')
-    monkeypatch.setattr(runtime, 'get_available_providers', lambda: there)
-    found = onnxruntime.default_provider(EngineOptions(engine=engine), on_cuda)
-    assert found == f'{provider}ExecutionProvider'
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_auto_tries_no_engine_on_the_cpu_if_the_model_is_on_a_gpu(install, precision):
+    install(openvino=builder())
+    options = EngineOptions(engine='auto', precision=precision)
+    assert 'openvino' in candidates(options, on_cuda=False)
+    assert 'openvino' not in candidates(options, on_cuda=True)
+
+
+def unsupported(source: NetworkSource, options: EngineOptions) -> Engine:
+    raise ValueError('precision: CPU supports fp32 in OpenVINO, not bf16')
+
+
+@torch.no_grad()
+def test_an_engine_that_lacks_the_precision_is_not_tried_at_each_start(install, pristine, cache):
+    chosen = []
+    for _ in range(2):
+        install(torch=builder(seconds=0.3), openvino=unsupported)
+        owner = start(pristine, engine='auto', precision='bf16')
+        chosen.append(owner.selection is not None)
+        owner.lifecycle.select()
+        chosen.append(owner.report['engine'])
+    assert chosen == [False, 'torch', True, 'torch']
 
 
 @torch.no_grad()
