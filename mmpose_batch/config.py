@@ -113,6 +113,9 @@ class BatchOptions:
         engine_cache: Whether the files that an engine builds are cached on disk.
         self_check: Whether an engine is rejected if its outputs for the first images
             deviate from PyTorch's in fp32 beyond tolerance.
+        tf32: Whether fp32 convolutions are computed in TF32, which NVIDIA GPUs have since Ampere:
+            faster, and as accurate as fp16. It is set for the complete process. None uses PyTorch's
+            setting, which is True by default, in upstream MMPose too. Only on an NVIDIA GPU.
         flip_test: Whether a model that supports the flip test uses it (run each person mirrored
             too, twice the work); None uses the setting of the config.
         rect: Whether the inputs of one-stage models and detectors are padded to the next
@@ -194,6 +197,11 @@ class BatchOptions:
         'reject an engine whose outputs on the first images deviate from those of torch '
         'beyond the tolerance of its precision (default: yes)',
     )
+    tf32: bool | None = option(
+        None,
+        'on an NVIDIA GPU, compute fp32 convolutions in TF32, which is faster and as accurate as '
+        "fp16 (default: PyTorch's setting, which is yes, as in upstream MMPose)",
+    )
     flip_test: bool | None = option(
         None,
         'use the flip test (run each person mirrored too, twice the work; default: the setting '
@@ -239,9 +247,9 @@ class BatchOptions:
                 _check_choice(name, value, each.choices)
             if each.minimum is not None and value is not None and not (each.auto and value == AUTO):
                 object.__setattr__(self, name, _integer(name, value, each.minimum))
-        for name in ('engine_cache', 'self_check', 'rect', 'flip_test'):
+        for name in ('engine_cache', 'self_check', 'rect', 'flip_test', 'tf32'):
             value = getattr(self, name)
-            if type(value) is not bool and (name, value) != ('flip_test', None):
+            if type(value) is not bool and not (name in ('flip_test', 'tf32') and value is None):
                 raise ValueError(f'{name}: expected True or False, found {value!r}')
         if self.cpu_affinity is not None:
             from .cores import parse_cores
@@ -281,11 +289,13 @@ class BatchOptions:
         (:func:`mmpose_batch.engines.batch_size.default_batch_size`).
 
         Raises:
-            ValueError: The device does not support the precision.
+            ValueError: The device does not support the precision or TF32.
         """
         from .cores import available_cores
         from .engines.registry import resolve_precision
+        from .hardware import check_tf32
 
+        check_tf32(self.tf32, device)
         return replace(
             self,
             precision=resolve_precision(self.precision, device, self.engine, self.engine_device),

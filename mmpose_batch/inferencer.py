@@ -26,6 +26,7 @@ from .declare import with_keywords
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
 from .engines.wrapping import reject_nan
+from .hardware import set_tf32
 from .models.names import build_model
 from .postprocess.tracking import PersonTracker
 from .predictor import Predictor
@@ -102,6 +103,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.device = arguments.device
         # Upstream's constructor builds the detector, which needs the resolved precision.
         self.options = arguments.options.resolved(self.device)
+        set_tf32(self.options.tf32)
         self.detector: PersonDetector | None = None
         self._precision_is_free = arguments.options.precision == 'auto'
         self._drawing = threading.Lock()

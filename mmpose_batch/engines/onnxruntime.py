@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EngineError, is_out_of_memory
+from ..hardware import tf32_is_allowed
 from .base import AutoCase, Engine, EngineOptions, EngineSpec
 from .int8 import quantize_onnx
 from .network import Normalization
@@ -145,6 +146,8 @@ class OnnxRuntimeEngine(Engine):
         if self._device_id is None:
             return self._providers
         options = {name: {'device_id': self._device_id} for name in _ON_CUDA}
+        if not tf32_is_allowed():
+            options[CUDA]['use_tf32'] = 0  # which older versions of ONNX Runtime do not have
         return [(name, options[name]) if name in options else name for name in self._providers]
 
 

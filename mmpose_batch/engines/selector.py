@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ..errors import EngineError, OutputsDeviate, is_device_lost, is_out_of_memory
+from ..hardware import convolves_in_tf32, without_tf32
 from ..progress import Clock
 from .base import AutoCase, Engine, EngineOptions
 from .batch_size import shortest
@@ -149,7 +151,9 @@ class EngineSelector:
             if self.options.precision == 'int8':
                 self._builder.calibration.add(inputs)
 
-        with self._swap.by_reference(note):
+        # The setting is for the process, but this lets engines be compared with fp32.
+        exact = without_tf32() if self._builder.on_cuda else nullcontext()
+        with exact, self._swap.by_reference(note):
             outputs = run() if needs_samples(self.options) else []
         samples.add(run, outputs)
         return outputs
@@ -217,7 +221,8 @@ class EngineSelector:
         self._swap.engine = self._builder.build(name, self.options)
 
     def _verify(self, name: str, samples: Samples) -> Difference | None:
-        return verify(name, self._swap.engine, samples, self.options)
+        tf32 = convolves_in_tf32(self._builder.device)
+        return verify(name, self._swap.engine, samples, self.options, tf32)
 
     def _fall_back_to_fp32(self) -> None:
         self.options = replace(self.options, precision='fp32')

@@ -130,6 +130,8 @@ def of_options(
         'rect': options.rect,
         'no_person': options.no_person,
         'device': torch.device(device).type,
+        # None for the default, as in runs from before the option.
+        'tf32': False if options.tf32 is False else None,
         'threads': options.num_threads,
         'versions': versions(),
         'engine_versions': {} if options.engine == 'torch' else engine_versions(),

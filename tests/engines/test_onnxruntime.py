@@ -11,6 +11,7 @@ import torch
 from mmpose_batch.engines import onnxruntime
 from mmpose_batch.engines.base import AutoCase
 from mmpose_batch.engines.onnxruntime import CPU, CUDA, OnnxRuntimeEngine, default_provider
+from mmpose_batch.hardware import without_tf32
 
 runtime = pytest.importorskip('onnxruntime')
 
@@ -129,6 +130,13 @@ def test_a_batch_on_the_gpu_is_bound_to_it_and_synchronised(monkeypatch, provide
     for output, result in zip(outputs, RESULTS, strict=True):
         assert torch.equal(output, result)
         assert output.data_ptr() != result.data_ptr()  # which belongs to ONNX Runtime
+
+
+def test_onnx_runtime_computes_without_tf32_if_pytorch_does(monkeypatch, providers):
+    engine = engine_of(monkeypatch, BOTH)
+    with without_tf32():
+        engine(torch.zeros(2, 3, 8, 8))
+    assert session_of(engine).providers == [(CUDA, {'device_id': 1, 'use_tf32': 0}), CPU]
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from mmpose_batch.engines import registry, runner, selector, torch_compile
 from mmpose_batch.engines.base import Engine, EngineOptions
-from mmpose_batch.engines.builder import NetworkSource
+from mmpose_batch.engines.builder import EngineBuilder, NetworkSource
 from mmpose_batch.engines.network import ReferenceEngine
 from mmpose_batch.engines.runner import EngineRunner
 from mmpose_batch.engines.selection import Phase, Selection
 from mmpose_batch.engines.selector import candidates
 from mmpose_batch.engines.verification import BOUNDS
 from mmpose_batch.errors import EngineError
+from mmpose_batch.hardware import tf32_is_allowed
 
 # Timeout in seconds for a test that would otherwise hang.
 PATIENCE = 120.0
@@ -660,6 +661,45 @@ def test_auto_falls_back_to_fp32_if_no_engine_passes_in_the_precision(install, m
     assert owner.report['self_check']['px'] == 0
     assert owner.report['largest_batch'] == 4
     assert 'no engine passed in bf16; falling back to fp32' in caplog.text
+
+
+class NotesTf32(Fake):
+    """Notes whether TF32 is allowed while it computes."""
+
+    def __init__(self, source: NetworkSource, noted: list[bool], **settings: float) -> None:
+        super().__init__(source, **settings)
+        self.noted = noted
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        self.noted.append(tf32_is_allowed())
+        return super().__call__(inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('on_cuda', [False, True])
+def test_the_reference_is_computed_without_tf32(install, model, monkeypatch, on_cuda):
+    engine, reference, compute = [], [], ReferenceEngine.__call__
+
+    def note(self: ReferenceEngine, inputs: Tensor) -> Sequence[Tensor]:
+        reference.append(tf32_is_allowed())
+        return compute(self, inputs)
+
+    monkeypatch.setattr(ReferenceEngine, '__call__', note)
+    monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
+    install(openvino=lambda source, options: NotesTf32(source, engine))
+    runner_of(model, engine='openvino').test_step(run_of(model))
+    assert reference[0] != on_cuda  # the others are those of the fake engine
+    assert engine == [True] * 2  # verified, and in use
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('tf32', [False, True])
+def test_the_tolerance_of_fp32_is_wider_with_tf32(install, model, monkeypatch, tf32):
+    monkeypatch.setattr(selector, 'convolves_in_tf32', lambda device: tf32)
+    install(openvino=builder(roll=1))  # by one of 128 places, of persons of about 100 pixels
+    owner = runner_of(model, engine='openvino')
+    with nullcontext() if tf32 else pytest.raises(EngineError, match='outputs deviate'):
+        owner.test_step(run_of(model))
 
 
 def exact_in_fp32(source: NetworkSource, options: EngineOptions) -> Fake:
