@@ -13,6 +13,7 @@ import torch
 from ..errors import EngineError, is_fatal, one_line
 from ..progress import Clock
 from .batch_size import choose_size, measure_rates
+from .registry import get
 from .runner import EngineRunner
 from .selection import Selection
 
@@ -186,10 +187,12 @@ class Warmup:
             )
             runner.lifecycle.set_batch_size(SAMPLES)
             return
+        selected = runner.selection
+        compiled = selected is not None and get(selected.engine).compiles_for_batch
         try:
             measured = runner.measure(
                 'batch sizes',
-                lambda: (measure_rates(trial, runner.parallel, self._clock), True),
+                lambda: (measure_rates(trial, runner.parallel, self._clock, compiled), True),
                 shape=trial.shape,
                 parallel=runner.parallel,
                 **settings,
