@@ -98,9 +98,9 @@ class BatchOptions:
         det_interval: The detector runs on every so many frames of a video, and between them
             only where persons cannot be matched; boxes in between are interpolated. 1 runs it on
             every frame. Images are always detected.
-        precision: Precision of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16``,
-            ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the fastest that the
-            hardware computes natively, but never ``int8``.
+        precision: Precision of both networks: ``fp32``, ``fp16`` (not on a CPU), ``bf16`` (not on
+            NVIDIA GPUs before Ampere), ``int8`` (OpenVINO and ONNX Runtime), or ``auto``, the
+            fastest that the hardware computes natively, but never ``int8``.
         calib_images: Input images that calibrate the value ranges of ``int8``.
         engine: Library that runs both networks: ``torch``, ``torch-compile``,
             ``onnxruntime``, ``openvino``, another registered engine, or ``auto``, the fastest

@@ -9,16 +9,45 @@ from typing import Any
 
 import torch
 
-# Tensor cores compute TF32 since compute capability 8.0 (Ampere).
-_TF32_SINCE = (8, 0)
+# Compute capabilities of NVIDIA GPUs: fp16 is fast since Volta (a GTX 10xx computes it at 1/64 of
+# the rate of fp32), bf16 and TF32 exist since Ampere.
+_FAST_FP16_SINCE, _BF16_SINCE, _TF32_SINCE = (7, 0), (8, 0), (8, 0)
 _changing_tf32 = threading.RLock()
 
 
-def native_precision(kind: str) -> str:
-    """The fastest precision that a device type supports natively at hardly any loss."""
+def native_precision(kind: str, card: torch.device | None = None) -> str:
+    """The fastest precision that a device type supports natively at hardly any loss.
+
+    Args:
+        kind: Type of the device, such as ``cpu``.
+        card: The NVIDIA GPU, where that is the device.
+    """
     if kind == 'cuda':
-        return 'fp16'
+        capability = compute_capability(card)
+        return 'fp32' if capability is not None and capability < _FAST_FP16_SINCE else 'fp16'
     return 'bf16' if kind == 'cpu' and cpu_has_bf16() else 'fp32'
+
+
+def compute_capability(card: torch.device | None) -> tuple[int, int] | None:
+    """The compute capability of an NVIDIA GPU; None without one, or where there is no driver."""
+    if card is None or card.type != 'cuda' or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_capability(card)
+
+
+def check_bf16(card: torch.device | None) -> None:
+    """Check that an NVIDIA GPU, if there is one, computes bf16 natively.
+
+    Raises:
+        ValueError: PyTorch would emulate it, slower than fp32.
+    """
+    capability = compute_capability(card)
+    if capability is not None and capability < _BF16_SINCE:
+        others = 'fp32' if capability < _FAST_FP16_SINCE else 'fp16 or fp32'
+        raise ValueError(
+            f'precision: bf16 is not supported on {torch.cuda.get_device_name(card)} (compute '
+            f'capability {capability[0]}.{capability[1]}); use {others}'
+        )
 
 
 def cpu_has_bf16() -> bool:
@@ -48,9 +77,8 @@ def convolves_in_tf32(device: torch.device) -> bool:
     TF32 rounds the inputs of products to the 10 bits of mantissa that fp16 has. NVIDIA GPUs have
     it since Ampere.
     """
-    if device.type != 'cuda' or not tf32_is_allowed():
-        return False
-    return torch.cuda.get_device_capability(device) >= _TF32_SINCE
+    capability = compute_capability(device)
+    return capability is not None and capability >= _TF32_SINCE and tf32_is_allowed()
 
 
 def tf32_is_allowed() -> bool:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mmpose_batch import hardware
+from mmpose_batch.engines.registry import resolve_precision
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,7 @@ def test_tf32_is_off_in_a_block_and_as_before_after_it(default_tf32, owner, name
 def test_convolutions_are_in_tf32_since_ampere(
     default_tf32, monkeypatch, device, capability, allowed, expected
 ):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
     if not allowed:
         hardware.forbid_tf32()
@@ -106,3 +108,34 @@ def test_tf32_is_off_for_the_process_only_if_requested(default_tf32, wanted, exp
     hardware.set_tf32(True)
     assert hardware.tf32_is_allowed()
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def pretend_card(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int]) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: f'Card on {device}')
+
+
+@pytest.mark.parametrize(
+    ('capability', 'expected'),
+    [((6, 1), 'fp32'), ((7, 0), 'fp16'), ((7, 5), 'fp16'), ((8, 6), 'fp16'), ((9, 0), 'fp16')],
+)
+def test_auto_is_fp32_on_gpus_that_are_slow_in_fp16(monkeypatch, capability, expected):
+    pretend_card(monkeypatch, capability)
+    assert resolve_precision('auto', 'cuda:1') == expected
+    assert resolve_precision('fp16', 'cuda:1') == 'fp16'  # named
+    assert resolve_precision('auto', 'cuda:1', 'openvino', 'GPU') == 'fp16'  # another GPU
+
+
+@pytest.mark.parametrize(
+    ('capability', 'others'), [((6, 1), 'fp32'), ((7, 5), 'fp16 or fp32'), ((8, 0), None)]
+)
+def test_bf16_is_rejected_on_gpus_that_lack_it(monkeypatch, capability, others):
+    pretend_card(monkeypatch, capability)
+    if others is None:
+        assert resolve_precision('bf16', 'cuda:1', 'auto') == 'bf16'
+        return
+    with pytest.raises(ValueError, match='bf16 is not supported on Card on cuda:1') as raised:
+        resolve_precision('bf16', 'cuda:1', 'torch-compile')
+    assert str(raised.value).endswith(f'{capability[0]}.{capability[1]}); use {others}')
+    assert resolve_precision('bf16', 'cuda:1', 'openvino') == 'bf16'  # on the CPU

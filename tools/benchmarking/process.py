@@ -223,7 +223,7 @@ def peak_memory() -> dict[str, int]:
     import torch
 
     peak = {'resident': peak_resident()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         peak['gpu'] = torch.cuda.max_memory_reserved()
     return peak
 
