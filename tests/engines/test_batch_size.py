@@ -102,10 +102,10 @@ def test_sizes_far_larger_than_the_best_are_not_tried():
 @pytest.mark.parametrize(
     ('seconds', 'most', 'sizes', 'chosen'),
     [
-        pytest.param(lambda size: 1.0, 1000, [4, 16, 64], 64, id='a batch costs the same'),
-        pytest.param(lambda size: 1.0 * size, 1000, [4, 16], 4, id='an instance costs the same'),
-        pytest.param(lambda size: 0.1 * size + (size == 4), 1000, [4, 16, 64], 16, id='until 16'),
-        pytest.param(lambda size: 1.0, 16, [4, 16], 16, id='memory for 16'),
+        pytest.param(lambda size: 1.0, 1000, [8, 32, 128], 128, id='a batch costs the same'),
+        pytest.param(lambda size: 1.0 * size, 1000, [8, 32], 8, id='an instance costs the same'),
+        pytest.param(lambda size: 0.1 * size + (size == 8), 1000, [8, 32, 128], 32, id='until 32'),
+        pytest.param(lambda size: 1.0, 32, [8, 32], 32, id='memory for 32'),
     ],
 )
 def test_few_sizes_are_compiled(seconds, most, sizes, chosen):
