@@ -62,7 +62,7 @@ def resolve(model: str | dict | Config | ConfigDict, given: dict[str, Any]) -> A
     check_flip_test(model, options.flip_test)
     check_weights(settings.get('weights'))
     if model['data_mode'] == 'topdown':
-        settings.update(_detector_settings(model, settings))
+        settings.update(_detector_settings(model, settings, device))
         if options.det_interval > 1 and settings['det_model'] == 'whole_image':
             raise ValueError('det_interval: only valid with a detector')
     elif options.det_interval > 1:
@@ -70,11 +70,13 @@ def resolve(model: str | dict | Config | ConfigDict, given: dict[str, Any]) -> A
     return Arguments(cfg=model, device=device, options=options, settings=settings)
 
 
-def _detector_settings(cfg: Config | ConfigDict | dict, settings: dict[str, Any]) -> dict[str, Any]:
+def _detector_settings(
+    cfg: Config | ConfigDict | dict, settings: dict[str, Any], device: str
+) -> dict[str, Any]:
     """Upstream's arguments for the detector of a top-down model."""
     names = 'det_model', 'det_weights', 'det_cat_ids'
     choice = choose_detector(cfg, *map(settings.get, names))
     if choice is None:
         return {'det_model': 'whole_image'}
-    check_detector(choice)
+    check_detector(choice, device)
     return dict(zip(names, (choice.config, choice.weights, choice.cat_ids), strict=True))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmpose.structures import PoseDataSample
 
-from .errors import FATAL, is_out_of_memory, one_line
+from .errors import is_fatal, is_out_of_memory, one_line
 from .results import ImageResult
 from .workers import Marker, WorkerPool
 
@@ -203,13 +203,14 @@ class BatchRunner:
         """The outputs of a batch; None if it must be halved or its only instance failed."""
         try:
             return self._run([instance.packed for instance in batch])
-        except FATAL:
-            raise
         except Exception as error:
+            if is_fatal(error):
+                raise
             if len(batch) == 1:
                 batch[0].image.fail(f'{self._stage}: {one_line(error)}')
-            elif is_out_of_memory(error):
-                self._shrink(len(batch) // 2)
+            too_large = len(batch) > 1 and is_out_of_memory(error)
+        if too_large:  # only here is the error gone, whose traceback holds the batch's tensors
+            self._shrink(len(batch) // 2)
         return None
 
     def _shrink(self, size: int) -> None:
@@ -217,7 +218,7 @@ class BatchRunner:
             if size < self._largest:
                 self._largest = size
                 self._on_memory(size)
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
 

@@ -2,10 +2,19 @@
 
 import torch
 
-# Messages of PyTorch's CPU allocator, ONNX Runtime, CUDA libraries, OpenVINO and other C++ code.
+# Parts of messages of PyTorch's CPU allocator, ONNX Runtime, CUDA libraries, OpenVINO and other C++
+# code, in lower case.
 _OUT_OF_MEMORY = (
     *("can't allocate memory", 'not enough memory', 'out of memory', 'bad_alloc'),
     'failed to allocate memory',
+    # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED, CUFFT_ALLOC_FAILED, and cuDNN 9's
+    # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and ..._HOST_ALLOCATION_FAILED.
+    *('alloc_failed', 'allocation_failed'),
+    # cuBLAS allocates its workspace when a thread first uses it, and has only this code for a
+    # failure then.
+    'cublas_status_not_initialized',
+    # PyTorch has tried all of cuDNN's algorithms, and skips those whose workspace does not fit.
+    'unable to find an engine to execute this computation',
 )
 
 # Start of the error of a file whose reading ends the process: nothing may read it again.
@@ -64,10 +73,21 @@ class ExportError(EngineError):
     """A network cannot be exported to ONNX."""
 
 
-# The device is lost, so every later batch fails too. torch before 2.8 has no class for that.
-DEVICE_LOST = getattr(torch, 'AcceleratorError', ())
-# Errors that do not concern a single image.
-FATAL = (EngineError, DEVICE_LOST) if DEVICE_LOST else (EngineError,)
+# CUDA's errors outside of PyTorch's allocator. torch before 2.8 has no class for them.
+_ACCELERATOR_ERROR = getattr(torch, 'AcceleratorError', ())
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether a GPU cannot be used any more, so that every later batch would fail too.
+
+    CUDA reports a lack of memory by the same class, but a smaller batch may run after it.
+    """
+    return isinstance(error, _ACCELERATOR_ERROR) and not is_out_of_memory(error)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether an error ends the run, since it does not concern single images."""
+    return isinstance(error, EngineError) or is_device_lost(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

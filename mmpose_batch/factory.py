@@ -92,7 +92,7 @@ class Plan:
         check_loader(image_loader(pipelines[0]) or plain_loader(pipelines[0]))
         weights = [(self.weights, 'weights')]
         if self.detector is not None:
-            check_detector_config(self.detector.config, self.detector.cat_ids)
+            check_detector_config(self.detector.config, self.detector.cat_ids, self.device)
             pipelines.append(_build_pipeline(self.detector.config, 'mmdet'))
             weights.append((self.detector.weights, 'det_weights'))
         if options.rect:

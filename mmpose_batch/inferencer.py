@@ -25,6 +25,7 @@ from .copies import build_copy, take_state
 from .declare import with_keywords
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
+from .hardware import set_tf32
 from .models.names import build_model
 from .nan_check import reject_nan
 from .postprocess.tracking import PersonTracker
@@ -102,6 +103,7 @@ class BatchPose2DInferencer(Pose2DInferencer):
         self.device = arguments.device
         # Upstream's constructor builds the detector, which needs the resolved precision.
         self.options = arguments.options.resolved(self.device)
+        set_tf32(self.options.tf32)
         self.detector: PersonDetector | None = None
         self._precision_is_free = arguments.options.precision == 'auto'
         self._drawing = threading.Lock()

@@ -251,8 +251,19 @@ def test_images_that_failed_before_pass_through_in_order():
     assert network.batches == [[(1, 0)]]
 
 
+NO_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError('CUDA out of memory'),
+    torch.AcceleratorError('CUDA error: out of memory\nSearch for `cudaErrorMemoryAllocation`'),
+    RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`'),
+    RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'),
+    RuntimeError('cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED'),
+    RuntimeError('GET was unable to find an engine to execute this computation'),
+]
+
+
 @pytest.mark.parametrize('threads', [0, 2])
-@pytest.mark.parametrize('error', [MemoryError(), torch.OutOfMemoryError('CUDA out of memory')])
+@pytest.mark.parametrize('error', NO_MEMORY, ids=lambda error: str(error)[:40])
 def test_batches_that_exceed_memory_are_halved_permanently(error, threads):
     sizes, said = [], []
 
@@ -269,6 +280,47 @@ def test_batches_that_exceed_memory_are_halved_permanently(error, threads):
     assert result == [(i, [(i, 0)], None) for i in range(48)]
     assert said == [8, 4, 2]
     assert set(sizes[6 * max(threads, 1) :]) == {2}
+
+
+def test_the_cache_is_emptied_after_the_tensors_of_the_failed_batch_are_freed(monkeypatch):
+    tensors: list[weakref.ref] = []
+    alive: list[bool] = []
+
+    def network(packed: list[dict[str, Any]]) -> list[Any]:
+        if len(packed) > 2:
+            activations = torch.empty(8)
+            tensors.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError('CUDA out of memory')
+        return [part['place'] for part in packed]
+
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: alive.append(tensors[-1]() is not None))
+    list(BatchRunner(network, 4).stream(image(i, SHAPES[0]) for i in range(4)))
+    assert alive == [False]
+
+
+def test_no_cache_is_emptied_where_cuda_is_not_used(monkeypatch):
+    def network(packed: list[dict[str, Any]]) -> list[Any]:
+        raise MemoryError
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'empty_cache', lambda: pytest.fail('CUDA is not used'))
+    list(BatchRunner(network, 4).stream(image(i, SHAPES[0]) for i in range(4)))
+
+
+LOST = [
+    torch.AcceleratorError('CUDA error: an illegal memory access was encountered'),
+    torch.AcceleratorError('CUDA error: unspecified launch failure'),
+]
+
+
+@pytest.mark.parametrize('error', LOST, ids=str)
+def test_a_lost_device_is_not_a_failure_of_an_image(error):
+    def network(packed: list[dict[str, Any]]) -> list[Any]:
+        raise error
+
+    with pytest.raises(torch.AcceleratorError, match=str(error)):
+        list(BatchRunner(network, 4).stream(image(i, SHAPES[0]) for i in range(4)))
 
 
 def test_a_single_instance_that_exceeds_memory_is_a_failure_of_its_image():

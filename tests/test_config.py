@@ -100,6 +100,19 @@ def test_a_precision_that_the_device_lacks_is_rejected():
         BatchOptions(precision='fp16').resolved('cpu')
 
 
+@pytest.mark.parametrize('value', [True, False])
+def test_tf32_is_rejected_where_it_has_no_effect(value):
+    with pytest.raises(ValueError, match=r'^tf32: only valid on an NVIDIA GPU, found device cpu$'):
+        BatchOptions(tf32=value).resolved('cpu')
+    assert BatchOptions(tf32=value).resolved('cuda:1').tf32 is value
+
+
+@pytest.mark.parametrize('value', [1, 'no'])
+def test_tf32_is_true_or_false(value):
+    with pytest.raises(ValueError, match=f'^tf32: expected True or False, found {value!r}$'):
+        BatchOptions(tf32=value)
+
+
 def test_calibration_images_are_for_int8():
     options = BatchOptions(precision='int8', engine='openvino')
     assert options.resolved('cpu').calib_images == 64

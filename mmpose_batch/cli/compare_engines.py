@@ -74,6 +74,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             'default': ['fp32'],
             'help': 'precisions (default: fp32)',
         },
+        tf32={},
         calib_images={
             'strict': False,
             'help': 'input images that calibrate int8 (default: 64)',
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         paths = list_images(args.inputs)
         annotations = read_annotations(args, paths)
         note_demo_models(args)
-        settings = {'engine': 'torch', 'precision': 'fp32', 'rect': False}
+        settings = {'engine': 'torch', 'precision': 'fp32', 'rect': False, 'tf32': args.tf32}
         reference = infer(args, paths, annotations, note=True, **settings)
     except (CheckpointError, EngineError, RunError) as error:
         return fail(TOOL, 1, error)
@@ -137,6 +138,7 @@ def combinations(args: argparse.Namespace) -> Iterator[tuple[str, str, dict]]:
     """Name, precision and settings of everything to compare."""
     for engine, precision in itertools.product(args.engine, args.precision):
         settings = {'engine': engine, 'precision': precision, 'self_check': False, 'rect': False}
+        settings['tf32'] = args.tf32
         if precision == 'int8':
             settings['calib_images'] = args.calib_images
         if (engine, precision) != ('torch', 'fp32'):  # the reference has its row already

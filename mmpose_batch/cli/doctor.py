@@ -54,7 +54,7 @@ def _devices() -> Iterator[tuple[str, bool]]:
 
     from ..cores import available_cores
     from ..engines.cache import default_folder, processor_name
-    from ..hardware import native_precision
+    from ..hardware import compute_capability, native_precision
 
     precision = native_precision('cpu')
     yield (
@@ -62,7 +62,13 @@ def _devices() -> Iterator[tuple[str, bool]]:
         False,
     )
     for index in range(torch.cuda.device_count()):
-        yield f'{f"cuda:{index}":<24}{torch.cuda.get_device_name(index)}', False
+        card = torch.device('cuda', index)
+        capability = '.'.join(map(str, compute_capability(card) or ('unknown',)))
+        yield (
+            f'{f"cuda:{index}":<24}{torch.cuda.get_device_name(card)}, compute capability '
+            f'{capability}, native precision {native_precision("cuda", card)}',
+            False,
+        )
     if torch.cuda.is_available() and get_compiling_cuda_version() == 'not available':
         yield f'{"mmcv":<24}no CUDA operators; steps that need them run on the CPU', True
     yield f'{"engine cache":<24}{default_folder()}', False

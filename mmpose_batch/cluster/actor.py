@@ -78,17 +78,17 @@ class ChunkActor:
             ``results``, ``persons`` and ``failures``: counts of this row. ``error``: why it cannot
             be computed, or empty. ``is_fatal``: whether the others cannot be either.
         """
-        from ..errors import DEVICE_LOST, RunError, one_line
+        from ..errors import RunError, is_device_lost, one_line
         from .outputs import Counts
 
         try:
             counts = self._infer_video(row) if row['video'] >= 0 else self._infer_images(row)
             return _answer(counts)
-        except DEVICE_LOST:
-            from ..distributed.worker import DEVICE_IS_LOST
-
-            os._exit(DEVICE_IS_LOST)  # Ray replaces it
         except Exception as error:  # the driver decides; raised, it would count as a death
+            if is_device_lost(error):
+                from ..distributed.worker import DEVICE_IS_LOST
+
+                os._exit(DEVICE_IS_LOST)  # Ray replaces it
             return _answer(Counts(), one_line(error), isinstance(error, RunError))
 
     def _infer_images(self, row: Mapping[str, Any]) -> 'Counts':

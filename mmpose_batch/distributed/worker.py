@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from ..config import CallOptions, VideoOptions
 from ..copies import build_on
 from ..engines.warmup import outcome, restore
-from ..errors import DEVICE_LOST, one_line
+from ..errors import is_device_lost, one_line
 from ..images.native_messages import names_messages, native_messages
 from ..inferencer import BatchPose2DInferencer
 from ..progress import StageClock
@@ -254,19 +254,22 @@ def infer(chunk: Chunk) -> ChunkSummary:
     """Infer a chunk with the worker of this process, and write its file."""
     try:
         return _worker.infer(chunk)
-    except DEVICE_LOST as error:
-        _end(error)
+    except Exception as error:
+        _end_if_lost(error)
+        raise
 
 
 def survives(chunk: Chunk) -> None:
     """Infer some images with the worker of this process, which may end it."""
     try:
         _worker.survives(chunk)
-    except DEVICE_LOST as error:
-        _end(error)
+    except Exception as error:
+        _end_if_lost(error)
+        raise
 
 
-def _end(error: Exception) -> None:
-    """End this process, whose device cannot be used any more."""
-    print(f'device error: {one_line(error)}', file=sys.stderr, flush=True)
-    os._exit(DEVICE_IS_LOST)
+def _end_if_lost(error: Exception) -> None:
+    """End this process if its device cannot be used any more."""
+    if is_device_lost(error):
+        print(f'device error: {one_line(error)}', file=sys.stderr, flush=True)
+        os._exit(DEVICE_IS_LOST)

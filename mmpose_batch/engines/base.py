@@ -57,8 +57,8 @@ class EngineOptions:
         engine: Name of a registered engine, or ``auto``.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``.
         device: OpenVINO device, or comma-separated ONNX Runtime execution providers, the
-            preferred one first. None selects the CPU; with ``auto`` and a model on a GPU it
-            selects ONNX Runtime's CUDA provider.
+            preferred one first. None selects the CPU for OpenVINO, and the provider of the model's
+            device for ONNX Runtime.
         file: Path of an external ONNX file of the network; None exports the network.
         cache: Whether built engines are cached on disk.
         self_check: Whether an engine is rejected if its outputs deviate from PyTorch's
@@ -118,7 +118,8 @@ class EngineSpec:
             ``cuda``) to the type of the device that the engine computes on.
         is_available: Whether requirements other than packages, such as a compiler, are met.
         in_auto: Whether ``auto`` tries the engine. With an external ONNX file, ``auto`` only
-            tries engines with ``takes_file``.
+            tries engines with ``takes_file``; with the model on a GPU, only those that compute
+            on a GPU.
     """
 
     name: str

@@ -6,11 +6,14 @@ from functools import partial
 
 import torch
 
-from ..errors import DEVICE_LOST, is_out_of_memory
+from ..errors import is_out_of_memory
 from ..progress import Clock
 from ..workers import WorkerPool
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+# For engines that compile for each size, which takes half a minute or more. They are compiled for
+# the first one, the number of images of a warm-up, to be verified.
+COMPILED_SIZES = (8, 32, 128)
 # A larger batch must be faster by this factor to be worth its memory and its latency.
 _GAIN = 1.03
 # Larger sizes are not tried once a size runs at less than this fraction of the best rate.
@@ -47,7 +50,10 @@ def default_batch_size(
 
 
 def measure_rates(
-    run: Callable[[int], object], parallel: int = 1, clock: Clock = time.perf_counter
+    run: Callable[[int], object],
+    parallel: int = 1,
+    clock: Clock = time.perf_counter,
+    compiled: bool = False,
 ) -> dict[int, float]:
     """Measure the throughput for increasing batch sizes until it declines.
 
@@ -55,6 +61,8 @@ def measure_rates(
         run: Runs a batch of the given number of instances.
         parallel: Number of batches that run concurrently, as in a run.
         clock: Returns a time in seconds.
+        compiled: Whether each size is compiled. Then few sizes are measured, until the throughput
+            no longer rises.
 
     Returns:
         Batch size to instances per second, without the sizes that do not fit into memory.
@@ -63,16 +71,15 @@ def measure_rates(
         Exception: Any error of ``run``, except out of memory for a size after the first.
     """
     rates: dict[int, float] = {}
-    for size in SIZES:
+    for size in COMPILED_SIZES if compiled else SIZES:
+        best = max(rates.values(), default=0.0)
         try:
             rates[size] = size / shortest(partial(run, size), parallel, clock=clock)
-        except DEVICE_LOST:
-            raise
         except Exception as error:
             if rates and is_out_of_memory(error):
                 break
             raise
-        if rates[size] < _LOSS * max(rates.values()):
+        if rates[size] < (_GAIN if compiled else _LOSS) * best:
             break
     return rates
 

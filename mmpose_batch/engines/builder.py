@@ -36,7 +36,7 @@ class NetworkSource:
         calibration: Inputs for the calibration of int8.
         cache: Cache of built files.
         fixed_batch: The only batch size that the files support; None for any.
-        on_cuda: Whether the model is on an NVIDIA GPU.
+        device: Device of the model.
     """
 
     network: Network
@@ -46,7 +46,12 @@ class NetworkSource:
     calibration: Calibration
     cache: EngineCache
     fixed_batch: int | None
-    on_cuda: bool
+    device: torch.device
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether the model is on an NVIDIA GPU."""
+        return self.device.type == 'cuda'
 
     def onnx_files(self, precision: str, quantize: Quantize, name: str) -> tuple[ModelFiles, str]:
         """Return the ONNX files of the network in a precision, and their key in the cache.
@@ -156,7 +161,7 @@ class EngineBuilder:
             calibration=self.calibration,
             cache=self.cache,
             fixed_batch=None if external is None else external.batch_size,
-            on_cuda=self.on_cuda,
+            device=self.device,
         )
 
     def _fit_head(self, head: nn.Module, external: ExternalFile) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import EngineError
+from ..hardware import tf32_is_allowed
 from .base import EngineOptions
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'
@@ -218,8 +219,10 @@ class Measurements:
     def _key(self, kind: str, options: EngineOptions, settings: dict[str, Any]) -> str:
         requested = asdict(options)
         del requested['precision_is_free']  # has no influence on what is measured
-        on_cuda = self._device.type == 'cuda'
-        device = torch.cuda.get_device_name(self._device) if on_cuda else self._device.type
+        device = self._device.type
+        if device == 'cuda':
+            device = torch.cuda.get_device_name(self._device)
+            device += '' if tf32_is_allowed() else ' without TF32'
         threads = torch.get_num_threads()
         return entry_key(
             self._network, kind=kind, options=requested, threads=threads, device=device, **settings

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
-from ..errors import ExportError
+from ..errors import ExportError, is_device_lost, is_out_of_memory
 from ..models.names import build_model, load_config
 from ..speedups.fusion import fuse_layers
 from .cache import EngineCache, entry_key
@@ -69,6 +69,8 @@ def export_onnx(
     except OSError:  # for instance a full disk, which is not an error of the network
         raise
     except Exception as error:  # errors of torch.onnx have no common class
+        if is_device_lost(error) or is_out_of_memory(error):
+            raise
         raise ExportError(f'cannot be exported to ONNX: {_first_line(error)}') from error
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 
 import torch
 
-from ..hardware import native_precision
+from ..hardware import check_bf16, native_precision
 from .base import EngineOptions, EngineSpec
 from .names import AUTO, PRECISIONS
 
@@ -113,8 +113,8 @@ def resolve_precision(
     """Check that engine and device support a precision, and resolve ``auto``.
 
     ``auto`` selects the fastest precision that the hardware computes natively at almost no cost
-    in accuracy: fp16 on a GPU, bf16 on a CPU with bf16 instructions, otherwise fp32. If the
-    engine does not support that precision, ``auto`` selects fp32.
+    in accuracy: fp16 on a GPU that is fast in it, bf16 on a CPU with bf16 instructions, otherwise
+    fp32. If the engine does not support that precision, ``auto`` selects fp32.
 
     Args:
         precision: One of :data:`PRECISIONS`.
@@ -131,12 +131,16 @@ def resolve_precision(
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision: expected one of {", ".join(PRECISIONS)}, found {precision!r}')
-    kind = torch.device(device).type
+    model_device = torch.device(device)
+    kind = model_device.type
     if engine != AUTO:
         kind = get(engine).computes_on(engine_device, kind)
+    # Not for OpenVINO, which names its own GPUs.
+    follows = engine == AUTO or get(engine).computes_on(None, 'cuda') == 'cuda'
+    card = model_device if follows and kind == model_device.type == 'cuda' else None
     supported = precisions_of(engine)
     if precision == AUTO:
-        native = native_precision(kind)
+        native = native_precision(kind, card)
         return native if native in supported else 'fp32'
     if precision not in supported:
         others = [name for name in choices() if precision in precisions_of(name)]
@@ -146,4 +150,6 @@ def resolve_precision(
         )
     if precision == 'fp16' and kind == 'cpu':
         raise ValueError('precision: fp16 is not supported on a CPU; use bf16')
+    if precision == 'bf16':
+        check_bf16(card)
     return precision

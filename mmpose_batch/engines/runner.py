@@ -13,7 +13,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from ..errors import FATAL, EngineError, is_out_of_memory, one_line
+from ..errors import EngineError, is_fatal, is_out_of_memory, one_line
 from ..progress import Clock
 from .base import Engine, EngineOptions
 from .builder import EngineBuilder
@@ -192,9 +192,9 @@ class EngineRunner:
             return
         try:
             self.engine.warm_up(run)
-        except FATAL:
-            raise
         except Exception as error:
+            if is_fatal(error):
+                raise
             if not is_out_of_memory(error):  # out of memory is handled by smaller batches
                 raise EngineError(f'engine: {one_line(error)}') from error
 

@@ -3,13 +3,15 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..errors import DEVICE_LOST, EngineError, OutputsDeviate, is_out_of_memory
+from ..errors import EngineError, OutputsDeviate, is_device_lost, is_out_of_memory
+from ..hardware import convolves_in_tf32, without_tf32
 from ..progress import Clock
 from .base import AutoCase, Engine, EngineOptions
 from .batch_size import shortest
@@ -31,6 +33,7 @@ def candidates(options: EngineOptions, on_cuda: bool) -> list[str]:
         for name, spec in specs().items()
         if options.precision in spec.precisions
         and (spec.takes_file or options.file is None)
+        and not (on_cuda and spec.computes_on(None, 'cuda') == 'cpu')
         and spec.in_auto(case)
         and spec.is_available()
     ]
@@ -118,6 +121,7 @@ class EngineSelector:
         self._previous: str | None = None  # the engine of the resumed run
         # The fastest engine of the timing in progress, so that it is not built again.
         self._fastest: tuple[str, Engine, Difference | None] | None = None
+        self._unsupported: set[str] = set()  # engines without the device or the precision
         if options.engine != AUTO and options.precision != 'int8':
             self._install(options.engine)
 
@@ -147,7 +151,9 @@ class EngineSelector:
             if self.options.precision == 'int8':
                 self._builder.calibration.add(inputs)
 
-        with self._swap.by_reference(note):
+        # The setting is for the process, but this lets engines be compared with fp32.
+        exact = without_tf32() if self._builder.on_cuda else nullcontext()
+        with exact, self._swap.by_reference(note):
             outputs = run() if needs_samples(self.options) else []
         samples.add(run, outputs)
         return outputs
@@ -198,9 +204,9 @@ class EngineSelector:
             if auto:
                 self._install(name)
             difference = self._verify(name, samples)
-        except DEVICE_LOST:
-            raise
         except Exception as error:  # reported by the verification with all samples
+            if is_device_lost(error):
+                raise
             logger.debug('engine: %s: %s', name, error)
             if auto:
                 self._swap.engine = self._swap.reference
@@ -215,7 +221,8 @@ class EngineSelector:
         self._swap.engine = self._builder.build(name, self.options)
 
     def _verify(self, name: str, samples: Samples) -> Difference | None:
-        return verify(name, self._swap.engine, samples, self.options)
+        tf32 = convolves_in_tf32(self._builder.device)
+        return verify(name, self._swap.engine, samples, self.options, tf32)
 
     def _fall_back_to_fp32(self) -> None:
         self.options = replace(self.options, precision='fp32')
@@ -289,7 +296,8 @@ class EngineSelector:
     def _time_engines(self, samples: Samples) -> tuple[dict[str, float], bool]:
         """Time all engines that pass; returns seconds per batch and whether to cache them.
 
-        They are cached only if every installed engine was timed, with enough samples.
+        They are cached only if every installed engine that supports the precision was timed, with
+        enough samples.
         """
         seconds, complete = {}, samples.enough_inputs or self.options.latency
         previous = self._previous and [self._previous]
@@ -297,7 +305,7 @@ class EngineSelector:
             passed = self._try_engine(name, samples)
             spent = passed and self._time_engine(name, samples.largest.run)
             if spent is None:
-                complete = complete and not is_installed(get(name))
+                complete = complete and (name in self._unsupported or not is_installed(get(name)))
                 continue
             seconds[name] = spent
             if spent == min(seconds.values()):  # so that it is not built and verified again
@@ -309,8 +317,8 @@ class EngineSelector:
         try:
             return shortest(run, self._swap.engine.parallel, clock=self._clock)
         except Exception as error:  # an error of the engine, since PyTorch has run this batch
-            if is_out_of_memory(error):
-                raise  # a smaller batch may fit
+            if is_device_lost(error) or is_out_of_memory(error):
+                raise  # with too little memory, a smaller batch may fit
             logger.warning('engine: %s: %s; skipped', name, error)
             return None
 
@@ -328,5 +336,7 @@ class EngineSelector:
             self._install(name)
             return (self._verify(name, samples),)
         except (EngineError, ValueError) as error:
+            if isinstance(error, ValueError):  # it would be raised again at each start
+                self._unsupported.add(name)
             logger.warning('%s; skipped', error)
             return None

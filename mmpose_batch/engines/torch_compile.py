@@ -1,7 +1,7 @@
 """torch.compile: PyTorch's own compiler, for batches of constant shape."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from shutil import which
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import AutoCase, Engine, EngineOptions, EngineSpec
+from .device_thread import run_in_thread_of
 from .network import Network, Normalization
 from .padding import next_power_of_two, pad_batch
 from .registry import register
@@ -26,6 +27,8 @@ _DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 class TorchCompileEngine(Engine):
     """Runs a network that is compiled by inductor; on CUDA with CUDA graphs.
+
+    On CUDA all engines of one device compile and run in one thread.
 
     Args:
         network: Network, on its final device.
@@ -64,9 +67,14 @@ class TorchCompileEngine(Engine):
         """Stop padding batches to the size of a full batch."""
         self._largest, self._full = 0, None
 
-    @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> list[Tensor]:
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         """Compute one batch; see :class:`mmpose_batch.engines.base.Engine`."""
+        if self._device.type == 'cuda':
+            return run_in_thread_of(self._device, self._compute, inputs)
+        return self._compute(inputs)
+
+    @torch.no_grad()
+    def _compute(self, inputs: Tensor) -> list[Tensor]:
         count = len(inputs)
         function: Callable = self._pixels if inputs.dtype == torch.uint8 else self._floats
         size = self._size(count)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from mmengine.structures import BaseDataElement
 
 from ..errors import EngineError
+from ..hardware import convolves_in_tf32
 from .base import EngineOptions
 from .builder import EngineBuilder
 from .verification import Run, Samples, verify
@@ -38,6 +39,7 @@ class EngineVariant:
         self._name = name
         self._options = replace(options, latency=not options.latency)
         self._swap = builder.swap
+        self._tf32 = convolves_in_tf32(builder.device)
         self.engine = builder.build(self._name, self._options)
         self._turns = threading.Semaphore(self.engine.parallel)
 
@@ -59,7 +61,7 @@ class EngineVariant:
         """
         samples = Samples()
         samples.add(lambda: self.test_step(run), outputs)
-        verify(self._name, self.engine, samples, self._options)
+        verify(self._name, self.engine, samples, self._options, self._tf32)
 
 
 def build_variant(

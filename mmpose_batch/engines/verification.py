@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from ..errors import FATAL, EngineError, ExportError, OutputsDeviate, is_out_of_memory
+from ..errors import EngineError, ExportError, OutputsDeviate, is_fatal, is_out_of_memory
 from ..workers import WorkerPool
 from .base import Engine, EngineOptions
 from .registry import needs_samples
@@ -55,9 +55,10 @@ class Bound:
 # The bounds follow from measurements with the demo models (docs/accuracy.md) on sets of eight
 # synthetic scenes, as in a verification, without the medians. Maximum size and score were 0.017 and
 # 0.093 in bf16, which costs no AP, and 0.072 and 0.25 in int8 with quantised heads, which costs up
-# to 0.9 points of AP. fp16 was not measured. SimCC's scores are not probabilities: their mean is
-# 1.07. The quantile is 0.9 in bf16 and int8, since eight images have about twenty boxes with forty
-# corners, of which 0.95 would leave out only two, and rounding moves more corners than that.
+# to 0.9 points of AP. fp16 was not measured, nor was TF32, which has the mantissa of fp16 and
+# therefore its bound. SimCC's scores are not probabilities: their mean is 1.07. The quantile is 0.9
+# in bf16 and int8, since eight images have about twenty boxes with forty corners, of which 0.95
+# would leave out only two, and rounding moves more corners than that.
 BOUNDS = {
     'fp32': Bound(size=0.001, score=0.001, found=0.9),
     'bf16': Bound(size=0.02, score=0.1, found=0.9, quantile=0.9),
@@ -244,7 +245,7 @@ class Samples:
 
 
 def verify(
-    name: str, engine: Engine, samples: Samples, options: EngineOptions
+    name: str, engine: Engine, samples: Samples, options: EngineOptions, tf32: bool = False
 ) -> Difference | None:
     """Check that an engine runs, and that its outputs match PyTorch's.
 
@@ -253,6 +254,7 @@ def verify(
         engine: The engine, which must be active in the network swap of the model.
         samples: Batches to run.
         options: Options with the precision, and whether an engine that deviates is rejected.
+        tf32: Whether fp32 convolutions are computed in TF32, except for PyTorch's outputs.
 
     Returns:
         The difference; None if PyTorch's outputs are not known.
@@ -271,7 +273,7 @@ def verify(
         ]
     if not pairs:
         return None
-    bound = BOUNDS[options.precision]
+    bound = BOUNDS['fp16' if tf32 and options.precision == 'fp32' else options.precision]
     difference = compare(*zip(*pairs, strict=True), quantile=bound.quantile)
     if not difference.instances:
         logger.warning('engine: no detections in the first images; %s is not verified', name)
@@ -290,11 +292,9 @@ def _outputs(name: str, sample: Sample) -> list[Instances]:
         return [instances_of(output) for output in sample.run()]
     except ExportError as error:
         raise EngineError(f'engine: {name}: {error}') from error
-    except FATAL:
-        raise
     except Exception as error:  # PyTorch has run this batch, so it is the engine's fault
-        if is_out_of_memory(error):
-            raise  # a smaller batch may fit
+        if is_fatal(error) or is_out_of_memory(error):
+            raise  # with too little memory, a smaller batch may fit
         text = (str(error).splitlines() or [''])[0]
         raise EngineError(
             f'engine: {name} cannot run this model: {type(error).__name__}: {text}'

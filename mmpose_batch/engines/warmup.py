@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..errors import FATAL, EngineError, one_line
+from ..errors import EngineError, is_fatal, one_line
 from ..progress import Clock
 from .batch_size import choose_size, measure_rates
+from .registry import get
 from .runner import EngineRunner
 from .selection import Selection
 
@@ -186,17 +187,19 @@ class Warmup:
             )
             runner.lifecycle.set_batch_size(SAMPLES)
             return
+        selected = runner.selection
+        compiled = selected is not None and get(selected.engine).compiles_for_batch
         try:
             measured = runner.measure(
                 'batch sizes',
-                lambda: (measure_rates(trial, runner.parallel, self._clock), True),
+                lambda: (measure_rates(trial, runner.parallel, self._clock, compiled), True),
                 shape=trial.shape,
                 parallel=runner.parallel,
                 **settings,
             )
-        except FATAL:
-            raise
         except Exception as error:
+            if is_fatal(error):
+                raise
             raise EngineError(f'batch size: cannot be measured: {one_line(error)}') from error
         rates = {int(size): rate for size, rate in measured.items()}
         runner.lifecycle.set_batch_size(choose_size(rates), rates)

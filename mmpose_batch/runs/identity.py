@@ -129,10 +129,26 @@ def of_options(
         'calib_images': options.calib_images,
         'rect': options.rect,
         'no_person': options.no_person,
-        'device': torch.device(device).type,
+        **of_device(torch.device(device), options),
         'threads': options.num_threads,
         'versions': versions(),
         'engine_versions': {} if options.engine == 'torch' else engine_versions(),
+    }
+
+
+def of_device(device: torch.device, options: BatchOptions) -> dict[str, Any]:
+    """The type of a device; with an NVIDIA GPU also its name, its libraries and TF32."""
+    if device.type != 'cuda' or not torch.cuda.is_available():
+        return {'device': device.type}
+    return {
+        'device': device.type,
+        'gpu': {
+            'name': torch.cuda.get_device_name(device),
+            'cuda': torch.version.cuda,
+            'cudnn': torch.backends.cudnn.version(),
+        },
+        # None for the default, as in runs from before the option.
+        'tf32': False if options.tf32 is False else None,
     }
 
 
@@ -168,6 +184,8 @@ def check_identity(
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], complete: bool = True) -> None:
     """Check that two identities are the same.
 
+    The GPU is not compared with a run from before it was part of the identity.
+
     Args:
         before: That of the earlier run, or a part of it.
         now: That of the resumed run.
@@ -177,7 +195,8 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], complete: bool
         RunError: They differ.
     """
     now = json.loads(json.dumps(now))
-    keys = {*before, *now} if complete else now
+    keys = {*before, *now} if complete else {*now}
+    keys -= {'gpu'} - before.keys()
     if changed := [key for key in sorted(keys) if before.get(key) != now.get(key)]:
         raise RunError(
             f'cannot resume: changed since the earlier run: {", ".join(changed)} '

@@ -13,13 +13,13 @@ from ..distributed.chunk_files import Written, remove_chunks
 from ..distributed.options import ParallelOptions
 from ..distributed.pool import AHEAD, Workers
 from ..errors import (
-    DEVICE_LOST,
     AnnotationError,
     EngineError,
     FolderInUse,
     OutputError,
     RunError,
     TooManyErrors,
+    is_device_lost,
     one_line,
 )
 from ..evaluation.annotations import ImageIds
@@ -145,7 +145,9 @@ class Run:
             raise RunError(f'cannot write below {folder}: {error.strerror or error}') from error
         except (AnnotationError, EngineError, FolderInUse, OutputError) as error:
             raise RunError(str(error)) from error
-        except DEVICE_LOST as error:
+        except RuntimeError as error:
+            if not is_device_lost(error):
+                raise
             raise RunError(
                 f'device error; complete results are saved, resume with --resume: {one_line(error)}'
             ) from error

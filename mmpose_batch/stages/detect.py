@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.ops import get_compiling_cuda_version
 from mmcv.transforms import LoadImageFromFile
 from mmdet.apis import DetInferencer
 from mmengine.config import Config, ConfigDict
@@ -22,7 +21,7 @@ from ..engines.runner import EngineRunner
 from ..engines.wrapping import decode_on_cpu
 from ..images.read import detector_loader
 from ..models.checkpoint import check_weights
-from ..models.checks.detectors import check_detector_config
+from ..models.checks.detectors import check_detector_config, lacks_operators
 from ..models.checks.fields import naming
 from ..models.checks.keypoints import dataset_kind
 from ..models.names import build_model, load_config
@@ -111,14 +110,19 @@ def choose_detector(
     return DetectorChoice(det_model, det_weights, tuple(cat_ids), scope)
 
 
-def check_detector(choice: DetectorChoice) -> None:
-    """Check that a detector can be built, before any model is built.
+def check_detector(choice: DetectorChoice, device: str) -> None:
+    """Check that a detector can be built and run, before any model is built.
+
+    Args:
+        choice: Result of :func:`choose_detector`.
+        device: Device of the detector.
 
     Raises:
-        ValueError: Its config is not one of a detector, or is incomplete.
+        ValueError: Its config is not one of a detector, or is incomplete, or the installed mmcv
+            cannot run the detector on the device.
         CheckpointError: Its weights are missing or of another model.
     """
-    check_detector_config(choice.config, choice.cat_ids)
+    check_detector_config(choice.config, choice.cat_ids, device)
     check_weights(choice.weights, 'det_weights')
 
 
@@ -165,7 +169,7 @@ class PersonDetector:
         self.cat_ids = tuple(cat_ids)
         self.runner = EngineRunner(self.model, engine)
         device = next(self.model.parameters()).device
-        if device.type == 'cuda' and get_compiling_cuda_version() == 'not available':
+        if lacks_operators(device):
             decode_on_cpu(self.model.bbox_head)
         reject_nan(self.model)
 

@@ -6,7 +6,8 @@ import signal
 import threading
 
 import pytest
-from mmpose_batch.benchmarking import process
+import torch
+from mmpose_batch.benchmarking import limits, process
 from mmpose_batch.benchmarking.contenders import Contender, Models
 from mmpose_batch.benchmarking.process import ContenderError, ContenderProcess, serve
 from mmpose_batch.benchmarking.work import Image
@@ -186,3 +187,14 @@ def test_no_process_starts_for_invalid_settings(monkeypatch, models, settings, m
     with pytest.raises(ContenderError, match=message):
         ContenderProcess(tiny(models, **settings), IMAGES)
     assert started == []
+
+
+def test_a_process_that_uses_no_gpu_opens_no_context(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    for name in ('max_memory_reserved', 'synchronize'):
+        monkeypatch.setattr(torch.cuda, name, lambda name=name: pytest.fail(name))
+    assert process.peak_memory().keys() == {'resident'}
+    limits._wait_for_device()
+    monkeypatch.setattr(torch.cuda, 'is_initialized', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'max_memory_reserved', lambda: 5)
+    assert process.peak_memory()['gpu'] == 5

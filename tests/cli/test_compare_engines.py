@@ -62,6 +62,12 @@ def test_errors_are_one_line(models: Models, scenes):
     assert outcome.err == 'compare_engines: inputs: no such file or folder: nowhere\n'
 
 
+def test_tf32_is_rejected_on_a_cpu(models: Models, scenes):
+    outcome = compare(scenes, *models.one_stage, '--no-tf32')
+    assert outcome.status == 2
+    assert 'tf32: only valid on an NVIDIA GPU, found device cpu' in outcome.err
+
+
 def test_annotations_are_checked_before_anything_is_built(models: Models, scenes):
     arguments = ['--pose2d', models.file('rtmo.py'), '--pose2d-weights', 'nowhere.pth']
     outcome = compare(scenes, *arguments, '--ann-file', 'nowhere.json')

@@ -1,5 +1,7 @@
 """The report of the doctor."""
 
+import torch
+
 from mmpose_batch import cli
 from mmpose_batch.cli import doctor
 
@@ -27,3 +29,13 @@ def test_missing_packages_are_reported_with_the_pip_command(capsys, monkeypatch)
     assert "pip install 'mmpose-batch[openvino]'" in out
     assert "HEIC and HEIF images unavailable: pip install 'mmpose-batch[heif]'" in out
     assert out.splitlines()[-1] == '4 problems'
+
+
+def test_gpus_are_described(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda device: 'GTX 1080')
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: (6, 1))
+    cli.main(['doctor'])
+    expected = 'cuda:0                  GTX 1080, compute capability 6.1, native precision fp32'
+    assert expected in capsys.readouterr().out.splitlines()

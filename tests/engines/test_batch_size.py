@@ -99,6 +99,22 @@ def test_sizes_far_larger_than_the_best_are_not_tried():
     assert measure_rates(machine, clock=machine.clock) == {1: 1, 2: 1, 4: 0.25}
 
 
+@pytest.mark.parametrize(
+    ('seconds', 'most', 'sizes', 'chosen'),
+    [
+        pytest.param(lambda size: 1.0, 1000, [8, 32, 128], 128, id='a batch costs the same'),
+        pytest.param(lambda size: 1.0 * size, 1000, [8, 32], 8, id='an instance costs the same'),
+        pytest.param(lambda size: 0.1 * size + (size == 8), 1000, [8, 32, 128], 32, id='until 32'),
+        pytest.param(lambda size: 1.0, 32, [8, 32], 32, id='memory for 32'),
+    ],
+)
+def test_few_sizes_are_compiled(seconds, most, sizes, chosen):
+    machine = Machine(seconds, most)
+    rates = measure_rates(machine, clock=machine.clock, compiled=True)
+    assert list(rates) == sizes
+    assert choose_size(rates) == chosen
+
+
 def test_out_of_memory_at_the_first_size_is_raised():
     with pytest.raises(MemoryError):
         measure_rates(Machine(lambda size: 1.0, most=0))

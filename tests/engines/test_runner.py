@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from mmengine.structures import InstanceData
 from mmpose.structures import PoseDataSample
 from torch import Tensor
 
-from mmpose_batch.engines import onnxruntime, registry, runner, selector, torch_compile
+from mmpose_batch.engines import registry, runner, selector, torch_compile
 from mmpose_batch.engines.base import Engine, EngineOptions
-from mmpose_batch.engines.builder import NetworkSource
+from mmpose_batch.engines.builder import EngineBuilder, NetworkSource
 from mmpose_batch.engines.network import ReferenceEngine
 from mmpose_batch.engines.runner import EngineRunner
 from mmpose_batch.engines.selection import Phase, Selection
 from mmpose_batch.engines.selector import candidates
 from mmpose_batch.engines.verification import BOUNDS
 from mmpose_batch.errors import EngineError
+from mmpose_batch.hardware import tf32_is_allowed
 
 # Timeout in seconds for a test that would otherwise hang.
 PATIENCE = 120.0
@@ -469,6 +471,59 @@ def test_after_running_out_of_memory_a_smaller_batch_selects(install, model):
     assert owner.selection
 
 
+class Failing(Fake):
+    """Fails from a given call on."""
+
+    def __init__(self, source: NetworkSource, error: Exception, after: int = 0) -> None:
+        super().__init__(source)
+        self.error, self.after = error, after
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        if self.calls >= self.after:
+            raise self.error
+        return super().__call__(inputs)
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        run()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('verified', [0, 1])
+def test_a_lost_device_ends_the_selection(install, model, verified):
+    lost = torch.AcceleratorError('CUDA error: an illegal memory access was encountered')
+    install(openvino=lambda source, options: Failing(source, lost, after=verified))
+    owner = runner_of(model, engine='auto')
+    with pytest.raises(torch.AcceleratorError):
+        owner.test_step(run_of(model))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ('text', 'raised'), [('out of memory', None), ('unknown error', torch.AcceleratorError)]
+)
+def test_a_warm_up_that_exceeds_memory_does_not_end_the_run(install, model, text, raised):
+    error = torch.AcceleratorError(f'CUDA error: {text}')
+    install(openvino=lambda source, options: Failing(source, error, after=1))
+    owner = runner_of(model, engine='openvino')
+    owner.lifecycle.start_sampling()
+    owner.test_step(run_of(model))
+    owner.lifecycle.select()
+    with pytest.raises(raised) if raised else nullcontext():
+        owner.warm_up(lambda: owner.test_step(run_of(model)))
+
+
+@torch.no_grad()
+def test_a_first_batch_that_exceeds_memory_is_followed_by_a_smaller_one(install, model, caplog):
+    error = torch.AcceleratorError('CUDA error: out of memory')
+    install(openvino=lambda source, options: Failing(source, error))
+    owner = runner_of(model, engine='openvino')
+    owner.lifecycle.start_sampling()
+    owner.test_step(run_of(model))
+    owner.lifecycle.select()
+    assert 'first batch does not fit into memory' in caplog.text
+    assert owner.selection is None
+
+
 @pytest.mark.parametrize(
     ('precision', 'names'),
     [
@@ -494,22 +549,28 @@ def test_auto_tries_torch_compile_only_where_it_may_be_fastest(
         assert ('torch-compile' in names) == bool(compiler)
 
 
-@pytest.mark.parametrize(
-    ('engine', 'on_cuda', 'there', 'provider'),
-    [
-        ('auto', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CUDA'),
-        ('auto', True, ['CPUExecutionProvider'], 'CPU'),
-        ('auto', False, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
-        ('onnxruntime', True, ['CUDAExecutionProvider', 'CPUExecutionProvider'], 'CPU'),
-    ],
-)
-def test_auto_lets_onnx_runtime_use_the_gpu_of_the_model(
-    monkeypatch, engine, on_cuda, there, provider
-):
-    runtime = pytest.importorskip('onnxruntime')
-    monkeypatch.setattr(runtime, 'get_available_providers', lambda: there)
-    found = onnxruntime.default_provider(EngineOptions(engine=engine), on_cuda)
-    assert found == f'{provider}ExecutionProvider'
+@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
+def test_auto_tries_no_engine_on_the_cpu_if_the_model_is_on_a_gpu(install, precision):
+    install(openvino=builder())
+    options = EngineOptions(engine='auto', precision=precision)
+    assert 'openvino' in candidates(options, on_cuda=False)
+    assert 'openvino' not in candidates(options, on_cuda=True)
+
+
+def unsupported(source: NetworkSource, options: EngineOptions) -> Engine:
+    raise ValueError('precision: CPU supports fp32 in OpenVINO, not bf16')
+
+
+@torch.no_grad()
+def test_an_engine_that_lacks_the_precision_is_not_tried_at_each_start(install, pristine, cache):
+    chosen = []
+    for _ in range(2):
+        install(torch=builder(seconds=0.3), openvino=unsupported)
+        owner = start(pristine, engine='auto', precision='bf16')
+        chosen.append(owner.selection is not None)
+        owner.lifecycle.select()
+        chosen.append(owner.report['engine'])
+    assert chosen == [False, 'torch', True, 'torch']
 
 
 @torch.no_grad()
@@ -600,6 +661,45 @@ def test_auto_falls_back_to_fp32_if_no_engine_passes_in_the_precision(install, m
     assert owner.report['self_check']['px'] == 0
     assert owner.report['largest_batch'] == 4
     assert 'no engine passed in bf16; falling back to fp32' in caplog.text
+
+
+class NotesTf32(Fake):
+    """Notes whether TF32 is allowed while it computes."""
+
+    def __init__(self, source: NetworkSource, noted: list[bool], **settings: float) -> None:
+        super().__init__(source, **settings)
+        self.noted = noted
+
+    def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
+        self.noted.append(tf32_is_allowed())
+        return super().__call__(inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('on_cuda', [False, True])
+def test_the_reference_is_computed_without_tf32(install, model, monkeypatch, on_cuda):
+    engine, reference, compute = [], [], ReferenceEngine.__call__
+
+    def note(self: ReferenceEngine, inputs: Tensor) -> Sequence[Tensor]:
+        reference.append(tf32_is_allowed())
+        return compute(self, inputs)
+
+    monkeypatch.setattr(ReferenceEngine, '__call__', note)
+    monkeypatch.setattr(EngineBuilder, 'on_cuda', on_cuda)
+    install(openvino=lambda source, options: NotesTf32(source, engine))
+    runner_of(model, engine='openvino').test_step(run_of(model))
+    assert reference[0] != on_cuda  # the others are those of the fake engine
+    assert engine == [True] * 2  # verified, and in use
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('tf32', [False, True])
+def test_the_tolerance_of_fp32_is_wider_with_tf32(install, model, monkeypatch, tf32):
+    monkeypatch.setattr(selector, 'convolves_in_tf32', lambda device: tf32)
+    install(openvino=builder(roll=1))  # by one of 128 places, of persons of about 100 pixels
+    owner = runner_of(model, engine='openvino')
+    with nullcontext() if tf32 else pytest.raises(EngineError, match='outputs deviate'):
+        owner.test_step(run_of(model))
 
 
 def exact_in_fp32(source: NetworkSource, options: EngineOptions) -> Fake:

@@ -147,6 +147,22 @@ def test_a_batch_size_is_measured_with_the_first_images_that_have_detections(see
     assert warmup.wanted({'pose': runner}, asked) == 0
 
 
+@pytest.mark.parametrize(('engine', 'few'), [('torch-compile', True), ('openvino', False)])
+def test_few_batch_sizes_are_measured_with_an_engine_that_compiles_each(monkeypatch, engine, few):
+    warmup, runner, compiled = Warmup(), StandIn(selected=True), []
+    runner.selection = Selection(engine=engine, precision='fp32')
+    runner.measure = lambda kind, measure, **_: measure()[0]
+
+    def rates(*arguments: object) -> dict[int, float]:
+        compiled.append(arguments[-1])
+        return {4: 1.0}
+
+    monkeypatch.setattr('mmpose_batch.engines.warmup.measure_rates', rates)
+    infer = lambda images: warmup.note('pose', [PACKED])  # noqa: E731
+    warmup.run(range(8), {'pose': runner}, {'pose': 'auto'}, infer, {'pose': lambda inputs: None})
+    assert compiled == [few]
+
+
 def test_inputs_are_stored_only_during_the_warm_up():
     warmup, runner = Warmup(), StandIn(selected=True)
     warmup.note('pose', [PACKED])

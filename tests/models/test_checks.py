@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmpose.apis.inferencers.utils import default_det_models
@@ -20,7 +21,7 @@ from support.tiny import TinyModel, detector_config, picture, save, top_down_con
 from torch import nn
 
 from mmpose_batch import BatchPose2DInferencer, CheckpointError
-from mmpose_batch.models.checks.configs import check_pose_config
+from mmpose_batch.models.checks.configs import check_pose_config, check_same_kind
 from mmpose_batch.models.checks.detectors import check_detector_config
 from mmpose_batch.models.checks.fields import naming, reason
 from mmpose_batch.models.checks.keypoints import check_keypoints, check_pose_model, dataset_kind
@@ -363,6 +364,37 @@ def test_category_ids_of_a_two_stage_detector_are_checked():
     check_detector_config(cfg, [0, np.int64(2)])
     with pytest.raises(ValueError, match=r'det_cat_ids: expected integers < 3, .*, found 3'):
         check_detector_config(cfg, 3)
+
+
+@pytest.mark.parametrize(
+    ('device', 'operators', 'accepted'),
+    [('cpu', False, True), ('cuda:1', False, False), ('cuda:1', True, True)],
+)
+def test_a_two_stage_detector_on_a_gpu_needs_operators_of_mmcv(
+    monkeypatch, device, operators, accepted
+):
+    version = '13.0' if operators else 'not available'
+    monkeypatch.setattr('mmcv.ops.get_compiling_cuda_version', lambda: version)
+    cfg, _ = load_config('faster-rcnn_r50_fpn_1x_coco', 'mmdet')
+    if accepted:
+        check_detector_config(cfg, 0, device)
+        return
+    with pytest.raises(ValueError, match='FasterRCNN is a two-stage detector') as raised:
+        check_detector_config(cfg, 0, device)
+    assert 'single-stage detector, such as rtmdet-m, or an mmcv with CUDA' in str(raised.value)
+    assert_one_plain_line(raised.value)
+    check_detector_config(detector_config(), 0, device)  # a single-stage detector
+
+
+def test_checking_several_gpus_allocates_on_none(monkeypatch):
+    monkeypatch.setattr(torch, 'empty', lambda *_, **__: pytest.fail('a context'))
+    names = {'cuda:0': 'H100', 'cuda:1': 'H200'}
+    monkeypatch.setattr(torch.cuda, 'get_device_name', names.__getitem__)
+    check_same_kind(['cuda:0', 'cuda:0'])
+    with pytest.raises(ValueError, match=r'expected equal GPUs, .*found H100 and H200'):
+        check_same_kind(['cuda:0', 'cuda:1'])
+    with pytest.raises(ValueError, match='device: cuda:2 cannot be used'):
+        check_same_kind(['cuda:2'])
 
 
 @pytest.mark.parametrize('kind', ['human', 'hand', 'face', 'animal'])

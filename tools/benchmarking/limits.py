@@ -248,5 +248,5 @@ class _TestSteps:
 
 
 def _wait_for_device() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -226,7 +226,7 @@ def peak_memory() -> dict[str, int | None]:
     import torch
 
     peak: dict[str, int | None] = {'resident': peak_resident()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         peak['gpu'] = torch.cuda.max_memory_reserved()
     return peak
 

@@ -31,9 +31,13 @@ def check_same_kind(devices: Sequence[str]) -> None:
     Raises:
         ValueError: A device cannot be used, or GPUs are different models.
     """
+    models = set()
     for device in devices:
-        check_device(device)
-    models = {torch.cuda.get_device_name(name) for name in devices if name.startswith('cuda')}
+        if device.startswith('cuda'):  # this process does not use it, and must not allocate on it
+            with naming(f'device: {device} cannot be used'):
+                models.add(torch.cuda.get_device_name(device))
+        else:
+            check_device(device)
     if len(models) > 1:
         raise ValueError(
             'devices: expected equal GPUs, since results would depend on which of them infers an '

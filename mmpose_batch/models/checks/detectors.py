@@ -4,6 +4,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.registry import DATASETS as ALL_DATASETS
 from mmengine.registry import MODELS
@@ -13,17 +14,21 @@ from .fields import PIPELINE, REGISTERED, AnyConfig, find_field, type_name
 from .pipelines import build_steps, check_steps
 
 
-def check_detector_config(cfg: AnyConfig, det_cat_ids: Any = None) -> None:
+def check_detector_config(
+    cfg: AnyConfig, det_cat_ids: Any = None, device: str | torch.device = 'cpu'
+) -> None:
     """Check that a config is that of a detector and has all fields needed for inference.
 
     Args:
         cfg: The config.
         det_cat_ids: Detector category id or ids to keep; None for 0.
+        device: Device of the detector.
 
     Raises:
         CheckpointError: The config is None.
-        ValueError: The config is not that of a detector, a field is missing or invalid, or a
-            category id does not exist.
+        ValueError: The config is not that of a detector, a field is missing or invalid, a
+            category id does not exist, or the installed mmcv cannot run the detector on the
+            device.
     """
     option = 'det_model'
     check_config(cfg, option)
@@ -49,6 +54,20 @@ def check_detector_config(cfg: AnyConfig, det_cat_ids: Any = None) -> None:
                     f'registry, found {name!r}; {REGISTERED}'
                 )
     _check_labels(cfg, [0] if det_cat_ids is None else det_cat_ids)
+    if 'roi_head' in model and lacks_operators(device):
+        raise ValueError(
+            f'det_model: {type_name(model["type"])} is a two-stage detector, which needs CUDA '
+            f'operators on {torch.device(device)}, and the installed mmcv has none; use a '
+            'single-stage detector, such as rtmdet-m, or an mmcv with CUDA operators'
+        )
+
+
+def lacks_operators(device: str | torch.device) -> bool:
+    """Return whether a device is an NVIDIA GPU and mmcv was compiled without CUDA operators."""
+    from mmcv.ops import get_compiling_cuda_version  # slow to import
+
+    is_gpu = torch.device(device).type == 'cuda'
+    return is_gpu and get_compiling_cuda_version() == 'not available'
 
 
 def _check_labels(cfg: AnyConfig, labels: Any) -> None:
