@@ -6,8 +6,8 @@ The device counts the operators that a GPU would launch and the synchronisations
 waits for the GPU.
 
 What it cannot show: time, memory, streams that run concurrently, the rounding of a GPU's kernels,
-and operators written in CUDA. Operators that change the shape of a tensor in place (``resize_``,
-``squeeze_``) are not supported.
+and operators written in CUDA. ``resize_`` and other operators that change the number of elements of
+a tensor in place are not supported.
 
 It works in all threads: tensors dispatch by their class, and factories (``torch.zeros(...,
 device='cuda:0')``) by kernels that are registered for CUDA while the device exists.
@@ -48,6 +48,7 @@ _FACTORIES = (
     *('empty.memory_format', 'empty_strided', 'arange', 'arange.start', 'arange.start_step'),
     *('eye', 'eye.m', 'randperm'),
 )
+_RESHAPING = ('unsqueeze_', 'squeeze_', 't_', 'transpose_')
 _PINNED_FACTORIES = ('empty', 'zeros', 'ones', 'full', 'empty_like', 'zeros_like')
 
 
@@ -214,6 +215,9 @@ class PretendedCuda:
         self._refuse_cpu_tensors(operator, args, leaves)
         self._count(name, args, kwargs)
 
+        if name in _RESHAPING:
+            with torch._C._DisableTorchDispatch():  # of the tensor without its numbers
+                operator(*args)
         args, kwargs = tree_map_only(PretendedTensor, lambda t: t.numbers, (args, kwargs))
         if device is not None:
             if torch.device(device).index not in (None, CUDA.index):
@@ -332,7 +336,7 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
     error. Blocks cannot be nested.
     """
     if torch.version.cuda is not None:
-        pytest.skip('this PyTorch is built for real CUDA devices')
+        pytest.skip('this PyTorch is built for real CUDA devices, whose operators it would replace')
     device = PretendedCuda()
     kernels = torch.library.Library('aten', 'IMPL')
     others = torch.library.Library('_', 'IMPL', 'CUDA')
@@ -356,7 +360,10 @@ def device_guard() -> Iterator[None]:
     torch installs it only in place of a guard that counts no devices, and a PyTorch for CPUs has
     none at all. So one is lent to it: an object whose methods all return 0.
     """
-    library = ctypes.CDLL(str(Path(torch.__file__).parent / 'lib' / 'libc10.so'))
+    path = Path(torch.__file__).parent / 'lib' / 'libc10.so'
+    if not path.exists():
+        pytest.skip('the device guards of PyTorch are only known on Linux')
+    library = ctypes.CDLL(str(path))
     slots = (ctypes.c_void_p * 2).in_dll(library, '_ZN3c104impl26device_guard_impl_registryE')
     method = ctypes.CFUNCTYPE(ctypes.c_int64)(lambda: 0)
     address = ctypes.cast(method, ctypes.c_void_p).value
