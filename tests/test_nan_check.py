@@ -10,7 +10,7 @@ from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmpose_batch.nan_check import reject_nan
+from mmpose_batch.nan_check import fail_if_nan, reject_nan
 
 NAN, INF = float('nan'), float('inf')
 
@@ -51,6 +51,20 @@ def test_a_head_that_returns_nan_fails(name, outputs, passes):
     error = pytest.raises(ValueError, match='outputs of the network, found NaN: broken or random')
     with nullcontext() if passes else error:
         assert getattr(model, name)(outputs) is outputs
+
+
+@pytest.mark.parametrize(('outputs', 'passes'), OUTPUTS.values(), ids=OUTPUTS)
+def test_the_check_of_a_head_can_be_delayed(outputs, passes):
+    model = with_parts(head=Head())
+    reject_nan(model)
+    found, highest = model.head.forward.unchecked(outputs)
+    assert found is outputs
+    if highest is None:
+        assert passes
+        return
+    assert highest.dtype == torch.float32
+    with nullcontext() if passes else pytest.raises(ValueError, match='found NaN'):
+        fail_if_nan(highest)
 
 
 def test_all_heads_of_a_two_stage_detector_are_checked():

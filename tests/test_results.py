@@ -116,3 +116,10 @@ def test_plain_predictions_of_each_sample_equal_those_of_upstream():
 def test_a_failure_record_has_the_path_that_the_user_passed(frame, image):
     result = ImageResult(frame, error='expected an image, found text')
     assert result.failure == {'image': image, 'error': 'expected an image, found text'}
+
+
+def test_instances_that_are_all_selected_are_not_copied():
+    sample = sample_of([0.9, 0.5], [0, 200])
+    before = sample.pred_instances
+    assert select_instances(sample, 0.3, pose_based_nms=False).pred_instances is before
+    assert select_instances(sample, 0.5, pose_based_nms=False).pred_instances is not before

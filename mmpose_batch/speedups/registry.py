@@ -9,10 +9,10 @@ from .fusion import FUSIONS
 from .loader import ARRAYS_TOO
 from .normalize import STACK_FIRST
 from .onestage import COMPLETE_BATCH
-from .simcc import ALL_PERSONS
+from .simcc import ALL_PERSONS, COPIED_AT_ONCE
 
 #: For the head of a pose model, after it has been built.
-POSE_HEAD = (ALL_PERSONS, COMPLETE_BATCH)
+POSE_HEAD = (ALL_PERSONS, COPIED_AT_ONCE, COMPLETE_BATCH)
 #: For a pose model or detector in eval mode whose network runs in PyTorch.
 MODEL = (*FUSIONS, STACK_FIRST)
 #: For the test pipeline of a pose model.

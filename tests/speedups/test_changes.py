@@ -173,6 +173,9 @@ def network_in(rtol: float, why: str) -> Case:
 
 CASES: dict[str, Case] = {
     'SimCC decodes all persons': Case(rtmpose_head, decode, lambda: rtmpose_head(use_dark=True)),
+    'outputs are copied before decoding': Case(
+        lambda: rtmpose_head(use_dark=True), decode, lambda: head_of(one_stage_config())
+    ),
     'one-stage heads decode a batch': Case(
         lambda: head_of(one_stage_config()), predict, rtmpose_head
     ),

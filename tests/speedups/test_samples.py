@@ -6,7 +6,12 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from mmpose.structures import PoseDataSample, merge_data_samples
 
-from mmpose_batch.speedups.samples import copy_sample, merge_samples, replace_fields
+from mmpose_batch.speedups.samples import (
+    copy_sample,
+    merge_samples,
+    new_instances,
+    replace_fields,
+)
 
 
 def person(seed: int, **more: object) -> PoseDataSample:
@@ -88,3 +93,13 @@ def test_fields_of_a_copy_are_independent():
     copied.gt_instances.areas = np.ones(1)
     assert copied.img_path == copied.metainfo['img_path'] == 'b.jpg'
     assert contents(first) == before
+
+
+def test_new_instances_are_those_of_mmengine():
+    fields = {'scores': np.ones(2), 'keypoints': np.zeros((2, 17, 2))}
+    found, expected = new_instances(**fields), InstanceData(**fields)
+    assert contents(found) == contents(expected)
+    assert len(found) == 2
+    assert all(found[name] is values for name, values in fields.items())
+    with pytest.raises(AssertionError):
+        found.labels = np.ones(3)

@@ -9,6 +9,7 @@ import torch
 from mmpose_batch.stages.finite import check_finite
 
 NAN, INF = float('nan'), float('inf')
+BROKEN = np.array([NAN])
 FIELDS = {
     'finite': ({'keypoints': np.ones((2, 3, 2)), 'scores': torch.ones(2)}, None),
     'none': ({}, None),
@@ -18,6 +19,7 @@ FIELDS = {
     'infinite': ({'bboxes': np.array([[0, 0, INF, 1]])}, 'bboxes, found infinite ones'),
     'minus infinite': ({'bboxes': np.array([-INF])}, 'bboxes, found infinite ones'),
     'a tensor': ({'scores': torch.tensor([NAN])}, 'scores, found NaN'),
+    'a shared array': (dict.fromkeys(('scores', 'bbox_scores'), BROKEN), 'bbox_scores, found NaN'),
     'bfloat16': ({'scores': torch.tensor([NAN], dtype=torch.bfloat16)}, 'scores, found NaN'),
 }
 
