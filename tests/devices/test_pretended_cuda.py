@@ -143,6 +143,14 @@ def test_autocast_follows_the_rules_of_cuda(x, dtype):
     torch.testing.assert_close(found.float(), layer(x), rtol=1e-2, atol=1e-2)
 
 
+def test_a_shape_changes_in_place(x):
+    column = x.unsqueeze_(1)
+    assert x.shape == column.shape == (4, 1)
+    assert x.transpose_(0, 1).tolist() == [[0, 1, 2, 3]]
+    with pytest.raises(NotImplementedError, match='changes the shape'):
+        x.resize_(2)
+
+
 def test_numbers_in_half_precision_overflow(x):
     assert (x.half() * 60000).isinf().tolist() == [False, False, True, True]
 

@@ -6,8 +6,8 @@ The device counts the operators that a GPU would launch and the synchronisations
 waits for the GPU.
 
 What it cannot show: time, memory, streams that run concurrently, the rounding of a GPU's kernels,
-and operators written in CUDA. Operators that change the shape of a tensor in place (``resize_``,
-``squeeze_``) are not supported.
+and operators written in CUDA. ``resize_`` and other operators that change the number of elements of
+a tensor in place are not supported.
 
 It works in all threads: tensors dispatch by their class, and factories (``torch.zeros(...,
 device='cuda:0')``) by kernels that are registered for CUDA while the device exists.
@@ -48,6 +48,7 @@ _FACTORIES = (
     *('empty.memory_format', 'empty_strided', 'arange', 'arange.start', 'arange.start_step'),
     *('eye', 'eye.m', 'randperm'),
 )
+_RESHAPING = ('unsqueeze_', 'squeeze_', 't_', 'transpose_')
 _PINNED_FACTORIES = ('empty', 'zeros', 'ones', 'full', 'empty_like', 'zeros_like')
 
 
@@ -214,6 +215,9 @@ class PretendedCuda:
         self._refuse_cpu_tensors(operator, args, leaves)
         self._count(name, args, kwargs)
 
+        if name in _RESHAPING:
+            with torch._C._DisableTorchDispatch():  # of the tensor without its numbers
+                operator(*args)
         args, kwargs = tree_map_only(PretendedTensor, lambda t: t.numbers, (args, kwargs))
         if device is not None:
             if torch.device(device).index not in (None, CUDA.index):
@@ -342,7 +346,7 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
             operator = getattr(getattr(aten, packet), overload or 'default')
             kernels.impl(name, partial(device.run_kernel, operator), 'CUDA')
         others.fallback(device.run_kernel)
-        with _device_guard(), _functions_of_torch(device), _methods_of_tensors(device):
+        with device_guard(), _functions_of_torch(device), _methods_of_tensors(device):
             yield device
     finally:
         kernels._destroy()
@@ -350,7 +354,7 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
 
 
 @contextmanager
-def _device_guard() -> Iterator[None]:
+def device_guard() -> Iterator[None]:
     """Install torch's device guard that does nothing, which ``FakeTensorMode`` uses too.
 
     torch installs it only in place of a guard that counts no devices, and a PyTorch for CPUs has
