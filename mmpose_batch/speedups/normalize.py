@@ -18,8 +18,8 @@ from .samples import copy_sample
 class PixelPreprocessor(BaseDataPreprocessor):
     """Stacks a batch of pixels without normalising it, for engines that include normalisation.
 
-    A batch is copied to a GPU at once. Data samples stay on the CPU unless they contain tensors,
-    which those of inference do not, but for the empty ground truth of detectors.
+    A batch is copied to a GPU at once. Data samples stay on the CPU, unless they contain tensors
+    that are not empty: MMPose's and MMDetection's own pipelines add none without annotations.
 
     Args:
         upstream: The data preprocessor of the model.

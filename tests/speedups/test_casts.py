@@ -252,5 +252,7 @@ def test_a_compiled_network_casts_only_its_inputs():
     backend = aot_autograd(fw_compiler=compile_graph)
     compiled = torch.compile(module, backend=backend, fullgraph=True)
     assert torch.equal(run(compiled, inputs), expected)
+    run(module, inputs, torch.float16)  # casts again, without a need to compile again
+    assert torch.equal(run(compiled, inputs), expected)
     (graph,) = graphs
     assert graph.count(torch.ops.aten._to_copy.default) == 1

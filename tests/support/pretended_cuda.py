@@ -48,7 +48,7 @@ _FACTORIES = (
     *('empty.memory_format', 'empty_strided', 'arange', 'arange.start', 'arange.start_step'),
     *('eye', 'eye.m', 'randperm'),
 )
-_RESHAPING = ('unsqueeze_', 'squeeze_', 't_', 'transpose_')
+_RESHAPING = ('unsqueeze_', 'squeeze_', 't_', 'transpose_', 'as_strided_')
 _PINNED_FACTORIES = ('empty', 'zeros', 'ones', 'full', 'empty_like', 'zeros_like')
 
 
