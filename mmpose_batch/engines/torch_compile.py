@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..speedups.casts import cast_now
 from .base import AutoCase, Engine, EngineOptions, EngineSpec
 from .device_thread import run_in_thread_of
 from .network import Network, Normalization
@@ -43,6 +44,8 @@ class TorchCompileEngine(Engine):
         self._dtype = _DTYPES.get(precision)
         on_cpu = self._device.type == 'cpu'
         compiling = {'options': {'freezing': True}} if on_cpu else {'mode': 'reduce-overhead'}
+        if not on_cpu and self._dtype is not None:  # on a CPU, freezing does so
+            cast_now(network, self._dtype)
         self._pixels = torch.compile(
             lambda pixels: network(normalization(pixels)), dynamic=False, **compiling
         )

@@ -10,9 +10,10 @@ from support.pretended_cuda import PretendedCuda
 from torch import Tensor, nn
 
 from mmpose_batch.engines.network import NetworkSwap
+from mmpose_batch.engines.torch_compile import TorchCompileEngine
 from mmpose_batch.engines.torch_eager import TorchEngine, prepare_model
 from mmpose_batch.speedups.base import apply_changes
-from mmpose_batch.speedups.casts import CAST_ONCE
+from mmpose_batch.speedups.casts import CAST_ONCE, CastLayer
 from mmpose_batch.speedups.fusion import fuse_layers
 
 SHAPES = {'one_stage': (96, 96), 'top_down': (96, 64)}
@@ -62,6 +63,17 @@ def test_the_engine_casts_no_weights_after_the_first_batch(swap, pixels, cuda):
     assert after.all <= before.all - before.of_parameters
     assert same(swap.reference(pixels), reference)  # in fp32
     assert all(value.dtype == torch.float32 for value in model.parameters())
+
+
+@pytest.mark.parametrize(('precision', 'dtype'), [('fp32', None), ('fp16', torch.float16)])
+def test_weights_of_a_network_to_compile_are_cast_before(top_down, cuda, precision, dtype):
+    model = top_down.upstream().model.eval().to(cuda.name)
+    swap = NetworkSwap(model)
+    TorchCompileEngine(swap.network, swap.normalization, precision)  # it compiles later
+    layers = [vars(module).get('forward') for module in model.modules()]
+    layers = [layer for layer in layers if isinstance(layer, CastLayer)]
+    assert {layer._compiled.dtype for layer in layers} == ({dtype} if dtype else set())
+    assert bool(layers) == bool(dtype)
 
 
 @torch.no_grad()
