@@ -58,6 +58,16 @@ def test_a_child_whose_server_was_killed_is_replaced(no_server):
         for _ in range(100):
             child.call(time.sleep, 0.1)
     child.kill()
+    wait_for_end(child.pid)  # its replacement would share a GPU and a journal with it
     other = ChildProcess('json')
     assert other.call(os.getpid) == other.pid != child.pid
     other.kill()
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process has ended; it may not be removed, since its parent has ended too."""
+    path = Path(f'/proc/{pid}/stat')
+    end = time.monotonic() + PATIENCE / 4
+    while path.exists() and path.read_text().rpartition(')')[2].split()[0] not in 'ZX':
+        assert time.monotonic() < end, 'the child goes on'
+        time.sleep(0.05)
