@@ -56,7 +56,7 @@ class NanCheck:
 
 
 def fail_if_nan(highest: Tensor) -> None:
-    """Check the maxima of a network's outputs.
+    """Check the outputs of a network, or the maximum of each of them.
 
     Raises:
         ValueError: One of them is NaN.

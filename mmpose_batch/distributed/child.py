@@ -19,6 +19,8 @@ _starting_or_ending = Lock()
 _TIME_TO_REMOVE = 30.0
 # Attempts to start a child, and seconds between them, if the fork server is killed.
 _STARTS, _PAUSE = 5, 0.2
+# Exit status of all children of a fork server that is killed, since it cannot report their end.
+_SERVER_DIED = 255
 
 
 class ChildDied(Exception):
@@ -90,17 +92,22 @@ class ChildProcess:
                 raise value
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass
-        wait([self._process.sentinel])
-        with _starting_or_ending:
-            self._process.join()
+        self._join()
         raise ChildDied(_ending(self._process.exitcode))
 
     def kill(self) -> None:
         """End the child at once; a :meth:`call` in another thread then raises."""
         self._process.kill()
+        self._join()
+
+    def _join(self) -> None:
+        """Wait for the end of the child, and end it if only the fork server has ended."""
         wait([self._process.sentinel])
         with _starting_or_ending:
             self._process.join()
+        if self._process.exitcode == _SERVER_DIED:  # `Process.kill` takes the child for dead
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
 
 def _serve(connection: Connection, temporary: str | None) -> None:

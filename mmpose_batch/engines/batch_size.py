@@ -11,8 +11,8 @@ from ..progress import Clock
 from ..workers import WorkerPool
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
-# For engines that compile for each size, which takes half a minute or more. They are compiled for
-# the first one, the number of images of a warm-up, to be verified.
+# For engines that compile for each size, which takes half a minute or more. The first one is the
+# number of images of a warm-up, for which they have been compiled already, to be verified.
 COMPILED_SIZES = (8, 32, 128)
 # A larger batch must be faster by this factor to be worth its memory and its latency.
 _GAIN = 1.03

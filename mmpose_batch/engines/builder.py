@@ -127,8 +127,9 @@ class EngineBuilder:
         fixed = self._source.fixed_batch
         if fixed and spec.takes_file:
             engine = FixedBatch(engine, fixed)
-        on_cpu = spec.computes_on(options.device, self.device.type) == 'cpu'
-        return engine if on_cpu or options.latency else OverlappedEngine(engine)
+        # Not on other kinds of devices, where PyTorch's threads may not be safe.
+        on_gpu = spec.computes_on(options.device, self.device.type) == 'cuda'
+        return OverlappedEngine(engine) if on_gpu and not options.latency else engine
 
     @cached_property
     def cache(self) -> EngineCache:

@@ -5,6 +5,7 @@ them, and allocate their memory, once in each of these threads.
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -51,6 +52,20 @@ def _pool_of(device: torch.device) -> ThreadPoolExecutor:
 
 def _enter(device: torch.device) -> None:
     _here.device = device
+    _allow_cuda_graphs()
+
+
+def _allow_cuda_graphs() -> None:
+    """Let this thread record CUDA graphs, which torch before 2.13 allows in one thread only.
+
+    That is the thread which imports this module of PyTorch; in others it raises AssertionError
+    (https://github.com/pytorch/pytorch/issues/123177).
+    """
+    from torch._inductor import cudagraph_trees as trees  # slow to import
+
+    if not hasattr(trees, '_initialize_tls'):
+        trees.local.tree_manager_containers = {}
+        trees.local.tree_manager_locks = defaultdict(threading.Lock)
 
 
 def _run(

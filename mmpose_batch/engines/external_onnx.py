@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..errors import EngineError
+from ..nan_check import fail_if_nan
 from .base import Engine
 from .network import Network, NetworkSwap, Pending
 from .optional import import_onnx
@@ -184,7 +185,7 @@ def predict_decoded(swap: NetworkSwap, head: nn.Module, external: ExternalFile) 
 
     Returns:
         A function with the arguments and outputs of ``RTMOHead.predict``. It raises EngineError
-        for a flip test.
+        for a flip test, and ValueError if a score is NaN.
     """
     upstream = head.predict
 
@@ -198,6 +199,7 @@ def predict_decoded(swap: NetworkSwap, head: nn.Module, external: ExternalFile) 
             raise EngineError('engine_file: a file that includes decoding cannot use the flip test')
         outputs = dict(zip(external.outputs, swap.compute_as_is(feats), strict=True))
         dets, keypoints = (outputs[name].cpu() for name in DECODED)
+        fail_if_nan(dets[..., 4])  # the head's own check is not on this path
         return [
             _instances(boxes, points, test_cfg, sample.metainfo['input_size'])
             for boxes, points, sample in zip(dets, keypoints, batch_data_samples, strict=True)

@@ -63,7 +63,7 @@ class EngineRunner:
         if upstream or (options.engine in ('torch', AUTO) and not replaceable):
             selection = _prepare(model, options)
             # The test steps of other classes may not be safe in concurrent threads.
-            if replaceable and next(model.parameters()).device.type != 'cpu':
+            if replaceable and next(model.parameters()).device.type == 'cuda':
                 selection = replace(selection, parallel=IN_FLIGHT)
             self.lifecycle = EngineLifecycle(options, selection=selection)
             return
@@ -94,7 +94,9 @@ class EngineRunner:
     def parallel(self) -> int:
         """Number of test steps that may be submitted concurrently, except for single batches."""
         if self.selection is None:
-            return parallel_batches(self.options)
+            planned = parallel_batches(self.options)
+            # A named engine is active already, except in int8.
+            return planned if self.options.engine == AUTO else max(planned, self.engine.parallel)
         return get(self.selection.engine).parallel if self._has_variant else self.selection.parallel
 
     @property

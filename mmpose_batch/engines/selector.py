@@ -134,6 +134,8 @@ class EngineSelector:
 
     def prefer_latency(self) -> None:
         """Build engines for latency, one batch at a time; an active engine is built again."""
+        if self.options.engine == AUTO and self._builder.on_cuda:
+            return  # a GPU has no cores to split, so these engines would only lose their overlap
         self.options = replace(self.options, latency=True)
         if self.options.engine != AUTO and self._swap.engine is not self._swap.reference:
             self._install(self.options.engine)

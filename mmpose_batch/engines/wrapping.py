@@ -84,7 +84,7 @@ def _applies_to_network(model: nn.Module) -> bool:
 def _wrap_network(model: nn.Module, precision: str) -> None:
     device = next(model.parameters()).device
     channels_last = to_fast_layout(model, precision)
-    # Kernels of two batches, alternately, would complete both only at the end.
+    # If the kernels of two batches alternated, both batches would be complete only at the end.
     turn = None if device.type == 'cpu' else Turn()
     if hasattr(model, 'extract_feat'):
         model.extract_feat = NetworkCall(model.extract_feat, device, precision, channels_last, turn)

@@ -23,9 +23,9 @@ class CastLayer:
     """The ``forward`` of one layer, which under autocast uses weights that are cast only once.
 
     Autocast casts the weights of every layer in every batch: 166 of the 404 operators of RTMO-s.
-    The outputs are identical to those of autocast. The parameters of the
-    layer itself do not change; outside autocast, or with gradients, it computes with them. The
-    copies in low precision take half the memory of the weights.
+    The outputs are identical to those of autocast. The parameters of the layer itself do not
+    change; outside autocast, or with gradients, it computes with them. The copies in low precision
+    take half the memory of the weights.
 
     Several threads may call it concurrently, all on the same CUDA stream, which PyTorch's threads
     use by default.

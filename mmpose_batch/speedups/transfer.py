@@ -27,8 +27,8 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def to_device(indices: np.ndarray, device: torch.device) -> Tensor:
-    """Copy an array to a device, without waiting for a GPU."""
+    """Copy an array to a device, without waiting for it if it is an NVIDIA GPU."""
     tensor = torch.from_numpy(indices)
-    if device.type == 'cuda':
-        tensor = tensor.pin_memory()  # otherwise the copy waits for all earlier work
-    return tensor.to(device, non_blocking=True)
+    if device.type != 'cuda':  # only CUDA's copies keep their source, if it is pinned
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -51,13 +51,27 @@ def test_a_server_that_is_killed_while_it_starts_a_child(no_server, tmp_path, mo
     child.kill()
 
 
-def test_a_child_whose_server_was_killed_is_replaced(no_server):
-    child = ChildProcess('json')
+def test_a_child_whose_server_was_killed_is_replaced(no_server, tmp_path):
+    child = ChildProcess('json', str(tmp_path / 'temporary'))
+    (tmp_path / 'temporary').mkdir()
     os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
     with pytest.raises(ChildDied):
         for _ in range(100):
             child.call(time.sleep, 0.1)
     child.kill()
+    pid = child.pid
+    del child  # which looks like the end of this process to a child
+    wait_for_end(pid)  # its replacement would share a GPU and a journal with it
+    assert (tmp_path / 'temporary').exists()
     other = ChildProcess('json')
-    assert other.call(os.getpid) == other.pid != child.pid
+    assert other.call(os.getpid) == other.pid != pid
     other.kill()
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process has ended; it may not be removed, since its parent has ended too."""
+    path = Path(f'/proc/{pid}/stat')
+    end = time.monotonic() + PATIENCE / 4
+    while path.exists() and path.read_text().rpartition(')')[2].split()[0] not in 'ZX':
+        assert time.monotonic() < end, 'the child goes on'
+        time.sleep(0.05)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmpose.models import PoseDataPreprocessor
 from torch import Tensor, nn
+from torch._inductor import cudagraph_trees
 
 from mmpose_batch.engines import device_thread
 from mmpose_batch.engines.device_thread import run_in_thread_of
@@ -60,6 +61,19 @@ def test_all_threads_share_one_thread_per_device(streams):
         names = list(pool.map(lambda d: run_in_thread_of(d, name_of_thread, None)[0], devices))
     assert [name.rsplit('_', 1)[0] for name in names] == [f'mmpose_batch-{d}' for d in devices]
     assert len(set(names)) == 2
+
+
+def test_older_versions_of_torch_can_record_cuda_graphs_there(streams, monkeypatch):
+    monkeypatch.delattr(cudagraph_trees, '_initialize_tls')
+
+    def settings(inputs: Tensor) -> list[dict]:
+        return [vars(cudagraph_trees.local).copy()]
+
+    for device in (CARD, OTHER):
+        (found,) = run_in_thread_of(device, settings, None)
+        assert found['tree_manager_containers'] == {}
+        with found['tree_manager_locks'][0]:
+            pass
 
 
 def test_a_call_in_the_thread_itself_does_not_wait_for_it(streams):

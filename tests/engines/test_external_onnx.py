@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from support.fidelity import ENGINE_KEYPOINT_TOLERANCE_PX, ENGINE_SCORE_TOLERANC
 from support.tiny import TinyModel, picture
 from torch import Tensor, nn
 
-from mmpose_batch.engines.external_onnx import ExternalFile, FixedBatch
+from mmpose_batch.engines.external_onnx import ExternalFile, FixedBatch, predict_decoded
 from mmpose_batch.engines.network import Network
 from mmpose_batch.engines.onnx_export import export_onnx
 from mmpose_batch.errors import EngineError
@@ -133,6 +134,20 @@ def test_a_file_that_includes_decoding(one_stage, decoded_file, engine):
     settings = {'bbox_thr': 0.3, 'nms_thr': 0.65}
     expected = list(one_stage.ours()(IMAGES, **settings))
     assert same_poses(list(ours(IMAGES, **settings)), expected) >= 5
+
+
+def test_a_score_of_a_file_that_includes_decoding_is_not_nan():
+    """No threshold is below NaN, so that such persons would be missing without an error."""
+    dets, keypoints = torch.ones(1, 2, 5), torch.ones(1, 2, 17, 3)
+    swap = SimpleNamespace(uses_reference=False, compute_as_is=lambda pending: (dets, keypoints))
+    head = SimpleNamespace(predict=None)
+    predict = predict_decoded(swap, head, SimpleNamespace(outputs=('dets', 'keypoints')))
+    samples = [SimpleNamespace(metainfo={'input_size': (8, 8)})]
+    (found,) = predict(object(), samples, {'score_thr': 0.5})
+    assert found.keypoints.shape == (2, 17, 2)
+    dets[0, 1, 4] = float('nan')
+    with pytest.raises(ValueError, match='found NaN'):
+        predict(object(), samples, {'score_thr': 0.5})
 
 
 def test_batches_with_more_and_with_fewer_persons_are_joined():

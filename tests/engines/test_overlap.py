@@ -8,8 +8,9 @@ import torch
 from support.tiny import TinyModel, picture
 from torch import Tensor
 
-from mmpose_batch.engines import registry
+from mmpose_batch.engines import registry, selector
 from mmpose_batch.engines.base import Engine, EngineSpec
+from mmpose_batch.engines.builder import EngineBuilder
 from mmpose_batch.engines.network import ReferenceEngine
 from mmpose_batch.engines.overlap import IN_FLIGHT, OverlappedEngine
 
@@ -23,9 +24,11 @@ class Elsewhere(Engine):
 
     Attributes:
         called: Called with the number of each call, from 0, while it computes.
+        kind: Type of the device on which engines of this class supposedly compute.
     """
 
     description = 'elsewhere'
+    kind = 'cuda'
 
     def __init__(self, compute: Callable[[Tensor], Sequence[Tensor]]) -> None:
         self.called: Callable[[int], object] = lambda number: None
@@ -57,7 +60,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Elsewhere]]:
 
     monkeypatch.setattr(registry, 'ENGINES', dict(registry.specs()))
     registry.register(
-        EngineSpec(name='elsewhere', build=build, computes_on=lambda device, kind: 'cuda')
+        EngineSpec(name='elsewhere', build=build, computes_on=lambda device, kind: Elsewhere.kind)
     )
     return built
 
@@ -126,6 +129,39 @@ def test_a_single_image_needs_no_second_build(one_stage: TinyModel, elsewhere: l
     list(ours(IMAGES))
     list(ours([IMAGES[0]]))
     assert len(elsewhere) == 1
+
+
+def test_batches_of_the_first_call_overlap_without_a_warm_up(
+    one_stage: TinyModel, elsewhere: list[Elsewhere]
+):
+    ours = one_stage.ours(engine='elsewhere', precision='fp32', self_check=False)
+    assert ours.runner.parallel == IN_FLIGHT
+    assert ours.runner.selection is None
+
+
+def test_a_single_image_does_not_end_the_overlap_of_engines_that_auto_selects(
+    one_stage: TinyModel, elsewhere: list[Elsewhere], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(EngineBuilder, 'on_cuda', True)
+    monkeypatch.setattr(selector, 'candidates', lambda options, on_cuda: ['elsewhere'])
+    ours = one_stage.ours(engine='auto', precision='fp32', engine_cache=False)
+    list(ours([IMAGES[0]]))
+    assert ours.runner.selection.engine == 'elsewhere'
+    list(ours(IMAGES))
+    assert ours.runner.parallel == IN_FLIGHT
+
+
+@pytest.mark.parametrize('kind', ['cpu', 'mps'])
+def test_only_batches_on_a_gpu_of_nvidia_or_openvino_overlap(
+    kind: str,
+    one_stage: TinyModel,
+    elsewhere: list[Elsewhere],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(Elsewhere, 'kind', kind)
+    ours = one_stage.ours(engine='elsewhere', precision='fp32', self_check=False)
+    assert ours.runner.engine is elsewhere[0]
+    assert ours.runner.parallel == 1
 
 
 def test_an_engine_on_the_cpu_is_not_wrapped(one_stage: TinyModel):

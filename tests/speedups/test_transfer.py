@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.pretended_cuda import PretendedCuda
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmpose_batch.speedups.transfer import to_cpu, to_device
 
@@ -41,3 +42,24 @@ def test_indices_are_copied_to_a_device_without_waiting(cuda: PretendedCuda, ind
     assert found.tolist() == indices.tolist()
     on_cpu = to_device(indices, torch.device('cpu'))
     assert on_cpu.tolist() == indices.tolist()
+
+
+class Copies(TorchDispatchMode):
+    """Notes whether each copy to a device may still read its source when it returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[bool] = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if operator is torch.ops.aten._to_copy.default:
+            self.found.append(bool(kwargs.get('non_blocking')))
+        return operator(*args, **kwargs)
+
+
+def test_a_copy_to_another_kind_of_device_is_complete_when_it_returns():
+    """Pinned memory is kept for CUDA only, other sources may be overwritten at once."""
+    with Copies() as copies:
+        to_device(np.arange(3), torch.device('meta'))
+    assert copies.found == [False]
