@@ -1,15 +1,17 @@
 """Batching: buckets, order, chunk ends and isolation of failures, with a function as network."""
 
 import random
-import subprocess
 import sys
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.factories import ToolProcess
 
 from mmpose_batch.batching import BatchCollector, BatchRunner, ImageInFlight, Instance
 from mmpose_batch.errors import one_line
@@ -331,32 +333,27 @@ def test_a_single_instance_that_exceeds_memory_is_a_failure_of_its_image():
     assert result == [(0, [], 'network: MemoryError')]
 
 
-EXHAUSTED = """
-import resource, torch
-from mmpose_batch.batching import BatchRunner, ImageInFlight
-from mmpose_batch.results import ImageResult
-from mmpose_batch.sources.base import Frame
+def run_with_little_memory(arguments: list[str], log: str, checkpoint_every: int) -> None:
+    """Run 16 images of 200 MB in a process that may allocate 700 MB, and print what happens."""
+    import resource
 
-pages = int(open('/proc/self/statm').read().split()[0])
-limit = pages * resource.getpagesize() + (700 << 20)
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-network = lambda packed: torch.empty(len(packed), 50 << 20)[:, 0].tolist()
-images = [
-    ImageInFlight(ImageResult(Frame(i, 'a', 'a')), crops=[{'inputs': torch.empty(1)}])
-    for i in range(16)
-]
-done = list(BatchRunner(network, 8, on_memory=print).stream(iter(images)))
-print([image.result.error for image in done] == [None] * 16)
-"""
+    def network(packed: list[dict[str, Any]]) -> list[float]:
+        return torch.empty(len(packed), 50 << 20)[:, 0].tolist()
+
+    pages = int(Path('/proc/self/statm').read_text().split()[0])
+    limit = pages * resource.getpagesize() + (700 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with open(log, 'w') as file, redirect_stdout(file):
+        runner = BatchRunner(network, 8, on_memory=print)
+        done = list(runner.stream(image(i, SHAPES[0]) for i in range(16)))
+        print([each.result.error for each in done] == [None] * 16)
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux'), reason='needs the memory limit of Linux')
-def test_a_run_continues_when_memory_is_exhausted():
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', EXHAUSTED], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ['4', '2', 'True']
+def test_a_run_continues_when_memory_is_exhausted(tmp_path):
+    done = ToolProcess([], tmp_path / 'log', main=run_with_little_memory).wait()
+    assert done.status == 0, done.err
+    assert done.err.split() == ['4', '2', 'True']
 
 
 def test_an_interruption_is_not_a_failure_of_an_image():

@@ -10,8 +10,10 @@ from ..cluster.files import ClusterFolder
 from ..cluster.outputs import read_info
 from ..cluster.prepare import Preparation
 from ..cluster.run import (
+    Listing,
     Summary,
     check_videos,
+    find_inputs,
     list_inputs,
     plan_for_workers,
     prepare,
@@ -37,6 +39,8 @@ def run_job(args: argparse.Namespace) -> Summary:
     if options.parquet:
         import_pyarrow()
     folder = ClusterFolder(options.out_dir)
+    folder.check()
+    read_info(folder)  # rejects a folder with a run of one machine
     with model_errors():
         plan = plan_inferencer(
             args.pose2d,
@@ -49,37 +53,43 @@ def run_job(args: argparse.Namespace) -> Summary:
             plan.check()
     filters = chosen_filters(args, plan.cfg)
     CallOptions(batch_size=1, **filters, select_thr=filters['bbox_thr'])  # checks the ranges
-    with folder.locked():
-        return _run(args, folder, plan, filters)
+    # Nothing is written until there are inputs and a cluster; locking creates the folder.
+    listing = find_inputs(folder, args.inputs, options, args.recursive, args.follow_links)
+    connect(options)
+    try:
+        warning = check_resources(options)
+        with folder.locked():
+            return _run(args, folder, plan, filters, listing, [warning] if warning else [])
+    finally:
+        import_ray().shutdown()
 
 
 def _run(
-    args: argparse.Namespace, folder: ClusterFolder, plan: Plan, filters: dict[str, Any]
+    args: argparse.Namespace,
+    folder: ClusterFolder,
+    plan: Plan,
+    filters: dict[str, Any],
+    listing: Listing,
+    notes: list[str],
 ) -> Summary:
     """Run on the cluster, in an output folder that is locked."""
     options, info = args.options, read_info(folder)
-    inputs, notes = list_inputs(folder, args.inputs, options, args.recursive, args.follow_links)
-    notes += check_videos(inputs, args.video)
+    inputs, more = list_inputs(folder, listing)
+    notes = [*more, *check_videos(inputs, args.video), *notes]
     plan = plan_for_workers(plan, inputs, options)
-    connect(options)
-    try:
-        if warning := check_resources(options):
-            notes.append(warning)
-        preparation = Preparation(
-            spec=plan.spec,
-            call={**filters, 'select_thr': filters['bbox_thr']},
-            video=args.video,
-            folder=folder,
-            inputs=inputs,
-            selected=info['selected'] if info else {},
-            config=plan.cfg.filename and osp.basename(plan.cfg.filename),
-        )
-        with model_errors():
-            prepared = prepare(preparation, options)
-        if not options.quiet:
-            counts = f'{inputs.images} images and {inputs.videos} videos'
-            show([f'{counts}, {args.pose2d}', *notes, *prepared.notes], sys.stderr)
-            note_demo_models(args)
-        return run_on_cluster(prepared, inputs, options)
-    finally:
-        import_ray().shutdown()
+    preparation = Preparation(
+        spec=plan.spec,
+        call={**filters, 'select_thr': filters['bbox_thr']},
+        video=args.video,
+        folder=folder,
+        inputs=inputs,
+        selected=info['selected'] if info else {},
+        config=plan.cfg.filename and osp.basename(plan.cfg.filename),
+    )
+    with model_errors():
+        prepared = prepare(preparation, options)
+    if not options.quiet:
+        counts = f'{inputs.images} images and {inputs.videos} videos'
+        show([f'{counts}, {args.pose2d}', *notes, *prepared.notes], sys.stderr)
+        note_demo_models(args)
+    return run_on_cluster(prepared, inputs, options)

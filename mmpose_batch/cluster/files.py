@@ -73,6 +73,18 @@ class ClusterFolder:
         """The fsspec file system; None for a folder of this machine or a mounted one."""
         return None if self._is_local else self._files
 
+    def check(self) -> None:
+        """Check that no file is where the folder is to be, if it is a path.
+
+        Raises:
+            RunError: There is one.
+        """
+        path = self._path
+        while self._is_local and not osp.lexists(path):
+            path = osp.dirname(path)
+        if self._is_local and not osp.isdir(path):
+            raise RunError(f'cannot write below {self.url}: {path} is not a folder')
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the folder for one driver, if it is a path: fsspec has no locks for the others.

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
+from typing import Any
 
 from ..config import VideoOptions
 from ..errors import RunError
@@ -62,15 +64,29 @@ class Summary:
             yield f'speed     {rate:.2f} images and frames/s in {format_duration(self.seconds)}'
 
 
-def list_inputs(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """Inputs of a run that have been found and are not written yet.
+
+    Attributes:
+        arguments: What they are listed from, as JSON values.
+        paths: Absolute paths and URLs, which are listed when they are iterated.
+        skipped: Files that are not used, once the paths have been iterated.
+    """
+
+    arguments: dict[str, Any]
+    paths: Iterator[str]
+    skipped: Skipped
+
+
+def find_inputs(
     folder: ClusterFolder,
     given: Sequence[str],
     options: RayOptions,
     recursive: bool = True,
     follow_links: bool = False,
-    chunk: int | None = None,
-) -> tuple[Inputs, list[str]]:
-    """The inputs of a run, which are listed at its first start only; and lines about them.
+) -> Listing:
+    """Find the inputs, or check that an earlier start has listed the same; nothing is written.
 
     Args:
         folder: The output folder.
@@ -78,32 +94,50 @@ def list_inputs(
         options: Options of the run.
         recursive: Whether to list subfolders.
         follow_links: Whether to follow links to folders.
-        chunk: Number of images, or of frames of a video, in a chunk; None for 256.
 
     Raises:
-        RunError: There are no inputs, or others than at the first start.
+        RunError: There are none, or the earlier start had others.
         SourceError: A path matches nothing.
-        OSError: The list cannot be read or written.
+        OSError: A list cannot be read.
     """
-    chunk = chunk or CHUNK
     arguments = {
         'inputs': list(given),
         'recursive': recursive,
         'follow_links': follow_links,
         'limit': options.limit,
-        'chunk': chunk,
+        'chunk': CHUNK,
     }
+    skipped = Skipped()
+    paths = list_paths(given, recursive, follow_links, skipped, options.limit)
     found = read_inputs(folder)
     if found is not None:
         check_same(found.arguments, arguments, complete=False)
+    else:
+        first = next(paths, None)
+        if first is None:
+            raise RunError(f'no images or videos in {", ".join(given)}')
+        paths = chain((first,), paths)
+    return Listing(arguments=arguments, paths=paths, skipped=skipped)
+
+
+def list_inputs(folder: ClusterFolder, listing: Listing) -> tuple[Inputs, list[str]]:
+    """The inputs of a run, which are listed at its first start only; and lines about them.
+
+    Args:
+        folder: The output folder.
+        listing: The inputs.
+
+    Raises:
+        RunError: The first start had other inputs.
+        SourceError: A path matches nothing.
+        OSError: The list cannot be read or written.
+    """
+    found = read_inputs(folder)
+    if found is not None:
+        check_same(found.arguments, listing.arguments, complete=False)
         return found, []
-    skipped = Skipped()
-    paths = list_paths(given, recursive, follow_links, skipped, options.limit)
-    found = write_inputs(folder, paths, chunk, arguments)
-    notes = [str(skipped)] if skipped else []
-    if not found.images and not found.videos:
-        raise RunError(f'no images or videos in {", ".join(given)}')
-    return found, notes
+    found = write_inputs(folder, listing.paths, CHUNK, listing.arguments)
+    return found, [str(listing.skipped)] if listing.skipped else []
 
 
 def check_videos(inputs: Inputs, video: VideoOptions) -> list[str]:

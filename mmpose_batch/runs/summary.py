@@ -92,14 +92,18 @@ class RunSummary:
 
     def lines(self) -> Iterator[str]:
         """The closing summary, in lines."""
-        resumed = f' ({self.resumed} of them by an earlier run)' if self.resumed else ''
+        one_kind = not (self.images and self.videos)
+        resumed = (
+            f' ({self.resumed} of them by an earlier run)' if self.resumed and one_kind else ''
+        )
         if self.images or not self.videos:
             yield f'images    {self.images}{resumed}'
         if self.videos:
-            resumed = '' if self.images else resumed
             unusable = f' ({self.unusable_videos} cannot be used)' if self.unusable_videos else ''
             yield f'videos    {self.videos}{unusable}'
             yield f'frames    {self.frames}{resumed}'
+        if self.resumed and not one_kind:
+            yield f'resumed   {self.resumed} images and frames by an earlier run'
         yield f'persons   {self.persons}'
         if self.detections.detected:
             found = self.detections

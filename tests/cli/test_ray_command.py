@@ -14,15 +14,17 @@ from mmpose_batch.cluster import driver
 from mmpose_batch.errors import RunError
 from mmpose_batch.runs.locking import locked
 
-CLUSTER = 'no cluster in this test'
+WORKER = 'no worker in this test'
 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch):
-    def connect(*_) -> None:
-        raise RunError(CLUSTER)
+    def prepare(*_) -> None:
+        raise RunError(WORKER)
 
-    monkeypatch.setattr('mmpose_batch.cli.ray_job.connect', connect)
+    monkeypatch.setattr('mmpose_batch.cli.ray_job.connect', lambda options: None)
+    monkeypatch.setattr('mmpose_batch.cli.ray_job.check_resources', lambda options: None)
+    monkeypatch.setattr('mmpose_batch.cli.ray_job.prepare', prepare)
 
 
 def run_ray(*arguments: object) -> Outcome:
@@ -74,25 +76,40 @@ def test_without_ray_one_line_names_the_extra(missing, two_photos, tmp_path, mon
     assert done.err.count('\n') == 1
 
 
-def test_without_inputs_nothing_starts(tmp_path):
+def test_without_inputs_nothing_is_written(two_photos, tmp_path):
     (tmp_path / 'in').mkdir()
     done = run_ray(tmp_path / 'in', '--out-dir', tmp_path / 'out')
     assert done.status == 1
     assert 'no images or videos in' in done.err
+    assert not (tmp_path / 'out').exists()
+    done = run_ray(two_photos, '--out-dir', tmp_path / 'out')
+    assert WORKER in done.err
 
 
-def test_missing_inputs_are_wrong_arguments(tmp_path):
-    done = run_ray(tmp_path / 'none', '--out-dir', tmp_path / 'out')
-    assert done.status == 2
-    assert 'none' in done.err
+def test_missing_inputs_are_wrong_arguments(two_photos, tmp_path):
+    for inputs in ([tmp_path / 'none'], [two_photos, tmp_path / 'none'], [f'@{tmp_path}/none']):
+        done = run_ray(*inputs, '--out-dir', tmp_path / 'out')
+        assert done.status == 2
+        assert 'none' in done.err
+        assert done.err.count('\n') == 1
+        assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('name', ['file', 'file/sub'])
+def test_an_output_folder_that_is_a_file_is_an_error(name, two_photos, tmp_path):
+    (tmp_path / 'file').write_text('')
+    done = run_ray(two_photos, '--out-dir', tmp_path / name)
+    assert done.status == 1
+    path = f'{tmp_path}/file'
+    assert done.err == f'ray: cannot write below {tmp_path}/{name}: {path} is not a folder\n'
 
 
 def test_a_second_start_lists_nothing_and_has_the_same_inputs(two_photos, tmp_path):
     out_dir = tmp_path / 'out'
     listing = out_dir / 'inputs' / 'images-00000.jsonl'
-    assert CLUSTER in run_ray(two_photos, '--out-dir', out_dir).err
+    assert WORKER in run_ray(two_photos, '--out-dir', out_dir).err
     before = listing.stat().st_mtime_ns
-    assert CLUSTER in run_ray(two_photos, '--out-dir', out_dir).err
+    assert WORKER in run_ray(two_photos, '--out-dir', out_dir).err
     assert listing.stat().st_mtime_ns == before
     for other in ([tmp_path], [two_photos, '--limit', 1], [two_photos, '--no-recursive']):
         done = run_ray(*other, '--out-dir', out_dir)
@@ -116,7 +133,20 @@ def test_a_second_driver_is_rejected_while_the_first_one_runs(two_photos, tmp_pa
     assert f'{out_dir} is in use by another run; wait for its end' in done.err
     assert {path.name for path in out_dir.iterdir()} == {'.lock'}
     done = run_ray(two_photos, '--out-dir', out_dir)
-    assert CLUSTER in done.err
+    assert WORKER in done.err
+
+
+@pytest.mark.parametrize(
+    ('name', 'error'), [('connect', RunError), ('check_resources', ValueError)]
+)
+def test_without_a_cluster_nothing_is_written(name, error, two_photos, tmp_path, monkeypatch):
+    def fail(options: RayOptions) -> None:
+        raise error('on purpose')
+
+    monkeypatch.setattr(f'mmpose_batch.cli.ray_job.{name}', fail)
+    done = run_ray(two_photos, '--out-dir', tmp_path / 'out')
+    assert (done.status, done.err) == (1 if error is RunError else 2, 'ray: on purpose\n')
+    assert not (tmp_path / 'out').exists()
 
 
 def test_an_address_without_a_cluster_is_an_error(monkeypatch):

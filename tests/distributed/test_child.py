@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from multiprocessing import forkserver, get_all_start_methods
 from pathlib import Path
 from threading import Thread
@@ -27,8 +28,13 @@ if not path.with_suffix('.pid').exists():
 
 
 @pytest.fixture
-def no_server() -> None:
-    """Ends the fork server of this process, which may have other modules."""
+def no_server() -> Iterator[None]:
+    """Ends the fork server of this process before a test, and that of the test after it.
+
+    They have imported other modules: children of later tests would import them one by one.
+    """
+    forkserver._forkserver._stop()
+    yield
     forkserver._forkserver._stop()
 
 

@@ -1,6 +1,6 @@
 """Warnings about workers that seem to hang, with a clock that only a test moves."""
 
-import time
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmpose_batch.distributed import pool, quiet
+from mmpose_batch.distributed import pool
 from mmpose_batch.distributed.chunk_files import ChunkSummary
 from mmpose_batch.distributed.chunks import Chunk
 from mmpose_batch.distributed.journal import Journal
@@ -21,6 +21,8 @@ from mmpose_batch.sources.items import Samples
 IMAGES = tuple(Frame(i, f'/in/{i}.jpg', f'{i}.jpg') for i in range(6))
 CHUNK = Chunk(0, 0, 256, IMAGES)
 VIDEO = Chunk(0, 0, 256, video=Frame(0, '/in/a.mp4', 'a.mp4'), video_number=0)
+# Seconds after which a test that would wait forever fails.
+PATIENCE = 60
 # Checks a worker after so many seconds.
 Check = Callable[..., str | None]
 
@@ -105,32 +107,55 @@ def test_a_warning_names_what_is_read_and_the_option(
     assert '--timeout-per-chunk SECONDS' in found
 
 
-class SlowProcess:
-    """Stands in for a worker process: it is quiet, but completes its chunk in the end."""
+class Watch:
+    """Stands in for the watch: warns of a worker that has a chunk.
 
-    def __init__(self, *_: object) -> None:
+    Attributes:
+        checks: Number of checks.
+        has_warned: Set with the first warning.
+    """
+
+    def __init__(self) -> None:
+        self.checks, self.has_warned = 0, threading.Event()
+
+    def check(self, worker: int, activity: Activity | None) -> str | None:
+        self.checks += 1
+        if activity is None:
+            return None
+        self.has_warned.set()
+        return f'{activity.device} is quiet'
+
+
+class Process:
+    """Stands in for a worker process, which completes its chunk after a warning."""
+
+    watch: Watch
+
+    def __init__(self, setup: str, device: str, journal: str, timeout: float | None, *_) -> None:
         self.activity: Activity | None = None
+        self._device, self._timeout = device, timeout
 
     def start(self) -> WarmedUp:
         return WarmedUp({}, {}, {})
 
     def infer(self, chunk: Chunk) -> ChunkSummary:
-        self.activity = Activity(chunk, '', 42, 'cpu')
-        time.sleep(0.3)
-        self.activity = None
+        self.activity = Activity(chunk, '', 42, self._device)
+        assert self._timeout or self.watch.has_warned.wait(PATIENCE)
         return ChunkSummary(len(chunk.images))
 
     def stop(self) -> None: ...
 
 
-@pytest.mark.parametrize(('timeout', 'count'), [(None, 1), (60, 0)])
-def test_a_run_warns_unless_there_is_a_timeout(timeout, count, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(quiet, 'QUIET', 0.0)
-    monkeypatch.setattr(pool, '_INTERVAL', 0.02)
-    monkeypatch.setattr(pool, 'WorkerProcess', SlowProcess)
+@pytest.mark.parametrize(('timeout', 'warns'), [(None, True), (60, False)])
+def test_a_run_warns_unless_there_is_a_timeout(timeout, warns, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(pool, 'QuietWatch', Watch)
+    monkeypatch.setattr(pool, 'WorkerProcess', Process)
+    monkeypatch.setattr(pool, '_INTERVAL', 0.01)
     setup = SimpleNamespace(options=SimpleNamespace(out_dir=str(tmp_path)), run_id='')
     with pool.Workers(setup, ['cpu'], timeout) as workers:
+        monkeypatch.setattr(Process, 'watch', workers._quiet, raising=False)
         workers.start(Samples(0), {})
         (done,) = workers.infer([CHUNK])
     assert done.summary.count == 6
-    assert [record.levelname for record in caplog.records] == count * ['WARNING']
+    assert set(caplog.messages) == ({'cpu is quiet'} if warns else set())
+    assert bool(workers._quiet.checks) == warns

@@ -1,6 +1,7 @@
 """Batches in flight on a device that is not the CPU: only the network waits for its turn."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -67,6 +68,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Elsewhere]]:
 
 def test_the_engine_computes_one_batch_at_a_time():
     engine = Elsewhere(lambda inputs: [inputs])
+    # Others that do not wait for their turn come in meanwhile.
+    engine.called = lambda number: time.sleep(0.05)
     overlapped = OverlappedEngine(engine)
     assert overlapped.parallel == IN_FLIGHT > 1
     started = threading.Barrier(4)
