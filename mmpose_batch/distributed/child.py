@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_all_start_methods, get_context, parent_process
+from multiprocessing import Pipe, get_all_start_methods, get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from threading import Lock, Thread
 from typing import Any
@@ -17,8 +17,12 @@ from typing import Any
 _starting_or_ending = Lock()
 # Seconds in which a child whose parent has closed the connection waits for the parent's end.
 _TIME_TO_REMOVE = 30.0
+# Seconds in which all files of a process that is killed are closed.
+_TIME_TO_CLOSE = 1.0
 # Attempts to start a child, and seconds between them, if the fork server is killed.
 _STARTS, _PAUSE = 5, 0.2
+# By process id, a pipe whose second end is closed only when that process ends.
+_lifelines: dict[int, tuple[Connection, Connection]] = {}
 
 
 class ChildDied(Exception):
@@ -34,7 +38,8 @@ class ChildProcess:
 
     Args:
         module: Name of the module to import in advance.
-        temporary: Folder of the parent, which the child removes if the parent is killed.
+        temporary: Folder of the parent, which the child removes if the parent is killed. It does
+            not if only the fork server is.
 
     Raises:
         ChildDied: The fork server is killed again and again.
@@ -44,7 +49,8 @@ class ChildProcess:
         context = get_context('forkserver' if 'forkserver' in get_all_start_methods() else 'spawn')
         context.set_forkserver_preload([module])
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, temporary), daemon=True)
+        arguments = (other, _lifeline(), temporary)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._start()
         other.close()
 
@@ -103,9 +109,17 @@ class ChildProcess:
             self._process.join()
 
 
-def _serve(connection: Connection, temporary: str | None) -> None:
+def _lifeline() -> Connection:
+    """An end of a pipe at which a child sees that this process has ended."""
+    with _starting_or_ending:
+        if os.getpid() not in _lifelines:
+            _lifelines[os.getpid()] = Pipe(duplex=False)
+        return _lifelines[os.getpid()][0]
+
+
+def _serve(connection: Connection, lifeline: Connection, temporary: str | None) -> None:
     """Run functions until the parent closes the connection or dies."""
-    watcher = Thread(target=_end_with_parent, args=(temporary,), daemon=True)
+    watcher = Thread(target=_end_with_parent, args=(lifeline, temporary), daemon=True)
     watcher.start()
     for name in ('SIGINT', 'SIGHUP'):  # Ctrl-C and a closed terminal end the parent, too
         if hasattr(signal, name):
@@ -122,10 +136,14 @@ def _serve(connection: Connection, temporary: str | None) -> None:
     watcher.join(_TIME_TO_REMOVE)  # else this process might end before it has removed the folder
 
 
-def _end_with_parent(temporary: str | None) -> None:
-    """End this process when its parent dies, which then cannot remove its temporary folder."""
+def _end_with_parent(lifeline: Connection, temporary: str | None) -> None:
+    """End this process when its parent dies, which then cannot remove its temporary folder.
+
+    Also if the parent has given this process up, since the fork server was killed. It continues
+    with other processes, which need the folder.
+    """
     parent_process().join()
-    if temporary is not None:
+    if temporary is not None and wait([lifeline], _TIME_TO_CLOSE):
         shutil.rmtree(temporary, ignore_errors=True)  # the other children do the same
     os._exit(1)
 

@@ -1,5 +1,6 @@
 """Child processes: what happens when the server that starts them is killed."""
 
+import gc
 import os
 import signal
 import time
@@ -55,6 +56,29 @@ def test_a_server_that_is_killed_while_it_starts_a_child(no_server, tmp_path, mo
     killer.join()
     assert child.call(os.getpid) == child.pid
     child.kill()
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return ') Z ' in Path(f'/proc/{pid}/stat').read_text()
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.skipif(not Path('/proc/self/stat').exists(), reason='reads the states of processes')
+def test_a_child_removes_no_folder_that_its_parent_still_needs(no_server, tmp_path):
+    child = ChildProcess('json', str(tmp_path))
+    pid = child.call(os.getpid)
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    with pytest.raises(ChildDied):
+        child.call(time.sleep, PATIENCE)
+    del child
+    end = time.monotonic() + PATIENCE
+    while not has_ended(pid):
+        assert time.monotonic() < end, 'a child that was given up does not end'
+        gc.collect()
+        time.sleep(0.01)
+    assert tmp_path.exists()
 
 
 def test_a_child_whose_server_was_killed_is_replaced(no_server):
