@@ -113,7 +113,8 @@ class RunSummary:
             )
         if self.workers:
             count = len(self.workers)
-            died = f'; {self.deaths} died and were replaced' if self.deaths else ''
+            verb = 'was' if self.deaths == 1 else 'were'
+            died = f'; {self.deaths} died and {verb} replaced' if self.deaths else ''
             yield f'workers   {count} process{"" if count == 1 else "es"}{died}'
         yield f'failures  {self.failures}' + (f', see {FAILURES_FILE}' if self.failures else '')
         if self.results > self.resumed:

@@ -33,3 +33,16 @@ def test_what_an_earlier_run_has_done_is_counted_by_kind(counts, expected):
     lines = list(RunSummary(**counts).lines())
     assert lines[: len(expected)] == expected
     assert lines[len(expected)].startswith('persons')
+
+
+@pytest.mark.parametrize(
+    ('devices', 'deaths', 'expected'),
+    [
+        (1, 0, 'workers   1 process'),
+        (2, 1, 'workers   2 processes; 1 died and was replaced'),
+        (2, 8, 'workers   2 processes; 8 died and were replaced'),
+    ],
+)
+def test_workers_and_their_deaths(devices, deaths, expected):
+    summary = RunSummary(images=1, workers=('cpu',) * devices, deaths=deaths)
+    assert expected in list(summary.lines())
