@@ -293,7 +293,7 @@ class BatchOptions:
         """
         from .cores import available_cores
         from .engines.registry import resolve_precision
-        from .hardware import check_tf32
+        from .tf32 import check_tf32
 
         check_tf32(self.tf32, device)
         return replace(

@@ -25,7 +25,6 @@ from .copies import build_copy, take_state
 from .declare import with_keywords
 from .engines.registry import splits_cores
 from .engines.runner import EngineRunner
-from .hardware import set_tf32
 from .models.names import build_model
 from .nan_check import reject_nan
 from .postprocess.tracking import PersonTracker
@@ -41,6 +40,7 @@ from .speedups.rect import pad_to_stride
 from .speedups.registry import POSE_HEAD
 from .stages.detect import PersonDetector, build_detector, choose_detector
 from .stages.pose import PoseModel
+from .tf32 import set_tf32
 from .writers.drawing import check_skeleton_style, draw_result
 from .writers.mmpose import MMPoseWriter
 

@@ -49,6 +49,34 @@ class Engine(ABC):
         """Discard the batch size of :meth:`warm_up`, because the next run uses another."""
 
 
+class WrappedEngine(Engine):
+    """An engine that runs another one, whose :meth:`__call__` subclasses define.
+
+    Args:
+        engine: The other engine.
+
+    Attributes:
+        engine: The same.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.parallel = engine.parallel
+
+    @property
+    def description(self) -> str:
+        """That of the other engine."""
+        return self.engine.description
+
+    def warm_up(self, run: Callable[[], object]) -> None:
+        """Warm up the other engine."""
+        self.engine.warm_up(run)
+
+    def cool_down(self) -> None:
+        """Discard the batch size of the warm-up."""
+        self.engine.cool_down()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
     """Options that determine which engine computes a network, and how.

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from ..errors import EngineError
-from ..hardware import tf32_is_allowed
+from ..tf32 import tf32_is_allowed
 from .base import EngineOptions
 
 _SUMS, _MEASURED = 'sha256.json', 'measured.json'

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from ..errors import EngineError
 from ..nan_check import fail_if_nan
-from .base import Engine
+from .base import Engine, WrappedEngine
 from .network import Network, NetworkSwap, Pending
 from .optional import import_onnx
 from .padding import pad_batch
@@ -130,7 +130,7 @@ def _data_files(graph: Any) -> set[str]:
     return {entry.value for entry in entries if entry.key == 'location'}
 
 
-class FixedBatch(Engine):
+class FixedBatch(WrappedEngine):
     """An engine that runs batches of one size only: larger batches are split, smaller ones padded.
 
     Args:
@@ -139,26 +139,18 @@ class FixedBatch(Engine):
     """
 
     def __init__(self, engine: Engine, batch_size: int) -> None:
-        self._engine, self._batch_size = engine, batch_size
-        self.parallel = engine.parallel
+        super().__init__(engine)
+        self._batch_size = batch_size
 
     @property
     def description(self) -> str:
         """Description of the engine, and its batch size."""
-        return f'{self._engine.description}, batches of {self._batch_size}'
-
-    def warm_up(self, run: Callable[[], object]) -> None:
-        """Warm up the engine."""
-        self._engine.warm_up(run)
-
-    def cool_down(self) -> None:
-        """Discard the batch size of the warm-up."""
-        self._engine.cool_down()
+        return f'{self.engine.description}, batches of {self._batch_size}'
 
     def __call__(self, inputs: Tensor) -> list[Tensor]:
         """Compute one batch; see :class:`mmpose_batch.engines.base.Engine`."""
         parts = inputs.split(self._batch_size)
-        outputs = [self._engine(pad_batch(part, self._batch_size)) for part in parts]
+        outputs = [self.engine(pad_batch(part, self._batch_size)) for part in parts]
         return [_join(output)[: len(inputs)] for output in zip(*outputs, strict=True)]
 
 

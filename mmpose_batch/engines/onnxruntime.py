@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import EngineError, is_out_of_memory
-from ..hardware import tf32_is_allowed
+from ..tf32 import tf32_is_allowed
 from .base import AutoCase, Engine, EngineOptions, EngineSpec
 from .int8 import quantize_onnx
 from .network import Normalization

@@ -1,11 +1,11 @@
 """Keeps a GPU busy: further batches are prepared and decoded while the engine computes one."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from .base import Engine
+from .base import Engine, WrappedEngine
 
 # Test steps at once, for each batch that the engine computes at once: one is computed, one waits
 # for the engine, and one is decoded. With two, a GPU would wait from the end of one batch until
@@ -29,7 +29,7 @@ class Turn:
         return Turn, ()
 
 
-class OverlappedEngine(Engine):
+class OverlappedEngine(WrappedEngine):
     """An engine that does not compute on the CPU, and that other test steps wait for.
 
     Only the network waits for its turn. Decoding, which waits for the GPU several times, and
@@ -37,30 +37,14 @@ class OverlappedEngine(Engine):
 
     Args:
         engine: The engine, which is called by as many threads at once as it computes batches.
-
-    Attributes:
-        engine: The same.
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        super().__init__(engine)
         self.parallel = IN_FLIGHT * engine.parallel
         self._turns = threading.Semaphore(engine.parallel)
-
-    @property
-    def description(self) -> str:
-        """That of the engine."""
-        return self.engine.description
 
     def __call__(self, inputs: Tensor) -> Sequence[Tensor]:
         """Compute one batch; see :class:`mmpose_batch.engines.base.Engine`."""
         with self._turns:
             return self.engine(inputs)
-
-    def warm_up(self, run: Callable[[], object]) -> None:
-        """See :meth:`mmpose_batch.engines.base.Engine.warm_up`."""
-        self.engine.warm_up(run)
-
-    def cool_down(self) -> None:
-        """See :meth:`mmpose_batch.engines.base.Engine.cool_down`."""
-        self.engine.cool_down()

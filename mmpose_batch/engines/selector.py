@@ -11,8 +11,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ..errors import EngineError, OutputsDeviate, is_device_lost, is_out_of_memory
-from ..hardware import convolves_in_tf32, without_tf32
 from ..progress import Clock
+from ..tf32 import convolves_in_tf32, without_tf32
 from .base import AutoCase, Engine, EngineOptions
 from .batch_size import shortest
 from .builder import EngineBuilder

@@ -12,7 +12,7 @@ from dataclasses import replace
 from mmengine.structures import BaseDataElement
 
 from ..errors import EngineError
-from ..hardware import convolves_in_tf32
+from ..tf32 import convolves_in_tf32
 from .base import EngineOptions
 from .builder import EngineBuilder
 from .verification import Run, Samples, verify

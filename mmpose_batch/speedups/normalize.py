@@ -60,7 +60,7 @@ class PixelPreprocessor(BaseDataPreprocessor):
         """Stack inputs of one shape to a batch on the device of the model."""
         if self.device.type != 'cuda' or any(each.device.type != 'cpu' for each in inputs):
             return torch.stack(self.cast_data(list(inputs)))
-        # Only from pinned memory can a copy run while the CPU goes on. The memory is new for each
+        # Only from pinned memory can a copy run while the CPU continues. The memory is new for each
         # batch, since PyTorch reuses pinned memory only when the copies from it are complete.
         shape = (len(inputs), *inputs[0].shape)
         pixels = torch.empty(shape, dtype=inputs[0].dtype, pin_memory=True)

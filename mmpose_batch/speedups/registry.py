@@ -9,7 +9,7 @@ from .fusion import FUSIONS
 from .loader import ARRAYS_TOO
 from .normalize import STACK_FIRST
 from .onestage import COMPLETE_BATCH
-from .simcc import ALL_PERSONS, COPIED_AT_ONCE
+from .topdown import ALL_PERSONS, COPIED_AT_ONCE
 
 #: For the head of a pose model, after it has been built.
 POSE_HEAD = (ALL_PERSONS, COPIED_AT_ONCE, COMPLETE_BATCH)

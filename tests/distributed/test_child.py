@@ -79,5 +79,5 @@ def wait_for_end(pid: int) -> None:
     path = Path(f'/proc/{pid}/stat')
     end = time.monotonic() + PATIENCE / 4
     while path.exists() and path.read_text().rpartition(')')[2].split()[0] not in 'ZX':
-        assert time.monotonic() < end, 'the child goes on'
+        assert time.monotonic() < end, 'the child does not end'
         time.sleep(0.05)

@@ -11,7 +11,7 @@ import torch
 from mmpose_batch.engines import onnxruntime
 from mmpose_batch.engines.base import AutoCase
 from mmpose_batch.engines.onnxruntime import CPU, CUDA, OnnxRuntimeEngine, default_provider
-from mmpose_batch.hardware import without_tf32
+from mmpose_batch.tf32 import without_tf32
 
 runtime = pytest.importorskip('onnxruntime')
 

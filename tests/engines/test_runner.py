@@ -26,7 +26,7 @@ from mmpose_batch.engines.selection import Phase, Selection
 from mmpose_batch.engines.selector import candidates
 from mmpose_batch.engines.verification import BOUNDS
 from mmpose_batch.errors import EngineError
-from mmpose_batch.hardware import tf32_is_allowed
+from mmpose_batch.tf32 import tf32_is_allowed
 
 # Timeout in seconds for a test that would otherwise hang.
 PATIENCE = 120.0

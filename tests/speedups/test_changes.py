@@ -336,7 +336,7 @@ def test_a_name_is_registered_once():
 
 PLACES = ('speedups', 'nan_check.py', 'engines/network.py', 'engines/wrapping.py')
 # These set attributes by name of an image in flight, of PyTorch's settings, and of the module sys.
-OTHERS = {'batching.py', 'hardware.py', 'cli/streams.py'}
+OTHERS = {'batching.py', 'tf32.py', 'cli/streams.py'}
 METHODS = {'forward', 'predict', 'decode', 'extract_feat', 'test_step', 'grid_priors'}
 PARTS = {'data_preprocessor', 'backbone', 'neck', 'head', 'bbox_head', 'decoder', '__class__'}
 

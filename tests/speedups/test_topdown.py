@@ -10,7 +10,7 @@ from mmpose.codecs import MSRAHeatmap, SimCCLabel
 from mmpose.models.heads.base_head import BaseHead
 from torch import nn
 
-from mmpose_batch.speedups.simcc import ALL_PERSONS
+from mmpose_batch.speedups.topdown import ALL_PERSONS
 
 SIZE = {'input_size': (48, 64)}
 
